@@ -1,0 +1,156 @@
+"""What fails the build: every rule of the house that a .proto can break and that buf's lint does not know."""
+
+import keyword
+import re
+from collections.abc import Iterator
+from string import Formatter
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.rpc.code_pb2 import Code
+
+from mesh.codegen.schema import Event, Method, Reason, Schema, domain_of
+from mesh.services import SERVICES
+
+CALLERS = ("edge", *SERVICES)
+
+# Proxies count these as the host's own failure and eject it; a business error must not do that.
+_HOST_FAILURES = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+# Names that promise a secret. A cursor is called a token too, but opens nothing.
+_SECRET = re.compile(
+    r"(^|_)(password|passphrase|passwd|secrets?|credentials?|private_key|api_key|cvc|cvv|card|pan|iban)(_|$)"
+    r"|(^|_)(tokens?|card_(number|token|holder))$"
+)
+_CURSOR = re.compile(r"(^|_)(page|resume|sync)_tokens?$")
+_CARD_FACT = re.compile(r"(^|_)card_(brand|network|last4|last_four|last_digits|expiry|country|funding)(_|$)")
+
+
+def problems(schema: Schema) -> list[str]:
+    """Every breach as `file:line: what: why`, in the order of the files."""
+    found = [
+        *((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m)),
+        *((r.place, f"{r.enum}.{r.name}", why) for r in schema.reasons() for why in _reason(r)),
+        *((e.place, e.message.full_name, why) for e in schema.events() for why in _event(e)),
+        *(
+            (place, field.full_name, "looks like a secret: mark it (shop.options.v1.sensitive) = true")
+            for field, sensitive, place in schema.fields()
+            if not sensitive and _is_secret(field)
+        ),
+    ]
+    found.sort(key=lambda problem: (problem[0].file, problem[0].line))
+    return [f"{place}: {subject}: {why}" for place, subject, why in found]
+
+
+def _method(method: Method) -> Iterator[str]:
+    if method.rule is None:
+        yield "has no (shop.options.v1.rpc)"
+        return
+    yield from _access(method)
+    if not method.rule.callers:
+        yield "names no callers"
+    for caller in method.rule.callers:
+        if caller not in CALLERS:
+            yield f"names the unknown caller {caller!r}; known are {', '.join(CALLERS)}"
+    yield from _limits(method)
+    if _mutates(method) and not _is_string(method.request.fields_by_name.get("request_id")):
+        yield f"changes something, but {method.request.name} has no `string request_id`"
+
+
+def _access(method: Method) -> Iterator[str]:
+    access = _enum_name(method.rule, "access")
+    if access == "ACCESS_UNSPECIFIED":
+        yield "does not say its access"
+    elif access == "ACCESS_ROLES" and not method.rule.roles:
+        yield "has ACCESS_ROLES without roles"
+    elif access != "ACCESS_ROLES" and method.rule.roles:
+        yield f"has roles, which {access} does not use"
+
+
+def _limits(method: Method) -> Iterator[str]:
+    rule = method.rule
+    streams = method.client_streaming or method.server_streaming
+    if not streams and not rule.HasField("timeout"):
+        yield "is unary and has no timeout"
+    if rule.HasField("timeout") and seconds(rule.timeout) <= 0:
+        yield "has a timeout that is not positive"
+    if rule.HasField("rate_limit") and (rule.rate_limit.requests < 1 or seconds(rule.rate_limit.per) <= 0):
+        yield "has a rate limit whose `requests` or `per` is not positive"
+
+
+def _mutates(method: Method) -> bool:
+    if method.request.full_name == "google.api.HttpBody":  # a webhook carries its id in its headers
+        return False
+    return method.idempotency_level != "NO_SIDE_EFFECTS" and method.http_verb != "get"
+
+
+def _reason(reason: Reason) -> Iterator[str]:
+    if reason.error is None:
+        yield "has no (shop.options.v1.error)"
+        return
+    code = Code.Name(reason.error.code)
+    if code == "OK":
+        yield "has no code"
+    elif code in _HOST_FAILURES:
+        yield f"has the code {code}, which a proxy counts as the host's failure"
+    if reason.error.http_status and not 400 <= reason.error.http_status <= 499:
+        yield "has an http_status outside 400 to 499"
+    if not reason.error.message:
+        yield "has no message"
+    try:
+        names = placeholders(reason.error.message)
+    except ValueError as error:
+        yield f"has a malformed message: {error}"
+    else:
+        yield from (
+            f"has the placeholder {{{name}}}, which is no name" for name in names if not _is_name(name)
+        )
+
+
+def _is_name(name: str) -> bool:
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)) and not keyword.iskeyword(name) and name != "self"
+
+
+def _event(event: Event) -> Iterator[str]:
+    if event.event is None:
+        if not event.embedded:
+            yield "stands in an events file, but is neither an event nor part of one"
+        return
+    key = event.event.key
+    if not _is_string(event.message.fields_by_name.get(key)):
+        yield f"has no field `string {key}` to be its key" if key else "names no key"
+    domain = domain_of(event.message.file.package)
+    if not re.fullmatch(rf"shop\.{domain}\.v1\.[A-Z][A-Za-z0-9]*", event.event.topic):
+        yield f"has the topic {event.event.topic!r}, which is not `shop.{domain}.v1.<Aggregate>`"
+
+
+def _is_secret(field: FieldDescriptor) -> bool:
+    texts = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+    harmless = _CURSOR.search(field.name) or _CARD_FACT.search(field.name)
+    return field.type in texts and not harmless and bool(_SECRET.search(field.name))
+
+
+def _is_string(field: FieldDescriptor | None) -> bool:
+    return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+
+
+def _enum_name(message: object, field: str) -> str:
+    number = getattr(message, field)
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type  # type: ignore[attr-defined]
+    value = enum.values_by_number.get(number)
+    return str(value.name) if value else str(number)
+
+
+def seconds(duration: object) -> float:
+    """A google.protobuf.Duration, whichever pool its class is from."""
+    return float(duration.seconds + duration.nanos / 1e9)  # type: ignore[attr-defined]
+
+
+def placeholders(template: str) -> list[str]:
+    """The names in braces, each once, in their order. Raises ValueError on a stray brace."""
+    names: list[str] = []
+    for _, name, form, conversion in Formatter().parse(template):
+        if form or conversion:
+            raise ValueError(f"{{{name}}} has a format of its own")
+        if name is not None and name not in names:
+            names.append(name)
+    return names

@@ -1,0 +1,89 @@
+"""One generation: made in a scratch folder by buf and its plugins, then compared with gen/ or put there."""
+
+import subprocess
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from mesh.codegen.tools import run
+
+IMAGE = Path("gen", "shop", "shop.binpb")
+_DOCS = (Path("docs", "errors.md"), Path("docs", "events.md"))
+
+
+def into(scratch: Path, root: Path) -> None:
+    """Generates everything below `scratch` from the protos of `root`."""
+    run(root, "buf", "generate", "protos", "--output", scratch)
+    _drop_empty_stubs(scratch)
+    ours = [path for path in scratch.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
+    run(root, "ruff", "format", "--isolated", "--quiet", "--line-length=110", *ours)
+    image = scratch / IMAGE
+    run(root, "buf", "build", "protos", "--as-file-descriptor-set", "--output", f"{image}#format=binpb")
+    image.write_bytes(_with_our_comments_only(image.read_bytes()))
+
+
+def differences(scratch: Path, root: Path) -> list[Path]:
+    """The generated files that are new, changed or gone, relative to `root`."""
+    wanted = {path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()}
+    present = {
+        path.relative_to(root)
+        for path in (root / "gen" / "shop").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    present |= {path for path in _DOCS if (root / path).exists()}
+    changed = {path for path in wanted & present if _bytes(scratch / path) != _bytes(root / path)}
+    return sorted((wanted ^ present) | changed)
+
+
+def install(scratch: Path, root: Path, changes: list[Path]) -> None:
+    """Brings the checkout to what was generated."""
+    for path in changes:
+        if (scratch / path).exists():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(_bytes(scratch / path))
+        else:
+            (root / path).unlink()
+
+
+def breaking(root: Path, ref: str) -> int:
+    """Compares protos/ with the image committed at `ref`; a revision without one has no promises to keep."""
+    image = root / ".cache" / "against.binpb"
+    shown = subprocess.run(  # noqa: S603
+        ["git", "show", f"{ref}:{IMAGE.as_posix()}"],  # noqa: S607 -- git is the user's own
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
+    if shown.returncode:
+        print(f"{ref} has no {IMAGE.as_posix()}: nothing to compare with")  # noqa: T201
+        return 0
+    image.write_bytes(shown.stdout)
+    run(root, "buf", "breaking", "protos", "--against", f"{image}#format=binpb", "--exclude-imports")
+    return 0
+
+
+def _drop_empty_stubs(scratch: Path) -> None:
+    """The stub plugins write a file for every proto; only those with a service have anything to say."""
+    for stub in scratch.rglob("*_pb2_grpc.pyi"):
+        if not stub.with_suffix(".py").exists():
+            stub.unlink()
+
+
+def _with_our_comments_only(image: bytes) -> bytes:
+    """Keeps the comments of shop.* and drops the rest of the source info, which is most of the size."""
+    files = FileDescriptorSet.FromString(image)
+    for file in files.file:
+        commented = [
+            location
+            for location in file.source_code_info.location
+            if file.package.startswith("shop.") and (location.leading_comments or location.trailing_comments)
+        ]
+        file.ClearField("source_code_info")
+        file.source_code_info.location.extend(commented)
+        if not commented:
+            file.ClearField("source_code_info")
+    return files.SerializeToString(deterministic=True)
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes()

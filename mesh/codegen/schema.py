@@ -1,0 +1,209 @@
+"""What the protos say, read from a plugin request: methods, reasons, events and fields, each with its place.
+
+Our options are extensions that the plugin's own process has never imported, so every option is read with
+classes built from the request itself: the plugin works before anything under gen/ exists.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FileDescriptorProto,
+    MethodOptions,
+    SourceCodeInfo,
+)
+from google.protobuf.descriptor_pool import DescriptorPool
+
+_OPTIONS = "shop.options.v1."
+_NOWHERE = SourceCodeInfo.Location(span=[0, 0, 0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something is declared, and the comment above it."""
+
+    file: str
+    line: int
+    comment: str
+
+    def __str__(self) -> str:
+        return f"protos/{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """An RPC; `rule` is its shop.options.v1.Rpc, None when absent."""
+
+    service: str
+    name: str
+    request: Descriptor
+    response: Descriptor
+    client_streaming: bool
+    server_streaming: bool
+    idempotency_level: str
+    http_verb: str | None
+    rule: Any
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """A value of an `ErrorReason` enum; `error` is its shop.options.v1.Error, None when absent."""
+
+    enum: str
+    name: str
+    domain: str
+    error: Any
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A message of an events file; `event` is its shop.options.v1.Event, None when absent."""
+
+    message: Descriptor
+    event: Any
+    embedded: bool
+    place: Place
+
+
+class Schema:
+    """The files to generate for."""
+
+    def __init__(self, request: CodeGeneratorRequest) -> None:
+        self._pool = DescriptorPool()
+        for file in request.proto_file:
+            self._pool.Add(file)
+        self.files = [self._pool.FindFileByName(name) for name in sorted(request.file_to_generate)]
+        protos = [file for file in request.proto_file if file.name in set(request.file_to_generate)]
+        self._places = {name: place for file in protos for name, place in _places(file)}
+
+    def methods(self) -> Iterator[Method]:
+        """Every RPC, in the order of files and declarations."""
+        for file in self.files:
+            for service in file.services_by_name.values():
+                for method in service.methods:
+                    http = self._option(method, "MethodOptions", "google.api.http")
+                    level = MethodOptions.IdempotencyLevel.Name(method.GetOptions().idempotency_level)
+                    yield Method(
+                        service=service.full_name,
+                        name=method.name,
+                        request=method.input_type,
+                        response=method.output_type,
+                        client_streaming=method.client_streaming,
+                        server_streaming=method.server_streaming,
+                        idempotency_level=level.removeprefix("IDEMPOTENCY_"),
+                        http_verb=http.WhichOneof("pattern") if http else None,
+                        rule=self._option(method, "MethodOptions", _OPTIONS + "rpc"),
+                        place=self._places[method.full_name],
+                    )
+
+    def reasons(self) -> Iterator[Reason]:
+        """Every error reason but the unspecified ones."""
+        for file in self.files:
+            enum = file.enum_types_by_name.get("ErrorReason")
+            for value in enum.values if enum else ():
+                if value.number:  # zero is the unspecified one
+                    yield Reason(
+                        enum=value.type.full_name,
+                        name=value.name.removeprefix("ERROR_REASON_"),
+                        domain=f"{domain_of(file.package)}.shop",
+                        error=self._option(value, "EnumValueOptions", _OPTIONS + "error"),
+                        place=self._places[f"{file.package}.{value.name}"],
+                    )
+
+    def events(self) -> Iterator[Event]:
+        """Every message that is marked as an event or stands at the top of an events file."""
+        for file in self.files:
+            messages = file.message_types_by_name.values()
+            embedded = {
+                field.message_type.full_name
+                for message in messages
+                for field in message.fields
+                if field.message_type
+            }
+            for message in messages:
+                event = self._option(message, "MessageOptions", _OPTIONS + "event")
+                if event or file.name.endswith("_events.proto"):
+                    yield Event(
+                        message=message,
+                        event=event,
+                        embedded=message.full_name in embedded,
+                        place=self._places[message.full_name],
+                    )
+
+    def fields(self) -> Iterator[tuple[FieldDescriptor, bool, Place]]:
+        """Every field, whether it is marked as sensitive, and its place."""
+        for file in self.files:
+            for message in _with_nested(file.message_types_by_name.values()):
+                for field in message.fields:
+                    sensitive = self._option(field, "FieldOptions", _OPTIONS + "sensitive")
+                    yield field, bool(sensitive), self._places[field.full_name]
+
+    def _option(self, descriptor: Any, options: str, name: str) -> Any:
+        """The value of an extension, None when it is not set."""
+        try:
+            extension: Any = self._pool.FindExtensionByName(name)
+        except KeyError:  # no file of the request imports it
+            return None
+        kind = self._pool.FindMessageTypeByName(f"google.protobuf.{options}")
+        message = message_factory.GetMessageClass(kind).FromString(
+            descriptor.GetOptions().SerializeToString()
+        )
+        return message.Extensions[extension] if message.HasExtension(extension) else None
+
+
+def domain_of(package: str) -> str:
+    """`order` of `shop.order.v1`."""
+    return package.split(".")[1] if package.count(".") else package
+
+
+def _with_nested(messages: Any) -> Iterator[Descriptor]:
+    for message in messages:
+        if not message.GetOptions().map_entry:
+            yield message
+            yield from _with_nested(message.nested_types)
+
+
+def _places(file: FileDescriptorProto) -> Iterator[tuple[str, Place]]:
+    locations = {tuple(location.path): location for location in file.source_code_info.location}
+    for name, path in _paths(file):
+        location = locations.get(path, _NOWHERE)
+        lines = (line.strip() for line in location.leading_comments.strip().splitlines())
+        comment = "\n".join(line for line in lines if not line.startswith("buf:lint:ignore"))
+        yield name, Place(file=file.name, line=location.span[0] + 1, comment=comment)
+
+
+def _paths(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Full names with their paths in SourceCodeInfo; the numbers are descriptor.proto's field numbers."""
+    for i, service in enumerate(file.service):
+        for j, method in enumerate(service.method):
+            yield f"{file.package}.{service.name}.{method.name}", (6, i, 2, j)
+    for i, message in enumerate(file.message_type):
+        yield from _message_paths(message, file.package, (4, i))
+    for i, enum in enumerate(file.enum_type):
+        yield from _enum_paths(enum, file.package, (5, i))
+
+
+def _message_paths(
+    message: DescriptorProto, scope: str, path: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    name = f"{scope}.{message.name}"
+    yield name, path
+    for i, field in enumerate(message.field):
+        yield f"{name}.{field.name}", (*path, 2, i)
+    for i, nested in enumerate(message.nested_type):
+        yield from _message_paths(nested, name, (*path, 3, i))
+
+
+def _enum_paths(
+    enum: EnumDescriptorProto, scope: str, path: tuple[int, ...]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for i, value in enumerate(enum.value):  # an enum's values belong to the scope around it
+        yield f"{scope}.{value.name}", (*path, 2, i)

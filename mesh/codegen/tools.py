@@ -1,0 +1,27 @@
+"""Finds and runs the build's own binaries, which stand next to the running Python."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+class ToolError(Exception):
+    """A tool is missing or refused its input; the text is for the one who ran the build."""
+
+
+def run(root: Path, name: str, *arguments: str | Path) -> str:
+    """Runs `name` in `root` and returns what it printed."""
+    tool = BIN / name
+    if not tool.exists():
+        raise ToolError(f"{name} is not installed in this Python's environment ({BIN}): run `make setup`")
+    path = os.pathsep.join((str(BIN), os.environ.get("PATH", "")))
+    env = {**os.environ, "PATH": path, "BUF_CACHE_DIR": str(root / ".cache" / "buf")}
+    done = subprocess.run(  # noqa: S603 -- our own tools, no shell
+        [tool, *arguments], cwd=root, env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ToolError((done.stdout + done.stderr).strip())
+    return done.stdout
