@@ -12,7 +12,10 @@ Detail: TypeAlias = str | int | UUID
 # The classes of the domains that were imported, by (domain, reason). `error_class` imports what is missing.
 ERRORS: "dict[tuple[str, str], type[ShopError]]" = {}
 
-_MODULES = {"inventory.shop": "shop.inventory.v1.inventory_errors"}
+_MODULES = {
+    "chassis.shop": "shop.chassis.v1.chassis_errors",
+    "inventory.shop": "shop.inventory.v1.inventory_errors",
+}
 
 
 class ShopError(Exception):

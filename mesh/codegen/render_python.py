@@ -135,7 +135,7 @@ class {_camel(reason.name)}(ShopError):
 
 # --- contract -----------------------------------------------------------------------------------------------
 
-_CONTRACT = '''"""Every RPC: who may call it, for how long and how often, and whether a call may be repeated."""
+_CONTRACT = '''"""Every RPC: who may call it, for how long, how often, and whether a call may be repeated."""
 
 from dataclasses import dataclass
 from enum import Enum
