@@ -15,6 +15,7 @@ ERRORS: "dict[tuple[str, str], type[ShopError]]" = {}
 _MODULES = {
     "chassis.shop": "shop.chassis.v1.chassis_errors",
     "inventory.shop": "shop.inventory.v1.inventory_errors",
+    "order.shop": "shop.order.v1.order_errors",
 }
 
 

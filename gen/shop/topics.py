@@ -21,4 +21,13 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.inventory.v1.ReservationReleased": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationExpired": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationFulfilled": EventType("shop.inventory.v1.Reservation", "reservation_id"),
+    "shop.order.v1.OrderCreated": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderConfirmed": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderRejected": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderCancelled": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderPaymentStateChanged": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderFulfillmentStateChanged": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderShipped": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderDelivered": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderCompleted": EventType("shop.order.v1.Order", "order_id"),
 }
