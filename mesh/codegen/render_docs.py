@@ -46,7 +46,7 @@ def _error_row(reason: Reason) -> tuple[str, ...]:
         f"`{reason.name}`",
         f"`{code}`",
         str(status),
-        _cell(reason.error.message),
+        _cell(reason.error.message.replace("{{", "{").replace("}}", "}")),
         _cell(reason.place.comment),
     )
 
