@@ -14,8 +14,10 @@ ERRORS: "dict[tuple[str, str], type[ShopError]]" = {}
 
 _MODULES = {
     "chassis.shop": "shop.chassis.v1.chassis_errors",
+    "delivery.shop": "shop.delivery.v1.delivery_errors",
     "inventory.shop": "shop.inventory.v1.inventory_errors",
     "order.shop": "shop.order.v1.order_errors",
+    "payment.shop": "shop.payment.v1.payment_errors",
 }
 
 

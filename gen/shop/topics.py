@@ -15,6 +15,10 @@ class EventType:
 
 # By the full name of the message.
 EVENTS: Final[dict[str, EventType]] = {
+    "shop.delivery.v1.SlotBooked": EventType("shop.delivery.v1.SlotBooking", "order_id"),
+    "shop.delivery.v1.SlotReleased": EventType("shop.delivery.v1.SlotBooking", "order_id"),
+    "shop.delivery.v1.ShipmentCreated": EventType("shop.delivery.v1.Shipment", "shipment_id"),
+    "shop.delivery.v1.ShipmentStatusChanged": EventType("shop.delivery.v1.Shipment", "shipment_id"),
     "shop.inventory.v1.StockChanged": EventType("shop.inventory.v1.Stock", "sku"),
     "shop.inventory.v1.ReservationHeld": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationConfirmed": EventType("shop.inventory.v1.Reservation", "reservation_id"),
@@ -30,4 +34,14 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.order.v1.OrderShipped": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderDelivered": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderCompleted": EventType("shop.order.v1.Order", "order_id"),
+    "shop.payment.v1.PaymentStarted": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentActionRequired": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentAuthorized": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentCaptured": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentVoided": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentFailed": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentExpired": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentRefunded": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentDisputed": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.payment.v1.PaymentDisputeClosed": EventType("shop.payment.v1.Payment", "payment_id"),
 }
