@@ -1,0 +1,33 @@
+"""The chassis: what every service stands on. Services import from here, or from a module named in its docstring."""
+
+from chassis import outbox
+from chassis.app import App, run
+from chassis.cache import Cache
+from chassis.context import Context, User, current_call, current_user
+from chassis.db import Database, Queries, Record, Transaction
+from chassis.errors import OutcomeUnknown
+from chassis.idempotency import once
+from chassis.lane import Lane, VersionConflict
+from chassis.settings import Settings
+from chassis.times import timestamp
+
+__all__ = [
+    "App",
+    "Cache",
+    "Context",
+    "Database",
+    "Lane",
+    "OutcomeUnknown",
+    "Queries",
+    "Record",
+    "Settings",
+    "Transaction",
+    "User",
+    "VersionConflict",
+    "current_call",
+    "current_user",
+    "once",
+    "outbox",
+    "run",
+    "timestamp",
+]

@@ -1,0 +1,39 @@
+"""The contract's `access` and `callers`, applied to one call."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from chassis.auth import TokenRefused, TokenVerifier
+from chassis.context import Call
+from shop.chassis.v1 import chassis_errors as refusals
+from shop.contract import Access, Rpc
+
+#: Set by our own clients, by the edge, and by the ingress, which removes it from everything that comes from outside.
+_CALLER_KEY = "x-shop-caller"
+
+
+def calling_workload(metadata: Mapping[str, str]) -> str:
+    """Return the workload that calls. The one place to change when the mesh proves it by certificate."""
+    return metadata.get(_CALLER_KEY, "")
+
+
+async def admit(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
+    """Return the call with its end user; raises CallerDenied, TokenMissing, TokenInvalid or RoleMissing."""
+    if call.caller not in rule.callers:
+        raise refusals.CallerDenied(method=call.method, caller=call.caller or "unknown")
+    if rule.access is Access.WORKLOAD or (rule.access is Access.PUBLIC and not call.authorization):
+        return call
+    if not call.authorization:
+        raise refusals.TokenMissing
+    scheme, _, token = call.authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise refusals.TokenInvalid
+    try:
+        user = await verifier.verify(token.strip())
+    except TokenRefused:
+        if rule.access is Access.PUBLIC:
+            return call
+        raise refusals.TokenInvalid from None
+    if rule.access is Access.ROLES and not user.roles.intersection(rule.roles):
+        raise refusals.RoleMissing(roles=", ".join(rule.roles))
+    return replace(call, user=user)

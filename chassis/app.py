@@ -1,0 +1,218 @@
+"""A service's life: open what it needs in order, serve, drain on SIGTERM, close in reverse.
+
+`python -m svc_x` serves; `python -m svc_x migrate` brings its database up to date and ends.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import uvloop
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha._async import ReflectionServicer
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
+
+from chassis import idempotency, telemetry
+from chassis.auth import KeySource, TokenVerifier, http_key_source
+from chassis.bus import Bus
+from chassis.bus_kafka import KafkaBus
+from chassis.bus_redis import RedisBus
+from chassis.cache import Cache
+from chassis.client import Clients
+from chassis.consumer import Consumer, Handler
+from chassis.db import Database
+from chassis.migrate import MigrationError, migrate
+from chassis.news import News
+from chassis.outbox import Relay
+from chassis.rpc import Pipeline
+from chassis.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Settings)
+Stub = TypeVar("Stub")
+
+_FORGET_SECONDS = 3600.0
+
+
+class App:
+    """What a composition root composes with. Made by `run` and by `chassis.testing`."""
+
+    def __init__(self, name: str, settings: Settings, keys: KeySource | None = None) -> None:
+        """`name` is the service's folder, and its identity as a workload. `keys` replaces where token keys come from."""
+        self.name = name
+        self.settings = settings
+        #: `host:port` once serving.
+        self.address = ""
+        self._closing = AsyncExitStack()
+        self._background: list[Coroutine[Any, Any, None]] = []
+        self._services: list[str] = []
+        self._news: list[News] = []
+        self._clients = Clients(settings.upstreams, name)
+        self._health = health.HealthServicer()
+        self._bus: Bus | None = None
+        self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
+        self._server = grpc.aio.server(
+            interceptors=[Pipeline(self._verifier)],
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.max_metadata_size", 8_192),
+                ("grpc.absolute_max_metadata_size", 16_384),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+
+    async def database(self) -> Database:
+        """Open the service's database, with its outbox relayed to the bus."""
+        database: Database = await self._open(
+            Database.open(self.settings.database_url, self.settings.database_connections)
+        )
+        self._news.append(database.news)
+        self.background(database.news.listen(database.pool))
+        self.background(Relay(database, await self.bus(), self.name).run())
+        self.background(_forget_keys(database))
+        return database
+
+    async def bus(self) -> Bus:
+        """Open the event bus that the settings name."""
+        if self._bus is None:
+            settings = self.settings
+            if settings.events == "kafka":
+                self._bus = await self._open(KafkaBus.open(settings.kafka_bootstrap, settings.event_prefix))
+            else:
+                self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
+        return self._bus
+
+    def cache(self) -> Cache:
+        """Return the service's cache."""
+        cache = Cache.connect(self.settings.redis_url, self.settings.event_prefix + self.name)
+        self._closing.push_async_callback(cache.close)
+        return cache
+
+    def client(self, stub: Callable[[Any], Stub], service: str) -> Stub:
+        """Return a stub of another service, by its full name."""
+        return self._clients.stub(stub, service)
+
+    def serve(self, service: str, servicer: object, register: Callable[[Any, Any], None]) -> None:
+        """Serve `servicer`, under its full service name and by the generated `add_..._to_server`."""
+        register(servicer, self._server)
+        self._services.append(service)
+
+    async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
+        """Apply events of other services, each in a transaction of `database`."""
+        self.background(Consumer(self.name, database, await self.bus(), handlers).run())
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` from the start of serving until shutdown; its failure ends the process, which is restarted."""
+        self._background.append(work)
+
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call `close` at shutdown, before what was opened earlier is closed."""
+        self._closing.push_async_callback(close)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve for as long as the block runs; then drain and close in reverse order."""
+        async with self._closing:
+            self._closing.push_async_callback(self._clients.close)
+            self._add_operations()
+            port = self._server.add_insecure_port(self.settings.listen)
+            self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
+            await self._server.start()
+            tasks = [asyncio.create_task(self._watched(work)) for work in self._background]
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            try:
+                yield
+            finally:
+                await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+                for news in self._news:
+                    news.close()
+                await self._server.stop(self.settings.drain_seconds)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open(self, opening: Any) -> Any:
+        return await self._closing.enter_async_context(opening)
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("background work failed")
+            signal.raise_signal(signal.SIGTERM)
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", *self._services):
+            await self._health.set(service, status)
+
+    def _add_operations(self) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        add_ServerReflectionServicer_to_server(ReflectionServicer(names), self._server)  # type: ignore[no-untyped-call]
+
+    def _keys(self) -> KeySource:
+        if self.settings.jwks_url:
+            return http_key_source(self.settings.jwks_url)
+        return _user_service_keys(self._clients)
+
+
+def _user_service_keys(clients: Clients) -> KeySource:
+    from shop.user.v1 import user_service_pb2, user_service_pb2_grpc  # noqa: PLC0415  only where its keys are used
+
+    async def fetch() -> dict[str, Any]:
+        stub = clients.stub(user_service_pb2_grpc.UserServiceStub, "shop.user.v1.UserService")
+        answer = await stub.GetJwks(user_service_pb2.GetJwksRequest())
+        return {"keys": [{field.name: value for field, value in key.ListFields()} for key in answer.keys]}
+
+    return fetch
+
+
+async def _forget_keys(database: Database) -> None:
+    while True:
+        with suppress(OSError):
+            await database.pool.execute(idempotency.FORGET)
+        await asyncio.sleep(_FORGET_SECONDS)
+
+
+def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[None]]) -> None:
+    """Be the service whose `__main__` calls this. Ends with status 2 and a line of JSON when it cannot start."""
+    try:
+        values = settings.from_env()
+        telemetry.start_logging(package, values.log_level)
+        work = _migrate(package, values) if sys.argv[1:] == ["migrate"] else _serve(package, values, compose)
+        uvloop.run(work)
+    except (SettingsError, MigrationError, OSError) as error:
+        sys.stderr.write(json.dumps({"service": package, "level": "ERROR", "message": str(error)}) + "\n")
+        sys.exit(2)
+
+
+async def _migrate(package: str, settings: Settings) -> None:
+    applied = await migrate(settings.migration_database_url, Path(str(files(package))))
+    log.info("migrated", extra={"applied": applied})
+
+
+async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if settings.otel_exporter_otlp_endpoint:
+        telemetry.start_tracing(package)
+    app = App(package, settings)
+    await compose(app, settings)
+    async with app.serving():
+        log.info("serving", extra={"address": app.address})
+        await stop.wait()
+        log.info("draining")

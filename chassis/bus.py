@@ -1,0 +1,85 @@
+"""What an event bus is: events with a key go in, and come out to each consumer group in order per key, at least once.
+
+`chassis.bus_redis` and `chassis.bus_kafka` are the two; tests/integration/chassis/test_bus.py is their contract.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event on its way, as CloudEvents has it in binary mode: attributes beside a protobuf payload."""
+
+    #: Unique; consumers drop the second of a kind.
+    id: str
+    #: Full name of the payload's message type.
+    type: str
+    #: One for each aggregate type, `shop.order.v1.Order`.
+    topic: str
+    #: The aggregate's id; events with the same key stay in order.
+    key: str
+    #: The service that published it.
+    source: str
+    #: RFC 3339, UTC.
+    time: str
+    payload: bytes
+    traceparent: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Return the CloudEvents attributes, named as its Kafka binding names them."""
+        return {
+            "ce_specversion": "1.0",
+            "ce_id": self.id,
+            "ce_type": self.type,
+            "ce_source": self.source,
+            "ce_subject": self.key,
+            "ce_time": self.time,
+            "ce_traceparent": self.traceparent,
+            "content-type": "application/protobuf",
+        }
+
+    @classmethod
+    def from_headers(cls, topic: str, headers: dict[str, str], payload: bytes) -> "Event":
+        """Rebuild an event. What a stranger published without our attributes gets an empty `type`, and a stable id."""
+        try:
+            event_id = str(uuid.UUID(headers.get("ce_id", "")))
+        except ValueError:
+            event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{topic}/{headers.get('ce_id', '')}/{payload.hex()}"))
+        return cls(
+            id=event_id,
+            type=headers.get("ce_type", ""),
+            topic=topic,
+            key=headers.get("ce_subject", ""),
+            source=headers.get("ce_source", ""),
+            time=headers.get("ce_time", ""),
+            payload=payload,
+            traceparent=headers.get("ce_traceparent", ""),
+        )
+
+
+class Subscription(Protocol):
+    """One consumer of a group. Iterate, apply, acknowledge."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
+        """Yield batches; what was not acknowledged comes again to a later subscriber of the group."""
+        ...
+
+    async def acknowledge(self) -> None:
+        """Say that everything yielded so far is applied and durable."""
+        ...
+
+
+class Bus(Protocol):
+    """An open event bus."""
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Return once all events are durable on the bus; on any error all of them may be sent again."""
+        ...
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
+        """Join a consumer group; a new group starts at the oldest event."""
+        ...

@@ -1,0 +1,135 @@
+"""The event bus for real use: Kafka, by aiokafka.
+
+No Kafka transactions: aiokafka speaks only their first version, which can tear. Publishing is at least once with the
+idempotent producer, and the consumer's inbox absorbs what comes twice.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.structs import ConsumerRecord
+
+from chassis.bus import Event
+
+_PARTITIONS = 6
+_BATCH = 200
+_POLL_MS = 1_000
+
+
+class KafkaBus:
+    """An event bus on a Kafka cluster."""
+
+    def __init__(self, bootstrap: str, prefix: str = "", replication: int = -1) -> None:
+        """Use the brokers at `bootstrap`; `prefix` is put before topic and group names."""
+        self._bootstrap = bootstrap
+        self._prefix = prefix
+        self._replication = replication
+        self._producer: AIOKafkaProducer | None = None
+        self._known: set[str] = set()
+        self._starting = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, bootstrap: str, prefix: str = "") -> AsyncIterator["KafkaBus"]:
+        """Give a bus whose connections are made when first needed, and closed at the end."""
+        bus = cls(bootstrap, prefix)
+        try:
+            yield bus
+        finally:
+            await bus._drop_producer()
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Return when every event is acknowledged by all in-sync replicas."""
+        await self._create({event.topic for event in events})
+        producer = await self._start_producer()
+        try:
+            sent = [
+                await producer.send(
+                    self._prefix + event.topic,
+                    value=event.payload,
+                    key=event.key.encode(),
+                    headers=[(name, value.encode()) for name, value in event.headers().items()],
+                )
+                for event in events
+            ]
+            await asyncio.gather(*sent)
+        except KafkaError:
+            # After an error the idempotent producer may be unable to go on for good; the rows are still unpublished.
+            await self._drop_producer()
+            raise
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
+        """Join the group; see chassis.bus.Bus."""
+        await self._create(set(topics))
+        consumer = AIOKafkaConsumer(
+            *(self._prefix + topic for topic in topics),
+            bootstrap_servers=self._bootstrap,
+            group_id=self._prefix + group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        try:
+            yield _Subscription(consumer, self._prefix)
+        finally:
+            await consumer.stop()
+
+    async def _create(self, topics: set[str]) -> None:
+        """Create topics that do not exist, with enough partitions: a topic made by accident would have one."""
+        if topics <= self._known:
+            return
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        await admin.start()
+        try:
+            for topic in topics - self._known:
+                with suppress(TopicAlreadyExistsError):
+                    await admin.create_topics([NewTopic(self._prefix + topic, _PARTITIONS, self._replication)])
+                self._known.add(topic)
+        finally:
+            await admin.close()
+
+    async def _start_producer(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    request_timeout_ms=10_000,
+                    linger_ms=0,
+                )
+                await producer.start()
+                self._producer = producer
+            return self._producer
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+
+class _Subscription:
+    def __init__(self, consumer: AIOKafkaConsumer, prefix: str) -> None:
+        self._consumer = consumer
+        self._prefix = prefix
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
+        """See chassis.bus.Subscription."""
+        while True:
+            fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
+            # All partitions in one batch: a commit covers every partition that was fetched, applied or not.
+            if events := [self._event(record) for records in fetched.values() for record in records]:
+                yield events
+
+    async def acknowledge(self) -> None:
+        """Commit the positions of everything fetched: only ever called when all of it is applied."""
+        await self._consumer.commit()
+
+    def _event(self, record: ConsumerRecord) -> Event:
+        headers = {name: value.decode(errors="replace") for name, value in record.headers}
+        return Event.from_headers(record.topic.removeprefix(self._prefix), headers, record.value or b"")

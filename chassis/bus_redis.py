@@ -1,0 +1,136 @@
+"""The embedded event bus: Redis Streams, one stream for a topic, for machines without Kafka.
+
+Order per key: one consumer of a group holds the group's lease and reads alone; the others wait to take over.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError, ResponseError
+
+from chassis.bus import Event
+
+_BATCH = 200
+_BLOCK_MS = 1_000
+_LEASE_MS = 5_000
+#: Redis keeps roughly this many events of a topic; a group that falls further behind loses the oldest.
+_KEPT = 1_000_000
+
+#: Extends the lease only while it is still ours.
+_RENEW = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+
+
+class RedisBus:
+    """An event bus on one Redis server."""
+
+    def __init__(self, client: redis.Redis, prefix: str = "") -> None:
+        """Use `client`, which must not decode responses; `prefix` keeps several meshes apart."""
+        self._client = client
+        self._prefix = prefix
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, prefix: str = "") -> AsyncIterator["RedisBus"]:
+        """Connect, and close at the end."""
+        client = redis.from_url(url, socket_timeout=_BLOCK_MS / 1000 + 5, protocol=2)
+        try:
+            yield cls(client, prefix)
+        finally:
+            await client.aclose()
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return."""
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for event in events:
+                fields: dict[Any, Any] = {**event.headers(), "payload": event.payload}
+                pipeline.xadd(self._prefix + event.topic, fields, maxlen=_KEPT, approximate=True)
+            await pipeline.execute()
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
+        """Join the group; see chassis.bus.Bus."""
+        streams = [self._prefix + topic for topic in topics]
+        for stream in streams:
+            try:
+                await self._client.xgroup_create(stream, group, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+        subscription = _Subscription(self._client, self._prefix, group, streams)
+        renewal = asyncio.create_task(subscription.keep_lease())
+        try:
+            yield subscription
+        finally:
+            renewal.cancel()
+            await subscription.leave()
+
+
+class _Subscription:
+    def __init__(self, client: redis.Redis, prefix: str, group: str, streams: Sequence[str]) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._group = group
+        self._streams = streams
+        self._lease = f"{prefix}lease:{group}:{'+'.join(streams)}"
+        self._token = secrets.token_hex(8)
+        self._leads = asyncio.Event()
+        self._unacknowledged: dict[str, list[bytes]] = {}
+
+    async def keep_lease(self) -> None:
+        """Win the group's lease and renew it for as long as this subscription lives."""
+        while True:
+            try:
+                held = await (self._renew() if self._leads.is_set() else self._win())
+            except RedisError:
+                held = False  # a lease that cannot be renewed may already be another's
+            (self._leads.set if held else self._leads.clear)()
+            await asyncio.sleep(_LEASE_MS / 5_000)
+
+    async def _win(self) -> bool:
+        return bool(await self._client.set(self._lease, self._token, nx=True, px=_LEASE_MS))
+
+    async def _renew(self) -> bool:
+        return bool(await self._client.eval(_RENEW, 1, self._lease, self._token, str(_LEASE_MS)))
+
+    async def leave(self) -> None:
+        """Give the lease to whoever waits for it."""
+        await self._client.eval(_RELEASE, 1, self._lease, self._token)
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
+        """Yield first what an earlier leader took and did not acknowledge, then what is new."""
+        while True:
+            await self._leads.wait()
+            position = "0"  # the pending entries; every leader reads as the same consumer, so they are ours now
+            while self._leads.is_set():
+                events = await self._read(position)
+                if self._unacknowledged:
+                    yield events
+                elif position == "0":
+                    position = ">"
+
+    async def acknowledge(self) -> None:
+        """See chassis.bus.Subscription."""
+        taken, self._unacknowledged = self._unacknowledged, {}
+        for stream, ids in taken.items():
+            await self._client.xack(stream, self._group, *ids)
+
+    async def _read(self, position: str) -> list[Event]:
+        block = None if position == "0" else _BLOCK_MS
+        streams = dict.fromkeys(self._streams, position)
+        answer: Any = await self._client.xreadgroup(self._group, "leader", streams, count=_BATCH, block=block)  # type: ignore[arg-type]
+        events = []
+        for stream, entries in answer or ():
+            for entry, fields in entries:
+                self._unacknowledged.setdefault(stream.decode(), []).append(entry)
+                if fields:  # an entry that the stream has trimmed away comes without fields
+                    events.append(self._event(stream.decode(), fields))
+        return events
+
+    def _event(self, stream: str, fields: dict[bytes, bytes]) -> Event:
+        headers = {name.decode(): value.decode() for name, value in fields.items() if name != b"payload"}
+        return Event.from_headers(stream.removeprefix(self._prefix), headers, fields[b"payload"])

@@ -1,0 +1,105 @@
+"""Consuming events: an inbox row in the effect's transaction makes each event count once for each consumer."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import asyncpg
+from google.protobuf.message import DecodeError, Message
+
+from chassis.bus import Bus, Event
+from chassis.db import Database, Transaction
+from chassis.telemetry import traced
+from shop.topics import EVENTS
+
+log = logging.getLogger(__name__)
+
+#: Applies one event inside the transaction that also remembers it.
+Handler = Callable[[Transaction, Any], Awaitable[None]]
+
+_CLAIM = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
+_BURY = """
+INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
+
+_ATTEMPTS = 5
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+
+
+class Consumer:
+    """Applies the events of some topics with one handler for each message type; other types are skipped."""
+
+    def __init__(self, name: str, database: Database, bus: Bus, handlers: Mapping[type[Message], Handler]) -> None:
+        """`name` is both the consumer group and the inbox's consumer: the service's name."""
+        self._name = name
+        self._database = database
+        self._bus = bus
+        self._handlers = {kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()}
+        self._topics = sorted({EVENTS[name].topic for name in self._handlers})
+
+    async def run(self) -> None:
+        """Consume until cancelled; a failing bus or database is tried again, with what was not acknowledged."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self._bus.subscribe(self._name, self._topics) as subscription:
+                    async for batch in subscription:
+                        for event in batch:
+                            await self._settle(event)
+                        await subscription.acknowledge()
+                        pause = _FIRST_PAUSE
+            except Exception as error:  # noqa: BLE001  the bus's own libraries raise what they like
+                log.warning("consumer restarts", extra={"consumer": self._name, "error": repr(error)})
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _settle(self, event: Event) -> None:
+        """Apply the event, or bury it after some attempts so that those behind it go on."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._apply(event)
+            except (
+                OSError,
+                asyncpg.InterfaceError,
+                asyncpg.PostgresConnectionError,
+                asyncpg.OperatorInterventionError,
+            ):
+                raise  # the database is away: no fault of the event, so it stays unacknowledged
+            except Exception as error:
+                if attempt == _ATTEMPTS or isinstance(error, DecodeError):
+                    log.exception("event buried", extra={"consumer": self._name, "event": event.id})
+                    await self._bury(event, attempt, error)
+                    return
+                await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
+            else:
+                return
+
+    async def _apply(self, event: Event) -> None:
+        if not event.type:
+            raise DecodeError("not a CloudEvent: it has no ce_type")
+        if event.type not in self._handlers:
+            return
+        kind, handler = self._handlers[event.type]
+        with traced(event.traceparent, event.type):
+            async with self._database.transaction() as tx:
+                # The claim comes first, so that a duplicate waits here before it can have any effect.
+                if await tx.fetchval(_CLAIM, self._name, event.id):
+                    await handler(tx, kind.FromString(event.payload))
+
+    async def _bury(self, event: Event, attempts: int, error: Exception) -> None:
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                _BURY,
+                self._name,
+                event.id,
+                event.topic,
+                event.key,
+                event.type,
+                event.payload,
+                event.traceparent,
+                attempts,
+                f"{type(error).__name__}: {error}"[:1000],
+            )

@@ -1,0 +1,137 @@
+"""PostgreSQL: the pool, transactions whose commit cannot be torn by a cancelled call, and named queries."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from chassis.context import current_call
+from chassis.news import News
+
+#: A connection inside a transaction: what store functions take.
+Transaction = PoolConnectionProxy
+Record = asyncpg.Record
+
+T = TypeVar("T")
+
+_STATEMENT_SECONDS = 15.0
+_ACQUIRE_SECONDS = 5.0
+_NAME = re.compile(r"^-- name: ([a-z0-9_]+)\n", re.MULTILINE)
+
+
+class Overloaded(Exception):
+    """No connection became free in time: the caller should come back later."""
+
+
+class Queries:
+    """The named queries of a `queries.sql`, as attributes: plain SQL with $1, $2 for PostgreSQL to prepare.
+
+    A query starts with `-- name: lock_order` and a comment that says in a sentence what it does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the file; raises ValueError on a name given twice."""
+        _, *parts = _NAME.split(path.read_text())
+        names, bodies = parts[::2], parts[1::2]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{path} names a query twice")
+        self._queries = {name: body.strip().rstrip(";") for name, body in zip(names, bodies, strict=True)}
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self._queries[name]
+        except KeyError:
+            raise AttributeError(f"no query is named {name}") from None
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all queries, in the order of the file."""
+        return tuple(self._queries)
+
+
+class Database:
+    """A service's own database."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        """Wrap an open pool; `Database.open` makes both."""
+        self.pool = pool
+        #: What changed in this database, whichever process changed it.
+        self.news = News()
+        self._after_commit: list[Callable[[], None]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, connections: int = 10) -> AsyncIterator["Database"]:
+        """Open a pool of at most `connections`, and close it at the end."""
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=connections,
+            timeout=_ACQUIRE_SECONDS,
+            command_timeout=_STATEMENT_SECONDS,
+            server_settings={"idle_in_transaction_session_timeout": "30000", "lock_timeout": "10000"},
+        )
+        try:
+            yield cls(pool)
+        finally:
+            await pool.close()
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called after every commit: a hint that there may be news, such as outbox rows."""
+        self._after_commit.append(callback)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Transaction]:
+        """Lend a connection for reading."""
+        connection = await self._acquire()
+        try:
+            yield connection
+        finally:
+            await uninterrupted(self.pool.release(connection))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run the block in a transaction: commit at its end, roll back when it raises.
+
+        A call that is cancelled while the commit is under way waits for the commit's end and is cancelled then:
+        cancelled means unknown, never undone.
+        """
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                with suppress(
+                    asyncpg.PostgresError, asyncpg.InterfaceError, OSError
+                ):  # a lost connection is rolled back
+                    await uninterrupted(transaction.rollback())
+                raise
+            await uninterrupted(transaction.commit())
+        for callback in self._after_commit:
+            callback()
+
+    async def _acquire(self) -> Transaction:
+        call = current_call()
+        left = call.remaining() if call else None
+        try:
+            seconds = _ACQUIRE_SECONDS if left is None else min(left, _ACQUIRE_SECONDS)
+            return await self.pool.acquire(timeout=seconds)
+        except TimeoutError:
+            raise Overloaded from None
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end even when this task is cancelled meanwhile, and only then be cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise

@@ -1,0 +1,133 @@
+"""The transactional outbox: an event is a row of the change's own transaction, and a relay publishes it afterwards.
+
+Nothing is published that did not commit, and nothing that committed is lost; it may be published twice, which the
+consumer's inbox absorbs.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC
+
+import asyncpg
+from google.protobuf.message import Message
+
+from chassis.bus import Bus, Event
+from chassis.context import current_call
+from chassis.db import Database, Record, Transaction
+from chassis.news import CHANNEL
+from shop.topics import EVENTS
+
+log = logging.getLogger(__name__)
+
+_INSERT = """
+INSERT INTO outbox (topic, key, type, payload, traceparent)
+SELECT topic, key, type, payload, $5 FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
+    WITH ORDINALITY AS event (topic, key, type, payload, position) ORDER BY position"""
+#: Never a cursor on `id`: sequence order is not commit order, and a cursor would step over late commits.
+_UNPUBLISHED = "SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT $1"
+_PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
+#: Duplicates within a statement fold into one notification.
+_TELL = "SELECT pg_notify($1, key) FROM unnest($2::text[]) AS key"
+_FORGET = "DELETE FROM outbox WHERE publish_time < now() - interval '7 days'"
+
+_LEADER_LOCK = 0x6F757462
+_HINTS = "outbox"
+_BATCH = 500
+#: A hint may be lost with its process, so the leader also looks by itself.
+_POLL_SECONDS = 1.0
+_FORGET_SECONDS = 3600.0
+
+
+async def add(tx: Transaction, *events: Message) -> None:
+    """Tell `events` with this transaction: they are published, in this order, if it commits."""
+    call = current_call()
+    kinds = [EVENTS[event.DESCRIPTOR.full_name] for event in events]
+    await tx.execute(
+        _INSERT,
+        [kind.topic for kind in kinds],
+        [getattr(event, kind.key) for kind, event in zip(kinds, events, strict=True)],
+        [event.DESCRIPTOR.full_name for event in events],
+        [event.SerializeToString() for event in events],
+        call.traceparent if call else "",
+    )
+
+
+class Relay:
+    """Publishes outbox rows in order. Every process runs one; an advisory lock lets one of them work."""
+
+    def __init__(self, database: Database, bus: Bus, source: str) -> None:
+        """Relay the rows of `database` to `bus`, as events of the service `source`."""
+        self._database = database
+        self._bus = bus
+        self._source = source
+        self._news = asyncio.Event()
+        self._leads = False
+        database.after_commit(self._news.set)
+
+    async def run(self) -> None:
+        """Work until cancelled; lead whenever no other process does, and start over after any failure."""
+        while True:
+            try:
+                async with self._leadership() as lost:
+                    await self._lead(lost)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("outbox relay restarts", extra={"error": type(error).__name__})
+                await asyncio.sleep(_POLL_SECONDS)
+
+    @asynccontextmanager
+    async def _leadership(self) -> AsyncIterator[Callable[[], bool]]:
+        """Wait for the leader's lock, held by a connection of its own, and lend a test of having lost it."""
+        async with self._database.pool.acquire() as connection:
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
+                await self._wait()
+                await connection.execute("SELECT pg_notify($1, '')", _HINTS)
+            listener = lambda *_: self._news.set()  # noqa: E731
+            await connection.add_listener(_HINTS, listener)
+            try:
+                yield connection.is_closed
+            finally:
+                if not connection.is_closed():
+                    await connection.remove_listener(_HINTS, listener)
+                    await connection.execute("SELECT pg_advisory_unlock($1)", _LEADER_LOCK)
+
+    async def _lead(self, lost: Callable[[], bool]) -> None:
+        forget_at = 0.0
+        clock = asyncio.get_running_loop().time
+        while not lost():
+            while await self._publish_batch():
+                pass
+            if clock() >= forget_at:
+                await self._database.pool.execute(_FORGET)
+                forget_at = clock() + _FORGET_SECONDS
+            await self._wait()
+
+    async def _publish_batch(self) -> bool:
+        rows = await self._database.pool.fetch(_UNPUBLISHED, _BATCH)
+        if rows:
+            await self._database.pool.execute(_TELL, CHANNEL, [row["key"] for row in rows])
+            await self._bus.publish([self._event(row) for row in rows])
+            await self._database.pool.execute(_PUBLISHED, [row["id"] for row in rows])
+        return len(rows) == _BATCH
+
+    async def _wait(self) -> None:
+        """Wait for a commit of this process or a hint of another, at most the polling interval."""
+        try:
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    def _event(self, row: Record) -> Event:
+        return Event(
+            id=str(row["event_id"]),
+            type=row["type"],
+            topic=row["topic"],
+            key=row["key"],
+            source=self._source,
+            time=row["create_time"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            payload=row["payload"],
+            traceparent=row["traceparent"],
+        )

@@ -1,0 +1,75 @@
+"""Settings: read once from the environment, frozen afterwards.
+
+A service adds its own fields by inheriting; each field is an environment variable of the same name in capitals.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self, get_type_hints
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the text names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What every service can be told from outside."""
+
+    #: `host:port` that the gRPC server binds; port 0 picks a free one.
+    listen: str = "127.0.0.1:0"
+    #: The service's own database, as a role that may read and write rows and nothing else.
+    database_url: str = ""
+    #: The same database as its owner; only `migrate` uses it.
+    migration_database_url: str = ""
+    #: Connections to the database, at most.
+    database_connections: int = 10
+    #: Redis for caches and, with `events=redis`, the event bus; holds nothing that may not be lost.
+    redis_url: str = ""
+    #: The event bus: `redis` or `kafka`.
+    events: str = "redis"
+    #: `host:port` of a Kafka broker, for `events=kafka`.
+    kafka_bootstrap: str = ""
+    #: Put before the names of topics and consumer groups, so that several meshes can share one broker.
+    event_prefix: str = ""
+    #: Where other services are: `shop.order.v1.OrderService=host:port`, comma-separated; `*=` for the rest.
+    upstreams: str = ""
+    #: Calls served at the same time; more are refused at once with RESOURCE_EXHAUSTED.
+    max_concurrent_rpcs: int = 500
+    #: Bytes of one request message, at most.
+    max_request_bytes: int = 262_144
+    #: Seconds that calls in progress are given at shutdown.
+    drain_seconds: float = 10.0
+    #: The `iss` that access tokens must carry.
+    token_issuer: str = "https://shopmesh.local"  # noqa: S105  no secret
+    #: The `aud` that access tokens must carry.
+    token_audience: str = "shopmesh"  # noqa: S105  no secret
+    #: A JWKS document over HTTP that replaces svc_user's keys: any OIDC issuer can stand in.
+    jwks_url: str = ""
+    #: An OpenTelemetry collector; empty exports no spans. OpenTelemetry reads its other OTEL_* variables itself.
+    otel_exporter_otlp_endpoint: str = ""
+    #: Least level that is logged: DEBUG also logs every request message, redacted.
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read every field from the environment; raises SettingsError naming the first bad one."""
+        source = os.environ if environ is None else environ
+        types = get_type_hints(cls)
+        values: dict[str, Any] = {
+            field.name: _parse(field.name.upper(), types[field.name], source[field.name.upper()])
+            for field in fields(cls)
+            if field.name.upper() in source
+        }
+        for field in fields(cls):
+            if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
+                raise SettingsError(f"{field.name.upper()} is not set")
+        return cls(**values)
+
+
+def _parse(name: str, kind: type, text: str) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingsError(f"{name} must be {kind.__name__}, not {text!r}") from None

@@ -1,0 +1,19 @@
+"""Composes svc_inventory."""
+
+from datetime import timedelta
+
+from chassis import App, run
+from shop.inventory.v1.inventory_service_pb2_grpc import add_InventoryServiceServicer_to_server
+from svc_inventory.service import InventoryService
+from svc_inventory.settings import Settings
+
+
+async def compose(app: App, settings: Settings) -> None:
+    """Put the service together."""
+    inventory = InventoryService(await app.database(), hold=timedelta(seconds=settings.hold_seconds))
+    app.serve("shop.inventory.v1.InventoryService", inventory, add_InventoryServiceServicer_to_server)
+    app.background(inventory.sweep(settings.sweep_seconds))
+
+
+if __name__ == "__main__":
+    run("svc_inventory", Settings, compose)

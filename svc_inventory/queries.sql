@@ -1,0 +1,82 @@
+-- name: read_now
+-- Reads the database's clock, by which holds lapse.
+SELECT now();
+
+-- name: read_levels
+-- Reads all levels of some SKUs, in key order.
+SELECT * FROM stock WHERE sku = ANY($1::text[]) ORDER BY sku, location_id;
+
+-- name: lock_level
+-- Locks one level for an absolute change.
+SELECT * FROM stock WHERE sku = $1 AND location_id = $2 FOR NO KEY UPDATE;
+
+-- name: insert_level
+-- Inserts a level that does not exist yet.
+INSERT INTO stock (sku, location_id, on_hand, allocated, reserved, safety_stock, version)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING *;
+
+-- name: update_level
+-- Replaces a level that this transaction has locked.
+UPDATE stock SET on_hand = $3, allocated = $4, reserved = $5, safety_stock = $6, version = $7, update_time = now()
+WHERE sku = $1 AND location_id = $2 RETURNING *;
+
+-- name: update_levels
+-- Replaces levels whose version is still the one that was read; returns how many.
+WITH changed AS (
+    UPDATE stock SET on_hand = new.on_hand, allocated = new.allocated, reserved = new.reserved,
+        version = new.version, update_time = now()
+    FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::int[], $6::bigint[], $7::bigint[])
+        AS new (sku, location_id, on_hand, allocated, reserved, version, read_version)
+    WHERE stock.sku = new.sku AND stock.location_id = new.location_id AND stock.version = new.read_version
+    RETURNING 1
+) SELECT count(*) FROM changed;
+
+-- name: read_reservations
+-- Reads reservations with their allocations.
+SELECT r.*, a.sku, a.location_id, a.quantity
+FROM reservation r JOIN allocation a USING (reservation_id)
+WHERE reservation_id = ANY($1::text[]) ORDER BY reservation_id, a.sku, a.location_id;
+
+-- name: insert_reservations
+-- Inserts reservations that do not exist yet; returns how many.
+WITH fresh AS (
+    INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
+    SELECT id, order_id, state, expire_time, version, now(), now()
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
+        AS new (id, order_id, state, expire_time, version)
+    ON CONFLICT DO NOTHING RETURNING 1
+) SELECT count(*) FROM fresh;
+
+-- name: insert_allocations
+-- Inserts the allocations of new reservations.
+INSERT INTO allocation (reservation_id, sku, location_id, quantity)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]);
+
+-- name: update_reservations
+-- Moves reservations whose version is still the one that was read; returns how many.
+WITH changed AS (
+    UPDATE reservation SET state = new.state, version = new.version, update_time = now()
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
+    WHERE reservation_id = new.id AND reservation.version = new.read_version
+    RETURNING 1
+) SELECT count(*) FROM changed;
+
+-- name: insert_movements
+-- Appends to the record of movements.
+INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta,
+    reservation_id, reason, actor)
+SELECT *, $10 FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[],
+    $8::text[], $9::text[]);
+
+-- name: list_lapsed
+-- Lists holds past their time, the oldest first.
+SELECT reservation_id FROM reservation WHERE state = 'HELD' AND expire_time <= now() ORDER BY expire_time LIMIT $1;
+
+-- name: list_lapsed_of
+-- Lists holds past their time on some SKUs, which stand in the way of a buyer.
+SELECT DISTINCT reservation_id FROM reservation JOIN allocation USING (reservation_id)
+WHERE state = 'HELD' AND expire_time <= now() AND sku = ANY($1::text[]) LIMIT $2;
+
+-- name: list_movements
+-- Lists the movements of one SKU below a position, newest first.
+SELECT * FROM movement WHERE sku = $1 AND movement_id < $2 ORDER BY movement_id DESC LIMIT $3;

@@ -1,0 +1,281 @@
+"""svc_inventory by its RPCs, on a real database."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from chassis.testing import acting
+from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing, TokenMissing
+from shop.inventory.v1 import inventory_service_pb2 as pb
+from shop.inventory.v1.inventory_errors import (
+    InsufficientStock,
+    ReservationExpired,
+    ReservationIdTaken,
+    ReservationStateConflict,
+    SkuNotFound,
+    StockBelowPromised,
+    VersionMismatch,
+)
+
+
+@pytest.fixture
+async def put(shop_window, issuer):
+    """Sets a level as a member of staff: `await put("sku", "bkk", 10)`."""
+
+    async def put(sku, location_id, on_hand, *, etag="", request_id=None, safety_stock=0):
+        with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+            return await shop_window.SetStock(
+                pb.SetStockRequest(
+                    sku=sku,
+                    location_id=location_id,
+                    on_hand=on_hand,
+                    safety_stock=safety_stock,
+                    etag=etag,
+                    request_id=request_id or f"{sku}-{location_id}-{on_hand}-{etag}",
+                )
+            )
+
+    return put
+
+
+def reserve(reservation_id, *lines, order_id="order-1", ttl=None):
+    request = pb.ReserveStockRequest(
+        reservation_id=reservation_id,
+        order_id=order_id,
+        lines=[pb.StockLine(sku=sku, quantity=quantity) for sku, quantity in lines],
+        request_id=f"{reservation_id}-reserve",
+    )
+    if ttl is not None:
+        request.ttl.FromTimedelta(ttl)
+    return request
+
+
+def confirm(reservation_id):
+    return pb.ConfirmReservationRequest(reservation_id=reservation_id, request_id=f"{reservation_id}-confirm")
+
+
+def release(reservation_id):
+    return pb.ReleaseReservationRequest(reservation_id=reservation_id, request_id=f"{reservation_id}-release")
+
+
+async def available(shop_window, sku):
+    return (await shop_window.GetStock(pb.GetStockRequest(sku=sku))).available
+
+
+async def test_a_reservation_holds_all_its_lines_and_sums_a_sku_that_comes_twice(inventory, shop_window, put):
+    await put("a", "bkk", 5)
+    await put("b", "bkk", 5)
+    held = await inventory.ReserveStock(reserve("r-1", ("a", 2), ("b", 1), ("a", 2)))
+    assert held.state == pb.RESERVATION_STATE_HELD
+    assert [(one.sku, one.quantity) for one in held.allocations] == [("a", 4), ("b", 1)]
+    assert await available(shop_window, "a") == 1
+
+
+async def test_a_reservation_that_cannot_have_every_line_has_none(inventory, shop_window, put):
+    await put("a", "bkk", 5)
+    await put("b", "bkk", 1)
+    with pytest.raises(InsufficientStock) as refusal:
+        await inventory.ReserveStock(reserve("r-1", ("a", 1), ("b", 2)))
+    assert refusal.value.metadata == {"available": "b=1"}
+    assert await available(shop_window, "a") == 5
+
+
+async def test_a_sku_that_is_unknown_is_refused(inventory, put):
+    with pytest.raises(SkuNotFound):
+        await inventory.ReserveStock(reserve("r-1", ("nothing", 1)))
+
+
+async def test_a_repeated_reservation_returns_the_first(inventory, shop_window, put):
+    await put("a", "bkk", 5)
+    first = await inventory.ReserveStock(reserve("r-1", ("a", 2)))
+    assert await inventory.ReserveStock(reserve("r-1", ("a", 2))) == first
+    assert await available(shop_window, "a") == 3
+    with pytest.raises(ReservationIdTaken):
+        await inventory.ReserveStock(reserve("r-1", ("a", 3)))
+
+
+async def test_one_location_is_preferred_and_several_are_used_when_needed(inventory, put):
+    await put("a", "bkk", 3)
+    await put("a", "cnx", 5)
+    whole = await inventory.ReserveStock(reserve("r-1", ("a", 4)))
+    assert [(one.location_id, one.quantity) for one in whole.allocations] == [("cnx", 4)]
+    split = await inventory.ReserveStock(reserve("r-2", ("a", 4)))
+    assert sorted((one.location_id, one.quantity) for one in split.allocations) == [("bkk", 3), ("cnx", 1)]
+
+
+async def test_two_hundred_buyers_of_fifty_units_get_exactly_fifty(inventory, shop_window, put, database):
+    await put("hot", "bkk", 50)
+
+    async def buy(number):
+        try:
+            await inventory.ReserveStock(reserve(f"r-{number}", ("hot", 1), order_id=f"o-{number}"))
+        except InsufficientStock:
+            return False
+        return True
+
+    bought = await asyncio.gather(*map(buy, range(200)))
+    assert sum(bought) == 50
+    assert await available(shop_window, "hot") == 0
+    await assert_counters_are_the_sum_of_movements(database)
+
+
+async def test_two_processes_over_one_database_never_oversell(
+    inventory, app, database, redis_url, event_prefix, issuer, put
+):
+    from chassis.testing import client_for, serving
+    from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+    from svc_inventory.__main__ import compose
+    from svc_inventory.settings import Settings
+
+    await put("hot", "bkk", 30)
+    settings = Settings(database_url=database, redis_url=redis_url, event_prefix=event_prefix)
+    async with (
+        serving("svc_inventory", settings, compose, issuer) as other,
+        client_for(
+            other.address, InventoryServiceStub, "shop.inventory.v1.InventoryService", caller="svc_order"
+        ) as twin,
+    ):
+
+        async def buy(number):
+            try:
+                stub = twin if number % 2 else inventory
+                await stub.ReserveStock(reserve(f"r-{number}", ("hot", 1), order_id=f"o-{number}"))
+            except InsufficientStock:
+                return False
+            return True
+
+        bought = await asyncio.gather(*map(buy, range(120)))
+    assert sum(bought) == 30
+    await assert_counters_are_the_sum_of_movements(database)
+
+
+async def test_confirming_allocates_and_fulfilling_takes_from_the_shelf(inventory, shop_window, put, issuer):
+    await put("a", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 2)))
+    assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
+    assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
+    fulfilled = await inventory.FulfillReservation(
+        pb.FulfillReservationRequest(reservation_id="r-1", request_id="r-1-fulfill")
+    )
+    assert fulfilled.state == pb.RESERVATION_STATE_FULFILLED
+    with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+        (level,) = (await shop_window.ListStockLevels(pb.ListStockLevelsRequest(sku="a"))).levels
+    assert (level.on_hand, level.allocated, level.reserved, level.available) == (3, 0, 0, 3)
+    with pytest.raises(ReservationStateConflict):
+        await inventory.ReleaseReservation(release("r-1"))
+
+
+async def test_releasing_gives_the_units_back_once(inventory, shop_window, put):
+    await put("a", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 2)))
+    await inventory.ReleaseReservation(release("r-1"))
+    assert (await inventory.ReleaseReservation(release("r-1"))).state == pb.RESERVATION_STATE_RELEASED
+    assert await available(shop_window, "a") == 5
+    with pytest.raises(ReservationStateConflict):
+        await inventory.ConfirmReservation(confirm("r-1"))
+
+
+async def test_a_lapsed_hold_is_swept_and_cannot_be_confirmed(inventory, shop_window, put, database):
+    await put("a", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 2)))
+    await age(database, "r-1")
+    async with asyncio.timeout(10):
+        while await available(shop_window, "a") != 5:
+            await asyncio.sleep(0.02)
+    with pytest.raises(ReservationExpired):
+        await inventory.ConfirmReservation(confirm("r-1"))
+
+
+async def test_set_stock_asks_for_the_etag_that_was_read(put):
+    first = await put("a", "bkk", 5)
+    second = await put("a", "bkk", 7, etag=first.etag)
+    assert (second.on_hand, second.available) == (7, 7)
+    with pytest.raises(VersionMismatch):
+        await put("a", "bkk", 9, etag=first.etag)
+    with pytest.raises(VersionMismatch):
+        await put("a", "bkk", 9)
+
+
+async def test_set_stock_repeated_by_its_key_changes_nothing(put, database):
+    first = await put("a", "bkk", 5, request_id="k-1")
+    assert await put("a", "bkk", 5, request_id="k-1") == first
+    with pytest.raises(IdempotencyKeyReused):
+        await put("a", "bkk", 6, request_id="k-1")
+    await assert_counters_are_the_sum_of_movements(database)
+
+
+async def test_a_count_cannot_fall_below_what_is_promised(inventory, put):
+    level = await put("a", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 3)))
+    with pytest.raises(VersionMismatch):
+        await put("a", "bkk", 2, etag=level.etag)
+    with pytest.raises(StockBelowPromised):
+        await put("a", "bkk", 2, etag="2")
+
+
+async def test_the_contract_decides_who_may_call(inventory, shop_window, issuer):
+    with pytest.raises(CallerDenied):
+        await shop_window.ReserveStock(reserve("r-1", ("a", 1)))
+    request = pb.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k-1")
+    with pytest.raises(TokenMissing):
+        await shop_window.SetStock(request)
+    with acting(f"Bearer {issuer.token('customer-1')}"), pytest.raises(RoleMissing):
+        await shop_window.SetStock(request)
+
+
+async def test_the_rules_of_the_proto_are_checked_and_name_the_field(inventory):
+    with pytest.raises(InvalidRequest) as refusal:
+        await inventory.ReserveStock(reserve("r-1", ("a", 1), ("b", -2)))
+    assert refusal.value.metadata["field"] == "lines[1].quantity"
+
+
+async def test_watching_tells_the_present_and_then_every_change(inventory, shop_window, put):
+    await put("a", "bkk", 5)
+    watch = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]))
+    async with asyncio.timeout(10):
+        first = await anext(watch)
+        assert first.stock.available == 5
+        await inventory.ReserveStock(reserve("r-1", ("a", 2)))
+        second = await anext(watch)
+        assert second.stock.available == 3
+    resumed = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"], resume_token=first.resume_token))
+    async with asyncio.timeout(10):
+        assert (await anext(resumed)).stock.available == 3
+    await watch.aclose()
+    await resumed.aclose()
+
+
+async def test_movements_are_listed_newest_first_page_by_page(inventory, shop_window, put, issuer):
+    await put("a", "bkk", 5)
+    for number in range(3):
+        await inventory.ReserveStock(reserve(f"r-{number}", ("a", 1)))
+    with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+        first = await shop_window.ListStockMovements(pb.ListStockMovementsRequest(sku="a", page_size=3))
+        rest = await shop_window.ListStockMovements(
+            pb.ListStockMovementsRequest(sku="a", page_size=3, page_token=first.next_page_token)
+        )
+    assert [one.reservation_id for one in first.movements] == ["r-2", "r-1", "r-0"]
+    assert [one.kind for one in rest.movements] == [pb.MOVEMENT_KIND_RECEIVED]
+    assert rest.next_page_token == ""
+
+
+async def age(database, reservation_id):
+    """Let a hold's time pass, by the database's clock."""
+    connection = await asyncpg.connect(database)
+    await connection.execute(
+        "UPDATE reservation SET expire_time = now() - interval '1 second' WHERE reservation_id = $1", reservation_id
+    )
+    await connection.close()
+
+
+async def assert_counters_are_the_sum_of_movements(database):
+    connection = await asyncpg.connect(database)
+    drifted = await connection.fetch(
+        """SELECT sku FROM stock JOIN (
+               SELECT sku, location_id, count(*) n, sum(on_hand_delta) h, sum(allocated_delta) a, sum(reserved_delta) r
+               FROM movement GROUP BY 1, 2) m USING (sku, location_id)
+           WHERE (version, on_hand, allocated, reserved) IS DISTINCT FROM (n, h, a, r)"""
+    )
+    await connection.close()
+    assert not drifted
