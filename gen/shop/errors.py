@@ -13,11 +13,13 @@ Detail: TypeAlias = str | int | UUID
 ERRORS: "dict[tuple[str, str], type[ShopError]]" = {}
 
 _MODULES = {
+    "catalog.shop": "shop.catalog.v1.catalog_errors",
     "chassis.shop": "shop.chassis.v1.chassis_errors",
     "delivery.shop": "shop.delivery.v1.delivery_errors",
     "inventory.shop": "shop.inventory.v1.inventory_errors",
     "order.shop": "shop.order.v1.order_errors",
     "payment.shop": "shop.payment.v1.payment_errors",
+    "user.shop": "shop.user.v1.user_errors",
 }
 
 

@@ -15,6 +15,12 @@ class EventType:
 
 # By the full name of the message.
 EVENTS: Final[dict[str, EventType]] = {
+    "shop.catalog.v1.ProductCreated": EventType("shop.catalog.v1.Product", "product_id"),
+    "shop.catalog.v1.ProductUpdated": EventType("shop.catalog.v1.Product", "product_id"),
+    "shop.catalog.v1.ProductDeleted": EventType("shop.catalog.v1.Product", "product_id"),
+    "shop.catalog.v1.CategoryCreated": EventType("shop.catalog.v1.Category", "category_id"),
+    "shop.catalog.v1.CategoryUpdated": EventType("shop.catalog.v1.Category", "category_id"),
+    "shop.catalog.v1.CategoryDeleted": EventType("shop.catalog.v1.Category", "category_id"),
     "shop.delivery.v1.SlotBooked": EventType("shop.delivery.v1.SlotBooking", "order_id"),
     "shop.delivery.v1.SlotReleased": EventType("shop.delivery.v1.SlotBooking", "order_id"),
     "shop.delivery.v1.ShipmentCreated": EventType("shop.delivery.v1.Shipment", "shipment_id"),
@@ -44,4 +50,7 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.payment.v1.PaymentRefunded": EventType("shop.payment.v1.Payment", "payment_id"),
     "shop.payment.v1.PaymentDisputed": EventType("shop.payment.v1.Payment", "payment_id"),
     "shop.payment.v1.PaymentDisputeClosed": EventType("shop.payment.v1.Payment", "payment_id"),
+    "shop.user.v1.UserRegistered": EventType("shop.user.v1.User", "user_id"),
+    "shop.user.v1.UserUpdated": EventType("shop.user.v1.User", "user_id"),
+    "shop.user.v1.UserRolesChanged": EventType("shop.user.v1.User", "user_id"),
 }

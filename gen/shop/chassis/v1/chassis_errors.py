@@ -139,17 +139,6 @@ class ResumeTokenInvalid(ShopError):
         super().__init__("The resume_token cannot be resumed from.", {})
 
 
-class UpdateMaskInvalid(ShopError):
-    """An update mask names a field that does not exist or cannot be written."""
-
-    code = 3  # INVALID_ARGUMENT
-    reason = "UPDATE_MASK_INVALID"
-    domain = "chassis.shop"
-
-    def __init__(self, *, path: Detail) -> None:
-        super().__init__(f"The field {path} cannot be updated.", {"path": str(path)})
-
-
 class WebhookRejected(ShopError):
     """A webhook is unsigned, wrongly signed, or outside the time window."""
 

@@ -48,11 +48,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A page token is not one that this list gave out."""
     ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 12
     """A resume token is not one that this stream gave out, or is too old to go on from."""
-    ERROR_REASON_UPDATE_MASK_INVALID: _ErrorReason.ValueType  # 13
-    """An update mask names a field that does not exist or cannot be written."""
-    ERROR_REASON_WEBHOOK_REJECTED: _ErrorReason.ValueType  # 14
+    ERROR_REASON_WEBHOOK_REJECTED: _ErrorReason.ValueType  # 13
     """A webhook is unsigned, wrongly signed, or outside the time window."""
-    ERROR_REASON_WEBHOOK_MALFORMED: _ErrorReason.ValueType  # 15
+    ERROR_REASON_WEBHOOK_MALFORMED: _ErrorReason.ValueType  # 14
     """A webhook is trusted, but its body is not an event that the service understands."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -84,10 +82,8 @@ ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 11
 """A page token is not one that this list gave out."""
 ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 12
 """A resume token is not one that this stream gave out, or is too old to go on from."""
-ERROR_REASON_UPDATE_MASK_INVALID: ErrorReason.ValueType  # 13
-"""An update mask names a field that does not exist or cannot be written."""
-ERROR_REASON_WEBHOOK_REJECTED: ErrorReason.ValueType  # 14
+ERROR_REASON_WEBHOOK_REJECTED: ErrorReason.ValueType  # 13
 """A webhook is unsigned, wrongly signed, or outside the time window."""
-ERROR_REASON_WEBHOOK_MALFORMED: ErrorReason.ValueType  # 15
+ERROR_REASON_WEBHOOK_MALFORMED: ErrorReason.ValueType  # 14
 """A webhook is trusted, but its body is not an event that the service understands."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
