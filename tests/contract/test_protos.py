@@ -1,5 +1,6 @@
 """The protos of the shop keep the house's rules, and gen/ is what they say."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import protovalidate
 import pytest
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -21,14 +23,10 @@ from mesh.codegen.tools import BIN
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / "gen" / "shop" / "shop.binpb"
 
-FILES = [
-    file for file in FileDescriptorSet.FromString(IMAGE.read_bytes()).file if file.package.startswith("shop.")
-]
+FILES = [file for file in FileDescriptorSet.FromString(IMAGE.read_bytes()).file if file.package.startswith("shop.")]
 
 
-@pytest.mark.parametrize(
-    "arguments", [("lint",), ("format", "--diff", "--exit-code"), ("build",)], ids=lambda a: a[0]
-)
+@pytest.mark.parametrize("arguments", [("lint",), ("format", "--diff", "--exit-code"), ("build",)], ids=lambda a: a[0])
 def test_plain_buf_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
     third_party.materialise(ROOT)
 
@@ -51,9 +49,7 @@ def test_generating_leaves_no_diff() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_component_is_commented(file: FileDescriptorProto) -> None:
-    commented = {
-        tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()
-    }
+    commented = {tuple(place.path) for place in file.source_code_info.location if place.leading_comments.strip()}
 
     assert [name for name, path in _components(file) if path not in commented] == []
 
@@ -62,9 +58,7 @@ def _components(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...
     """Names and paths, by the field numbers of descriptor.proto."""
     for i, service in enumerate(file.service):
         yield service.name, (6, i)
-        yield from (
-            (f"{service.name}.{method.name}", (6, i, 2, j)) for j, method in enumerate(service.method)
-        )
+        yield from ((f"{service.name}.{method.name}", (6, i, 2, j)) for j, method in enumerate(service.method))
     for i, message in enumerate(file.message_type):
         yield from _of_message(message, (4, i))
     for i, enum in enumerate(file.enum_type):
@@ -84,6 +78,15 @@ def _of_message(message: DescriptorProto, path: tuple[int, ...]) -> Iterator[tup
 def _of_enum(enum: EnumDescriptorProto, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield enum.name, path
     yield from ((value.name, (*path, 2, i)) for i, value in enumerate(enum.value))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_rule_of_a_message_can_be_run(file: FileDescriptorProto) -> None:
+    """A rule that does not compile would refuse every request, and only once the first one arrives."""
+    module = importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+
+    for message in file.message_type:
+        protovalidate.collect_violations(getattr(module, message.name)())
 
 
 def test_the_error_base_needs_nothing_but_the_standard_library() -> None:
