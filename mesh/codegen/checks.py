@@ -101,9 +101,7 @@ def _reason(reason: Reason) -> Iterator[str]:
     except ValueError as error:
         yield f"has a malformed message: {error}"
     else:
-        yield from (
-            f"has the placeholder {{{name}}}, which is no name" for name in names if not _is_name(name)
-        )
+        yield from (f"has the placeholder {{{name}}}, which is no name" for name in names if not _is_name(name))
 
 
 def _is_name(name: str) -> bool:

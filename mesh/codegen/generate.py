@@ -2,8 +2,10 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from mesh.codegen.tools import run
 
@@ -71,7 +73,7 @@ def _drop_empty_stubs(scratch: Path) -> None:
 
 def _with_our_comments_only(image: bytes) -> bytes:
     """Keeps the comments of shop.* and drops the rest of the source info, which is most of the size."""
-    files = FileDescriptorSet.FromString(image)
+    files = _plain_file_set().FromString(image)
     for file in files.file:
         commented = [
             location
@@ -82,7 +84,16 @@ def _with_our_comments_only(image: bytes) -> bytes:
         file.source_code_info.location.extend(commented)
         if not commented:
             file.ClearField("source_code_info")
-    return files.SerializeToString(deterministic=True)
+    return bytes(files.SerializeToString(deterministic=True))
+
+
+def _plain_file_set() -> Any:
+    """FileDescriptorSet in a pool of its own: options of others stay the bytes that buf wrote, in buf's order,
+    whatever extensions this process has imported.
+    """
+    pool = DescriptorPool()
+    pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FileDescriptorSet"))
 
 
 def _bytes(path: Path) -> bytes:

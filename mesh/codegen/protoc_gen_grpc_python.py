@@ -11,9 +11,7 @@ from grpc_tools import protoc
 
 def respond(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
     """Generates `*_pb2_grpc.py` for the files that have a service."""
-    services = [
-        file.name for file in request.proto_file if file.service and file.name in request.file_to_generate
-    ]
+    services = [file.name for file in request.proto_file if file.service and file.name in request.file_to_generate]
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
     )

@@ -58,15 +58,11 @@ def _events(schema: Schema) -> str:
             name, topic, key = event.message.name, event.event.topic, event.event.key
             row = (f"`{name}`", f"`{topic}`", f"`{key}`", _cell(event.place.comment))
             domains[domain_of(event.message.file.package)].append(row)
-    intro = (
-        "Every event, by the domain that publishes it. Events of one topic with the same key stay in order.\n"
-    )
+    intro = "Every event, by the domain that publishes it. Events of one topic with the same key stay in order.\n"
     return _page("Events", intro, ("Event", "Topic", "Key", "Meaning"), domains)
 
 
-def _page(
-    title: str, intro: str, columns: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]]
-) -> str:
+def _page(title: str, intro: str, columns: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]]) -> str:
     parts = [f"{_HEAD}# {title}\n", intro]
     for section, rows in sorted(sections.items()):
         parts.append(f"## {section}\n")

@@ -123,10 +123,7 @@ class Schema:
         for file in self.files:
             messages = file.message_types_by_name.values()
             embedded = {
-                field.message_type.full_name
-                for message in messages
-                for field in message.fields
-                if field.message_type
+                field.message_type.full_name for message in messages for field in message.fields if field.message_type
             }
             for message in messages:
                 event = self._option(message, "MessageOptions", _OPTIONS + "event")
@@ -153,9 +150,7 @@ class Schema:
         except KeyError:  # no file of the request imports it
             return None
         kind = self._pool.FindMessageTypeByName(f"google.protobuf.{options}")
-        message = message_factory.GetMessageClass(kind).FromString(
-            descriptor.GetOptions().SerializeToString()
-        )
+        message = message_factory.GetMessageClass(kind).FromString(descriptor.GetOptions().SerializeToString())
         return message.Extensions[extension] if message.HasExtension(extension) else None
 
 
@@ -202,8 +197,6 @@ def _message_paths(
         yield from _message_paths(nested, name, (*path, 3, i))
 
 
-def _enum_paths(
-    enum: EnumDescriptorProto, scope: str, path: tuple[int, ...]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _enum_paths(enum: EnumDescriptorProto, scope: str, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
     for i, value in enumerate(enum.value):  # an enum's values belong to the scope around it
         yield f"{scope}.{value.name}", (*path, 2, i)

@@ -126,8 +126,7 @@ def test_a_code_that_would_eject_the_host_fails_the_build(compiled, code: str) -
 )
 def test_a_field_that_sounds_secret_must_be_marked(compiled, name: str) -> None:
     assert (
-        f"shop.toy.v1.Part.{name}: looks like"
-        in protoc_gen_shop.respond(compiled("name = 1;", f"{name} = 1;")).error
+        f"shop.toy.v1.Part.{name}: looks like" in protoc_gen_shop.respond(compiled("name = 1;", f"{name} = 1;")).error
     )
 
 

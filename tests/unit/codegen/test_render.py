@@ -127,13 +127,8 @@ def test_the_pages_list_every_reason_and_event(compiled) -> None:
         '| The toy {toy_id} is {state}, "{toy_id}" is {not} asked. '
         '| A toy cannot become what was asked. It may be of "another kind \\| make" |'
     ) in pages["errors.md"].splitlines()
-    assert (
-        "| `GONE` | `NOT_FOUND` | 404 | It is {gone}. | Nobody has such a toy. |"
-        in pages["errors.md"].splitlines()
-    )
-    assert (
-        "| `ToyCreated` | `shop.toy.v1.Toy` | `toy_id` | A toy was made. |" in pages["events.md"].splitlines()
-    )
+    assert "| `GONE` | `NOT_FOUND` | 404 | It is {gone}. | Nobody has such a toy. |" in pages["errors.md"].splitlines()
+    assert "| `ToyCreated` | `shop.toy.v1.Toy` | `toy_id` | A toy was made. |" in pages["events.md"].splitlines()
 
 
 def test_the_same_protos_give_the_same_files(compiled) -> None:
@@ -142,6 +137,4 @@ def test_the_same_protos_give_the_same_files(compiled) -> None:
     first, second = (protoc_gen_shop.respond(request).SerializeToString(deterministic=True) for _ in range(2))
 
     assert first == second
-    assert all(
-        "DO NOT EDIT" in file.content for file in protoc_gen_shop.respond(request).file if file.content
-    )
+    assert all("DO NOT EDIT" in file.content for file in protoc_gen_shop.respond(request).file if file.content)

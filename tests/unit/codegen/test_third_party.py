@@ -11,15 +11,10 @@ from mesh.codegen import third_party
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_printed_source_compiles_back_to_the_descriptor_of_the_wheel(
-    includes: list[str], tmp_path: Path
-) -> None:
+def test_the_printed_source_compiles_back_to_the_descriptor_of_the_wheel(includes: list[str], tmp_path: Path) -> None:
     image = tmp_path / "image.binpb"
 
-    assert (
-        protoc.main(["protoc", *includes, f"--descriptor_set_out={image}", "buf/validate/validate.proto"])
-        == 0
-    )
+    assert protoc.main(["protoc", *includes, f"--descriptor_set_out={image}", "buf/validate/validate.proto"]) == 0
 
     (compiled,) = FileDescriptorSet.FromString(image.read_bytes()).file
     original = FileDescriptorProto.FromString(validate_pb2.DESCRIPTOR.serialized_pb)
