@@ -557,6 +557,17 @@ RPCS: Final[dict[str, Rpc]] = {
         idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
         has_http=True,
     ),
+    "/shop.order.v1.OrderService/StartFulfillment": Rpc(
+        service="shop.order.v1.OrderService",
+        method="StartFulfillment",
+        request_type="shop.order.v1.StartFulfillmentRequest",
+        response_type="shop.order.v1.Order",
+        access=Access.WORKLOAD,
+        callers=("svc_delivery",),
+        timeout=3.0,
+        idempotency_level=IdempotencyLevel.IDEMPOTENT,
+        has_request_id=True,
+    ),
     "/shop.order.v1.OrderService/ListSagas": Rpc(
         service="shop.order.v1.OrderService",
         method="ListSagas",

@@ -141,3 +141,17 @@ class TooManyOpenOrders(ShopError):
 
     def __init__(self, *, limit: Detail) -> None:
         super().__init__(f"No more than {limit} orders can be pending at once.", {"limit": str(limit)})
+
+
+class OrderNotShippable(ShopError):
+    """The order is not CONFIRMED, or has another shipment."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "ORDER_NOT_SHIPPABLE"
+    domain = "order.shop"
+
+    def __init__(self, *, order_id: Detail, state: Detail) -> None:
+        super().__init__(
+            f"The order {order_id} is {state} and cannot be shipped.",
+            {"order_id": str(order_id), "state": str(state)},
+        )

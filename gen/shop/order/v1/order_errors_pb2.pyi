@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A saga is in a state that does not allow the move."""
     ERROR_REASON_TOO_MANY_OPEN_ORDERS: _ErrorReason.ValueType  # 11
     """The customer has as many orders waiting as one may have."""
+    ERROR_REASON_ORDER_NOT_SHIPPABLE: _ErrorReason.ValueType  # 12
+    """The order is not CONFIRMED, or has another shipment."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons of refusals by OrderService."""
@@ -74,4 +76,6 @@ ERROR_REASON_SAGA_STATE_CONFLICT: ErrorReason.ValueType  # 10
 """A saga is in a state that does not allow the move."""
 ERROR_REASON_TOO_MANY_OPEN_ORDERS: ErrorReason.ValueType  # 11
 """The customer has as many orders waiting as one may have."""
+ERROR_REASON_ORDER_NOT_SHIPPABLE: ErrorReason.ValueType  # 12
+"""The order is not CONFIRMED, or has another shipment."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

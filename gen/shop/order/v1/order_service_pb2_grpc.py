@@ -70,6 +70,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetOrderTimelineRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.OrderTimeline.FromString,
                 _registered_method=True)
+        self.StartFulfillment = channel.unary_unary(
+                '/shop.order.v1.OrderService/StartFulfillment',
+                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
+                _registered_method=True)
         self.ListSagas = channel.unary_unary(
                 '/shop.order.v1.OrderService/ListSagas',
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasRequest.SerializeToString,
@@ -148,6 +153,15 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartFulfillment(self, request, context):
+        """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
+        goes. A repeat with the same shipment does nothing; any other is refused with
+        `ORDER_NOT_SHIPPABLE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSagas(self, request, context):
         """Lists sagas, oldest first, so that what waits longest is seen first.
         """
@@ -213,6 +227,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.GetOrderTimeline,
                     request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetOrderTimelineRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.OrderTimeline.SerializeToString,
+            ),
+            'StartFulfillment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartFulfillment,
+                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.SerializeToString,
             ),
             'ListSagas': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSagas,
@@ -425,6 +444,33 @@ class OrderService:
             '/shop.order.v1.OrderService/GetOrderTimeline',
             shop_dot_order_dot_v1_dot_order__service__pb2.GetOrderTimelineRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_order__service__pb2.OrderTimeline.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartFulfillment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.OrderService/StartFulfillment',
+            shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,11 @@ class OrderServiceStub:
     """Watches an order: as it is now first, then after every change, until it can change no more."""
     GetOrderTimeline: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderTimelineRequest, _order_service_pb2.OrderTimeline]
     """Gets what happened to an order: the states it went through and the steps of its saga."""
+    StartFulfillment: _aio.UnaryUnaryMultiCallable[_order_service_pb2.StartFulfillmentRequest, _order_service_pb2.Order]
+    """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
+    goes. A repeat with the same shipment does nothing; any other is refused with
+    `ORDER_NOT_SHIPPABLE`.
+    """
     ListSagas: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListSagasRequest, _order_service_pb2.ListSagasResponse]
     """Lists sagas, oldest first, so that what waits longest is seen first."""
     GetSaga: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetSagaRequest, _order_service_pb2.Saga]
@@ -107,6 +112,17 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_order_service_pb2.GetOrderTimelineRequest, _abc.Awaitable[_order_service_pb2.OrderTimeline]],
     ) -> _abc.Awaitable[_order_service_pb2.OrderTimeline]:
         """Gets what happened to an order: the states it went through and the steps of its saga."""
+
+    @_abc_1.abstractmethod
+    def StartFulfillment(
+        self,
+        request: _order_service_pb2.StartFulfillmentRequest,
+        context: _aio.ServicerContext[_order_service_pb2.StartFulfillmentRequest, _abc.Awaitable[_order_service_pb2.Order]],
+    ) -> _abc.Awaitable[_order_service_pb2.Order]:
+        """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
+        goes. A repeat with the same shipment does nothing; any other is refused with
+        `ORDER_NOT_SHIPPABLE`.
+        """
 
     @_abc_1.abstractmethod
     def ListSagas(
