@@ -1,0 +1,134 @@
+"""The path templates of google.api.http: their grammar, checked strictly, and their compiled form.
+
+    Template = "/" Segments [ Verb ] ;      Segments = Segment { "/" Segment } ;
+    Segment  = "*" | "**" | LITERAL | Variable ;
+    Variable = "{" FieldPath [ "=" Segments ] "}" ;    Verb = ":" LITERAL ;
+
+Two extensions that Envoy and grpc-gateway share: `**` may stand anywhere, though only once.
+"""
+
+import re
+from dataclasses import dataclass
+
+STAR = "*"
+REST = "**"
+
+_IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;@]|%[0-9A-Fa-f]{2})+")
+
+
+class TemplateError(ValueError):
+    """A template that the grammar refuses; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Names the field that a run of segments fills.
+
+    `start` counts from the path's first segment, `end` from its last one (0 is past the last), because
+    a `**` in between makes the length of the path vary.
+    """
+
+    field_path: tuple[str, ...]
+    start: int
+    end: int
+    multiple: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template; two templates with equal `segments` and `verb` match the same paths."""
+
+    text: str
+    segments: tuple[str, ...]
+    verb: str | None
+    variables: tuple[Variable, ...]
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.segments: list[str] = []
+        self.variables: list[tuple[tuple[str, ...], int, int]] = []
+
+    def parse(self) -> Template:
+        self._expect("/")
+        self._segments(inside_variable=False)
+        verb = self._literal() if self._accept(":") else None
+        if self.at != len(self.text):
+            raise self._error("unexpected text")
+        if self.segments.count(REST) > 1:
+            raise self._error("`**` occurs more than once")
+        names = [path for path, _, _ in self.variables]
+        if len(set(names)) != len(names):
+            raise self._error("a variable occurs more than once")
+        return Template(self.text, tuple(self.segments), verb, tuple(map(self._variable, self.variables)))
+
+    def _variable(self, found: tuple[tuple[str, ...], int, int]) -> Variable:
+        path, start, stop = found
+        covered = self.segments[start:stop]
+        multiple = len(covered) > 1 or REST in covered
+        if REST in self.segments[:start]:
+            return Variable(path, start - len(self.segments), len(self.segments) - stop, multiple)
+        return Variable(path, start, len(self.segments) - stop, multiple)
+
+    def _segments(self, *, inside_variable: bool) -> None:
+        self._segment(inside_variable=inside_variable)
+        while self._accept("/"):
+            self._segment(inside_variable=inside_variable)
+
+    def _segment(self, *, inside_variable: bool) -> None:
+        if self._accept("**"):
+            self.segments.append(REST)
+        elif self._accept("*"):
+            self.segments.append(STAR)
+        elif self._accept("{"):
+            if inside_variable:
+                raise self._error("a variable inside a variable")
+            self._field()
+        else:
+            self.segments.append(self._literal())
+
+    def _field(self) -> None:
+        path = [self._ident()]
+        while self._accept("."):
+            path.append(self._ident())
+        start = len(self.segments)
+        if self._accept("="):
+            self._segments(inside_variable=True)
+        else:
+            self.segments.append(STAR)
+        self._expect("}")
+        self.variables.append((tuple(path), start, len(self.segments)))
+
+    def _ident(self) -> str:
+        return self._match(_IDENT, "a field name")
+
+    def _literal(self) -> str:
+        return self._match(_LITERAL, "a literal")
+
+    def _match(self, pattern: re.Pattern[str], what: str) -> str:
+        found = pattern.match(self.text, self.at)
+        if found is None:
+            raise self._error(f"expected {what}")
+        self.at = found.end()
+        return found.group()
+
+    def _accept(self, token: str) -> bool:
+        if not self.text.startswith(token, self.at):
+            return False
+        self.at += len(token)
+        return True
+
+    def _expect(self, token: str) -> None:
+        if not self._accept(token):
+            raise self._error(f"expected `{token}`")
+
+    def _error(self, reason: str) -> TemplateError:
+        return TemplateError(f"path template {self.text!r}: {reason} at character {self.at + 1}")
+
+
+def parse_template(text: str) -> Template:
+    """Parses a template, or raises TemplateError."""
+    return _Parser(text).parse()
