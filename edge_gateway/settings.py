@@ -1,0 +1,54 @@
+"""What a gateway can be told; the command line fills it, see docs/edge.md."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every field has a default that suits a stand-alone gateway."""
+
+    #: The workload that this edge is: methods whose policy does not name it are not routed.
+    caller: str = "edge"
+    #: Metadata set on every call.
+    fixed_metadata: tuple[tuple[str, str], ...] = ()
+    #: Request headers passed on besides the usual ones.
+    forwarded_headers: tuple[str, ...] = ()
+    #: Reply metadata passed back as headers besides the usual ones.
+    exposed_headers: tuple[str, ...] = ()
+    #: A path prefix that is taken as absent.
+    prefix: str = "/api"
+    #: How many proxies in front append to X-Forwarded-For; 0 believes the connection alone.
+    trusted_hops: int = 0
+
+    max_body: int = 1024 * 1024
+    max_reply: int = 16 * 1024 * 1024
+    max_url: int = 16 * 1024
+    #: The deadline of unary calls that no one sets another for.
+    default_timeout: float = 30.0
+    #: The longest silence while a body arrives.
+    body_timeout: float = 30.0
+
+    #: Whether unknown JSON fields are ignored rather than refused.
+    ignore_unknown: bool = False
+    emit_defaults: bool = True
+    proto_names: bool = False
+    enum_numbers: bool = False
+    #: Whether methods without an HTTP rule are served at POST /pkg.Service/Method.
+    unbound: bool = False
+
+    #: How long a public read may be kept by caches.
+    public_max_age: int = 5
+    #: Seconds between heartbeats of idle streams.
+    heartbeat: float = 15.0
+    #: Origins that browsers may call from: exact ones, `https://*.example.com`, or `*`.
+    cors_origins: tuple[str, ...] = ()
+    cors_max_age: int = 7200
+    compress: bool = True
+    #: Replies smaller than this are not compressed.
+    compress_from: int = 1024
+    #: Where rate limits are counted for all workers; without it each worker counts for itself.
+    redis_url: str = ""
+    #: Seconds that running calls get on SIGTERM.
+    drain: float = 20.0
+    workers: int = 1
+    upstreams: dict[str, str] = field(default_factory=dict)
