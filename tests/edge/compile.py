@@ -1,0 +1,32 @@
+"""Compiles the edge's own test protos, when a test needs them, into a folder of its own."""
+
+import sys
+import sysconfig
+from pathlib import Path
+
+import grpc_tools
+from grpc_tools import protoc
+
+PROTOS = Path(__file__).parent / "protos"
+_INCLUDES = (PROTOS, Path(sysconfig.get_path("purelib")), Path(grpc_tools.__file__).parent / "_proto")
+
+
+def descriptor_set(protos: Path, into: Path) -> Path:
+    """Compiles every proto under a folder to a FileDescriptorSet with its imports."""
+    out = into / "test.binpb"
+    _run(protos, f"--descriptor_set_out={out}", "--include_imports", "--include_source_info")
+    return out
+
+
+def python_modules(protos: Path, into: Path) -> None:
+    """Compiles to Python modules, and makes them importable."""
+    _run(protos, f"--python_out={into}", f"--grpc_python_out={into}")
+    if str(into) not in sys.path:
+        sys.path.insert(0, str(into))
+
+
+def _run(protos: Path, *arguments: str) -> None:
+    files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
+    includes = [f"-I{path}" for path in (protos, *_INCLUDES[1:])]
+    if protoc.main(["protoc", *includes, *arguments, *files]) != 0:
+        raise RuntimeError(f"protoc failed for {protos}")
