@@ -1,0 +1,178 @@
+"""Serves a simulator's API: its environment, its key, its limits, its errors, and its end on SIGTERM."""
+
+import hmac
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mesh.simulators.errors import ApiError
+from mesh.simulators.faults import Faults
+
+BODY_LIMIT = 64 * 1024
+STOP_WITHIN = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The environment of a simulator."""
+
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+    webhook_url: str | None = None
+    # Two of them, with a space between, while the shop changes from one to the other.
+    webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    state_file: Path | None = None
+    faults: Faults = field(default_factory=Faults)
+
+    @classmethod
+    def from_env(cls) -> "Settings":
+        host, _, port = _required("LISTEN").rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError("LISTEN is not host:port")
+        url = os.environ.get("WEBHOOK_URL") or None
+        state_file = os.environ.get("STATE_FILE")
+        return cls(
+            host=host,
+            port=int(port),
+            api_key=_required("API_KEY"),
+            webhook_url=url,
+            webhook_secrets=tuple(_required("WEBHOOK_SECRET").split()) if url else (),
+            state_file=Path(state_file) if state_file else None,
+            faults=Faults.from_json(parse_object(os.environ.get("FAULTS", "").encode())),
+        )
+
+
+class ApiKey:
+    """Lets through who has the key, and anybody to /healthz."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/healthz" and not self._has_key(scope):
+            error = ApiError(401, "unauthorized", "a valid API key is needed: authorization: Bearer <key>")
+            await json_response(error.body(), 401)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _has_key(self, scope: Scope) -> bool:
+        given: bytes = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, self._expected)
+
+
+def application(
+    routes: list[Route], api_key: str, while_open: Callable[[], AbstractAsyncContextManager[None]]
+) -> Starlette:
+    async def healthz(_: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), *routes],
+        middleware=[Middleware(ApiKey, key=api_key)],
+        exception_handlers={ApiError: _api_error, HTTPException: _http_error, Exception: _unexpected},
+        lifespan=lambda _: while_open(),
+    )
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body of a request, which may be empty."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise ApiError(413, "body_too_large", f"a body has at most {BODY_LIMIT} bytes")
+    return parse_object(body)
+
+
+def parse_object(body: bytes | bytearray) -> dict[str, Any]:
+    try:
+        content = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, "invalid_json", "this is not JSON") from error
+    if not isinstance(content, dict):
+        raise ApiError(400, "invalid_json", "this is not a JSON object")
+    return content
+
+
+def run(make_app: Callable[[Settings], Starlette]) -> None:
+    """Serves until SIGTERM or SIGINT, having said on stdout where it listens (the port may have been 0)."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: sys.exit(0))  # uvicorn raises its signal again when it has ended well
+    app, listener = _open(make_app)
+    host, port = listener.getsockname()[:2]
+    sys.stdout.write(f"listening on {host}:{port}\n")
+    sys.stdout.flush()
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_WITHIN,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _required(name: str) -> str:
+    if value := os.environ.get(name):
+        return value
+    raise ValueError(f"{name} is not set")
+
+
+def _open(make_app: Callable[[Settings], Starlette]) -> tuple[Starlette, socket.socket]:
+    """All that can be wrong before the first request; it ends the process with one line that says what."""
+    try:
+        settings = Settings.from_env()
+        listener = socket.create_server((settings.host, settings.port), backlog=1024)
+        return make_app(settings), listener
+    except ApiError as error:
+        sys.exit(f"FAULTS: {error.message} ({error.param or 'all of it'})")
+    except ValueError as error:
+        sys.exit(f"the environment is not right: {error}")
+    except sqlite3.Error as error:
+        sys.exit(f"STATE_FILE cannot be used: {error}")
+    except OSError as error:
+        sys.exit(f"LISTEN={os.environ['LISTEN']} cannot be used: {error.strerror}")
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return json_response(error.body(), error.status)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    return json_response(ApiError(error.status_code, code, error.detail).body(), error.status_code)
+
+
+async def _unexpected(_: Request, __: Exception) -> Response:
+    return json_response(ApiError(500, "internal", "something went wrong here").body(), 500)
