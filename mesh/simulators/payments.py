@@ -1,0 +1,156 @@
+"""A payment as the provider sees it: what may be done to it, and the ledger of what was done."""
+
+import secrets
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from mesh.simulators.errors import ApiError
+from mesh.simulators.journal import Journal, timestamp
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS payments (
+    id              TEXT PRIMARY KEY,
+    reference       TEXT NOT NULL UNIQUE,
+    payment_method  TEXT NOT NULL,
+    status          TEXT NOT NULL,
+    currency        TEXT NOT NULL,
+    amount          INTEGER NOT NULL CHECK (amount > 0),
+    amount_captured INTEGER NOT NULL CHECK (amount_captured BETWEEN 0 AND amount),
+    amount_refunded INTEGER NOT NULL CHECK (amount_refunded BETWEEN 0 AND amount_captured),
+    failure_code    TEXT,
+    version         INTEGER NOT NULL,
+    create_time     TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS operations (
+    sequence        INTEGER PRIMARY KEY AUTOINCREMENT,
+    id              TEXT NOT NULL UNIQUE,
+    payment_id      TEXT NOT NULL REFERENCES payments,
+    kind            TEXT NOT NULL,
+    amount          INTEGER NOT NULL CHECK (amount > 0),
+    idempotency_key TEXT NOT NULL,
+    create_time     TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS operations_by_payment ON operations (payment_id);
+"""
+
+LEDGER = """
+SELECT sequence, operations.id, payment_id, reference, kind, operations.amount, currency, idempotency_key,
+       operations.create_time
+FROM operations JOIN payments ON payments.id = payment_id WHERE sequence > :after
+"""
+
+
+class Status(StrEnum):
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    VOIDED = "voided"
+    FAILED = "failed"
+
+
+class Kind(StrEnum):
+    """Kinds of operation, named as the ledger and the webhooks (`payment.<kind>`) have them."""
+
+    AUTHORIZED = "authorized"
+    FAILED = "failed"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+    REFUNDED = "refunded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    id: str
+    reference: str
+    payment_method: str
+    status: Status
+    currency: str
+    amount: int
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    failure_code: str | None = None
+    # Grows with each change, so that a late webhook is seen to be one.
+    version: int = 1
+    create_time: str
+
+
+def new(*, reference: str, payment_method: str, amount: int, currency: str, failure_code: str | None) -> Payment:
+    return Payment(
+        id=f"pay_{secrets.token_hex(12)}",
+        reference=reference,
+        payment_method=payment_method,
+        status=Status.FAILED if failure_code else Status.AUTHORIZED,
+        currency=currency,
+        amount=amount,
+        failure_code=failure_code,
+        create_time=timestamp(),
+    )
+
+
+def capture(payment: Payment, amount: int) -> Payment:
+    """Once, in whole or in part; what is left of the authorisation is let go."""
+    if payment.status is not Status.AUTHORIZED:
+        raise _wrong_status(payment, "payment_not_capturable")
+    if amount > payment.amount:
+        raise ApiError(422, "amount_exceeds_authorized", "more than was authorised", param="amount")
+    return replace(payment, status=Status.CAPTURED, amount_captured=amount, version=payment.version + 1)
+
+
+def void(payment: Payment) -> Payment:
+    if payment.status is not Status.AUTHORIZED:
+        raise _wrong_status(payment, "payment_not_voidable")
+    return replace(payment, status=Status.VOIDED, version=payment.version + 1)
+
+
+def refund(payment: Payment, amount: int) -> Payment:
+    """As often as something is left of what was captured."""
+    if payment.status not in (Status.CAPTURED, Status.PARTIALLY_REFUNDED):
+        raise _wrong_status(payment, "payment_not_refundable")
+    refunded = payment.amount_refunded + amount
+    if refunded > payment.amount_captured:
+        raise ApiError(422, "amount_exceeds_captured", "more than is left of what was captured", param="amount")
+    status = Status.REFUNDED if refunded == payment.amount_captured else Status.PARTIALLY_REFUNDED
+    return replace(payment, status=status, amount_refunded=refunded, version=payment.version + 1)
+
+
+def find(journal: Journal, *, payment_id: str | None = None, reference: str | None = None) -> Payment | None:
+    sql = "SELECT * FROM payments WHERE id = :id OR reference = :reference"
+    row = journal.row(sql, id=payment_id, reference=reference)
+    return Payment(**dict(row) | {"status": Status(row["status"])}) if row else None
+
+
+def save(journal: Journal, payment: Payment, kind: Kind, amount: int, key: str) -> None:
+    """The payment as it is now, and the operation that made it so, in the caller's transaction."""
+    journal.execute(
+        "INSERT INTO payments VALUES (:id, :reference, :payment_method, :status, :currency, :amount,"
+        " :amount_captured, :amount_refunded, :failure_code, :version, :create_time)"
+        " ON CONFLICT (id) DO UPDATE SET status = excluded.status, version = excluded.version,"
+        " amount_captured = excluded.amount_captured, amount_refunded = excluded.amount_refunded",
+        **asdict(payment),
+    )
+    journal.execute(
+        "INSERT INTO operations (id, payment_id, kind, amount, idempotency_key, create_time)"
+        " VALUES (:id, :payment_id, :kind, :amount, :key, :now)",
+        id=f"op_{secrets.token_hex(12)}",
+        payment_id=payment.id,
+        kind=kind,
+        amount=amount,
+        key=key,
+        now=timestamp(),
+    )
+
+
+def as_json(journal: Journal, payment: Payment) -> dict[str, Any]:
+    """A payment with all its operations: the one form in which it is answered, listed and told of."""
+    operations = journal.rows(
+        "SELECT id, kind, amount, idempotency_key, create_time FROM operations"
+        " WHERE payment_id = :id ORDER BY sequence",
+        id=payment.id,
+    )
+    return asdict(payment) | {"operations": [dict(operation) for operation in operations]}
+
+
+def _wrong_status(payment: Payment, code: str) -> ApiError:
+    return ApiError(409, code, f"the payment is {payment.status}")
