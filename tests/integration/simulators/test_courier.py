@@ -1,0 +1,166 @@
+"""The courier as svc_delivery's adapter meets it, on its good days and on its bad ones."""
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+import pytest_asyncio
+
+from chassis.partner import Ok, Unknown
+from svc_delivery.courier import Courier, CourierAddress, Status, verify_webhook
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ADDRESS = CourierAddress(
+    recipient="Ada Lovelace", line1="12 St James's Square", city="London", postal_code="SW1Y 4JH", country="GB"
+)
+ROAD = [Status.LABELLED, Status.PICKED_UP, Status.IN_TRANSIT, Status.OUT_FOR_DELIVERY, Status.DELIVERED]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def couriers(courier, courier_process):
+    """The courier as seen with patience, and by an adapter that gives it half a second."""
+    impatient = Courier(url=courier_process.url, key=courier_process.key, timeout=0.5)
+    yield SimpleNamespace(patient=courier, impatient=impatient)
+    await impatient.aclose()
+
+
+def create(courier, reference, address=ADDRESS):
+    return courier.create(reference=reference, address=address, weight_grams=1500)
+
+
+def advance(api, consignment, to=None):
+    return api.post(f"/v1/consignments/{consignment.id}/advance", json={"to": to} if to else {})
+
+
+async def test_a_consignment_travels_its_road_and_tells_each_move(courier, courier_api, receiver, secret, reference):
+    consignment = (await create(courier, reference)).value
+    assert consignment.status is Status.LABELLED
+    assert consignment.tracking_number
+    assert consignment.label_id
+    for status in ROAD[1:]:
+        assert (await advance(courier_api, consignment)).json()["status"] == status
+    deliveries = await receiver.until(reference, len(ROAD))
+    webhooks = [verify_webhook(item.headers, item.body, [secret], datetime.now(UTC)) for item in deliveries]
+    assert {webhook.type for webhook in webhooks} == {"consignment.status_changed"}
+    told = {webhook.data.version: webhook.data.status for webhook in webhooks}
+    assert [told[version] for version in sorted(told)] == ROAD
+    arrived = (await courier.get(consignment.id)).value
+    assert [movement.status for movement in arrived.movements] == ROAD
+    assert await courier.find_by_reference(reference) == Ok(arrived)
+
+
+async def test_an_advance_to_a_later_status_makes_every_move_between(courier, courier_api, receiver, reference):
+    consignment = (await create(courier, reference)).value
+    answer = await advance(courier_api, consignment, "DELIVERED")
+    assert [movement["status"] for movement in answer.json()["movements"]] == ROAD
+    await receiver.until(reference, len(ROAD))
+
+
+async def test_a_failed_delivery_is_tried_again_or_returned(courier, courier_api, reference):
+    consignment = (await create(courier, reference)).value
+    road = ["OUT_FOR_DELIVERY", "FAILED", "IN_TRANSIT", "FAILED", "RETURNED"]
+    for status in road:
+        assert (await advance(courier_api, consignment, status)).json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("at", "to"),
+    [
+        ("PICKED_UP", "LABELLED"),
+        ("LABELLED", "RETURNED"),
+        ("FAILED", "DELIVERED"),
+        ("FAILED", None),
+        ("DELIVERED", "FAILED"),
+        ("DELIVERED", None),
+        ("RETURNED", "IN_TRANSIT"),
+        ("CANCELLED", "PICKED_UP"),
+        ("PICKED_UP", "CANCELLED"),
+    ],
+)
+async def test_other_moves_are_refused(courier, courier_api, reference, at, to):
+    consignment = (await create(courier, reference)).value
+    for status in ("FAILED", "RETURNED") if at == "RETURNED" else (at,):
+        await advance(courier_api, consignment, status)
+    answer = await advance(courier_api, consignment, to)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "move_not_possible")
+    assert (await courier.get(consignment.id)).value.status == at
+
+
+async def test_a_consignment_is_cancelled_before_it_is_picked_up_and_not_after(courier, courier_api, reference):
+    consignment = (await create(courier, reference)).value
+    cancelled = await courier.cancel(consignment.id)
+    assert cancelled.value.status is Status.CANCELLED
+    assert await courier.cancel(consignment.id) == cancelled, "once more is fine"
+    gone = (await create(courier, f"{reference}-2")).value
+    await advance(courier_api, gone)
+    assert (await courier.cancel(gone.id)).code == "move_not_possible"
+
+
+async def test_a_reference_has_one_consignment_however_often_it_is_asked_for(courier, courier_api, reference):
+    outcomes = await asyncio.gather(*(create(courier, reference) for _ in range(20)))
+    assert len({outcome.value.id for outcome in outcomes}) == 1
+    other = await courier.create(reference=reference, address=ADDRESS, weight_grams=1)
+    assert other.code == "idempotency_key_reused"
+    movements = (await courier_api.get("/v1/ledger")).json()["data"]
+    assert [movement["status"] for movement in movements if movement["reference"] == reference] == ["LABELLED"]
+
+
+async def test_an_address_nobody_serves_is_refused(courier, reference):
+    nowhere = CourierAddress(recipient="A", line1="B", line2="C", city="D", postal_code="00000", country="US")
+    refusal = await create(courier, reference, nowhere)
+    assert (refusal.code, refusal.param) == ("address_not_served", "address.postal_code")
+    assert await courier.find_by_reference(reference) == Ok(None)
+
+
+async def test_an_address_is_checked_and_then_kept_nowhere(courier, courier_process, courier_api, receiver, reference):
+    nobody = CourierAddress(recipient="", line1="B", city="C", postal_code="1000", country="SE")
+    refusal = await create(courier, reference, nobody)
+    assert (refusal.code, refusal.param) == ("invalid_field", "address.recipient")
+    await create(courier, reference)
+    (delivery,) = await receiver.until(reference, 1)
+    assert b"Lovelace" not in delivery.body
+    assert "Lovelace" not in courier_process.log.read_text()
+    assert "Lovelace" not in (await courier_api.get("/v1/ledger")).text
+
+
+@pytest.mark.parametrize("word", ["500", "500_then_done", "timeout_then_done"])
+async def test_a_lost_answer_is_unknown_and_asking_tells(couriers, courier_faults, receiver, reference, word):
+    await courier_faults(next=[word])
+    if word.startswith("timeout"):
+        assert await create(couriers.impatient, reference) == Unknown("timeout")
+    else:
+        assert await create(couriers.patient, reference) == Unknown("http_500")
+    if not word.endswith("then_done"):
+        assert await couriers.patient.find_by_reference(reference) == Ok(None)
+        return
+    await receiver.until(reference, 1)
+    found = await couriers.patient.find_by_reference(reference)
+    assert found.value.status is Status.LABELLED
+    assert await create(couriers.patient, reference) == found
+
+
+async def test_a_courier_can_refuse_and_be_slow_by_rate(courier, courier_faults, reference):
+    await courier_faults(decline_rate=1, delay_ms=50)
+    assert (await create(courier, reference)).code == "consignment_refused"
+
+
+async def test_consignments_can_travel_by_themselves(courier, courier_faults, receiver, reference):
+    consignment = (await create(courier, reference)).value
+    await courier_faults(auto_advance_ms=40)
+    await receiver.until(reference, len(ROAD))
+    assert (await courier.get(consignment.id)).value.status is Status.DELIVERED
+
+
+async def test_faults_can_be_given_at_the_start(launch_telling, receiver, reference):
+    process = launch_telling("courier", FAULTS='{"auto_advance_ms": 40}')
+    courier = Courier(url=process.url, key=process.key)
+    await create(courier, reference)
+    await courier.aclose()
+    await receiver.until(reference, len(ROAD))
+
+
+async def test_words_of_the_payment_provider_mean_nothing_to_a_courier(courier_api):
+    answer = await courier_api.put("/v1/faults", json={"next": ["insufficient_funds"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "next")

@@ -1,0 +1,102 @@
+"""Whatever a partner answers, or does not, a call ends in one of three ways, within its time and its size."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from chassis.partner import Ok, Partner, Refused, Unknown, field
+
+REFUSAL = b'{"error": {"code": "too_late", "message": "it is closed", "param": "when"}}'
+
+
+def answer(status, body=b"{}", *headers):
+    head = [f"HTTP/1.1 {status} Status", f"content-length: {len(body)}", "connection: close", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+@asynccontextmanager
+async def partner(raw: bytes | None, *, patience=5.0):
+    """A partner that says just these bytes to everybody, or None: nothing at all."""
+    asked, ended = asyncio.Queue(), asyncio.Event()
+
+    async def serve(reader, writer):
+        asked.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        if raw is None:
+            await reader.read()
+        else:
+            writer.write(raw)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        client = Partner(url=f"http://{host}:{port}", key="key", timeout=patience, answer_limit=1000)
+        try:
+            yield client, asked
+        finally:
+            await client.aclose()
+            await ended.wait()
+
+
+def number(body):
+    return field(body, "number", int)
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (answer(200, b'{"number": 7}'), Ok(7)),
+        (answer(201, b'{"number": 7, "and": "more"}'), Ok(7)),
+        (answer(200, b'{"number": "7"}'), Unknown("malformed_answer")),
+        (answer(200, b'{"number": true}'), Unknown("malformed_answer")),
+        (answer(200, b'{"number": 7.0}'), Unknown("malformed_answer")),
+        (answer(200, b"[7]"), Unknown("malformed_answer")),
+        (answer(200, b"null"), Unknown("malformed_answer")),
+        (answer(200, b""), Unknown("malformed_answer")),
+        (answer(200, b'{"number": 7, "fill": "' + b"x" * 1000 + b'"}'), Unknown("malformed_answer")),
+        (answer(409, REFUSAL), Refused("too_late", "it is closed", "when")),
+        (answer(422, b'{"error": {"code": "no"}}'), Refused("no")),
+        (answer(400, b'{"error": "no"}'), Unknown("malformed_answer")),
+        (answer(404, b"<html>not here</html>"), Unknown("malformed_answer")),
+        *((answer(status, REFUSAL), Unknown(f"http_{status}")) for status in (401, 403, 408, 425, 429, 500, 503)),
+        (answer(308, b"", "location: http://127.0.0.1:1/"), Unknown("http_308")),
+        (b"SSH-2.0-OpenSSH\r\n", Unknown("unreachable")),
+        (b"", Unknown("unreachable")),
+        (answer(200, b'{"number": 7}')[:-5], Unknown("unreachable")),
+    ],
+)
+async def test_an_answer_is_ok_refused_or_unknown(raw, outcome):
+    async with partner(raw) as (client, _):
+        assert await client.call("GET", "/", read=number) == outcome
+
+
+async def test_no_answer_in_time_is_unknown():
+    async with partner(None, patience=0.2) as (client, _):
+        assert await client.call("GET", "/", read=number) == Unknown("timeout")
+
+
+async def test_nobody_there_is_unknown():
+    client = Partner(url="http://127.0.0.1:1", key="key", timeout=5)
+    assert await client.call("GET", "/", read=number) == Unknown("unreachable")
+    await client.aclose()
+
+
+async def test_the_key_of_the_api_and_of_the_request_are_sent():
+    async with partner(answer(200, b'{"number": 7}')) as (client, asked):
+        await client.call("POST", "/v1/things", read=number, body={"a": 1}, key="once")
+    head = asked.get_nowait()
+    assert b"authorization: bearer key\r\n" in head.lower()
+    assert b"idempotency-key: once\r\n" in head.lower()
+    assert head.startswith(b"POST /v1/things HTTP/1.1\r\n")
+
+
+async def test_a_call_that_is_cancelled_stays_cancelled():
+    async with partner(None) as (client, asked):
+        call = asyncio.create_task(client.call("GET", "/", read=number))
+        await asyncio.wait_for(asked.get(), 5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
