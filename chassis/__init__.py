@@ -3,12 +3,14 @@
 from chassis import outbox
 from chassis.app import App, run
 from chassis.cache import Cache
+from chassis.consumer import Handler
 from chassis.context import Context, User, current_call, current_user
 from chassis.db import Database, Queries, Record, Transaction
 from chassis.errors import OutcomeUnknown
-from chassis.idempotency import once
+from chassis.idempotency import answered, once
 from chassis.lane import Lane, VersionConflict
 from chassis.settings import Settings
+from chassis.telemetry import traced
 from chassis.times import timestamp
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "Cache",
     "Context",
     "Database",
+    "Handler",
     "Lane",
     "OutcomeUnknown",
     "Queries",
@@ -24,10 +27,12 @@ __all__ = [
     "Transaction",
     "User",
     "VersionConflict",
+    "answered",
     "current_call",
     "current_user",
     "once",
     "outbox",
     "run",
     "timestamp",
+    "traced",
 ]

@@ -50,7 +50,7 @@ class App:
     """What a composition root composes with. Made by `run` and by `chassis.testing`."""
 
     def __init__(self, name: str, settings: Settings, keys: KeySource | None = None) -> None:
-        """`name` is the service's folder, and its identity as a workload. `keys` replaces where token keys come from."""
+        """`name` is the service's folder, and its identity as a workload; `keys` replaces where token keys come from."""
         self.name = name
         self.settings = settings
         #: `host:port` once serving.
@@ -113,6 +113,10 @@ class App:
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
         """Apply events of other services, each in a transaction of `database`."""
         self.background(Consumer(self.name, database, await self.bus(), handlers).run())
+
+    def token_keys(self, source: KeySource) -> None:
+        """Verify access tokens by the keys of `source`: for the service that issues them, which need not ask itself."""
+        self._verifier.source = source
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` from the start of serving until shutdown; its failure ends the process, which is restarted."""

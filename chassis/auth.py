@@ -45,7 +45,8 @@ class TokenVerifier:
 
     def __init__(self, source: KeySource, issuer: str, audience: str) -> None:
         """Accept tokens that `issuer` made for `audience` and signed with a key of `source`."""
-        self._source = source
+        #: Where keys come from that are not known yet.
+        self.source = source
         self._issuer = issuer
         self._audience = audience
         self._keys: dict[str, PyJWK] = {}
@@ -106,7 +107,7 @@ class TokenVerifier:
         async with self._fetching:
             if time.monotonic() - self._fetched_at < _REFETCH_SECONDS:
                 return
-            document = await self._source()
+            document = await self.source()
             self._keys = {
                 key["kid"]: PyJWK(key)
                 for key in document.get("keys", ())

@@ -47,14 +47,19 @@ async def once(
     raise AssertionError("the loop returns or raises")
 
 
+async def answered(database: Database, request: Any, reply: type[Reply]) -> Reply | None:
+    """Return the answer that this request got before, None when it is new; raises as `once` does."""
+    call = _call()
+    async with database.connection() as connection:
+        stored = await connection.fetchrow(_READ, *_key(call, request))
+    return _replay(call, stored, _hash(request), reply) if stored else None
+
+
 async def _once(
     database: Database, request: Any, reply: type[Reply], change: Callable[[Transaction], Awaitable[Reply]]
 ) -> Reply:
-    call = current_call()
-    if call is None:
-        raise LookupError("once() serves a call")
-    key = (call.user.id if call.user else call.caller, call.method, request.request_id)
-    request_hash = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+    call = _call()
+    key, request_hash = _key(call, request), _hash(request)
     refusal: ShopError | None = None
     async with database.transaction() as tx:
         if not await tx.fetchval(_CLAIM, *key, request_hash):
@@ -71,6 +76,21 @@ async def _once(
     if refusal:
         raise refusal
     return answer
+
+
+def _call() -> Call:
+    call = current_call()
+    if call is None:
+        raise LookupError("only a call has a request_id and a principal")
+    return call
+
+
+def _key(call: Call, request: Any) -> tuple[str, str, str]:
+    return (call.user.id if call.user else call.caller, call.method, request.request_id)
+
+
+def _hash(request: Message) -> bytes:
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
 def _replay(call: Call, stored: Record, request_hash: bytes, reply: type[Reply]) -> Reply:

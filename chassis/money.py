@@ -24,11 +24,21 @@ def money(minor: int, currency_code: str) -> Money:
     return Money(currency_code=currency_code, units=sign * units, nanos=sign * rest * (_NANOS // scale))
 
 
+def text(minor: int, currency_code: str) -> str:
+    """Return an amount for people who read messages: `12.34 USD`."""
+    digits = _EXPONENTS.get(currency_code, 2)
+    whole, rest = divmod(abs(minor), 10**digits)
+    fraction = f".{rest:0{digits}d}" if digits else ""
+    return f"{'-' if minor < 0 else ''}{whole}{fraction} {currency_code}"
+
+
 def minor_units(amount: Money, field: str) -> int:
     """Return an amount in minor units; raises InvalidRequest naming `field` unless it is a whole number of them."""
     scale = _scale(amount.currency_code)
     if (amount.units > 0 > amount.nanos) or (amount.units < 0 < amount.nanos):
         raise InvalidRequest(field=field, problem="units and nanos must agree in sign")
+    if abs(amount.nanos) >= _NANOS:
+        raise InvalidRequest(field=field, problem="nanos must be less than one unit")
     nanos, rest = divmod(abs(amount.nanos) * scale, _NANOS)
     if rest:
         raise InvalidRequest(field=field, problem=f"must be a whole number of {amount.currency_code} minor units")

@@ -1,11 +1,13 @@
 """Page tokens: the position after the last entry of a page, made opaque (AIP-158)."""
 
 import base64
-import binascii
+from datetime import datetime
 
 from shop.chassis.v1.chassis_errors import PageTokenInvalid
 
 _DEFAULT_SIZE = 20
+#: The database's bigint: a larger number is not one that a list gave out.
+_MOST = 2**63 - 1
 
 
 def page_size(asked: int) -> int:
@@ -24,7 +26,7 @@ def page_position(token: str, parts: int) -> list[str] | None:
         return None
     try:
         position = base64.b64decode(token, altchars=b"-_", validate=True).decode().split("\x1f")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise PageTokenInvalid from None
     if len(position) != parts:
         raise PageTokenInvalid
@@ -32,11 +34,28 @@ def page_position(token: str, parts: int) -> list[str] | None:
 
 
 def int_position(token: str, first: int) -> int:
-    """Return a position that is one integer, `first` for the first page; raises PageTokenInvalid."""
-    position = page_position(token, 1)
+    """Return a position that is one natural number, `first` for the first page; raises PageTokenInvalid."""
+    parts = page_position(token, 1)
+    if parts is None:
+        return first
+    try:
+        position = int(parts[0])
+    except ValueError:
+        raise PageTokenInvalid from None
+    if not 0 <= position <= _MOST:
+        raise PageTokenInvalid
+    return position
+
+
+def time_position(token: str, first: tuple[datetime, str]) -> tuple[datetime, str]:
+    """Return the (time, id) after which a page begins; raises PageTokenInvalid."""
+    position = page_position(token, 2)
     if position is None:
         return first
     try:
-        return int(position[0])
+        moment = datetime.fromisoformat(position[0])
     except ValueError:
         raise PageTokenInvalid from None
+    if moment.tzinfo is None:
+        raise PageTokenInvalid
+    return moment, position[1]

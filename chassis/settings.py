@@ -6,7 +6,7 @@ A service adds its own fields by inheriting; each field is an environment variab
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Self, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 
 class SettingsError(Exception):
@@ -27,8 +27,8 @@ class Settings:
     database_connections: int = 10
     #: Redis for caches and, with `events=redis`, the event bus; holds nothing that may not be lost.
     redis_url: str = ""
-    #: The event bus: `redis` or `kafka`.
-    events: str = "redis"
+    #: The event bus.
+    events: Literal["redis", "kafka"] = "redis"
     #: `host:port` of a Kafka broker, for `events=kafka`.
     kafka_bootstrap: str = ""
     #: Put before the names of topics and consumer groups, so that several meshes can share one broker.
@@ -68,8 +68,19 @@ class Settings:
         return cls(**values)
 
 
-def _parse(name: str, kind: type, text: str) -> object:
+def _parse(name: str, kind: Any, text: str) -> object:
+    if get_origin(kind) is Literal:
+        return _choose(name, {str(choice): choice for choice in get_args(kind)}, text)
+    if kind is bool:  # bool("false") is True
+        return _choose(name, {"true": True, "false": False}, text)
     try:
         return kind(text)
     except ValueError:
         raise SettingsError(f"{name} must be {kind.__name__}, not {text!r}") from None
+
+
+def _choose(name: str, choices: Mapping[str, object], text: str) -> object:
+    try:
+        return choices[text]
+    except KeyError:
+        raise SettingsError(f"{name} must be {' or '.join(choices)}, not {text!r}") from None

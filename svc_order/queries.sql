@@ -1,0 +1,110 @@
+-- name: read_now
+-- Reads the database's clock.
+SELECT now();
+
+-- name: insert_order
+-- Inserts a new order.
+INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
+    tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16);
+
+-- name: insert_lines
+-- Inserts the lines of a new order.
+INSERT INTO order_line (order_id, position, sku, product_id, name, quantity, unit_price, tax_rate_basis_points, tax,
+    total, weight_grams)
+SELECT $1, position, sku, product_id, name, quantity, unit_price, rate, tax, total, weight
+FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::bigint[], $9::bigint[],
+    $10::int[]) WITH ORDINALITY
+    AS line (sku, product_id, name, quantity, unit_price, rate, tax, total, weight, position);
+
+-- name: read_order
+-- Reads one order.
+SELECT * FROM orders WHERE order_id = $1;
+
+-- name: lock_order
+-- Reads one order and keeps others from changing it.
+SELECT * FROM orders WHERE order_id = $1 FOR NO KEY UPDATE;
+
+-- name: read_lines
+-- Reads the lines of some orders.
+SELECT * FROM order_line WHERE order_id = ANY($1::text[]) ORDER BY order_id, position;
+
+-- name: list_orders
+-- Lists orders from a position on, newest first, of one user or of all.
+SELECT * FROM orders
+WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR state = $2) AND (create_time, order_id) < ($3, $4)
+ORDER BY create_time DESC, order_id DESC LIMIT $5;
+
+-- name: count_pending
+-- Counts the orders of a user that still wait for their saga.
+SELECT count(*) FROM orders WHERE user_id = $1 AND state = 'PENDING';
+
+-- name: update_order
+-- Replaces what can change of an order that this transaction has locked.
+UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
+    version = $7, update_time = $8
+WHERE order_id = $1;
+
+-- name: insert_history
+-- Appends a move to an order's history.
+INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: list_history
+-- Lists the moves of an order, oldest first.
+SELECT * FROM order_history WHERE order_id = $1 ORDER BY version;
+
+-- name: list_returnable_over
+-- Lists delivered orders whose time to give them back is over.
+SELECT order_id FROM orders WHERE state = 'DELIVERED' AND update_time < now() - $1::interval LIMIT $2;
+
+-- name: insert_saga
+-- Inserts the saga of a new order.
+INSERT INTO saga (saga_id, order_id, state, step, attempts, next_attempt_time, version, traceparent,
+    payment_method_token, create_time, update_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
+
+-- name: read_saga
+-- Reads one saga.
+SELECT * FROM saga WHERE saga_id = $1;
+
+-- name: lock_saga
+-- Reads one saga and keeps others from changing it.
+SELECT * FROM saga WHERE saga_id = $1 FOR NO KEY UPDATE;
+
+-- name: lock_due_saga
+-- Reads one saga that is due, unless another process has it.
+SELECT * FROM saga
+WHERE saga_id = $1 AND state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
+FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: list_due
+-- Lists sagas that are due, the most overdue first.
+SELECT saga_id FROM saga
+WHERE state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
+ORDER BY next_attempt_time LIMIT $1;
+
+-- name: update_saga
+-- Replaces what can change of a saga; an ended one forgets the payment method.
+UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
+    parked_from = $8, version = $9, update_time = now(),
+    payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
+WHERE saga_id = $1;
+
+-- name: list_sagas
+-- Lists sagas from a position on, oldest first.
+SELECT * FROM saga
+WHERE ($1 = '' OR state = $1) AND (create_time, saga_id) > ($2, $3)
+ORDER BY create_time, saga_id LIMIT $4;
+
+-- name: write_step
+-- Records how a step stands.
+INSERT INTO saga_step (saga_id, name, state, attempts, reason, start_time, update_time, end_time)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(),
+    CASE WHEN $3 = 'RUNNING' OR $3 = 'UNKNOWN' THEN NULL ELSE clock_timestamp() END)
+ON CONFLICT (saga_id, name) DO UPDATE SET state = $3, attempts = $4, reason = $5, update_time = clock_timestamp(),
+    end_time = excluded.end_time;
+
+-- name: list_steps
+-- Lists the steps of a saga in the order in which they were last tried.
+SELECT * FROM saga_step WHERE saga_id = $1 ORDER BY update_time;

@@ -1,0 +1,59 @@
+"""The sagas' RPCs, for operators."""
+
+from datetime import UTC, datetime
+
+from chassis import Context, Database, Transaction, once
+from chassis.pages import page_size, page_token, time_position
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
+from svc_order import messages, store
+from svc_order.saga import Driver
+
+_AFTER_NONE = (datetime(1970, 1, 1, tzinfo=UTC), "")
+
+
+class SagaRpcs(OrderServiceServicer):
+    """The part of OrderService that looks after sagas."""
+
+    def __init__(self, db: Database, driver: Driver) -> None:
+        """Set sagas going again by `driver`."""
+        self.db = db
+        self.driver = driver
+
+    async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
+        size = page_size(request.page_size)
+        state = pb.SagaState.Name(request.state).removeprefix("SAGA_STATE_") if request.state else ""
+        async with self.db.connection() as tx:
+            after = time_position(request.page_token, _AFTER_NONE)
+            rows = await store.list_saga_rows(tx, state=state, after=after, limit=size + 1)
+        last = rows[size - 1] if len(rows) > size else None
+        return pb.ListSagasResponse(
+            sagas=[messages.saga_to_proto(row) for row in rows[:size]],
+            next_page_token=page_token(last["create_time"].isoformat(), last["saga_id"]) if last else "",
+        )
+
+    async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.Saga:
+        async with self.db.connection() as tx:
+            row = await store.read_saga_row(tx, request.saga_id)
+            return messages.saga_to_proto(row, await store.list_steps(tx, request.saga_id))
+
+    async def RetrySaga(self, request: pb.RetrySagaRequest, context: Context) -> pb.Saga:
+        async def change(tx: Transaction) -> pb.Saga:
+            saga = await store.lock_saga(tx, request.saga_id)
+            await store.update_saga(tx, saga.retried(await store.read_now(tx)))
+            return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
+
+        reply = await once(self.db, request, pb.Saga, change)
+        self.driver.start(request.saga_id)
+        return reply
+
+    async def CompensateSaga(self, request: pb.CompensateSagaRequest, context: Context) -> pb.Saga:
+        async def change(tx: Transaction) -> pb.Saga:
+            saga = await store.lock_saga(tx, request.saga_id)
+            reason = request.reason or "COMPENSATED_BY_OPERATOR"
+            await store.update_saga(tx, saga.compensated_by_hand(await store.read_now(tx), reason))
+            return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
+
+        reply = await once(self.db, request, pb.Saga, change)
+        self.driver.start(request.saga_id)
+        return reply

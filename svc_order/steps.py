@@ -1,0 +1,146 @@
+"""What each step of the saga asks of another service, and how it is undone.
+
+Every request carries a key made of the saga and the step, so that a repeat is answered with the first result.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from chassis import OutcomeUnknown
+from chassis.money import money
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1.delivery_errors import BookingNotFound
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.errors import ShopError
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.inventory.v1.inventory_errors import ReservationNotFound
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from shop.payment.v1.payment_errors import PaymentNotFound
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from shop.type.v1.address_pb2 import Address
+from svc_order.domain import Order
+from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Step, Unknown
+
+#: Refusals by the framework that say nothing about the step itself.
+_PASSING = frozenset({"OVERLOADED", "RATE_LIMITED", "OPERATION_IN_FLIGHT", "WRITE_CONTENDED"})
+
+Action = Callable[[Saga, Order, str], Awaitable[Outcome]]
+
+
+class Steps:
+    """The steps, done and undone by RPCs of the other services."""
+
+    def __init__(
+        self, inventory: InventoryServiceStub, delivery: DeliveryServiceStub, payment: PaymentServiceStub
+    ) -> None:
+        """Take the stubs of the three participants."""
+        self._inventory = inventory
+        self._delivery = delivery
+        self._payment = payment
+        self._do: dict[Step, Action] = {
+            Step.RESERVE_STOCK: self._reserve_stock,
+            Step.BOOK_SLOT: self._book_slot,
+            Step.AUTHORIZE_PAYMENT: self._authorize_payment,
+            Step.CONFIRM_RESERVATION: self._confirm_reservation,
+            Step.CAPTURE_PAYMENT: self._capture_payment,
+            Step.FULFILL_RESERVATION: self._fulfill_reservation,
+        }
+        self._undo: dict[Step, Action] = {
+            Step.RESERVE_STOCK: self._release_reservation,
+            Step.BOOK_SLOT: self._release_slot,
+            Step.AUTHORIZE_PAYMENT: self._void_payment,
+        }
+
+    async def take(self, saga: Saga, order: Order, payment_method_token: str) -> Outcome:
+        """Do or undo the saga's present step, and say how that ended."""
+        actions = self._undo if saga.state is SagaState.COMPENSATING else self._do
+        try:
+            return await actions[saga.step](saga, order, payment_method_token)
+        except (ReservationNotFound, BookingNotFound, PaymentNotFound) as absent:
+            # What was never made needs no undoing.
+            return Done() if saga.state is SagaState.COMPENSATING else Refused(absent.reason)
+        except ShopError as refusal:
+            return Unknown(refusal.reason) if refusal.reason in _PASSING else Refused(refusal.reason)
+        except OutcomeUnknown as error:
+            return Unknown(error.code.name)
+
+    async def _reserve_stock(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        lines = [inventory_pb.StockLine(sku=line.sku, quantity=line.quantity) for line in order.bill.lines]
+        request = inventory_pb.ReserveStockRequest(
+            reservation_id=order.reservation_id, order_id=order.id, lines=lines, request_id=_key(saga, "reserve")
+        )
+        reservation = await self._inventory.ReserveStock(request)
+        held = reservation.state in (inventory_pb.RESERVATION_STATE_HELD, inventory_pb.RESERVATION_STATE_CONFIRMED)
+        return Done() if held else Refused("RESERVATION_EXPIRED")
+
+    async def _release_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.ReleaseReservationRequest(
+            reservation_id=order.reservation_id, request_id=_key(saga, "release")
+        )
+        await self._inventory.ReleaseReservation(request)
+        return Done()
+
+    async def _book_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = delivery_pb.BookSlotRequest(
+            order_id=order.id,
+            user_id=order.user_id,
+            slot_id=order.slot_id,
+            shipping_address=Address.FromString(order.shipping_address),
+            weight_grams=order.bill.weight_grams,
+            request_id=_key(saga, "book"),
+        )
+        await self._delivery.BookSlot(request)
+        return Done()
+
+    async def _release_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = delivery_pb.ReleaseSlotRequest(order_id=order.id, request_id=_key(saga, "unbook"))
+        await self._delivery.ReleaseSlot(request)
+        return Done()
+
+    async def _authorize_payment(self, saga: Saga, order: Order, token: str) -> Outcome:
+        request = payment_pb.AuthorizePaymentRequest(
+            payment_id=order.payment_id,
+            order_id=order.id,
+            user_id=order.user_id,
+            amount=money(order.bill.total, order.bill.currency),
+            payment_method_token=token,
+            request_id=_key(saga, "authorize"),
+        )
+        payment = await self._payment.AuthorizePayment(request)
+        match payment.state:
+            case payment_pb.PAYMENT_STATE_AUTHORIZED | payment_pb.PAYMENT_STATE_CAPTURED:
+                return Done()
+            case payment_pb.PAYMENT_STATE_PROCESSING | payment_pb.PAYMENT_STATE_REQUIRES_ACTION:
+                return Pending()
+            case _:
+                return Refused(payment.decline_code.upper() or "PAYMENT_DECLINED")
+
+    async def _void_payment(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = payment_pb.VoidPaymentRequest(
+            payment_id=order.payment_id, reason="order given up", request_id=_key(saga, "void")
+        )
+        await self._payment.VoidPayment(request)
+        return Done()
+
+    async def _confirm_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.ConfirmReservationRequest(
+            reservation_id=order.reservation_id, request_id=_key(saga, "confirm")
+        )
+        await self._inventory.ConfirmReservation(request)
+        return Done()
+
+    async def _capture_payment(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = payment_pb.CapturePaymentRequest(payment_id=order.payment_id, request_id=_key(saga, "capture"))
+        payment = await self._payment.CapturePayment(request)
+        return Pending() if payment.state == payment_pb.PAYMENT_STATE_AUTHORIZED else Done()
+
+    async def _fulfill_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.FulfillReservationRequest(
+            reservation_id=order.reservation_id, request_id=_key(saga, "fulfill")
+        )
+        await self._inventory.FulfillReservation(request)
+        return Done()
+
+
+def _key(saga: Saga, action: str) -> str:
+    return f"{saga.id}-{action}"

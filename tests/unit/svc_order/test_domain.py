@@ -1,0 +1,148 @@
+"""What an order costs, and where it stands."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shop.order.v1.order_errors import (
+    CurrencyMismatch,
+    OrderNotShippable,
+    QuantityTooLarge,
+    SkuNotFound,
+    TotalOutOfRange,
+)
+from svc_order import domain
+from svc_order.domain import Bill, Fulfillment, Offer, Order, Payment, State
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def offer(sku="a", **changes):
+    fields = {
+        "sku": sku,
+        "product_id": f"product-{sku}",
+        "name": sku.upper(),
+        "unit_price": 1070,
+        "currency": "THB",
+        "tax_rate_basis_points": 700,
+        "weight_grams": 100,
+    }
+    return Offer(**{**fields, **changes})
+
+
+def an_order(**changes):
+    lines = domain.price([("a", 1)], {"a": offer()}, "THB")
+    fields = {
+        "id": "order-1",
+        "user_id": "user-1",
+        "bill": domain.bill(lines, "THB", 0, 0),
+        "shipping_address": b"",
+        "slot_id": "",
+        "reservation_id": "reservation-1",
+        "payment_id": "payment-1",
+        "create_time": NOW,
+        "update_time": NOW,
+    }
+    return Order(**{**fields, **changes})
+
+
+def test_lines_of_one_sku_are_added_up_and_taxed_once():
+    (line,) = domain.price([("a", 1), ("a", 2)], {"a": offer()}, "THB")
+    assert (line.quantity, line.total, line.tax) == (3, 3210, 210)
+
+
+def test_what_is_not_on_sale_is_refused():
+    with pytest.raises(SkuNotFound):
+        domain.price([("b", 1)], {"a": offer()}, "THB")
+
+
+def test_another_currency_is_refused():
+    with pytest.raises(CurrencyMismatch):
+        domain.price([("a", 1)], {"a": offer(currency="JPY")}, "THB")
+
+
+def test_more_than_an_order_may_hold_is_refused_even_in_two_lines():
+    with pytest.raises(QuantityTooLarge):
+        domain.price([("a", 999), ("a", 1)], {"a": offer()}, "THB")
+
+
+def test_an_order_over_nothing_is_refused():
+    with pytest.raises(TotalOutOfRange):
+        domain.bill(domain.price([("a", 1)], {"a": offer(unit_price=0)}, "THB"), "THB", 0, 0)
+
+
+@given(gross=st.integers(0, 10**12), rate=st.integers(0, 10_000))
+def test_included_tax_is_the_nearest_whole_unit_and_never_more_than_the_price(gross, rate):
+    tax = domain.included_tax(gross, rate)
+    assert 0 <= tax <= gross
+    assert abs(tax * (10_000 + rate) - gross * rate) * 2 <= 10_000 + rate
+
+
+@given(
+    cart=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 300)), min_size=1, max_size=3),
+    prices=st.tuples(*[st.integers(1, 10**6)] * 3),
+    fee=st.integers(0, 10**6),
+)
+def test_a_total_is_the_sum_of_its_lines_and_the_fee(cart, prices, fee):
+    offers = {sku: offer(sku, unit_price=price) for sku, price in zip("abc", prices, strict=True)}
+    bill = domain.bill(domain.price(cart, offers, "THB"), "THB", fee, 700)
+    assert bill.total == sum(offers[sku].unit_price * quantity for sku, quantity in cart) + fee
+    assert bill.tax_total == sum(line.tax for line in bill.lines) + domain.included_tax(fee, 700)
+
+
+@pytest.mark.parametrize("to", State)
+@pytest.mark.parametrize("state", State)
+def test_only_legal_moves_are_made(state, to):
+    order = an_order(state=state)
+    moved = order.moved(to, LATER, "why")
+    if to in domain.MOVES[state]:
+        assert (moved.state, moved.state_reason, moved.update_time) == (to, "why", LATER)
+    else:
+        assert moved is order
+
+
+@pytest.mark.parametrize("to", Payment)
+@pytest.mark.parametrize("state", Payment)
+def test_a_payment_never_goes_back_but_a_promise_can_be_undone(state, to):
+    after = an_order(payment_state=state).paid(to, LATER).payment_state
+    ranks = list(Payment)
+    if to is Payment.UNPAID and state in (Payment.PENDING, Payment.AUTHORIZED):
+        assert after is Payment.UNPAID
+    else:
+        assert ranks.index(after) == max(ranks.index(state), ranks.index(to))
+
+
+@pytest.mark.parametrize("to", Fulfillment)
+@pytest.mark.parametrize("state", Fulfillment)
+def test_a_parcel_never_goes_back_but_an_allocation_can_be_undone(state, to):
+    after = an_order(fulfillment_state=state).fulfilled(to, LATER).fulfillment_state
+    ranks = list(Fulfillment)
+    if to is Fulfillment.UNFULFILLED and state is Fulfillment.ALLOCATED:
+        assert after is Fulfillment.UNFULFILLED
+    else:
+        assert ranks.index(after) == max(ranks.index(state), ranks.index(to))
+
+
+def test_an_order_is_tied_to_one_shipment_only_while_its_saga_waits():
+    order = an_order(state=State.CONFIRMED)
+    tied = order.tied("shipment-1", LATER, waits=True)
+    assert tied.shipment_id == "shipment-1"
+    assert tied.tied("shipment-1", LATER, waits=False) is tied
+    with pytest.raises(OrderNotShippable):
+        tied.tied("shipment-2", LATER, waits=True)
+    with pytest.raises(OrderNotShippable):
+        order.tied("shipment-1", LATER, waits=False)
+
+
+def test_a_parcel_that_arrived_before_the_money_makes_the_order_delivered():
+    order = an_order(state=State.SHIPPED, fulfillment_state=Fulfillment.DELIVERED)
+    assert domain.arrived(order, LATER).state is State.DELIVERED
+    assert domain.arrived(an_order(state=State.SHIPPED), LATER).state is State.SHIPPED
+
+
+def test_a_bill_weighs_what_its_lines_weigh():
+    lines = domain.price([("a", 2), ("b", 1)], {"a": offer(), "b": offer("b", weight_grams=50)}, "THB")
+    assert Bill(currency="THB", lines=lines, shipping_fee=0, tax_total=0).weight_grams == 250
