@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from protobuf import DescField, Message
 
 from edge_gateway.errors import invalid_argument, invalid_field
-from edge_gateway.exchange import Exchange
+from edge_gateway.exchange import Request
 from edge_gateway.headers import Header
 from edge_gateway.rules import Rule
 
@@ -35,9 +35,9 @@ class Conditions:
         if rule.resume_token is not None and (last := headers.get(b"last-event-id")):
             message[rule.resume_token] = _text(last, "Last-Event-ID")
 
-    def to_reply(self, rule: Rule, exchange: Exchange, message: Message, body: bytes, headers: list[Header]) -> int:
+    def to_reply(self, rule: Rule, request: Request, message: Message, body: bytes, headers: list[Header]) -> int:
         """Adds caching headers; returns 304 when the client has this reply already, else 200."""
-        reads = exchange.method in ("GET", "HEAD")
+        reads = request.method in ("GET", "HEAD")
         policy = rule.rpc.policy
         public = reads and policy is not None and policy.access == "PUBLIC" and not rule.rpc.server_streaming
         tag = ""
@@ -53,7 +53,7 @@ class Conditions:
             elif policy is not None or not reads:
                 headers.append(_NO_STORE)
         headers.append(_VARY)
-        return 304 if reads and tag and _knows(exchange.header(b"if-none-match"), tag) else 200
+        return 304 if reads and tag and _knows(request.header(b"if-none-match"), tag) else 200
 
 
 def _knows(tags: bytes, tag: str) -> bool:

@@ -40,7 +40,7 @@ class EdgeError(Exception):
     details: tuple[Detail, ...] = ()
     #: Overrides what `code` maps to.
     status: int | None = None
-    #: The methods that a 405 names.
+    #: The methods of the rules at a path that gets a 405.
     allowed: tuple[str, ...] = ()
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
@@ -76,15 +76,13 @@ def not_found(path: str) -> EdgeError:
 
 
 def method_not_allowed(allowed: Collection[str]) -> EdgeError:
-    methods = allow_header(allowed)
-    details = (error_info("METHOD_NOT_ALLOWED", allow=", ".join(methods)),)
-    return EdgeError(12, "the path knows other methods only", details, 405, methods)
+    details = (error_info("METHOD_NOT_ALLOWED", allow=allow_header(allowed)),)
+    return EdgeError(12, "the path knows other methods only", details, 405, tuple(sorted(allowed)))
 
 
-def allow_header(methods: Collection[str]) -> tuple[str, ...]:
-    """Adds what the edge itself answers to the methods that the rules name."""
-    named = {method for method in methods if method != "*"}
-    return tuple(sorted({*named, "OPTIONS", *(["HEAD"] if "GET" in named else [])}))
+def allow_header(methods: Collection[str]) -> str:
+    """Adds what the edge itself answers to the methods that rules name."""
+    return ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
 
 
 def payload_too_large(limit: int) -> EdgeError:
@@ -128,7 +126,7 @@ def render(error: EdgeError, accept: bytes = b"") -> Rendered:
     headers = [(b"content-type", b"application/problem+json" if problem else b"application/json")]
     headers += error.headers
     if error.allowed:
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
+        headers.append((b"allow", allow_header(error.allowed).encode()))
     if status == 401:
         headers.append((b"www-authenticate", _challenge(error)))
     if status in (429, 503) and (delay := _retry_delay(error.details)) is not None:

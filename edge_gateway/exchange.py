@@ -1,11 +1,12 @@
-"""One HTTP request and its answer, on the bare ASGI callables."""
+"""One request and its answer, on the bare ASGI callables."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from edge_gateway.errors import EdgeError, payload_too_large
-from edge_gateway.headers import Header, collect
+from edge_gateway.headers import Header, accept_request_id, collect
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,51 +20,62 @@ class Disconnected(Exception):
     """The client has gone."""
 
 
-class Exchange:
-    """Reads a request and writes its answer."""
+class Request:
+    """What a client asks for, short of its body."""
 
-    __slots__ = (
-        "_receive",
-        "_send",
-        "headers",
-        "method",
-        "path",
-        "query",
-        "raw_headers",
-        "request_id",
-        "scope",
-        "started",
-    )
+    __slots__ = ("headers", "id", "method", "path", "query", "raw_headers", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self._receive = receive
-        self._send = send
-        self.method: str = scope["method"]
+        self.method: str = scope.get("method", "GET")  # a WebSocket's handshake is a GET
         self.path: str = scope["raw_path"].decode("latin-1")
         self.query: bytes = scope["query_string"]
         self.raw_headers: list[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = {}
-        self.request_id = ""
-        self.started = False
+        self.id = ""
 
-    def index_headers(self) -> None:
+    def index(self) -> None:
+        """Reads the headers, or raises EdgeError 400 for one that must not be repeated."""
         self.headers = collect(self.raw_headers)
+        self.id = accept_request_id(self.headers.get(b"x-request-id")) or os.urandom(16).hex()
 
     def header(self, name: bytes) -> bytes:
         return self.headers.get(name, b"")
 
+    def client(self, trusted_hops: int) -> str:
+        """The client's address: the peer, or what the last trusted proxy saw."""
+        if trusted_hops:
+            seen = self.header(b"x-forwarded-for").decode("latin-1").split(",")
+            address = seen[-trusted_hops].strip() if len(seen) >= trusted_hops else ""
+            if address and address.isascii() and address.isprintable():
+                return address
+        peer = self.scope.get("client")
+        return peer[0] if peer else ""
+
+
+class Exchange:
+    """An HTTP request and its answer."""
+
+    __slots__ = ("_receive", "_send", "request", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.request = Request(scope)
+        self._receive = receive
+        self._send = send
+        self.started = False
+
     async def body(self, limit: int, patience: float) -> bytes:
         """Reads the whole body, or raises EdgeError 408 or 413."""
-        length = self.headers.get(b"content-length")
-        if length is None and b"transfer-encoding" not in self.headers:
+        headers = self.request.headers
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
             return b""
         if length is not None and int(length) > limit:
             raise payload_too_large(limit)
         parts = [part async for part in self.parts(limit, patience)]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def parts(self, limit: int, patience: float) -> AsyncIterator[bytes]:
+    async def parts(self, limit: int | None, patience: float | None) -> AsyncIterator[bytes]:
         """Yields the body as it arrives."""
         total = 0
         while True:
@@ -76,7 +88,7 @@ class Exchange:
                 raise Disconnected
             part = message.get("body", b"")
             total += len(part)
-            if total > limit:
+            if limit is not None and total > limit:
                 raise payload_too_large(limit)
             if part:
                 yield part
@@ -91,7 +103,7 @@ class Exchange:
     async def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         """Sends a whole answer."""
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else body})
 
     async def start(self, status: int, headers: list[Header]) -> None:
         self.started = True

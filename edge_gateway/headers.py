@@ -32,12 +32,12 @@ _KEY = re.compile(r"[a-z0-9._-]{1,100}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-#: Never settable through the prefix, nor anything that begins so.
-_RESERVED = (
-    "authorization", "connection", "content-type", "cookie", "forwarded", "grpc-", "host", "proxy-", "te",
-    "transfer-encoding", "user-agent", "x-b3-", "x-envoy-", "x-forwarded-", "x-real-ip", "x-request-id", "x-shop-",
-    "x-user-",
-)  # fmt: skip
+#: Never settable through the prefix: what the mesh and HTTP itself speak by.
+_RESERVED = {
+    "connection", "content-length", "content-type", "cookie", "forwarded", "host", "te", "trailer", "transfer-encoding",
+    "upgrade", "user-agent", "x-real-ip", "x-request-id",
+}  # fmt: skip
+_RESERVED_PREFIXES = ("grpc-", "proxy-", "x-b3-", "x-envoy-", "x-forwarded-", "x-shop-", "x-user-")
 #: A gRPC server starts to refuse metadata at random from 8 KiB on.
 MAX_METADATA = 7 * 1024
 
@@ -49,7 +49,7 @@ class MetadataIn:
         names = {*FORWARDED, *(name.lower() for name in forwarded)}
         self._names = {name.encode(): name for name in names}
         self._fixed = list(fixed)
-        self._reserved = (*_RESERVED, *(name for name, _ in self._fixed), *names)
+        self._reserved = {*_RESERVED, *names, *(name for name, _ in self._fixed)}
 
     def build(self, headers: Sequence[Header], request_id: str, client: str) -> list[tuple[str, str | bytes]]:
         """Builds a call's metadata, or raises EdgeError 400 or 431."""
@@ -74,7 +74,8 @@ class MetadataIn:
     def _add_prefixed(
         self, metadata: list[tuple[str, str | bytes]], name: str, value: bytes, headers: Sequence[Header]
     ) -> None:
-        if not _KEY.fullmatch(name) or name.replace("_", "-").startswith(self._reserved):
+        spoken = name.replace("_", "-")
+        if not _KEY.fullmatch(name) or spoken in self._reserved or spoken.startswith(_RESERVED_PREFIXES):
             return
         if (_PREFIX + name.encode()) in _hop_by_hop(headers):
             return

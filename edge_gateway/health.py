@@ -24,9 +24,9 @@ class Health:
 
     async def page(self, exchange: Exchange) -> None:
         """Serves /healthz, and /healthz?service=pkg.Service."""
-        if exchange.method not in ("GET", "HEAD"):
+        if exchange.request.method not in ("GET", "HEAD"):
             raise method_not_allowed(["GET"])
-        service = dict(parse_query(exchange.query)).get("service", "")
+        service = dict(parse_query(exchange.request.query)).get("service", "")
         status = "NOT_SERVING" if self.draining else await self.check(service)
         body = b'{"status":"%s"}' % status.encode()
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]

@@ -67,13 +67,15 @@ class Router(Generic[T]):
             raise not_found(path)
         return found
 
-    def allowed(self, path: str) -> list[str]:
-        """Lists the HTTP methods that a path knows; none when the path is unknown."""
+    def methods(self, path: str) -> list[str]:
+        """Lists the HTTP methods that rules name for a path; raises EdgeError 404 when it has none."""
         try:
             self.match("", path)
         except EdgeError as error:
+            if not error.allowed:
+                raise
             return list(error.allowed)
-        return []
+        return ["GET", "POST", "PUT", "PATCH", "DELETE"]  # a rule for any method
 
     def _search(self, method: str, path: str) -> Match[T] | None:
         segments = path[1:].split("/")

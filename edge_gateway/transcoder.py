@@ -8,11 +8,15 @@ from typing import Any
 
 from protobuf import DescField, DescFieldValueMessage, DescMessage, Message
 
-from edge_gateway.errors import unsupported_media_type
+from edge_gateway.errors import internal, unsupported_media_type
 from edge_gateway.fields import Selection, parse_fields, select
 from edge_gateway.protojson import JsonCodec, Print, field_element, is_opaque
+from edge_gateway.router import Match
 from edge_gateway.rules import Rule
 
+_NOTHING: dict[str, str] = {}
+_JSON = b"application/json"
+_OCTETS = b"application/octet-stream"
 _STRUCT = "google.protobuf.Struct"
 _IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -32,18 +36,28 @@ class Transcoder:
         self._codec = codec
         self._default = View(default, {})
 
-    def request(self, rule: Rule, captured: tuple[str, ...], body: bytes, content_type: bytes) -> Message:
-        """Builds a request from the body and the path, or raises EdgeError 400 or 415."""
-        message = self._from_body(rule, body, content_type) if rule.has_body and body else rule.rpc.input.type()
-        for slot, text in zip(rule.variables, captured, strict=True):
+    def request(
+        self, match: Match[Rule], body: bytes, content_type: bytes, query: bytes, *, of_stream: bool = False
+    ) -> tuple[Message, dict[str, str]]:
+        """Builds a request, or raises EdgeError 400 or 415; also returns the query's words to the edge itself."""
+        rule = match.target
+        if rule.has_body and body:
+            message = self._from_body(rule, body, b"" if of_stream and not rule.raw_request else content_type)
+        else:
+            message = rule.rpc.input.type()
+        for slot, text in zip(rule.variables, match.captured, strict=True):
             slot.place(message, slot.value(text))
-        return message
-
-    def finish(self, rule: Rule, message: Message, body: bytes) -> None:
-        """Adds what follows from the rest: the mask of a PATCH that names none itself."""
+        system = rule.query.bind(message, query) if query else _NOTHING
         if rule.mask is not None and rule.mask not in message and body:
-            assert rule.body_field is not None
             message[rule.mask] = field_element(rule.mask).type(paths=self._mask_paths(rule, body))
+        return message, system
+
+    def parse(self, rule: Rule, reply: bytes) -> Message:
+        """Reads a reply; what cannot be read is the back end's fault."""
+        try:
+            return rule.rpc.output.type.from_binary(reply)
+        except ValueError as error:
+            raise internal("the reply does not fit its type") from error
 
     def _from_body(self, rule: Rule, body: bytes, content_type: bytes) -> Message:
         if rule.raw_request:
@@ -81,15 +95,17 @@ class Transcoder:
         selects = text and isinstance(element, DescMessage) and not rule.raw_response
         return View(how, parse_fields(text, element, proto_names=how.proto_names) if selects else {})
 
-    def reply(self, rule: Rule, message: Message, view: View) -> bytes:
-        """Writes a reply, or the part of it that `response_body` names."""
+    def reply(self, rule: Rule, message: Message, view: View) -> tuple[bytes, bytes]:
+        """Writes a reply, or the part of it that `response_body` names; returns its media type and body."""
+        if rule.raw_response:
+            return _raw_reply(rule, message)
         how = view.how
         if rule.response_field is None and not view.selection and not how.pretty:
-            return self._codec.encode(message, how)
+            return _JSON, self._codec.encode(message, how)
         value = self._codec.to_value(message, how)
         if rule.response_field is not None:
             value = self._field_value(rule, rule.response_field, value, how)
-        return write_json(select(value, view.selection), pretty=how.pretty)
+        return _JSON, write_json(select(value, view.selection), pretty=how.pretty)
 
     def _field_value(self, rule: Rule, field: DescField, value: Any, how: Print) -> Any:
         key = field.name if how.proto_names else field.json_name
@@ -137,6 +153,15 @@ def _raw(rule: Rule, body: bytes, content_type: bytes) -> Message:
     target.content_type = content_type.decode("latin-1")
     target.data = body
     return message
+
+
+def _raw_reply(rule: Rule, message: Message) -> tuple[bytes, bytes]:
+    held: Any = message if rule.response_field is None else message[rule.response_field]
+    if held is None:
+        return _OCTETS, b""
+    media_type: str = held.content_type
+    safe = media_type and media_type.isascii() and media_type.isprintable()
+    return media_type.encode() if safe else _OCTETS, held.data
 
 
 def _leaves(message: DescMessage, value: dict[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """The back ends: which channel a method goes to, and its calls as raw bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ class Upstreams:
         self._root_certificates = root_certificates
         self._channels: dict[str, Channel] = {}
         self._unary: dict[str, Any] = {}
+        self._streams: dict[str, Any] = {}
 
     def target(self, service: str) -> str:
         """The target of a service: by its name, by the longest `pkg.*` that fits, or `*`."""
@@ -91,12 +92,12 @@ class Upstreams:
         """Like `unary`, at a given target."""
         return await _unary(self.channel(target).unary_unary(method), request, metadata, deadline)
 
-    def stream(
-        self, method: str, requests: AsyncIterator[bytes], metadata: RawMetadata, deadline: float | None
-    ) -> "Call":
+    def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "Call":
         """Opens a call with any number of messages either way."""
-        multicallable: Any = self._for(method).stream_stream(method)
-        return Call(multicallable(requests, metadata=metadata, timeout=deadline))
+        multicallable = self._streams.get(method)
+        if multicallable is None:
+            multicallable = self._streams[method] = self._for(method).stream_stream(method)
+        return Call(multicallable(metadata=metadata, timeout=deadline))
 
     async def close(self) -> None:
         for channel in self._channels.values():
@@ -115,32 +116,38 @@ class Upstreams:
 
 
 class Call:
-    """A running call with streams."""
+    """A running call with streams: written by one task, read by another."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
+        self._messages = aiter(call)
+
+    async def write(self, message: bytes) -> bool:
+        """Sends a message, waiting for room; false when the call has ended, which `read` then explains."""
+        try:
+            await self._call.write(message)
+        except (AioRpcError, asyncio.InvalidStateError):
+            return False
+        return True
+
+    async def done_writing(self) -> None:
+        await self._call.done_writing()
+
+    async def read(self) -> bytes | None:
+        """Returns the next message, None at a good end, or raises UpstreamError."""
+        try:
+            message: bytes = await anext(self._messages)
+        except StopAsyncIteration:
+            return None
+        except AioRpcError as error:
+            raise _as_upstream_error(error) from None
+        return message
 
     async def initial_metadata(self) -> RawMetadata:
         return _pairs(await self._call.initial_metadata())
 
     async def trailing_metadata(self) -> RawMetadata:
         return _pairs(await self._call.trailing_metadata())
-
-    async def messages(self) -> AsyncIterator[bytes]:
-        """Yields the replies; raises UpstreamError when the call ends with another status than OK."""
-        try:
-            async for message in self._call:
-                yield message
-            code = await self._call.code()
-        except AioRpcError as error:
-            raise _as_upstream_error(error) from None
-        except asyncio.CancelledError:
-            self._call.cancel()
-            raise
-        if code is not grpc.StatusCode.OK:
-            raise UpstreamError(
-                code.value[0], await self._call.details() or "", (), _pairs(await self._call.trailing_metadata())
-            )
 
     def cancel(self) -> None:
         self._call.cancel()

@@ -1,0 +1,90 @@
+"""Cuts a request body into the JSON objects of a client's stream: lines, mere concatenation, or one array."""
+
+import re
+
+from edge_gateway.errors import invalid_argument, payload_too_large
+
+_TOKEN = re.compile(rb'["{}]')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_SPACE = re.compile(rb"[ \t\r\n]*")
+
+
+class ObjectSplitter:
+    """Takes parts of a body, gives whole objects. What is inside an object is for the codec to judge."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = b""
+        #: Where the object at hand begins, and how far it has been read.
+        self._start = self._at = 0
+        self._depth = 0
+        self._count = 0
+        #: None until the first byte tells, then whether the body is one array.
+        self._array: bool | None = None
+        self._closed = False
+        self._comma = False
+
+    def feed(self, part: bytes) -> list[bytes]:
+        """Returns the objects that are complete now, or raises EdgeError 400 or 413."""
+        self._buffer += part
+        objects = []
+        while (found := self._next()) is not None:
+            objects.append(found)
+        self._buffer, self._at, self._start = self._buffer[self._start :], self._at - self._start, 0
+        if len(self._buffer) > self._limit:
+            raise payload_too_large(self._limit)
+        return objects
+
+    def finish(self) -> None:
+        """Refuses a body that ends in the middle."""
+        if self._depth or self._comma or (self._array and not self._closed):
+            raise invalid_argument("the body ends in the middle of a message")
+
+    def _next(self) -> bytes | None:
+        if self._depth == 0 and not self._between():
+            return None
+        while (token := _TOKEN.search(self._buffer, self._at)) is not None:
+            sign = token.group()
+            if sign == b'"':
+                string = _STRING.match(self._buffer, token.start())
+                if string is None:
+                    self._at = token.start()
+                    return None
+                self._at = string.end()
+                continue
+            self._at = token.end()
+            self._depth += 1 if sign == b"{" else -1
+            if self._depth == 0:
+                return self._take()
+        self._at = len(self._buffer)
+        return None
+
+    def _take(self) -> bytes:
+        found, self._start = self._buffer[self._start : self._at], self._at
+        self._count += 1
+        self._comma = False
+        return found
+
+    def _between(self) -> bool:
+        """Passes what stands between objects; true when an object begins."""
+        while True:
+            space = _SPACE.match(self._buffer, self._at)
+            self._start = self._at = space.end() if space else self._at
+            sign = self._buffer[self._at : self._at + 1]
+            if sign == b"{" and not self._closed and (not self._array or self._comma or not self._count):
+                self._array = bool(self._array)
+                return True
+            if not sign:
+                return False
+            self._punctuation(sign)
+            self._at += 1
+
+    def _punctuation(self, sign: bytes) -> None:
+        if sign == b"[" and self._array is None:
+            self._array = True
+        elif sign == b"," and self._array and self._count and not self._comma and not self._closed:
+            self._comma = True
+        elif sign == b"]" and self._array and not self._comma and not self._closed:
+            self._closed = True
+        else:
+            raise invalid_argument(f"the body is not a sequence of JSON objects after message {self._count}")
