@@ -168,15 +168,15 @@ class ShipmentStateConflict(ShopError):
         )
 
 
-class OrderNotShippable(ShopError):
-    """An order is not CONFIRMED."""
+class BookingReleased(ShopError):
+    """An order has given up its booking, or its wish for one."""
 
     code = 9  # FAILED_PRECONDITION
-    reason = "ORDER_NOT_SHIPPABLE"
+    reason = "BOOKING_RELEASED"
     domain = "delivery.shop"
 
-    def __init__(self, *, order_id: Detail, state: Detail) -> None:
+    def __init__(self, *, order_id: Detail) -> None:
         super().__init__(
-            f"The order {order_id} is {state} and cannot be shipped.",
-            {"order_id": str(order_id), "state": str(state)},
+            f"The order {order_id} has been released from its slot and can book none.",
+            {"order_id": str(order_id)},
         )

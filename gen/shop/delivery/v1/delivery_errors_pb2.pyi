@@ -50,8 +50,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A shipment does not exist, or belongs to another user."""
     ERROR_REASON_SHIPMENT_STATE_CONFLICT: _ErrorReason.ValueType  # 13
     """A shipment is in a state that does not allow the move."""
-    ERROR_REASON_ORDER_NOT_SHIPPABLE: _ErrorReason.ValueType  # 14
-    """An order is not CONFIRMED."""
+    ERROR_REASON_BOOKING_RELEASED: _ErrorReason.ValueType  # 14
+    """An order has given up its booking, or its wish for one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons of refusals by DeliveryService."""
@@ -84,6 +84,6 @@ ERROR_REASON_SHIPMENT_NOT_FOUND: ErrorReason.ValueType  # 12
 """A shipment does not exist, or belongs to another user."""
 ERROR_REASON_SHIPMENT_STATE_CONFLICT: ErrorReason.ValueType  # 13
 """A shipment is in a state that does not allow the move."""
-ERROR_REASON_ORDER_NOT_SHIPPABLE: ErrorReason.ValueType  # 14
-"""An order is not CONFIRMED."""
+ERROR_REASON_BOOKING_RELEASED: ErrorReason.ValueType  # 14
+"""An order has given up its booking, or its wish for one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -5,11 +5,14 @@ The way to the customer: zones, slots, shipments."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import dayofweek_pb2 as _dayofweek_pb2
 from google.type import money_pb2 as _money_pb2
+from google.type import timeofday_pb2 as _timeofday_pb2
 from shop.type.v1 import address_pb2 as _address_pb2
 import builtins as _builtins
 import sys
@@ -111,6 +114,7 @@ class Zone(_message.Message):
     FEE_PER_KG_FIELD_NUMBER: _builtins.int
     TAX_RATE_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    SLOT_RULES_FIELD_NUMBER: _builtins.int
     zone_id: _builtins.str
     """The zone, named by who creates it."""
     name: _builtins.str
@@ -123,8 +127,9 @@ class Zone(_message.Message):
     """The time zone of its slots, as the IANA names it."""
     @_builtins.property
     def postal_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The beginnings of the postal codes that belong to it. A code belongs to the zone with the longest
-        one that fits; an empty one fits the whole country.
+        """The beginnings of the postal codes that belong to it, in capitals and without spaces or hyphens,
+        which count nowhere in a code. A code belongs to the zone with the longest one that fits; an empty
+        one fits the whole country.
         """
 
     @_builtins.property
@@ -134,6 +139,12 @@ class Zone(_message.Message):
     @_builtins.property
     def fee_per_kg(self) -> _money_pb2.Money:
         """What each begun kilogram adds to it, tax included."""
+
+    @_builtins.property
+    def slot_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotRule]:
+        """The rules by which its slots are made, as many days ahead as the shop is set to; without any, staff
+        creates each.
+        """
 
     def __init__(
         self,
@@ -146,14 +157,61 @@ class Zone(_message.Message):
         fee_per_kg: _money_pb2.Money | None = ...,
         tax_rate_basis_points: _builtins.int = ...,
         time_zone: _builtins.str = ...,
+        slot_rules: _abc.Iterable[Global___SlotRule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_fee", b"base_fee", "fee_per_kg", b"fee_per_kg"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fee", b"base_fee", "country_code", b"country_code", "fee_per_kg", b"fee_per_kg", "name", b"name", "postal_prefixes", b"postal_prefixes", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "zone_id", b"zone_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_fee", b"base_fee", "country_code", b"country_code", "fee_per_kg", b"fee_per_kg", "name", b"name", "postal_prefixes", b"postal_prefixes", "slot_rules", b"slot_rules", "tax_rate_basis_points", b"tax_rate_basis_points", "time_zone", b"time_zone", "zone_id", b"zone_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Zone: _TypeAlias = Zone  # noqa: Y015
+
+@_typing.final
+class SlotRule(_message.Message):
+    """Makes one slot on each of some days of every week."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEEKDAYS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    LEAD_TIME_FIELD_NUMBER: _builtins.int
+    CAPACITY_FIELD_NUMBER: _builtins.int
+    capacity: _builtins.int
+    """The parcels that fit in each."""
+    @_builtins.property
+    def weekdays(self) -> _containers.RepeatedScalarFieldContainer[_dayofweek_pb2.DayOfWeek.ValueType]:
+        """The days."""
+
+    @_builtins.property
+    def start_time(self) -> _timeofday_pb2.TimeOfDay:
+        """When the slots begin, on the clocks of the zone."""
+
+    @_builtins.property
+    def end_time(self) -> _timeofday_pb2.TimeOfDay:
+        """When they end, on the same day."""
+
+    @_builtins.property
+    def lead_time(self) -> _duration_pb2.Duration:
+        """How long before its beginning a slot can no longer be booked; absent means not at all."""
+
+    def __init__(
+        self,
+        *,
+        weekdays: _abc.Iterable[_dayofweek_pb2.DayOfWeek.ValueType] | None = ...,
+        start_time: _timeofday_pb2.TimeOfDay | None = ...,
+        end_time: _timeofday_pb2.TimeOfDay | None = ...,
+        lead_time: _duration_pb2.Duration | None = ...,
+        capacity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "lead_time", b"lead_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "end_time", b"end_time", "lead_time", b"lead_time", "start_time", b"start_time", "weekdays", b"weekdays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotRule: _TypeAlias = SlotRule  # noqa: Y015
 
 @_typing.final
 class Slot(_message.Message):

@@ -116,7 +116,7 @@ class DeliveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateZone(self, request, context):
-        """Creates a zone.
+        """Creates a zone, and the slots that its rules ask for in the days ahead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,15 +137,16 @@ class DeliveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSlot(self, request, context):
-        """Creates a slot in a zone.
+        """Creates a slot in a zone, beside those that its rules make.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BookSlot(self, request, context):
-        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it, and
-        another slot than before is refused with `SLOT_ALREADY_BOOKED`.
+        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
+        another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+        `BOOKING_RELEASED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,15 +154,17 @@ class DeliveryServiceServicer:
 
     def ReleaseSlot(self, request, context):
         """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-        that is RELEASED already.
+        that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
+        have one from then on: a BookSlot that is still on its way comes too late.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateShipment(self, request, context):
-        """Creates the shipment of an order that is CONFIRMED, and books it with the courier. An order has one
-        shipment: a repeat returns it.
+        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
+        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
+        yet; it is asked again until it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +185,8 @@ class DeliveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateShipmentStatus(self, request, context):
-        """Moves a shipment to another state, as far as its present one allows.
+        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
+        there already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

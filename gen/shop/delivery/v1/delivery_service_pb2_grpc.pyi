@@ -21,31 +21,36 @@ class DeliveryServiceStub:
     ListZones: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ListZonesRequest, _delivery_service_pb2.ListZonesResponse]
     """Lists the zones that the shop delivers to."""
     CreateZone: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.CreateZoneRequest, _delivery_service_pb2.Zone]
-    """Creates a zone."""
+    """Creates a zone, and the slots that its rules ask for in the days ahead."""
     QuoteDelivery: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.QuoteDeliveryRequest, _delivery_service_pb2.QuoteDeliveryResponse]
     """Prices the delivery of a parcel to a place."""
     ListSlots: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ListSlotsRequest, _delivery_service_pb2.ListSlotsResponse]
     """Lists the slots in which a place can be delivered to, earliest first."""
     CreateSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.CreateSlotRequest, _delivery_service_pb2.Slot]
-    """Creates a slot in a zone."""
+    """Creates a slot in a zone, beside those that its rules make."""
     BookSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.BookSlotRequest, _delivery_service_pb2.SlotBooking]
-    """Books a slot for an order, while places are left. An order has one booking: a repeat returns it, and
-    another slot than before is refused with `SLOT_ALREADY_BOOKED`.
+    """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
+    another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+    `BOOKING_RELEASED`.
     """
     ReleaseSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ReleaseSlotRequest, _delivery_service_pb2.SlotBooking]
     """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-    that is RELEASED already.
+    that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
+    have one from then on: a BookSlot that is still on its way comes too late.
     """
     CreateShipment: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.CreateShipmentRequest, _delivery_service_pb2.Shipment]
-    """Creates the shipment of an order that is CONFIRMED, and books it with the courier. An order has one
-    shipment: a repeat returns it.
+    """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
+    shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
+    yet; it is asked again until it does.
     """
     GetShipment: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.GetShipmentRequest, _delivery_service_pb2.Shipment]
     """Gets a shipment. A customer sees their own only; staff and couriers see all."""
     ListShipments: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ListShipmentsRequest, _delivery_service_pb2.ListShipmentsResponse]
     """Lists shipments, newest first: one's own, or anyone's for staff and couriers."""
     UpdateShipmentStatus: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.UpdateShipmentStatusRequest, _delivery_service_pb2.Shipment]
-    """Moves a shipment to another state, as far as its present one allows."""
+    """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
+    there already.
+    """
     WatchShipment: _aio.UnaryStreamMultiCallable[_delivery_service_pb2.WatchShipmentRequest, _delivery_service_pb2.WatchShipmentResponse]
     """Watches a shipment: as it is now first, then after every change, until it can change no more."""
     ReceiveCourierEvent: _aio.UnaryUnaryMultiCallable[_httpbody_pb2.HttpBody, _empty_pb2.Empty]
@@ -71,7 +76,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.CreateZoneRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.CreateZoneRequest, _abc.Awaitable[_delivery_service_pb2.Zone]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Zone]:
-        """Creates a zone."""
+        """Creates a zone, and the slots that its rules ask for in the days ahead."""
 
     @_abc_1.abstractmethod
     def QuoteDelivery(
@@ -95,7 +100,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.CreateSlotRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.CreateSlotRequest, _abc.Awaitable[_delivery_service_pb2.Slot]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Slot]:
-        """Creates a slot in a zone."""
+        """Creates a slot in a zone, beside those that its rules make."""
 
     @_abc_1.abstractmethod
     def BookSlot(
@@ -103,8 +108,9 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.BookSlotRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.BookSlotRequest, _abc.Awaitable[_delivery_service_pb2.SlotBooking]],
     ) -> _abc.Awaitable[_delivery_service_pb2.SlotBooking]:
-        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it, and
-        another slot than before is refused with `SLOT_ALREADY_BOOKED`.
+        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
+        another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+        `BOOKING_RELEASED`.
         """
 
     @_abc_1.abstractmethod
@@ -114,7 +120,8 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_delivery_service_pb2.ReleaseSlotRequest, _abc.Awaitable[_delivery_service_pb2.SlotBooking]],
     ) -> _abc.Awaitable[_delivery_service_pb2.SlotBooking]:
         """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-        that is RELEASED already.
+        that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
+        have one from then on: a BookSlot that is still on its way comes too late.
         """
 
     @_abc_1.abstractmethod
@@ -123,8 +130,9 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.CreateShipmentRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.CreateShipmentRequest, _abc.Awaitable[_delivery_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Shipment]:
-        """Creates the shipment of an order that is CONFIRMED, and books it with the courier. An order has one
-        shipment: a repeat returns it.
+        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
+        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
+        yet; it is asked again until it does.
         """
 
     @_abc_1.abstractmethod
@@ -149,7 +157,9 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.UpdateShipmentStatusRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.UpdateShipmentStatusRequest, _abc.Awaitable[_delivery_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Shipment]:
-        """Moves a shipment to another state, as far as its present one allows."""
+        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
+        there already.
+        """
 
     @_abc_1.abstractmethod
     def WatchShipment(
