@@ -1,0 +1,57 @@
+"""Settings come from the environment, typed, and what is wrong is named."""
+
+from dataclasses import FrozenInstanceError, dataclass
+
+import pytest
+
+import chassis
+from chassis.settings import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(chassis.Settings):
+    api_key: str
+    patience_seconds: float = 1.5
+    eager: bool = False
+
+
+def test_every_field_is_read_by_its_name_in_capitals():
+    settings = Settings.from_env(
+        {"API_KEY": "k", "PATIENCE_SECONDS": "2.5", "DATABASE_CONNECTIONS": "3", "EVENTS": "kafka", "EAGER": "true"}
+    )
+    assert settings == Settings(api_key="k", patience_seconds=2.5, database_connections=3, events="kafka", eager=True)
+
+
+def test_what_is_not_set_has_its_default():
+    settings = Settings.from_env({"API_KEY": "k", "UNRELATED": "x"})
+    assert (settings.patience_seconds, settings.events, settings.eager) == (1.5, "redis", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DATABASE_CONNECTIONS", "many"),
+        ("DATABASE_CONNECTIONS", "1.5"),
+        ("PATIENCE_SECONDS", ""),
+        ("EVENTS", "kafak"),
+        ("EAGER", "maybe"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_name(name, text):
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_env({"API_KEY": "k", name: text})
+
+
+def test_a_missing_value_is_refused_by_name():
+    with pytest.raises(SettingsError, match="API_KEY is not set"):
+        Settings.from_env({})
+
+
+def test_settings_do_not_change():
+    with pytest.raises(FrozenInstanceError):
+        Settings(api_key="k").api_key = "other"
+
+
+def test_the_process_environment_is_the_default(monkeypatch):
+    monkeypatch.setenv("API_KEY", "from-env")
+    assert Settings.from_env().api_key == "from-env"
