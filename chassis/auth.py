@@ -1,6 +1,7 @@
 """Who the end user is: access tokens, verified against the issuer's published keys (RFC 8725, RFC 9068)."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +12,8 @@ from jwt import PyJWK
 
 from chassis.context import User
 
+log = logging.getLogger(__name__)
+
 _ALGORITHMS = ["EdDSA", "ES256", "RS256"]
 _CLAIMS = ["exp", "iat", "iss", "aud", "sub", "jti"]
 _LEEWAY_SECONDS = 30
@@ -18,6 +21,8 @@ _MAX_TOKEN_BYTES = 4096
 _REMEMBERED = 10_000
 #: Keys are fetched again for an unknown key id, but not more often than this: anyone can invent key ids.
 _REFETCH_SECONDS = 5.0
+#: The same after a fetch that failed.
+_AWAY_SECONDS = 1.0
 
 #: Returns a JSON Web Key Set as parsed JSON.
 KeySource = Callable[[], Awaitable[dict[str, Any]]]
@@ -25,6 +30,10 @@ KeySource = Callable[[], Awaitable[dict[str, Any]]]
 
 class TokenRefused(Exception):
     """The access token is not acceptable; the text is for the log only."""
+
+
+class KeysUnavailable(ConnectionError):
+    """The key source does not answer, so nobody can say yet whether the token is good."""
 
 
 def http_key_source(url: str) -> KeySource:
@@ -50,12 +59,13 @@ class TokenVerifier:
         self._issuer = issuer
         self._audience = audience
         self._keys: dict[str, PyJWK] = {}
-        self._fetched_at = float("-inf")
+        self._fetch_after = float("-inf")
+        self._away = False
         self._fetching = asyncio.Lock()
         self._verified: dict[str, tuple[float, User]] = {}
 
     async def verify(self, token: str) -> User:
-        """Return the token's user; raises TokenRefused."""
+        """Return the token's user; raises TokenRefused or KeysUnavailable."""
         if known := self._verified.get(token):
             expires_at, user = known
             if time.time() < expires_at:
@@ -64,11 +74,7 @@ class TokenVerifier:
         if len(token) > _MAX_TOKEN_BYTES:
             raise TokenRefused("longer than an access token can be")
         claims = self._claims(token, await self._key(token))
-        user = User(
-            id=claims["sub"],
-            roles=frozenset(str(role) for role in claims.get("roles", ())),
-            session_id=str(claims.get("sid", "")),
-        )
+        user = _user(claims)
         if len(self._verified) >= _REMEMBERED:
             self._verified.clear()
         self._verified[token] = (float(claims["exp"]), user)
@@ -105,12 +111,32 @@ class TokenVerifier:
 
     async def _fetch_keys(self) -> None:
         async with self._fetching:
-            if time.monotonic() - self._fetched_at < _REFETCH_SECONDS:
-                return
-            document = await self.source()
-            self._keys = {
-                key["kid"]: PyJWK(key)
-                for key in document.get("keys", ())
-                if key.get("use", "sig") == "sig" and "kid" in key
-            }
-            self._fetched_at = time.monotonic()
+            if time.monotonic() >= self._fetch_after:
+                try:
+                    self._keys = _usable(await self.source())
+                    self._away = False
+                except Exception as error:
+                    log.warning("token keys not fetched", exc_info=error)
+                    self._away = True
+                self._fetch_after = time.monotonic() + (_AWAY_SECONDS if self._away else _REFETCH_SECONDS)
+            if self._away:
+                raise KeysUnavailable
+
+
+def _user(claims: dict[str, Any]) -> User:
+    roles = claims.get("roles", [])
+    if not claims["sub"] or not isinstance(roles, list):
+        raise TokenRefused("its subject is empty or its roles are no list")
+    return User(id=claims["sub"], roles=frozenset(map(str, roles)), session_id=str(claims.get("sid", "")))
+
+
+def _usable(document: dict[str, Any]) -> dict[str, PyJWK]:
+    """Return the keys by id, without those that are for other uses or not understood (RFC 7517, section 5)."""
+    keys = {}
+    for entry in document.get("keys", ()):
+        if "kid" in entry and entry.get("use", "sig") == "sig":
+            try:
+                keys[str(entry["kid"])] = PyJWK(entry)
+            except jwt.PyJWTError as error:
+                log.warning("token key not understood", extra={"key_id": entry["kid"], "error": str(error)})
+    return keys

@@ -1,0 +1,264 @@
+"""Access tokens: one test for each attack of RFC 8725, and what the key source may do."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from chassis.auth import KeysUnavailable, TokenRefused, TokenVerifier, http_key_source
+
+ISSUER, AUDIENCE = "https://shopmesh.local", "shopmesh"
+#: Made once: an RSA key takes a while.
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = Ed25519PrivateKey.generate()
+
+
+class Keys:
+    """A JWKS document that counts how often it is fetched."""
+
+    def __init__(self, **keys):
+        self.keys = keys
+        self.fetched = 0
+
+    async def __call__(self):
+        self.fetched += 1
+        await asyncio.sleep(0)
+        return {"keys": [{**jwk, "kid": kid} for kid, jwk in self.keys.items()]}
+
+
+def jwk(key, **members):
+    kinds = {Ed25519PrivateKey: OKPAlgorithm, rsa.RSAPrivateKey: RSAAlgorithm, ec.EllipticCurvePrivateKey: ECAlgorithm}
+    algorithm = next(algorithm for kind, algorithm in kinds.items() if isinstance(key, kind))
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "use": "sig", **members}
+
+
+def claims(**changes):
+    now = int(time.time())
+    every = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "iat": now, "exp": now + 300, "jti": "t-1", **changes}
+    return {name: value for name, value in every.items() if value is not None}
+
+
+def token(key=ED_KEY, algorithm="EdDSA", kid="ed", typ="at+jwt", headers=(), **changes):
+    return jwt.encode(claims(**changes), key, algorithm=algorithm, headers={"kid": kid, "typ": typ, **dict(headers)})
+
+
+def forged(header, payload, sign=lambda _: b""):
+    """A token whose parts are put together by hand, as no library would."""
+    signed = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, payload))
+    return (signed + b"." + base64.urlsafe_b64encode(sign(signed)).rstrip(b"=")).decode()
+
+
+@pytest.fixture
+def keys():
+    return Keys(ed=jwk(ED_KEY, alg="EdDSA"), ec=jwk(EC_KEY, alg="ES256"), rsa=jwk(RSA_KEY, alg="RS256"))
+
+
+@pytest.fixture
+def verifier(keys):
+    return TokenVerifier(keys, ISSUER, AUDIENCE)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kid"), [(ED_KEY, "EdDSA", "ed"), (EC_KEY, "ES256", "ec"), (RSA_KEY, "RS256", "rsa")]
+)
+async def test_a_good_token_says_who_the_user_is(verifier, key, algorithm, kid):
+    user = await verifier.verify(token(key, algorithm, kid, sub="user-7", roles=["staff", "admin"], sid="s-1"))
+    assert (user.id, user.roles, user.session_id) == ("user-7", {"staff", "admin"}, "s-1")
+
+
+async def test_the_media_type_may_be_written_out(verifier):
+    assert (await verifier.verify(token(typ="application/at+JWT"))).id == "user-1"
+
+
+def attacks():
+    """RFC 8725, by clause."""
+    yield "3.1 alg none", forged({"alg": "none", "kid": "ed", "typ": "at+jwt"}, claims())
+    yield "3.1 alg NONE", forged({"alg": "nOnE", "kid": "ed", "typ": "at+jwt"}, claims())
+    for form in (serialization.PublicFormat.SubjectPublicKeyInfo, serialization.PublicFormat.PKCS1):
+        public = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, form)
+        yield (
+            "3.1 HS256 keyed with the public key",
+            forged(
+                {"alg": "HS256", "kid": "rsa", "typ": "at+jwt"},
+                claims(),
+                lambda signed, public=public: hmac.digest(public, signed, hashlib.sha256),
+            ),
+        )
+    yield "3.1 another algorithm of the same key", token(RSA_KEY, "RS512", "rsa")
+    yield "3.1 the algorithm of another key", token(EC_KEY, "ES256", "ed")
+    yield "3.2 no signature", token().rpartition(".")[0] + "."
+    yield "3.2 another's signature", token(Ed25519PrivateKey.generate())
+    yield (
+        "3.3 changed claims",
+        ".".join((token().split(".")[0], token(sub="admin").split(".")[1], token().split(".")[2])),
+    )
+    yield "3.8 no issuer", token(iss=None)
+    yield "3.8 another issuer", token(iss="https://evil.example")
+    yield "3.8 no subject", token(sub=None)
+    yield "3.8 an empty subject", token(sub="")
+    yield "3.9 no audience", token(aud=None)
+    yield "3.9 another audience", token(aud="other")
+    yield "3.10 key id as a path", token(kid="../../../dev/null")
+    yield "3.10 key id as SQL", token(kid="' OR 1=1 --")
+    yield (
+        "3.10 key by address",
+        token(Ed25519PrivateKey.generate(), kid="x", headers={"jku": "https://evil.example/jwks"}),
+    )
+    stranger = Ed25519PrivateKey.generate()
+    yield "3.10 key brought along", token(stranger, kid="x", headers={"jwk": jwk(stranger)})
+    yield "3.11 no typ", token(typ=None)
+    yield "3.11 an ID token", token(typ="JWT")
+    yield "3.12 a refresh token", token(typ="refresh+jwt")
+    yield "no expiry", token(exp=None)
+    yield "expired", token(exp=int(time.time()) - 31)
+    yield "not valid yet", token(nbf=int(time.time()) + 60)
+    yield "issued in the future", token(iat=int(time.time()) + 60)
+    yield "no time of issue", token(iat=None)
+    yield "no token id", token(jti=None)
+    yield "expiry that is no number", token(exp="never")
+    yield "roles that are no list", token(roles="admin")
+    yield "roles that are null", forged_roles_null()
+    yield "unknown critical header", token(headers={"crit": ["exp"], "exp": 1})
+    yield "detached payload", token(headers={"b64": False, "crit": ["b64"]})
+    yield "huge", token(pad="x" * 4096)
+    yield "claims that are no object", forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, [], ED_KEY.sign)
+    yield "header that is no object", forged([], claims(), ED_KEY.sign)
+    yield "key id that is no text", forged({"alg": "EdDSA", "kid": ["ed"], "typ": "at+jwt"}, claims(), ED_KEY.sign)
+    yield "typ that is no text", forged({"alg": "EdDSA", "kid": "ed", "typ": {}}, claims(), ED_KEY.sign)
+
+
+def forged_roles_null():
+    return forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, {**claims(), "roles": None}, ED_KEY.sign)
+
+
+ATTACKS = list(attacks())
+
+
+@pytest.mark.parametrize("attack", [attack for _, attack in ATTACKS], ids=[name for name, _ in ATTACKS])
+async def test_a_token_that_is_not_quite_right_is_refused(verifier, attack):
+    with pytest.raises(TokenRefused):
+        await verifier.verify(attack)
+
+
+async def test_the_forger_of_these_tests_can_make_good_tokens(verifier):
+    """Or the attacks above would prove nothing."""
+    good = forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, claims(), ED_KEY.sign)
+    assert (await verifier.verify(good)).id == "user-1"
+
+
+@given(
+    st.text()
+    | st.lists(st.binary(), min_size=3, max_size=3).map(
+        lambda parts: ".".join(base64.urlsafe_b64encode(part).decode() for part in parts)
+    )
+)
+def test_any_text_is_refused_and_never_an_error(text):
+    with pytest.raises(TokenRefused):
+        asyncio.run(TokenVerifier(Keys(), ISSUER, AUDIENCE).verify(text))
+
+
+async def test_a_clock_may_be_half_a_minute_off(verifier):
+    assert (await verifier.verify(token(exp=int(time.time()) - 20))).id == "user-1"
+
+
+async def test_a_token_that_was_good_is_refused_once_it_has_expired(verifier):
+    """Verified tokens are remembered, but no longer than they live."""
+    short = token(exp=int(time.time()) - 29)
+    await verifier.verify(short)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await verifier.verify(short)
+            except TokenRefused:
+                break
+            await asyncio.sleep(0.05)
+
+
+async def test_a_good_token_is_checked_against_the_keys_once(verifier, keys):
+    good = token()
+    for _ in range(3):
+        await verifier.verify(good)
+    assert keys.fetched == 1
+
+
+async def test_unknown_key_ids_do_not_hammer_the_key_source(verifier, keys):
+    async def attack(number):
+        with pytest.raises(TokenRefused):
+            await verifier.verify(token(kid=f"invented-{number}"))
+
+    await asyncio.gather(*map(attack, range(50)))
+    assert keys.fetched == 1
+
+
+async def test_a_rotated_key_is_picked_up(verifier, keys):
+    await verifier.verify(token())
+    fresh = Ed25519PrivateKey.generate()
+    keys.keys = {"ed": keys.keys["ed"], "fresh": jwk(fresh, alg="EdDSA")}
+    verifier._fetch_after = 0.0  # as if the pause between two fetches were over
+    assert (await verifier.verify(token(fresh, kid="fresh"))).id == "user-1"
+    assert (await verifier.verify(token(jti="t-2"))).id == "user-1"
+    assert keys.fetched == 2
+
+
+async def test_keys_that_cannot_be_read_do_not_spoil_the_others(keys):
+    keys.keys["future"] = {"kty": "PQC", "use": "sig"}
+    keys.keys["broken"] = {"kty": "OKP", "crv": "Ed25519", "x": "!"}
+    keys.keys["secret"] = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode(), "alg": "HS256"}
+    keys.keys["encryption"] = jwk(RSA_KEY, use="enc")
+    verifier = TokenVerifier(keys, ISSUER, AUDIENCE)
+    assert (await verifier.verify(token())).id == "user-1"
+    with pytest.raises(TokenRefused):
+        await verifier.verify(token(b"s" * 32, "HS256", "secret"))
+    with pytest.raises(TokenRefused):
+        await verifier.verify(token(RSA_KEY, "RS256", "encryption"))
+
+
+async def test_a_key_source_that_is_away_is_not_the_callers_fault_and_not_asked_at_every_call():
+    asked = 0
+
+    async def away():
+        nonlocal asked
+        asked += 1
+        raise ConnectionRefusedError
+
+    verifier = TokenVerifier(away, ISSUER, AUDIENCE)
+
+    async def call(number):
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify(token(jti=f"t-{number}"))
+
+    await asyncio.gather(*map(call, range(20)))
+    assert asked == 1
+
+
+async def test_a_key_source_that_comes_back_is_asked_again(keys):
+    answers = iter([ConnectionRefusedError()])
+
+    async def flaky():
+        if error := next(answers, None):
+            raise error
+        return await keys()
+
+    verifier = TokenVerifier(flaky, ISSUER, AUDIENCE)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(token())
+    verifier._fetch_after = 0.0  # as if the pause were over
+    assert (await verifier.verify(token())).id == "user-1"
+
+
+async def test_a_jwks_address_that_does_not_answer_is_a_key_source_that_is_away():
+    verifier = TokenVerifier(http_key_source("http://127.0.0.1:1/jwks"), ISSUER, AUDIENCE)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(token())
