@@ -6,21 +6,17 @@ from collections.abc import Awaitable, Callable
 
 from protobuf import Message, Registry
 
-from edge_gateway.calling import Caller
-from edge_gateway.conditional import Conditions
-from edge_gateway.descriptors import reason_statuses
+from edge_gateway.compression import choose_coding, compress, is_compressible
 from edge_gateway.errors import EdgeError, allow_header, internal, render
 from edge_gateway.exchange import Disconnected, Exchange, Receive, Scope, Send, Watch
 from edge_gateway.headers import Header
 from edge_gateway.health import Health
-from edge_gateway.protojson import JsonCodec, Print
-from edge_gateway.relay import Relays
+from edge_gateway.parts import build_parts
 from edge_gateway.router import Match
 from edge_gateway.rules import Routes, Rule
 from edge_gateway.settings import Settings
-from edge_gateway.status import StatusReader
 from edge_gateway.streams import HttpStreams
-from edge_gateway.transcoder import Transcoder, View
+from edge_gateway.transcoder import View
 from edge_gateway.upstream import Reply, Upstreams
 from edge_gateway.websocket import WebSockets
 
@@ -36,28 +32,17 @@ class Gateway:
     """Serves the routes of a registry over HTTP."""
 
     def __init__(self, registry: Registry, routes: Routes, upstreams: Upstreams, settings: Settings) -> None:
-        self._router = routes.router
         self._upstreams = upstreams
-        self._settings = settings
-        codec = JsonCodec(registry, ignore_unknown=settings.ignore_unknown)
-        how = Print(
-            emit_defaults=settings.emit_defaults,
-            proto_names=settings.proto_names,
-            enum_numbers=settings.enum_numbers,
-        )
-        self._transcoder = Transcoder(codec, how)
-        self._caller = Caller(upstreams, StatusReader(registry, reason_statuses(registry)), settings)
-        self._conditions = Conditions(settings.public_max_age)
-        self._relays = Relays()
-        self._streams = HttpStreams(self._caller, self._transcoder, self._conditions, settings, self._relays)
-        self._sockets = WebSockets(self._router, self._caller, self._transcoder, settings, self._relays)
+        self._parts = parts = build_parts(registry, routes, upstreams, settings)
+        self._streams = HttpStreams(parts)
+        self._sockets = WebSockets(parts)
         self.health = Health(upstreams)
         self.pages: dict[str, Page] = {"/healthz": self.health.page}
 
     def begin_drain(self) -> None:
         """Makes /healthz say so, and ends the streams."""
         self.health.draining = True
-        self._relays.drain()
+        self._parts.relays.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -94,30 +79,43 @@ class Gateway:
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         request.index()
-        if len(request.path) + len(request.query) > self._settings.max_url:
-            raise EdgeError(3, f"the URL is longer than {self._settings.max_url} bytes", (), 414)
+        exchange.common = [_NOSNIFF, (b"x-request-id", request.id.encode())]
+        origin = request.headers.get(b"origin")
+        if origin is not None:
+            exchange.common += self._parts.cors.headers(origin)
+        if len(request.path) + len(request.query) > self._parts.settings.max_url:
+            raise EdgeError(3, f"the URL is longer than {self._parts.settings.max_url} bytes", (), 414)
         page = self.pages.get(request.path)
         if page is not None:
             await page(exchange)
         elif request.method == "OPTIONS":
             await self._options(exchange)
         else:
-            match = self._router.match(request.method, request.path)
+            match = self._parts.router.match(request.method, request.path)
+            if match.target.rpc.is_limited:
+                exchange.common += await self._parts.limiter.check(request, match.target)
             if match.target.rpc.is_unary:
                 await self._unary(exchange, match)
             else:
                 await self._streams.serve(exchange, match)
 
     async def _options(self, exchange: Exchange) -> None:
-        allowed = allow_header(self._router.methods(exchange.request.path))
-        await exchange.answer(204, [(b"allow", allowed.encode())], b"")
+        """Says what a path knows, to anyone; to browsers also what they may send there."""
+        request = exchange.request
+        methods = allow_header(self._parts.router.methods(request.path)).encode()
+        headers: list[Header] = [(b"allow", methods)]
+        if b"access-control-request-method" in request.headers:
+            wanted = request.header(b"access-control-request-headers")
+            headers += self._parts.cors.preflight(request.header(b"origin"), methods, wanted)
+        exchange.common = exchange.common[:2]  # the preflight has said it all
+        await exchange.answer(204, headers, b"")
 
     async def _unary(self, exchange: Exchange, match: Match[Rule]) -> None:
         rule = match.target
         message, view = await self._message(exchange, match)
         watch = Watch(exchange)
         try:
-            reply = await self._caller.unary(exchange.request, rule, message)
+            reply = await self._parts.caller.unary(exchange.request, rule, message)
         except asyncio.CancelledError:
             if watch.gone:
                 return
@@ -128,19 +126,33 @@ class Gateway:
 
     async def _message(self, exchange: Exchange, match: Match[Rule]) -> tuple[Message, View]:
         rule, request = match.target, exchange.request
-        body = await exchange.body(self._settings.max_body, self._settings.body_timeout) if rule.has_body else b""
-        message, system = self._transcoder.request(match, body, request.header(b"content-type"), request.query)
-        self._conditions.to_request(rule, request.headers, message)
-        return message, self._transcoder.view(rule, system, request.header(b"accept"))
+        body = (
+            await exchange.body(self._parts.settings.max_body, self._parts.settings.body_timeout)
+            if rule.has_body
+            else b""
+        )
+        message, system = self._parts.transcoder.request(match, body, request.header(b"content-type"), request.query)
+        self._parts.conditions.to_request(rule, request.headers, message)
+        return message, self._parts.transcoder.view(rule, system, request.header(b"accept"))
 
     async def _answer(self, exchange: Exchange, rule: Rule, reply: Reply, view: View) -> None:
-        message = self._transcoder.parse(rule, reply.message)
-        media_type, body = self._transcoder.reply(rule, message, view)
-        request = exchange.request
-        headers = [(b"content-type", media_type), _NOSNIFF, (b"x-request-id", request.id.encode())]
-        headers += self._caller.headers(request, reply.initial, reply.trailing)
-        status = self._conditions.to_reply(rule, request, message, body, headers)
-        await exchange.answer(status, headers, b"" if status == 304 else body)
+        message = self._parts.transcoder.parse(rule, reply.message)
+        media_type, body = self._parts.transcoder.reply(rule, message, view)
+        headers = [(b"content-type", media_type)]
+        headers += self._parts.caller.headers(exchange.request, reply.initial, reply.trailing)
+        status = self._parts.conditions.to_reply(rule, exchange.request, message, body, headers)
+        if status == 304:
+            body = b""
+        elif (
+            self._parts.settings.compress
+            and len(body) >= self._parts.settings.compress_from
+            and is_compressible(media_type)
+        ):
+            coding = choose_coding(exchange.request.header(b"accept-encoding"))
+            if coding:
+                headers.append((b"content-encoding", coding.encode()))
+                body = compress(body, coding)
+        await exchange.answer(status, headers, body)
 
     async def _refuse(self, exchange: Exchange, error: EdgeError) -> None:
         request = exchange.request
@@ -155,5 +167,5 @@ class Gateway:
                 error.code,
                 error.reason,
             )
-        headers = [*rendered.headers, _NOSNIFF, (b"cache-control", b"no-store"), (b"x-request-id", request.id.encode())]
+        headers = [*rendered.headers, (b"cache-control", b"no-store")]
         await exchange.answer(rendered.status, headers, rendered.body)

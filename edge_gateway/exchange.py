@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
+from edge_gateway.compression import inflate
 from edge_gateway.errors import EdgeError, payload_too_large
 from edge_gateway.headers import Header, accept_request_id, collect
 
@@ -56,16 +57,18 @@ class Request:
 class Exchange:
     """An HTTP request and its answer."""
 
-    __slots__ = ("_receive", "_send", "request", "started")
+    __slots__ = ("_receive", "_send", "common", "request", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request = Request(scope)
         self._receive = receive
         self._send = send
         self.started = False
+        #: Headers of any answer to this request.
+        self.common: list[Header] = []
 
     async def body(self, limit: int, patience: float) -> bytes:
-        """Reads the whole body, or raises EdgeError 408 or 413."""
+        """Reads the whole body and inflates it, or raises EdgeError 400, 408, 413 or 415."""
         headers = self.request.headers
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
@@ -73,7 +76,9 @@ class Exchange:
         if length is not None and int(length) > limit:
             raise payload_too_large(limit)
         parts = [part async for part in self.parts(limit, patience)]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        coding = headers.get(b"content-encoding")
+        return body if coding is None else inflate(body, coding.decode("latin-1"), limit)
 
     async def parts(self, limit: int | None, patience: float | None) -> AsyncIterator[bytes]:
         """Yields the body as it arrives."""
@@ -102,12 +107,14 @@ class Exchange:
 
     async def answer(self, status: int, headers: list[Header], body: bytes) -> None:
         """Sends a whole answer."""
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        if status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else body})
 
     async def start(self, status: int, headers: list[Header]) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": status, "headers": headers + self.common})
 
     async def send(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})

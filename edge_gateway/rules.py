@@ -29,10 +29,8 @@ class Rpc:
     server_streaming: bool
     policy: Policy | None
     desc: DescMethod
-
-    @property
-    def is_unary(self) -> bool:
-        return not (self.client_streaming or self.server_streaming)
+    is_unary: bool
+    is_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +114,17 @@ def _compile_method(routes: Routes, rpc: Rpc, http: Any) -> None:
 
 def _rpc(registry: Registry, service: DescService, method: DescMethod) -> Rpc:
     kind = method.method_kind
+    policy = policy_of(registry, method)
     return Rpc(
         path=f"/{service.type_name}/{method.name}",
         input=method.input,
         output=method.output,
         client_streaming=kind in ("client_streaming", "bidi_streaming"),
         server_streaming=kind in ("server_streaming", "bidi_streaming"),
-        policy=policy_of(registry, method),
+        policy=policy,
         desc=method,
+        is_unary=kind == "unary",
+        is_limited=policy is not None and policy.rate_limit is not None,
     )
 
 

@@ -2,18 +2,17 @@
 
 from protobuf import Message
 
-from edge_gateway.calling import Caller, to_binary
-from edge_gateway.conditional import Conditions
+from edge_gateway.calling import to_binary
 from edge_gateway.errors import EdgeError, unsupported_media_type
 from edge_gateway.exchange import Disconnected, Exchange
 from edge_gateway.framing import Framing, Raw, choose_framing
 from edge_gateway.headers import Header
-from edge_gateway.relay import Event, Relay, Relays
+from edge_gateway.parts import Parts
+from edge_gateway.relay import Event, Relay
 from edge_gateway.router import Match
 from edge_gateway.rules import Rule
-from edge_gateway.settings import Settings
 from edge_gateway.splitter import ObjectSplitter
-from edge_gateway.transcoder import Transcoder, View, is_json
+from edge_gateway.transcoder import View, is_json
 from edge_gateway.upstream import Call, UpstreamError
 
 #: How long a stream may stay silent before its answer begins: time enough for a refusal to become a real status.
@@ -24,21 +23,15 @@ _NDJSON = b"application/x-ndjson"
 class HttpStreams:
     """Serves methods that stream in either direction."""
 
-    def __init__(
-        self, caller: Caller, transcoder: Transcoder, conditions: Conditions, settings: Settings, relays: Relays
-    ) -> None:
-        self._caller = caller
-        self._transcoder = transcoder
-        self._conditions = conditions
-        self._settings = settings
-        self._relays = relays
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     async def serve(self, exchange: Exchange, match: Match[Rule]) -> None:
         """Serves one call from its first byte to its last."""
         rule, request = match.target, exchange.request
         if request.method == "HEAD":
             media_type = choose_framing(request.header(b"accept")).media_type
-            await exchange.answer(200, _common(exchange, media_type), b"")
+            await exchange.answer(200, _common(media_type), b"")
             return
         if rule.rpc.client_streaming:
             self._check_media_type(rule, request.header(b"content-type"))
@@ -46,17 +39,17 @@ class HttpStreams:
             system = rule.query.bind(rule.rpc.input.type(), request.query)
         else:
             message, system = await self._single(exchange, match)
-        view = self._transcoder.view(rule, system, request.header(b"accept"))
-        call = self._caller.open(request, rule)
+        view = self._parts.transcoder.view(rule, system, request.header(b"accept"))
+        call = self._parts.caller.open(request, rule)
         up = self._upload(exchange, match, call) if message is None else _send(exchange, call, message)
-        relay = self._relays.open(call, up)
+        relay = self._parts.relays.open(call, up)
         try:
             if rule.rpc.server_streaming:
                 await self._many(exchange, rule, view, relay, call)
             else:
                 await self._one(exchange, rule, view, relay, call)
         except UpstreamError as failure:
-            raise self._caller.failure(request, failure) from None
+            raise self._parts.caller.failure(request, failure) from None
         finally:
             await relay.close()
 
@@ -66,19 +59,23 @@ class HttpStreams:
 
     async def _single(self, exchange: Exchange, match: Match[Rule]) -> tuple[Message, dict[str, str]]:
         rule, request = match.target, exchange.request
-        body = await exchange.body(self._settings.max_body, self._settings.body_timeout) if rule.has_body else b""
-        message, system = self._transcoder.request(match, body, request.header(b"content-type"), request.query)
-        self._conditions.to_request(rule, request.headers, message)
+        body = (
+            await exchange.body(self._parts.settings.max_body, self._parts.settings.body_timeout)
+            if rule.has_body
+            else b""
+        )
+        message, system = self._parts.transcoder.request(match, body, request.header(b"content-type"), request.query)
+        self._parts.conditions.to_request(rule, request.headers, message)
         return message, system
 
     async def _upload(self, exchange: Exchange, match: Match[Rule], call: Call) -> None:
         """Sends what the client sends, as long as the call takes it; then waits for the client to leave."""
         request = exchange.request
         content_type = request.header(b"content-type")
-        splitter = None if match.target.raw_request else ObjectSplitter(self._settings.max_body)
+        splitter = None if match.target.raw_request else ObjectSplitter(self._parts.settings.max_body)
         async for part in exchange.parts(None, None):
             for piece in [part] if splitter is None else splitter.feed(part):
-                message, _ = self._transcoder.request(match, piece, content_type, request.query, of_stream=True)
+                message, _ = self._parts.transcoder.request(match, piece, content_type, request.query, of_stream=True)
                 if not await call.write(to_binary(message)):
                     await exchange.gone()
                     raise Disconnected
@@ -92,30 +89,30 @@ class HttpStreams:
         reply = await relay.next(None)
         assert isinstance(reply, bytes)  # a good end always follows a reply here
         await relay.next(None)
-        media_type, body = self._transcoder.reply(rule, self._transcoder.parse(rule, reply), view)
+        media_type, body = self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, reply), view)
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-        headers = [*_common(exchange, media_type), *self._caller.headers(exchange.request, initial, trailing)]
+        headers = [*_common(media_type), *self._parts.caller.headers(exchange.request, initial, trailing)]
         await exchange.answer(200, headers, body)
 
     async def _many(self, exchange: Exchange, rule: Rule, view: View, relay: Relay, call: Call) -> None:
-        item = await relay.next(min(_FIRST, self._settings.heartbeat))
+        item = await relay.next(min(_FIRST, self._parts.settings.heartbeat))
         framing: Framing = choose_framing(exchange.request.header(b"accept"))
         headers = []
         if isinstance(item, bytes):
-            headers = self._caller.headers(exchange.request, await call.initial_metadata(), ())
+            headers = self._parts.caller.headers(exchange.request, await call.initial_metadata(), ())
             if rule.raw_response:
-                framing = Raw(self._transcoder.reply(rule, self._transcoder.parse(rule, item), view)[0])
-        await exchange.start(200, [*_common(exchange, framing.media_type), *headers])
+                framing = Raw(self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, item), view)[0])
+        await exchange.start(200, [*_common(framing.media_type), *headers])
         try:
             if start := framing.start():
                 await exchange.send(start)
             while item is not Event.END:
                 if part := self._part(rule, view, framing, item):
                     await exchange.send(part)
-                item = await relay.next(self._settings.heartbeat)
+                item = await relay.next(self._parts.settings.heartbeat)
             await exchange.send(framing.end())
         except UpstreamError as failure:
-            await exchange.send(framing.error(self._caller.failure(exchange.request, failure).as_json()))
+            await exchange.send(framing.error(self._parts.caller.failure(exchange.request, failure).as_json()))
         except EdgeError as error:
             await exchange.send(framing.error(error.as_json()))
         else:
@@ -127,9 +124,9 @@ class HttpStreams:
     def _part(self, rule: Rule, view: View, framing: Framing, item: bytes | Event) -> bytes:
         if isinstance(item, Event):
             return framing.heartbeat
-        message = self._transcoder.parse(rule, item)
+        message = self._parts.transcoder.parse(rule, item)
         token = message[rule.resume_token_out] if rule.resume_token_out is not None else ""
-        return framing.message(self._transcoder.reply(rule, message, view)[1], token)
+        return framing.message(self._parts.transcoder.reply(rule, message, view)[1], token)
 
 
 async def _send(exchange: Exchange, call: Call, message: Message) -> None:
@@ -139,12 +136,10 @@ async def _send(exchange: Exchange, call: Call, message: Message) -> None:
     raise Disconnected
 
 
-def _common(exchange: Exchange, media_type: bytes) -> list[Header]:
+def _common(media_type: bytes) -> list[Header]:
     return [
         (b"content-type", media_type),
         (b"cache-control", b"no-store"),
         (b"x-accel-buffering", b"no"),
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-request-id", exchange.request.id.encode()),
         (b"vary", b"accept, origin"),
     ]

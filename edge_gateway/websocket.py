@@ -7,15 +7,15 @@ may offer its token as the subprotocol `bearer.<token>` beside `edge.v1`.
 import logging
 from typing import Any
 
-from edge_gateway.calling import Caller, to_binary
+from edge_gateway.calling import to_binary
 from edge_gateway.errors import EdgeError, internal, invalid_argument, not_found, render
 from edge_gateway.exchange import Disconnected, Receive, Request, Scope, Send
 from edge_gateway.framing import Ndjson
-from edge_gateway.relay import Event, Relay, Relays
-from edge_gateway.router import Match, Router
+from edge_gateway.parts import Parts
+from edge_gateway.relay import Event, Relay
+from edge_gateway.router import Match
 from edge_gateway.rules import Rule
-from edge_gateway.settings import Settings
-from edge_gateway.transcoder import Transcoder, View
+from edge_gateway.transcoder import View
 from edge_gateway.upstream import Call, UpstreamError
 
 log = logging.getLogger("edge_gateway")
@@ -29,20 +29,15 @@ _CLOSE = 4000
 class WebSockets:
     """Serves streaming methods to WebSocket clients, at the paths of their rules."""
 
-    def __init__(
-        self, router: Router[Rule], caller: Caller, transcoder: Transcoder, settings: Settings, relays: Relays
-    ) -> None:
-        self._router = router
-        self._caller = caller
-        self._transcoder = transcoder
-        self._settings = settings
-        self._relays = relays
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         socket = _Socket(scope, receive, send)
         try:
             request.index()
+            self._check_origin(request)
             match = self._match(request)
             await self._serve(socket, request, match)
         except EdgeError as error:
@@ -55,26 +50,34 @@ class WebSockets:
 
     def _match(self, request: Request) -> Match[Rule]:
         """A handshake is always a GET, so the rule is the one at this path that streams, whatever its method."""
-        for method in self._router.methods(request.path):
-            match = self._router.match(method, request.path)
+        for method in self._parts.router.methods(request.path):
+            match = self._parts.router.match(method, request.path)
             if not match.target.rpc.is_unary and not match.target.raw_response:
                 return match
         raise not_found(request.path)
 
+    def _check_origin(self, request: Request) -> None:
+        """Browsers do not ask before they open a socket to another origin, so its server has to."""
+        origin = request.headers.get(b"origin")
+        if origin is None or self._parts.cors.allows(origin) or origin.partition(b"://")[2] == request.header(b"host"):
+            return
+        raise EdgeError(7, "sockets cannot be opened from this origin")
+
     async def _serve(self, socket: "_Socket", request: Request, match: Match[Rule]) -> None:
         rule = match.target
         socket.read_token(request)
-        message, system = self._transcoder.request(match, b"", b"", request.query)
-        view = self._transcoder.view(rule, system, b"")
-        call = self._caller.open(request, rule)
+        await self._parts.limiter.check(request, rule)
+        message, system = self._parts.transcoder.request(match, b"", b"", request.query)
+        view = self._parts.transcoder.view(rule, system, b"")
+        call = self._parts.caller.open(request, rule)
         await socket.accept(request)
         awaits_frames = rule.rpc.client_streaming or rule.has_body
         up = self._upload(socket, request, match, call) if awaits_frames else _send(socket, call, to_binary(message))
-        relay = self._relays.open(call, up)
+        relay = self._parts.relays.open(call, up)
         try:
             await self._relay(socket, rule, view, relay)
         except UpstreamError as failure:
-            raise self._caller.failure(request, failure) from None
+            raise self._parts.caller.failure(request, failure) from None
         finally:
             await relay.close()
 
@@ -82,16 +85,16 @@ class WebSockets:
         framing = Ndjson()
         while (item := await relay.next(None)) is not Event.END:
             assert isinstance(item, bytes)
-            written = self._transcoder.reply(rule, self._transcoder.parse(rule, item), view)[1]
+            written = self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, item), view)[1]
             await socket.send(framing.message(written, ""))
         await socket.close(1000, "")
 
     async def _upload(self, socket: "_Socket", request: Request, match: Match[Rule], call: Call) -> None:
         rule = match.target
         while frame := await socket.receive():
-            if len(frame) > self._settings.max_body:
-                raise EdgeError(8, f"a frame is larger than {self._settings.max_body} bytes", (), 413)
-            message, _ = self._transcoder.request(match, frame, b"", request.query, of_stream=True)
+            if len(frame) > self._parts.settings.max_body:
+                raise EdgeError(8, f"a frame is larger than {self._parts.settings.max_body} bytes", (), 413)
+            message, _ = self._parts.transcoder.request(match, frame, b"", request.query, of_stream=True)
             if not await call.write(to_binary(message)) or not rule.rpc.client_streaming:
                 break
         await call.done_writing()
