@@ -28,6 +28,17 @@ class Overloaded(Exception):
     """No connection became free in time: the caller should come back later."""
 
 
+#: What says that the database cannot be used now, whatever is asked of it: no fault of the request.
+AWAY = (
+    Overloaded,
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
 class Queries:
     """The named queries of a `queries.sql`, as attributes: plain SQL with $1, $2 for PostgreSQL to prepare.
 

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from chassis.db import AWAY
+
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
@@ -61,11 +63,10 @@ class Lane(Generic[Request, Reply]):
         try:
             outcomes = await self._attempt([request for request, _ in batch])
         except Exception as error:  # noqa: BLE001  whatever went wrong belongs to the callers, not to the lane
-            if len(batch) > 1:  # one poisoned request must not take the others with it
-                for one in batch:
-                    await self._settle([one])
+            if len(batch) > 1 and not isinstance(error, AWAY):
+                await self._isolate(batch)
                 return
-            outcomes = [error]
+            outcomes = [error] * len(batch)
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue
@@ -74,10 +75,21 @@ class Lane(Generic[Request, Reply]):
             else:
                 future.set_result(outcome)
 
+    async def _isolate(self, batch: list[tuple[Request, asyncio.Future[Reply]]]) -> None:
+        """Settle one by one: a poisoned request must not take the others with it."""
+        for request, future in batch:
+            if not future.done():
+                await self._settle([(request, future)])
+
     async def _attempt(self, requests: Sequence[Request]) -> Sequence[Reply | Exception]:
-        for _ in range(_TRIES - 1):
+        for left in reversed(range(_TRIES)):
             try:
-                return await self._apply(requests)
+                outcomes = await self._apply(requests)
             except (VersionConflict, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                continue
-        return await self._apply(requests)
+                if not left:
+                    raise
+            else:
+                if len(outcomes) != len(requests):
+                    raise ValueError(f"{len(outcomes)} outcomes of {len(requests)} requests")
+                return outcomes
+        raise AssertionError("the loop returns or raises")

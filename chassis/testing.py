@@ -1,5 +1,6 @@
 """For tests: a service's real code on a real server and a database of its own, and users with real tokens."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -54,6 +55,16 @@ class Issuer:
         }
         kept = {name: value for name, value in payload.items() if value is not None}
         return jwt.encode(kept, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until `condition()`, or what it is awaited to, is true; raises TimeoutError after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while True:
+            holds = condition()
+            if await holds if isinstance(holds, Awaitable) else holds:
+                return
+            await asyncio.sleep(0.01)
 
 
 @contextmanager
