@@ -1,0 +1,85 @@
+"""Questions that tell whether a process does its work yet. Each answers yes or no and never hangs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc.aio
+
+Probe = Callable[[], Awaitable[bool]]
+
+_LIMIT = 2.0  # seconds for one question
+
+
+def grpc_serving(address: str) -> Probe:
+    """grpc.health.v1 says SERVING for the server as a whole."""
+    serving = b"\x08\x01"  # HealthCheckResponse{status: SERVING}; the empty request asks for the whole server
+
+    async def probe() -> bool:
+        async with grpc.aio.insecure_channel(address) as channel:
+            check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            try:
+                answer = await check(b"", timeout=_LIMIT)
+            except grpc.aio.AioRpcError:
+                return False
+            return answer == serving
+
+    return probe
+
+
+def http_ok(address: str, path: str) -> Probe:
+    """GET `path` answers 200; `address` is host:port or unix:/path."""
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+    async def probe() -> bool:
+        first = await _first_line(address, request)
+        return first.split(b" ")[1:2] == [b"200"]
+
+    return probe
+
+
+def tcp_open(address: str) -> Probe:
+    """Somebody listens."""
+
+    async def probe() -> bool:
+        try:
+            async with asyncio.timeout(_LIMIT):
+                _, writer = await _connect(address)
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    return probe
+
+
+def redis_ready(address: str) -> Probe:
+    """Redis has read its data and takes commands."""
+
+    async def probe() -> bool:
+        return await _first_line(address, b"PING\r\n") == b"+PONG\r\n"
+
+    return probe
+
+
+async def _first_line(address: str, request: bytes) -> bytes:
+    """What the server answers, up to the first line break; nothing when it does not answer."""
+    try:
+        async with asyncio.timeout(_LIMIT):
+            reader, writer = await _connect(address)
+            try:
+                writer.write(request)
+                return await reader.readline()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return b""
+
+
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
