@@ -8,3 +8,8 @@ SERVICES: tuple[str, ...] = (
     "svc_payment",
     "svc_delivery",
 )
+
+
+def workload(grpc_service: str) -> str:
+    """The service that serves this gRPC service: svc_order for shop.order.v1.OrderService."""
+    return f"svc_{grpc_service.split('.')[1]}"

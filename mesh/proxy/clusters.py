@@ -1,0 +1,115 @@
+"""Envoy clusters: the processes behind a proxy, how their health is asked, and how much may wait for them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from betterproto2 import Message
+from envoy_data_plane.envoy.config.cluster import v3 as cluster
+from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.config.endpoint import v3 as endpoint
+from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstreams
+from envoy_data_plane.envoy.type import v3 as kinds
+from envoy_data_plane.google.protobuf import Any
+
+STREAM_WINDOW = 64 * 1024
+CONNECTION_WINDOW = 1024 * 1024
+BUFFER = 32 * 1024
+
+
+def pack(message: Message) -> Any:
+    return Any.pack(message)
+
+
+def grpc_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
+    """Processes that speak gRPC and tell their health by grpc.health.v1."""
+    explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2())
+    return _cluster(name, addresses, explicit, core.HealthCheck(grpc_health_check=core.HealthCheckGrpcHealthCheck()))
+
+
+def http_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
+    """Processes that speak HTTP/1.1; they are well when they listen."""
+    explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions())
+    return _cluster(name, addresses, explicit, core.HealthCheck(tcp_health_check=core.HealthCheckTcpHealthCheck()))
+
+
+def http2(max_concurrent_streams: int | None = None) -> core.Http2ProtocolOptions:
+    return core.Http2ProtocolOptions(
+        max_concurrent_streams=max_concurrent_streams,
+        initial_stream_window_size=STREAM_WINDOW,
+        initial_connection_window_size=CONNECTION_WINDOW,
+    )
+
+
+def socket_address(text: str) -> core.Address:
+    """host:port, or unix:/path."""
+    if text.startswith("unix:"):
+        return core.Address(pipe=core.Pipe(path=text.removeprefix("unix:"), mode=0o600))
+    host, _, port = text.rpartition(":")
+    return core.Address(socket_address=core.SocketAddress(address=host, port_value=int(port)))
+
+
+def _cluster(
+    name: str,
+    addresses: Sequence[str],
+    protocol: upstreams.HttpProtocolOptionsExplicitHttpConfig,
+    check: core.HealthCheck,
+) -> cluster.Cluster:
+    options = upstreams.HttpProtocolOptions(
+        explicit_http_config=protocol,
+        # Shorter than any server behind keeps an idle connection, so none is closed under a request.
+        common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=60)),
+    )
+    return cluster.Cluster(
+        name=name,
+        type=cluster.ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        per_connection_buffer_limit_bytes=BUFFER,
+        load_assignment=_endpoints(name, addresses),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options),
+        },
+        health_checks=[_paced(check)],
+        circuit_breakers=_breakers(),
+        # A single process is never ejected: there is no other to go to.
+        outlier_detection=_outliers() if len(addresses) > 1 else None,
+    )
+
+
+def _endpoints(name: str, addresses: Sequence[str]) -> endpoint.ClusterLoadAssignment:
+    hosts = [endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=socket_address(address))) for address in addresses]
+    return endpoint.ClusterLoadAssignment(
+        cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=hosts)]
+    )
+
+
+def _paced(check: core.HealthCheck) -> core.HealthCheck:
+    """Ask often enough that a process which comes back is found at once."""
+    check.timeout = timedelta(seconds=1)
+    check.interval = check.no_traffic_interval = check.no_traffic_healthy_interval = timedelta(seconds=2)
+    check.unhealthy_interval = timedelta(milliseconds=250)
+    check.unhealthy_threshold = 2
+    check.healthy_threshold = 1
+    return check
+
+
+def _breakers() -> cluster.CircuitBreakers:
+    budget = cluster.CircuitBreakersThresholdsRetryBudget(
+        budget_percent=kinds.Percent(value=20.0), min_retry_concurrency=3
+    )
+    limits = cluster.CircuitBreakersThresholds(
+        max_connections=256,
+        max_pending_requests=512,
+        max_requests=1024,
+        retry_budget=budget,
+        track_remaining=True,
+    )
+    return cluster.CircuitBreakers(thresholds=[limits])
+
+
+def _outliers() -> cluster.OutlierDetection:
+    return cluster.OutlierDetection(
+        consecutive_5xx=5,
+        interval=timedelta(seconds=2),
+        base_ejection_time=timedelta(seconds=5),
+        max_ejection_percent=50,
+    )

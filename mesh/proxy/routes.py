@@ -1,0 +1,141 @@
+"""Envoy routes, derived from the contract: where each RPC goes, how long it may take, whether it may be repeated.
+
+Only whole paths of known methods are routed. A path that is spelled otherwise, such as one with %2F, meets no route.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.config.route import v3 as route
+from envoy_data_plane.envoy.extensions.filters.http.cors import v3 as cors
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
+from envoy_data_plane.envoy.type.matcher import v3 as matcher
+
+from mesh.proxy.clusters import pack
+from mesh.services import workload
+from shop.contract import IdempotencyLevel, Rpc
+
+EDGE = "edge_gateway"
+REFLECTION = "reflection"
+#: Served by the edge, for all services together.
+_EVERYWHERE = (
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "grpc.health.v1.Health",
+)
+#: The service's own answer about a deadline says more than a proxy's, so it goes first.
+_MARGIN = timedelta(milliseconds=250)
+_NEVER = timedelta(0)
+_LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+
+
+def outer_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
+    """What the outside may reach: the methods that name `edge` as a caller, the edge itself, and nothing else."""
+    return [
+        *(method_route(path, rpc) for path, rpc in rpcs if EDGE.removesuffix("_gateway") in rpc.callers),
+        *(_service_route(name) for name in _EVERYWHERE),
+        _unknown_grpc(),
+        _edge_route(),
+    ]
+
+
+def inner_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
+    """What services reach of each other; who may call what, the called one decides."""
+    return [*(method_route(path, rpc) for path, rpc in rpcs), _unknown_grpc()]
+
+
+def method_route(path: str, rpc: Rpc) -> route.Route:
+    limit = timedelta(seconds=rpc.timeout) + _MARGIN if rpc.timeout else _NEVER
+    streaming = rpc.client_streaming or rpc.server_streaming
+    return route.Route(
+        match=route.RouteMatch(path=path, headers=[_is_grpc()]),
+        route=route.RouteAction(
+            cluster=workload(rpc.service),
+            timeout=_NEVER,  # the default of 15 s would end streams
+            max_stream_duration=route.RouteActionMaxStreamDuration(
+                max_stream_duration=limit, grpc_timeout_header_max=limit
+            ),
+            idle_timeout=_NEVER if streaming else None,
+            retry_policy=None if rpc.idempotency_level is IdempotencyLevel.UNKNOWN else _retries(),
+        ),
+    )
+
+
+def virtual_host(routes: list[route.Route], *, caller: str = "") -> route.VirtualHost:
+    """All names, all routes; with `caller`, everything that passes is marked as coming from that workload."""
+    marks = [
+        core.HeaderValueOption(
+            header=core.HeaderValue(key="x-shop-caller", value=caller),
+            append_action=core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+    ]
+    return route.VirtualHost(
+        name="all",
+        domains=["*"],
+        routes=routes,
+        request_headers_to_add=marks if caller else [],
+        typed_per_filter_config={"envoy.filters.http.cors": pack(_cors())} if caller else {},
+    )
+
+
+def _service_route(service: str) -> route.Route:
+    return route.Route(
+        match=route.RouteMatch(prefix=f"/{service}/", headers=[_is_grpc()]),
+        route=route.RouteAction(cluster=REFLECTION, timeout=_NEVER),
+    )
+
+
+def _unknown_grpc() -> route.Route:
+    """Envoy turns this into UNIMPLEMENTED, as a server without the method would answer."""
+    return route.Route(
+        match=route.RouteMatch(prefix="/", headers=[_is_grpc()]),
+        direct_response=route.DirectResponseAction(status=404),
+    )
+
+
+def _edge_route() -> route.Route:
+    return route.Route(
+        match=route.RouteMatch(prefix="/"),
+        route=route.RouteAction(
+            cluster=EDGE,
+            timeout=_NEVER,  # the edge knows each method's time; its event streams have none
+            # Only what never left this proxy is sent again.
+            retry_policy=_retries("connect-failure,refused-stream,reset-before-request"),
+        ),
+    )
+
+
+def _is_grpc() -> route.HeaderMatcher:
+    """gRPC and gRPC-Web alike."""
+    return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix="application/grpc"))
+
+
+def _retries(retry_on: str = "connect-failure,refused-stream,unavailable") -> route.RetryPolicy:
+    predicate = route.RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=pack(previous_hosts.PreviousHostsPredicate()),
+    )
+    pause = route.RetryPolicyRetryBackOff(
+        base_interval=timedelta(milliseconds=25), max_interval=timedelta(milliseconds=250)
+    )
+    return route.RetryPolicy(
+        retry_on=retry_on,
+        num_retries=2,
+        retry_host_predicate=[predicate],
+        host_selection_retry_max_attempts=3,
+        retry_back_off=pause,
+    )
+
+
+def _cors() -> cors.CorsPolicy:
+    """Pages that a developer serves on this machine may call; they hold their token themselves, so no cookies."""
+    origin = matcher.StringMatcher(safe_regex=matcher.RegexMatcher(regex=_LOCAL_ORIGIN))
+    return cors.CorsPolicy(
+        allow_origin_string_match=[origin],
+        allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
+        allow_headers="authorization, content-type, grpc-timeout, idempotency-key, if-match, if-none-match, "
+        "last-event-id, traceparent, x-grpc-web, x-user-agent",
+        expose_headers="etag, grpc-message, grpc-status, grpc-status-details-bin, retry-after, x-request-id",
+        max_age="7200",
+    )
