@@ -1,0 +1,107 @@
+"""Runs one stack from start to end: holds its folder, writes its record, obeys signals, leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mesh import leftovers
+from mesh.errors import StackError
+from mesh.places import socket_folder, unprivileged_account
+from mesh.ports import Ports, free_base, require_free
+from mesh.process import started_at
+from mesh.stack import Options, Stack
+from mesh.state import Phase, ProcessRecord, Record, State
+from mesh.supervisor import Supervisor
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def run_stack(options: Options, state: State, on_change: Callable[[Record], None]) -> None:
+    """Start everything, and stop it at the first signal; `on_change` sees each record as it is written."""
+    state.create()
+    with state.hold():
+        if old := state.read():
+            leftovers.remove(old)
+        ports = Ports(options.port_base or free_base())
+        with ports.hold(), socket_folder(unprivileged_account()) as run:
+            stack = Stack(options, state, ports, run)
+            await _Life(stack, state, run, on_change).live()
+
+
+class _Life:
+    """One stack's life, and the record of it."""
+
+    def __init__(self, stack: Stack, state: State, run: Path, on_change: Callable[[Record], None]) -> None:
+        self._state = state
+        self._on_change = on_change
+        self._stack = stack
+        self._supervisor = Supervisor(stack.programs, state.log, self._write)
+        ourselves = ProcessRecord(name="supervisor", pid=os.getpid(), started=started_at(os.getpid()), state="ready")
+        self._record = Record(
+            phase="starting",
+            supervisor=ourselves,
+            edge=stack.entry,
+            grpc=stack.grpc,
+            services=stack.services,
+            run=str(run),
+            processes=self._supervisor.records,
+        )
+
+    async def live(self) -> None:
+        stopping = asyncio.Event()
+        try:
+            require_free(self._stack.listening)
+            self._write()
+            with self._signals(stopping):
+                await self._serve(stopping)
+        except StackError as error:
+            self._enter("failed", str(error))
+            raise
+        else:
+            self._enter("stopped")
+
+    async def _serve(self, stopping: asyncio.Event) -> None:
+        asked = asyncio.create_task(stopping.wait())
+        starting = asyncio.create_task(self._supervisor.start())
+        try:
+            await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                self._enter("ready")
+                await asked
+        finally:
+            asked.cancel()
+            starting.cancel()
+            self._enter("stopping")
+            await asyncio.gather(starting, return_exceptions=True)
+            await self._supervisor.stop()
+
+    @contextmanager
+    def _signals(self, stopping: asyncio.Event) -> Iterator[None]:
+        """The first signal asks for a stop, the second for an end at once."""
+
+        def on_signal() -> None:
+            if stopping.is_set():
+                self._supervisor.kill()
+            stopping.set()
+
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, on_signal)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _enter(self, phase: Phase, problem: str = "") -> None:
+        self._record.phase = phase
+        self._record.problem = problem
+        self._write()
+
+    def _write(self) -> None:
+        self._state.write(self._record)
+        self._on_change(self._record)

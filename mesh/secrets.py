@@ -1,0 +1,45 @@
+"""The secrets of one stack: made at its first start, the same ever after, so that its data can be opened again."""
+
+import base64
+import secrets
+
+from mesh.state import State
+
+
+class Secrets:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def database(self, service: str) -> str:
+        """The password of the role that a service works as."""
+        return self._state.secret(f"{service}.database", _password)
+
+    def database_owner(self, service: str) -> str:
+        """The password of the role that owns its database."""
+        return self._state.secret(f"{service}.database.owner", _password)
+
+    def key(self, simulator: str) -> str:
+        """What a service shows to a simulator of the outside world."""
+        return self._state.secret(f"{simulator}.key", _password)
+
+    def webhook(self, simulator: str) -> str:
+        """What a simulator signs its webhooks with."""
+        return self._state.secret(f"{simulator}.webhook", lambda: f"whsec_{_random_bytes()}")
+
+    @property
+    def signing_key(self) -> str:
+        """What seals the keys that access tokens are signed with."""
+        return self._state.secret("svc_user.signing_key", _random_bytes)
+
+    @property
+    def admin_password(self) -> str:
+        """The password of the first admin, who gives others their roles."""
+        return self._state.secret("svc_user.admin_password", lambda: secrets.token_urlsafe(12))
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _random_bytes() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,0 +1,145 @@
+"""What a stack keeps between its processes and from one start to the next: one folder, private to its user."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mesh.errors import StackError
+
+Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
+
+
+@dataclass(kw_only=True)
+class ProcessRecord:
+    """One supervised process, as `status` shows it."""
+
+    name: str
+    pid: int | None = None
+    state: str = "waiting"
+    address: str = ""
+    restarts: int = 0
+    #: With the pid this names the process for ever, so that no other is ever taken for it.
+    started: str | None = None
+
+
+@dataclass(kw_only=True)
+class Record:
+    """A stack, as its supervisor writes it down and everybody else reads it."""
+
+    phase: Phase
+    supervisor: ProcessRecord
+    edge: str
+    grpc: str | None
+    services: dict[str, str]
+    #: The folder of its Unix sockets.
+    run: str
+    processes: list[ProcessRecord] = field(default_factory=list)
+    problem: str = ""
+
+    def public(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        processes = [{k: v for k, v in asdict(one).items() if k != "started"} for one in self.processes]
+        return {
+            "state": self.phase,
+            "edge": self.edge,
+            "grpc": self.grpc,
+            "services": self.services,
+            "processes": processes,
+        }
+
+
+class State:
+    """The folder of one stack."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    @classmethod
+    def default_folder(cls) -> Path:
+        if base := os.environ.get("XDG_STATE_HOME"):
+            return Path(base, "shopmesh")
+        try:
+            return Path.home() / ".local" / "state" / "shopmesh"
+        except RuntimeError:
+            raise StackError(
+                "there is no home folder to keep a stack in", fix="name a folder with --state-dir"
+            ) from None
+
+    def create(self) -> None:
+        """Make the folder; StackError when it cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Root's database runs as somebody else, who must be able to pass.
+            self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StackError(
+                f"cannot keep a stack in {self.folder}: {error.strerror}", fix="name another folder with --state-dir"
+            ) from None
+
+    def log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether a supervisor holds this folder."""
+        try:
+            with (self.folder / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def require_stopped(self) -> None:
+        if self.running:
+            raise StackError(
+                f"a stack is already running in {self.folder}",
+                fix="see `shopmesh status`, stop it with `shopmesh down`, or start another with --state-dir",
+            )
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be this folder's one supervisor; the kernel lets go of it whatever becomes of us."""
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.require_stopped()
+                raise
+            yield
+
+    def read(self) -> Record | None:
+        """The stack's last record; None when there never was one."""
+        try:
+            raw = json.loads((self.folder / "stack.json").read_text())
+        except FileNotFoundError:
+            return None
+        processes = [ProcessRecord(**one) for one in raw.pop("processes")]
+        return Record(**raw | {"supervisor": ProcessRecord(**raw["supervisor"]), "processes": processes})
+
+    def write(self, record: Record) -> None:
+        self._write("stack.json", asdict(record))
+
+    def secret(self, name: str, make: Callable[[], str]) -> str:
+        """A secret of this stack: made when first asked for, the same ever after."""
+        path = self.folder / "secrets.json"
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if name not in known:
+            self._write("secrets.json", known | {name: make()})
+            return self.secret(name, make)
+        return known[name]
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a file at once, readable by nobody else."""
+        part = self.folder / f"{name}.new"
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(content, file, indent=1)
+        part.replace(self.folder / name)
