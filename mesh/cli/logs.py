@@ -1,0 +1,58 @@
+"""`shopmesh logs`: the logs of a stack's processes, one or all of them."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh.cli.terminal import StateDir, state_in
+from mesh.errors import StackError
+from mesh.process import tail
+
+_LOOK_AGAIN = 0.2  # seconds
+
+
+def logs(
+    name: Annotated[str | None, typer.Argument(help="A process, as `status` names it; all of them without.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what they write.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of each to begin with.")] = 100,
+    state_dir: StateDir = None,
+) -> None:
+    """Show what processes wrote."""
+    folder = state_in(state_dir).folder / "logs"
+    files = sorted(folder.glob("*.log"))
+    if name:
+        files = [file for file in files if file.stem == name]
+        if not files:
+            known = ", ".join(sorted(file.stem for file in folder.glob("*.log"))) or "none yet"
+            raise StackError(f"there is no log of {name}", fix=f"the logs are: {known}")
+    width = 0 if name else max((len(file.stem) for file in files), default=0)
+    for file in files:
+        _print(file, tail(file, lines) + "\n" if lines else "", width)
+    if follow:
+        _follow(files, width)
+
+
+def _follow(files: list[Path], width: int) -> None:
+    """Print whole lines as they come, until interrupted."""
+    seen = {file: file.stat().st_size for file in files}
+    try:
+        while True:
+            for file in files:
+                with file.open("rb") as log:
+                    log.seek(seen[file])
+                    new, newline, _ = log.read().rpartition(b"\n")
+                seen[file] += len(new) + len(newline)
+                _print(file, (new + newline).decode(errors="replace"), width)
+            time.sleep(_LOOK_AGAIN)
+    except KeyboardInterrupt:
+        return
+
+
+def _print(file: Path, text: str, width: int) -> None:
+    label = f"{file.stem:{width}} | " if width else ""
+    sys.stdout.writelines(label + line for line in text.splitlines(keepends=True) if line.strip())
+    sys.stdout.flush()

@@ -1,0 +1,48 @@
+"""What commands share: the option that names a stack, and how they speak. Results go to stdout, all else to stderr."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mesh.errors import StackError
+from mesh.state import Record, State
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="The stack's folder; several stacks run side by side in several folders.",
+        envvar="SHOPMESH_STATE_DIR",
+        show_default="shopmesh in your state folder",
+        file_okay=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def state_in(folder: Path | None) -> State:
+    return State(folder or State.default_folder())
+
+
+def running_stack(folder: Path | None) -> Record:
+    """The stack that runs in this folder; StackError when none is ready there."""
+    state = state_in(folder)
+    record = state.read()
+    if record is None or not state.running or record.phase != "ready":
+        raise StackError(f"no stack is ready in {state.folder}", fix="start one with `shopmesh up`")
+    return record
+
+
+def print_json(content: Any) -> None:
+    out.file.write(json.dumps(content, indent=2) + "\n")
+    out.file.flush()
+
+
+def complain(error: StackError) -> None:
+    err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
