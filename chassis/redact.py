@@ -3,8 +3,9 @@
 from functools import cache
 from typing import Any
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import Error, MessageToDict
 from google.protobuf.message import Message
 
 from shop.options.v1 import options_pb2
@@ -14,7 +15,12 @@ _MASK = "***"
 
 def redacted(message: Message) -> dict[str, Any]:
     """Return the message as JSON with every sensitive value masked, at any depth."""
-    entry: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    if isinstance(message, HttpBody):  # what a stranger's body holds, nobody can mask
+        return {"content_type": message.content_type, "data": f"{len(message.data)} bytes"}
+    try:
+        entry: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    except (Error, TypeError, ValueError):  # such as a Timestamp out of range
+        return {"unprintable": message.DESCRIPTOR.full_name}
     kind: Any = message.DESCRIPTOR  # the stubs name upb's class apart
     return _mask(entry, kind)
 
@@ -23,8 +29,10 @@ def _mask(entry: dict[str, Any], kind: Descriptor) -> dict[str, Any]:
     secret, nested = _plan(kind)
     for name in entry.keys() & secret:
         entry[name] = _MASK
-    for name, inner in nested.items():
+    for name, (inner, is_map) in nested.items():
         match entry.get(name):
+            case dict() as values if is_map:
+                entry[name] = {key: _mask(value, inner) for key, value in values.items()}
             case dict() as value:
                 entry[name] = _mask(value, inner)
             case list() as values:
@@ -33,16 +41,15 @@ def _mask(entry: dict[str, Any], kind: Descriptor) -> dict[str, Any]:
 
 
 @cache
-def _plan(kind: Descriptor) -> tuple[frozenset[str], dict[str, Descriptor]]:
-    """Return a message type's sensitive fields, and those that lead to further messages of ours."""
+def _plan(kind: Descriptor) -> tuple[frozenset[str], dict[str, tuple[Descriptor, bool]]]:
+    """Return a message type's sensitive fields, and those that lead to further messages, with whether by a map."""
     secret = frozenset(f.name for f in kind.fields if f.GetOptions().Extensions[options_pb2.sensitive])
-    nested = {
-        f.name: f.message_type
-        for f in kind.fields
-        if f.name not in secret and f.message_type is not None and _is_ours(f.message_type)
-    }
+    nested = {}
+    for field in kind.fields:
+        inner: Descriptor | None = field.message_type
+        is_map = inner is not None and inner.GetOptions().map_entry
+        if inner is not None and is_map:
+            inner = inner.fields_by_name["value"].message_type
+        if field.name not in secret and inner is not None and inner.full_name.startswith("shop."):
+            nested[field.name] = inner, is_map
     return secret, nested
-
-
-def _is_ours(kind: Descriptor) -> bool:
-    return bool(kind.full_name.startswith("shop.")) and not kind.GetOptions().map_entry

@@ -1,0 +1,104 @@
+"""No sensitive value of any message reaches the log, at any depth, and no message keeps a line from being written."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message_factory import GetMessageClass
+
+from chassis.redact import redacted
+from shop.inventory.v1 import inventory_service_pb2 as inventory
+from shop.options.v1 import options_pb2
+from shop.type.v1 import address_pb2
+from shop.user.v1 import user_service_pb2 as user
+
+CANARY = "canary-7f3a"
+
+
+def message_types():
+    image = FileDescriptorSet.FromString((Path(options_pb2.__file__).parents[2] / "shop.binpb").read_bytes())
+    for file in image.file:
+        if file.package.startswith("shop."):
+            module = importlib.import_module(file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
+            yield from module.DESCRIPTOR.message_types_by_name.values()
+
+
+MESSAGE_TYPES = list(message_types())
+
+
+def filled(descriptor, depth=0):
+    """A message with the canary in every sensitive text, and something in every field that leads to one."""
+    message = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        sensitive = field.GetOptions().Extensions[options_pb2.sensitive]
+        if field.message_type is not None:
+            if field.message_type.GetOptions().map_entry or depth > 6:
+                continue
+            if field.message_type.full_name.startswith("shop."):
+                inner = filled(field.message_type, depth + 1)
+                many = getattr(message, field.name) if field.is_repeated else None
+                many.append(inner) if many is not None else getattr(message, field.name).CopyFrom(inner)
+        elif sensitive and field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            value = CANARY if field.type == FieldDescriptor.TYPE_STRING else CANARY.encode()
+            if field.is_repeated:
+                getattr(message, field.name).append(value)
+            elif field.containing_oneof is None or message.WhichOneof(field.containing_oneof.name) is None:
+                setattr(message, field.name, value)
+    return message
+
+
+@pytest.mark.parametrize("descriptor", MESSAGE_TYPES, ids=lambda descriptor: descriptor.full_name)
+def test_no_sensitive_value_of_any_message_is_left(descriptor):
+    assert CANARY not in json.dumps(redacted(filled(descriptor)))
+
+
+def test_the_canaries_are_there_to_be_found():
+    register = filled(user.RegisterRequest.DESCRIPTOR)
+    assert register.password == CANARY
+    assert redacted(register)["password"] == "***"
+    address = filled(address_pb2.Address.DESCRIPTOR)
+    assert CANARY in str(address)
+
+
+def test_what_is_not_sensitive_stays():
+    request = inventory.ReserveStockRequest(order_id="o-1", lines=[inventory.StockLine(sku="a", quantity=2)])
+    assert redacted(request) == {"order_id": "o-1", "lines": [{"sku": "a", "quantity": 2}]}
+
+
+def test_an_empty_sensitive_field_is_not_made_up():
+    assert redacted(user.RegisterRequest()) == {}
+
+
+def test_of_a_body_that_nobody_can_read_only_the_size_is_told():
+    """Webhooks: what a partner sends may hold a shopper's address."""
+    body = HttpBody(content_type="application/json", data=CANARY.encode())
+    assert redacted(body) == {"content_type": "application/json", "data": f"{len(CANARY)} bytes"}
+
+
+@pytest.mark.parametrize("seconds", [10**18, -(10**18)])
+def test_a_message_that_has_no_json_is_named_and_no_error(seconds):
+    request = inventory.ReserveStockRequest(order_id="o-1")
+    request.ttl.seconds = seconds
+    assert redacted(request) == {"unprintable": "shop.inventory.v1.ReserveStockRequest"}
+
+
+def test_values_of_a_map_are_looked_into():
+    file = FileDescriptorProto(name="toy/map.proto", package="shop.toy", syntax="proto3")
+    file.dependency.append("shop/type/v1/address.proto")
+    book = file.message_type.add(name="Book")
+    entry = book.nested_type.add(name="PlacesEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=9, label=1)
+    entry.field.add(name="value", number=2, type=11, label=1, type_name=".shop.type.v1.Address")
+    book.field.add(name="places", number=1, type=11, label=3, type_name=".shop.toy.Book.PlacesEntry")
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    message = GetMessageClass(pool.FindMessageTypeByName("shop.toy.Book"))()
+    message.places["home"].CopyFrom(filled(address_pb2.Address.DESCRIPTOR))
+    assert "home" in redacted(message)["places"]
+    assert CANARY not in json.dumps(redacted(message))
