@@ -6,6 +6,7 @@ With a collector set, spans of every call are exported as well, by OpenTelemetry
 import datetime as dt
 import json
 import logging
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,18 @@ from chassis.context import Call, current_call, enter_call
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class _JsonFormatter(logging.Formatter):
+#: Of what PostgreSQL says, the part that quotes a row's values.
+_ROW_VALUES = re.compile(r"^DETAIL: .*\n?", re.MULTILINE)
+
+#: W3C Trace Context, version 00.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes log lines of a service."""
+
     def __init__(self, service: str) -> None:
+        """`service` is named in every line."""
         super().__init__()
         self._service = service
 
@@ -32,16 +43,19 @@ class _JsonFormatter(logging.Formatter):
         }
         if call := current_call():
             entry["trace_id"] = trace_id(call.traceparent)
-        entry |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+            entry["exception"] = _ROW_VALUES.sub("", self.formatException(record.exc_info))
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in entry}
+        try:
+            return json.dumps(entry | extra, default=str)
+        except Exception:  # noqa: BLE001  whatever a value's own text raises
+            return json.dumps(entry | dict.fromkeys(extra, "unprintable"))
 
 
 def start_logging(service: str, level: str) -> None:
     """Log to standard error, one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter(service))
+    handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("aiokafka", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -50,6 +64,11 @@ def start_logging(service: str, level: str) -> None:
 def new_traceparent() -> str:
     """Start a trace: a W3C traceparent with random ids, sampled."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def valid_traceparent(text: str) -> str:
+    """Return `text` when it is a traceparent, else a new one: from outside may come anything."""
+    return text if _TRACEPARENT.fullmatch(text) else new_traceparent()
 
 
 def trace_id(traceparent: str) -> str:
@@ -62,7 +81,7 @@ def trace_id(traceparent: str) -> str:
 def traced(traceparent: str, name: str) -> Iterator[None]:
     """Do something outside of a call, such as applying an event, as a part of the trace that caused it."""
     before = current_call()
-    enter_call(Call(method=name, traceparent=traceparent or new_traceparent()))
+    enter_call(Call(method=name, traceparent=valid_traceparent(traceparent)))
     try:
         yield
     finally:
