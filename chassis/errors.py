@@ -19,6 +19,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from chassis.context import Context
 from shop.errors import ShopError, error_class
 
+#: A status travels in metadata twice, its message also percent-encoded, and clients refuse more than 8 KiB of that.
+_STATUS_BYTES = 4_500
+_TEXT_BYTES = 700
+
 _DETAILS_KEY = "grpc-status-details-bin"
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -46,13 +50,15 @@ class OutcomeUnknown(Exception):
 
 
 def status_of(error: ShopError, details: Sequence[object] = ()) -> status_pb2.Status:
-    """Return the error as google.rpc.Status: exactly one ErrorInfo, then whatever else tells more."""
-    status = status_pb2.Status(code=error.code, message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=error.metadata)
+    """Return the error as google.rpc.Status: exactly one ErrorInfo, then whatever else tells more and still fits."""
+    metadata = {name: _cut(value) for name, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=metadata)
+    status = status_pb2.Status(code=error.code, message=_cut(error.message))
     for detail in (info, *details):
         packed = AnyMessage()
         packed.Pack(detail)  # type: ignore[arg-type]
-        status.details.append(packed)
+        if detail is info or status.ByteSize() + packed.ByteSize() <= _STATUS_BYTES:
+            status.details.append(packed)
     return status
 
 
@@ -90,3 +96,8 @@ def error_from_call(method: str, error: grpc.aio.AioRpcError) -> Exception:
             except DecodeError:
                 break
     return OutcomeUnknown(method, error.code())
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= _TEXT_BYTES else encoded[:_TEXT_BYTES].decode(errors="ignore") + "…"

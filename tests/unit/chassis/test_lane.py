@@ -23,7 +23,7 @@ class Counter:
         self.open = asyncio.Event()
         self.open.set()
         self.troubles = []
-        self.watch = lambda batch: None
+        self.watch = lambda _: None
 
     async def apply(self, requests):
         self.batches.append(list(requests))
