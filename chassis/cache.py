@@ -1,6 +1,7 @@
 """A cache in Redis of whole messages, for reads that many make. Losing it costs time, never truth."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
@@ -12,13 +13,24 @@ log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 _TIMEOUT_SECONDS = 0.2
+#: Entries of one group, at most: anyone can ask for ever different pages.
+_LARGEST_GROUP = 1_000
+#: How long a group remembers that it was dropped; far longer than any read takes.
+_EPOCH_SECONDS = 3_600
+
+#: Keeps an entry unless its group was dropped after the entry's reader began to read.
+_KEEP = """
+if (redis.call('get', KEYS[2]) or '0') ~= ARGV[1] or redis.call('hlen', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('hset', KEYS[1], ARGV[2], ARGV[3])
+if redis.call('ttl', KEYS[1]) < 0 then redis.call('expire', KEYS[1], ARGV[5]) end
+return 1"""
 
 
 class Cache:
-    """Messages by key, each for some seconds. A Redis that is away reads as a miss and is written to in vain."""
+    """Messages by group and entry; a group is dropped as a whole. A Redis that is away reads as a miss."""
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
-        """Keep entries under `prefix`, the service's name."""
+        """Keep everything under `prefix`, the service's name."""
         self._client = client
         self._prefix = prefix
 
@@ -27,29 +39,50 @@ class Cache:
         """Return a cache on the Redis at `url`, connected when first used."""
         return cls(redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, protocol=2), prefix)
 
-    async def get(self, key: str, kind: type[M]) -> M | None:
-        """Return the message under `key`, or None."""
+    async def through(self, group: str, entry: str, kind: type[M], seconds: int, read: Callable[[], Awaitable[M]]) -> M:
+        """Return the entry, from the cache or by `read`; the group lives `seconds` from its first entry on.
+
+        What `read` returns is kept only if nobody dropped the group meanwhile, so nothing stale outlives a change.
+        """
         try:
-            stored: Any = await self._client.get(f"{self._prefix}:{key}")
-            return kind.FromString(stored) if stored is not None else None
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.hget(self._group(group), entry)
+                pipeline.get(self._epoch(group))
+                stored, epoch = await pipeline.execute()
+            if stored is not None:
+                return kind.FromString(stored)
         except (RedisError, DecodeError, OSError) as error:
             log.warning("cache miss by failure", extra={"error": type(error).__name__})
-            return None
+            return await read()
+        message = await read()
+        await self._keep(group, entry, message, seconds, epoch or b"0")
+        return message
 
-    async def put(self, key: str, message: Message, seconds: int) -> None:
-        """Keep `message` under `key` for `seconds`."""
+    async def drop(self, *groups: str) -> None:
+        """Forget groups, after a change of what they hold has committed."""
         try:
-            await self._client.set(f"{self._prefix}:{key}", message.SerializeToString(), ex=seconds)
-        except (RedisError, OSError) as error:
-            log.warning("cache not written", extra={"error": type(error).__name__})
-
-    async def drop(self, *keys: str) -> None:
-        """Forget what is under `keys`, after a change of theirs has committed."""
-        try:
-            await self._client.delete(*(f"{self._prefix}:{key}" for key in keys))
+            async with self._client.pipeline(transaction=True) as pipeline:
+                for group in groups:
+                    pipeline.incr(self._epoch(group))
+                    pipeline.expire(self._epoch(group), _EPOCH_SECONDS)
+                    pipeline.delete(self._group(group))
+                await pipeline.execute()
         except (RedisError, OSError) as error:
             log.warning("cache not invalidated", extra={"error": type(error).__name__})
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _keep(self, group: str, entry: str, message: Message, seconds: int, epoch: bytes) -> None:
+        arguments: tuple[Any, ...] = (epoch, entry, message.SerializeToString(), _LARGEST_GROUP, seconds)
+        try:
+            await self._client.eval(_KEEP, 2, self._group(group), self._epoch(group), *arguments)
+        except (RedisError, OSError) as error:
+            log.warning("cache not written", extra={"error": type(error).__name__})
+
+    def _group(self, group: str) -> str:
+        return f"{self._prefix}:{group}"
+
+    def _epoch(self, group: str) -> str:
+        return f"{self._prefix}:{group}:epoch"

@@ -1,0 +1,27 @@
+"""The catalog hears its own events, so that the cache is cleared even if the process that made the change died."""
+
+from collections.abc import Mapping
+
+from google.protobuf.message import Message
+
+from chassis import Cache, Handler, Transaction
+from shop.catalog.v1 import catalog_events_pb2 as events
+
+#: The cache's group of all pages of products.
+LISTS = "lists"
+
+
+def detail(product_id: str) -> str:
+    """Return the cache's group of one product."""
+    return f"product:{product_id}"
+
+
+def handlers(cache: Cache) -> Mapping[type[Message], Handler]:
+    """Return what is done about each event."""
+
+    async def on_product_changed(
+        _tx: Transaction, event: events.ProductCreated | events.ProductUpdated | events.ProductDeleted
+    ) -> None:
+        await cache.drop(LISTS, detail(event.product_id))
+
+    return dict.fromkeys((events.ProductCreated, events.ProductUpdated, events.ProductDeleted), on_product_changed)

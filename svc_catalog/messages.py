@@ -1,0 +1,142 @@
+"""Between the catalog's domain and its proto."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from chassis import Record, timestamp
+from chassis.money import minor_units, money
+from shop.catalog.v1 import catalog_events_pb2 as events
+from shop.catalog.v1 import catalog_service_pb2 as pb
+from svc_catalog.domain import Category, Product, Status, Variant
+from svc_catalog.store import Stored, category_from_row
+
+
+def product_to_proto(stored: Stored) -> pb.Product:
+    """Return a product."""
+    product, row = stored.product, stored.row
+    return pb.Product(
+        product_id=product.id,
+        name=product.name,
+        description=product.description,
+        brand=product.brand,
+        category_ids=product.category_ids,
+        variants=[_variant_to_proto(variant) for variant in product.variants],
+        status=_status_to_proto(product.status),
+        etag=str(product.version),
+        create_time=timestamp(row["create_time"]),
+        update_time=timestamp(row["update_time"]),
+    )
+
+
+def product_from_proto(product_id: str, product: pb.Product) -> Product:
+    """Return a new product."""
+    return Product(id=product_id, **product_changes(product, _PRODUCT_FIELDS))
+
+
+def product_changes(product: pb.Product, paths: Collection[str]) -> dict[str, Any]:
+    """Return the fields of the domain's Product that `paths` name."""
+    readers: dict[str, Callable[[], Any]] = {
+        "name": lambda: product.name,
+        "description": lambda: product.description,
+        "brand": lambda: product.brand,
+        "category_ids": lambda: tuple(product.category_ids),
+        "variants": lambda: tuple(_variant_from_proto(one, at) for at, one in enumerate(product.variants)),
+        "status": lambda: status_from_proto(product.status),
+    }
+    return {path: readers[path]() for path in paths if path in readers}
+
+
+def category_changes(category: pb.Category, paths: Collection[str]) -> dict[str, Any]:
+    """Return the fields of the domain's Category that `paths` name."""
+    return {path: getattr(category, path) for path in paths if path in _CATEGORY_FIELDS}
+
+
+def updated_paths(mask: FieldMask, resource: Message) -> Collection[str]:
+    """Return what an update replaces: the mask's paths, or without any the fields that are filled in."""
+    return mask.paths or [field.name for field, _ in resource.ListFields()]
+
+
+def status_from_proto(status: "pb.ProductStatus.ValueType") -> Status:
+    """Return a status; unspecified means ACTIVE."""
+    return Status[pb.ProductStatus.Name(status).removeprefix("PRODUCT_STATUS_")] if status else Status.ACTIVE
+
+
+def snapshot_to_proto(row: Record) -> pb.VariantSnapshot:
+    """Return what an order copies of a SKU."""
+    return pb.VariantSnapshot(
+        sku=row["sku"],
+        product_id=row["product_id"],
+        name=row["name"],
+        price=money(row["price"], row["currency"]),
+        tax_rate_basis_points=row["tax_rate_basis_points"],
+        weight_grams=row["weight_grams"],
+        active=row["status"] == Status.ACTIVE.name and row["delete_time"] is None,
+    )
+
+
+def category_to_proto(row: Record) -> pb.Category:
+    """Return a category."""
+    category = category_from_row(row)
+    return pb.Category(
+        category_id=category.id,
+        parent_id=category.parent_id,
+        name=category.name,
+        position=category.position,
+        etag=str(category.version),
+        create_time=timestamp(row["create_time"]),
+        update_time=timestamp(row["update_time"]),
+    )
+
+
+def product_event(
+    kind: type[events.ProductCreated] | type[events.ProductUpdated], product: Product
+) -> events.ProductCreated | events.ProductUpdated:
+    """Return the event that a product is now as it is."""
+    return kind(
+        product_id=product.id,
+        version=product.version,
+        name=product.name,
+        brand=product.brand,
+        category_ids=product.category_ids,
+        variants=[_variant_to_proto(variant) for variant in product.variants],
+        status=_status_to_proto(product.status),
+    )
+
+
+def category_event(
+    kind: type[events.CategoryCreated] | type[events.CategoryUpdated], category: Category
+) -> events.CategoryCreated | events.CategoryUpdated:
+    """Return the event that a category is now as it is."""
+    return kind(category_id=category.id, version=category.version, parent_id=category.parent_id, name=category.name)
+
+
+_PRODUCT_FIELDS = ("name", "description", "brand", "category_ids", "variants", "status")
+_CATEGORY_FIELDS = frozenset({"parent_id", "name", "position"})
+
+
+def _variant_to_proto(variant: Variant) -> pb.Variant:
+    return pb.Variant(
+        sku=variant.sku,
+        attributes=variant.attributes,
+        price=money(variant.price, variant.currency),
+        tax_rate_basis_points=variant.tax_rate_basis_points,
+        weight_grams=variant.weight_grams,
+    )
+
+
+def _variant_from_proto(variant: pb.Variant, position: int) -> Variant:
+    return Variant(
+        sku=variant.sku,
+        attributes=dict(variant.attributes),
+        price=minor_units(variant.price, f"product.variants[{position}].price"),
+        currency=variant.price.currency_code,
+        tax_rate_basis_points=variant.tax_rate_basis_points,
+        weight_grams=variant.weight_grams,
+    )
+
+
+def _status_to_proto(status: Status) -> "pb.ProductStatus.ValueType":
+    return pb.ProductStatus.Value(f"PRODUCT_STATUS_{status.name}")

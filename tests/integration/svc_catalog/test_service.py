@@ -1,0 +1,268 @@
+"""svc_catalog by its RPCs, on a real database and a real cache."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from chassis.money import money
+from chassis.testing import acting
+from shop.catalog.v1 import catalog_service_pb2 as pb
+from shop.catalog.v1.catalog_errors import (
+    CategoryCycle,
+    CategoryIdTaken,
+    CategoryNotEmpty,
+    CategoryNotFound,
+    ProductIdTaken,
+    ProductNotFound,
+    SkuTaken,
+    VersionMismatch,
+)
+from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid, RoleMissing, TokenMissing
+
+
+def variant(sku, price=10_000, **changes):
+    return pb.Variant(sku=sku, **{"price": money(price, "THB"), "attributes": {"color": "red"}, **changes})
+
+
+def product(product_id, *variants, **changes):
+    return pb.Product(**{"product_id": product_id, "name": product_id.title(), "variants": variants, **changes})
+
+
+@pytest.fixture
+async def create(catalog, staff):
+    async def create(name, *variants, **changes):
+        request = pb.CreateProductRequest(
+            product=product(name, *(variants or (variant(f"{name}-1"),)), **changes), request_id=f"create-{name}"
+        )
+        with staff():
+            return await catalog.CreateProduct(request)
+
+    return create
+
+
+@pytest.fixture
+async def shelve(catalog, staff):
+    async def shelve(category_id, parent_id="", position=0):
+        category = pb.Category(
+            category_id=category_id, parent_id=parent_id, name=category_id.title(), position=position
+        )
+        with staff():
+            return await catalog.CreateCategory(
+                pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id}")
+            )
+
+    return shelve
+
+
+async def names(catalog, **asked):
+    listed = await catalog.ListProducts(pb.ListProductsRequest(**asked))
+    return [product.product_id for product in listed.products]
+
+
+async def test_a_product_comes_back_as_it_was_made(catalog, create):
+    made = await create("shirt", variant("shirt-s", 19_950), variant("shirt-m"), brand="Loom", description="Of cotton.")
+    assert (made.etag, made.status) == ("1", pb.PRODUCT_STATUS_ACTIVE)
+    assert await catalog.GetProduct(pb.GetProductRequest(product_id="shirt")) == made
+    assert made.variants[0].price == money(19_950, "THB")
+
+
+async def test_repeating_a_creation_returns_the_first_and_another_request_is_refused(create):
+    assert await create("shirt") == await create("shirt")
+    with pytest.raises(SkuTaken):
+        await create("coat", variant("shirt-1"))
+
+
+async def test_ids_and_skus_are_taken_once_even_after_deletion(catalog, create, staff):
+    await create("shirt")
+    with staff():
+        again = pb.CreateProductRequest(product=product("shirt", variant("other")), request_id="again")
+        with pytest.raises(ProductIdTaken):
+            await catalog.CreateProduct(again)
+        await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="shirt", request_id="delete"))
+    with pytest.raises(SkuTaken):
+        await create("coat", variant("shirt-1"))
+    with pytest.raises(ProductNotFound):
+        await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))
+
+
+async def test_a_price_that_is_no_whole_minor_unit_names_its_field(catalog, create):
+    half = variant("shirt-1")
+    half.price.nanos = 5_000_000
+    with pytest.raises(InvalidRequest) as refusal:
+        await create("shirt", variant("shirt-0"), half)
+    assert refusal.value.metadata["field"] == "product.variants[1].price"
+
+
+async def test_an_update_replaces_what_the_mask_names(catalog, create, staff):
+    made = await create("shirt", description="Old.", brand="Loom")
+    change = product("shirt", name="Better shirt", description="", etag=made.etag)
+    with staff():
+        updated = await catalog.UpdateProduct(
+            pb.UpdateProductRequest(
+                product=change, update_mask=FieldMask(paths=["name", "description"]), request_id="update"
+            )
+        )
+    assert (updated.name, updated.description, updated.brand, updated.etag) == ("Better shirt", "", "Loom", "2")
+    assert updated.variants == made.variants
+
+
+async def test_without_a_mask_an_update_replaces_what_is_filled_in(catalog, create, staff):
+    made = await create("shirt", brand="Loom")
+    with staff():
+        updated = await catalog.UpdateProduct(
+            pb.UpdateProductRequest(product=pb.Product(product_id="shirt", description="New."), request_id="update")
+        )
+    assert (updated.description, updated.brand, updated.variants) == ("New.", "Loom", made.variants)
+
+
+async def test_a_stale_etag_is_refused(catalog, create, staff):
+    await create("shirt")
+    with staff():
+        first = pb.UpdateProductRequest(product=pb.Product(product_id="shirt", brand="A", etag="1"), request_id="u-1")
+        await catalog.UpdateProduct(first)
+        second = pb.UpdateProductRequest(product=pb.Product(product_id="shirt", brand="B", etag="1"), request_id="u-2")
+        with pytest.raises(VersionMismatch):
+            await catalog.UpdateProduct(second)
+
+
+async def test_variants_cannot_be_updated_away(catalog, create, staff):
+    await create("shirt")
+    request = pb.UpdateProductRequest(
+        product=pb.Product(product_id="shirt"), update_mask=FieldMask(paths=["variants"]), request_id="u-1"
+    )
+    with staff(), pytest.raises(InvalidRequest):
+        await catalog.UpdateProduct(request)
+
+
+async def test_a_change_is_seen_at_once_though_reads_are_cached(catalog, create, staff):
+    await create("shirt")
+    assert (await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))).brand == ""
+    assert await names(catalog) == ["shirt"]
+    with staff():
+        await catalog.UpdateProduct(
+            pb.UpdateProductRequest(product=pb.Product(product_id="shirt", brand="Loom"), request_id="u-1")
+        )
+    assert (await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))).brand == "Loom"
+    await create("coat")
+    assert await names(catalog) == ["coat", "shirt"]
+
+
+async def test_drafts_are_for_staff(catalog, create, staff):
+    await create("shirt", status=pb.PRODUCT_STATUS_DRAFT)
+    with pytest.raises(ProductNotFound):
+        await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))
+    assert await names(catalog) == []
+    assert await names(catalog, status=pb.PRODUCT_STATUS_DRAFT) == []
+    with staff():
+        assert (await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))).product_id == "shirt"
+        assert await names(catalog, status=pb.PRODUCT_STATUS_DRAFT) == ["shirt"]
+    assert await names(catalog, status=pb.PRODUCT_STATUS_DRAFT) == []
+
+
+@pytest.mark.parametrize(
+    ("order_by", "expected"),
+    [
+        ("", ["p2", "p4", "p3", "p1", "p0"]),
+        ("create_time", ["p0", "p1", "p3", "p4", "p2"]),
+        ("name", ["p0", "p1", "p2", "p3", "p4"]),
+        ("name desc", ["p4", "p3", "p2", "p1", "p0"]),
+        ("price", ["p3", "p1", "p0", "p2", "p4"]),
+        ("price desc", ["p4", "p2", "p0", "p1", "p3"]),
+    ],
+)
+async def test_pages_follow_one_another_in_every_order(catalog, create, order_by, expected):
+    for name, price in [("p0", 300), ("p1", 200), ("p3", 100), ("p4", 1_000_000), ("p2", 400)]:
+        await create(name, variant(f"{name}-1", price))
+    listed, token = [], ""
+    while True:
+        page = await catalog.ListProducts(pb.ListProductsRequest(page_size=2, page_token=token, order_by=order_by))
+        listed += [product.product_id for product in page.products]
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == expected
+
+
+async def test_lists_are_filtered(catalog, create, shelve):
+    await shelve("clothes")
+    await shelve("shirts", "clothes")
+    await create("shirt", variant("shirt-1", 10_000), brand="Loom", category_ids=["shirts"], description="Soft cotton")
+    await create("coat", variant("coat-1", 90_000), brand="Wool", category_ids=["clothes"])
+    assert await names(catalog, category_id="clothes") == ["coat", "shirt"]
+    assert await names(catalog, category_id="shirts") == ["shirt"]
+    assert await names(catalog, query="cotton") == ["shirt"]
+    assert await names(catalog, brand="Wool") == ["coat"]
+    assert await names(catalog, min_price=money(50_000, "THB")) == ["coat"]
+    assert await names(catalog, max_price=money(50_000, "THB")) == ["shirt"]
+    assert await names(catalog, max_price=money(50_000, "JPY")) == []
+    with pytest.raises(InvalidRequest):
+        await names(catalog, min_price=money(1, "THB"), max_price=money(1, "JPY"))
+
+
+async def test_a_strange_page_token_is_refused(catalog):
+    with pytest.raises(PageTokenInvalid):
+        await names(catalog, page_token="abcd")
+
+
+async def test_orders_copy_what_is_on_sale_and_know_what_is_not(create, for_orders, catalog, staff):
+    await create("shirt", variant("shirt-1", 19_900, weight_grams=200, tax_rate_basis_points=700))
+    await create("coat")
+    with staff():
+        await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="coat", request_id="delete"))
+    found = await for_orders.BatchGetVariants(pb.BatchGetVariantsRequest(skus=["coat-1", "nothing", "shirt-1"]))
+    assert [(one.sku, one.active) for one in found.variants] == [("coat-1", False), ("shirt-1", True)]
+    assert found.variants[1].price == money(19_900, "THB")
+    assert (found.variants[1].name, found.variants[1].weight_grams) == ("Shirt", 200)
+
+
+async def test_only_staff_writes(catalog, issuer):
+    request = pb.CreateProductRequest(product=product("shirt", variant("shirt-1")), request_id="create")
+    with pytest.raises(TokenMissing):
+        await catalog.CreateProduct(request)
+
+    with acting(f"Bearer {issuer.token('customer-1', 'customer')}"), pytest.raises(RoleMissing):
+        await catalog.CreateProduct(request)
+
+
+async def test_categories_are_listed_in_order_and_page_by_page(catalog, shelve):
+    await shelve("b", position=2)
+    await shelve("a", position=1)
+    await shelve("a-2", "a", position=2)
+    await shelve("a-1", "a", position=2)
+    first = await catalog.ListCategories(pb.ListCategoriesRequest(page_size=3))
+    rest = await catalog.ListCategories(pb.ListCategoriesRequest(page_size=3, page_token=first.next_page_token))
+    assert [one.category_id for one in first.categories] == ["a", "b", "a-1"]
+    assert [one.category_id for one in rest.categories] == ["a-2"]
+    below = await catalog.ListCategories(pb.ListCategoriesRequest(parent_id="a"))
+    assert [one.category_id for one in below.categories] == ["a-1", "a-2"]
+
+
+async def test_a_category_cannot_stand_in_itself(catalog, shelve, staff):
+    await shelve("a")
+    await shelve("b", "a")
+    await shelve("c", "b")
+    move = pb.UpdateCategoryRequest(category=pb.Category(category_id="a", parent_id="c"), request_id="move")
+    with staff(), pytest.raises(CategoryCycle):
+        await catalog.UpdateCategory(move)
+
+
+async def test_a_category_in_use_is_kept(catalog, shelve, create, staff):
+    await shelve("a")
+    await create("shirt", category_ids=["a"])
+    with staff():
+        with pytest.raises(CategoryNotEmpty):
+            await catalog.DeleteCategory(pb.DeleteCategoryRequest(category_id="a", request_id="d-1"))
+        await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="shirt", request_id="d-2"))
+        await catalog.DeleteCategory(pb.DeleteCategoryRequest(category_id="a", request_id="d-3"))
+    with pytest.raises(CategoryNotFound):
+        await catalog.GetCategory(pb.GetCategoryRequest(category_id="a"))
+
+
+async def test_unknown_and_taken_categories_are_refused(catalog, shelve, create, staff):
+    await shelve("a")
+    with pytest.raises(CategoryNotFound):
+        await create("shirt", category_ids=["nowhere"])
+    with pytest.raises(CategoryNotFound):
+        await shelve("b", "nowhere")
+    again = pb.CreateCategoryRequest(category=pb.Category(category_id="a", name="A"), request_id="again")
+    with staff(), pytest.raises(CategoryIdTaken):
+        await catalog.CreateCategory(again)
