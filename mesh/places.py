@@ -79,7 +79,7 @@ def home_for(folder: Path, account: Account | None) -> Path:
     link = folder / "home"
     if not link.exists():
         link.unlink(missing_ok=True)
-        shelter = _new_shelter(account)
+        shelter = _new_shelter(folder, account)
         link.symlink_to(shelter)
         (shelter / "belongs-to").write_text(f"{link}\n")  # for whoever finds it
     return link.resolve()
@@ -93,9 +93,11 @@ def remove_home(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_shelter(account: Account) -> Path:
-    """A folder that outlives a restart of the machine and from which programs may be run."""
-    for parent in map(Path, ("/var/lib", "/opt", "/var/tmp")):  # noqa: S108  mkdtemp is safe there
+def _new_shelter(folder: Path, account: Account) -> Path:
+    """A folder from which programs may be run, and which lasts as long as `folder` does."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    lasting = map(Path, ("/var/lib", "/opt", "/var/tmp"))  # noqa: S108  mkdtemp is safe there
+    for parent in [temporary] if folder.resolve().is_relative_to(temporary) else lasting:
         runs_programs = parent.is_dir() and not os.statvfs(parent).f_flag & os.ST_NOEXEC
         if runs_programs and os.access(parent, os.W_OK) and _passable(parent, account):
             return _new_folder(parent, account)

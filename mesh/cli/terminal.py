@@ -1,6 +1,7 @@
 """What commands share: the option that names a stack, and how they speak. Results go to stdout, all else to stderr."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,8 @@ StateDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-out = Console(highlight=False)
+#: Wide where nobody looks at it, so that what others read is not cut.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 

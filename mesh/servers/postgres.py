@@ -14,7 +14,7 @@ from urllib.parse import quote
 import asyncpg
 
 from mesh.errors import StackError
-from mesh.places import hand_over, home_for, reachable, socket_folder, unprivileged_account
+from mesh.places import hand_over, home_for, reachable, remove_home, socket_folder, unprivileged_account
 from mesh.process import Program, running
 from mesh.servers import wheels
 
@@ -44,7 +44,10 @@ class Postgres:
     def __init__(
         self, folder: Path, sockets: Path | None = None, *, durable: bool = True, wheel: Path | None = None
     ) -> None:
-        """Sockets go into a folder of their own when none is named; `durable=False` is for tests that crash nothing."""
+        """Sockets go into a folder of their own when none is named.
+
+        `durable=False` is for tests that crash nothing: quicker, and the data are deleted when the block ends.
+        """
         self.folder = folder
         self._sockets = sockets
         self._durable = durable
@@ -87,6 +90,8 @@ class Postgres:
         async with AsyncExitStack() as stack:
             if self._sockets is None:
                 self._sockets = stack.enter_context(socket_folder(self._account))
+            if not self._durable:
+                stack.callback(remove_home, self.folder)
             await stack.enter_async_context(running(self.program(), self.folder / "postgres.log"))
             self._exit = stack.pop_all()
         return self
