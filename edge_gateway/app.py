@@ -25,8 +25,6 @@ log = logging.getLogger("edge_gateway")
 #: Serves one path that is no RPC, such as /healthz.
 Page = Callable[[Exchange], Awaitable[None]]
 
-_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-
 
 class Gateway:
     """Serves the routes of a registry over HTTP."""
@@ -79,10 +77,9 @@ class Gateway:
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         request.index()
-        exchange.common = [_NOSNIFF, (b"x-request-id", request.id.encode())]
         origin = request.headers.get(b"origin")
         if origin is not None:
-            exchange.common += self._parts.cors.headers(origin)
+            exchange.common = self._parts.cors.headers(origin)
         if len(request.path) + len(request.query) > self._parts.settings.max_url:
             raise EdgeError(3, f"the URL is longer than {self._parts.settings.max_url} bytes", (), 414)
         page = self.pages.get(request.path)
@@ -107,7 +104,7 @@ class Gateway:
         if b"access-control-request-method" in request.headers:
             wanted = request.header(b"access-control-request-headers")
             headers += self._parts.cors.preflight(request.header(b"origin"), methods, wanted)
-        exchange.common = exchange.common[:2]  # the preflight has said it all
+            exchange.common = []  # the preflight has said it all
         await exchange.answer(204, headers, b"")
 
     async def _unary(self, exchange: Exchange, match: Match[Rule]) -> None:

@@ -13,6 +13,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 #: A call that is done sooner does not pay for being watched.
 _WATCH_AFTER = 0.2
 
@@ -37,8 +38,9 @@ class Request:
 
     def index(self) -> None:
         """Reads the headers, or raises EdgeError 400 for one that must not be repeated."""
+        self.id = os.urandom(16).hex()
         self.headers = collect(self.raw_headers)
-        self.id = accept_request_id(self.headers.get(b"x-request-id")) or os.urandom(16).hex()
+        self.id = accept_request_id(self.headers.get(b"x-request-id")) or self.id
 
     def header(self, name: bytes) -> bytes:
         return self.headers.get(name, b"")
@@ -64,7 +66,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.started = False
-        #: Headers of any answer to this request.
+        #: Headers of any answer to this request, be it a reply or an error.
         self.common: list[Header] = []
 
     async def body(self, limit: int, patience: float) -> bytes:
@@ -114,7 +116,9 @@ class Exchange:
 
     async def start(self, status: int, headers: list[Header]) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers + self.common})
+        headers += self.common
+        headers += (_NOSNIFF, (b"x-request-id", self.request.id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, part: bytes) -> None:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})

@@ -234,12 +234,12 @@ class JsonCodec:
             if member.oneof is not None and item is not None:
                 other = chosen.setdefault(member.oneof.name, key)
                 if other != key:
-                    raise _Refused(f"excludes {other}: both belong to {member.oneof.name}", key)
+                    raise _Refused(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
             if item is not None:
                 try:
                     self._scan_member(member, item, depth)
                 except _Refused as refused:
-                    refused.path.insert(0, key)
+                    refused.path.insert(0, member.field.json_name)
                     raise
 
     def _unknown(self, value: dict[str, Any], key: str) -> None:
@@ -287,10 +287,11 @@ class JsonCodec:
         for key, item in value.items():
             member = self._members_of(message).get(key)
             if member is not None and not self._takes(message, {key: item}):
-                return self._locate_member(message, member, key, item)
+                return self._locate_member(message, member, item)
         return None
 
-    def _locate_member(self, message: DescMessage, member: _Member, key: str, item: Any) -> _Refused:
+    def _locate_member(self, message: DescMessage, member: _Member, item: Any) -> _Refused:
+        key = member.field.json_name
         if (member.is_list and not isinstance(item, list)) or (member.is_map and not isinstance(item, dict)):
             return _Refused("must be a list" if member.is_list else "must be an object", key)
         for label, element in _elements(member, item):
@@ -337,7 +338,7 @@ def _wants(field: DescField) -> str:
 def _refuse_both_spellings(field: DescField, key: str, value: dict[str, Any]) -> None:
     other = field.json_name if key == field.name else field.name
     if other in value:
-        raise _Refused(f"occurs twice: as {field.json_name} and as {field.name}", key)
+        raise _Refused(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)
 
 
 class _DuplicateKeyError(ValueError):

@@ -3,6 +3,8 @@
 Run as `python -m tests.edge.library FOLDER LISTEN`, FOLDER being where compile.python_modules put the modules.
 """
 
+# ruff: noqa: ARG002, N802 - gRPC names methods in capitals and hands every one a context
+
 import asyncio
 import importlib
 import sys
@@ -28,6 +30,9 @@ class Library:
         #: The names of the calls that ended by being cancelled.
         self.cancelled: list[str] = []
         self.calls = 0
+
+    async def ListEnded(self, request: Any, context: Any) -> Any:
+        return self.pb.Ended(cancelled=self.cancelled)
 
     async def Echo(self, request: Any, context: Any) -> Any:
         return request
@@ -140,6 +145,9 @@ class Library:
             self.cancelled.append("chat")
             raise
 
+    async def GetUnreadable(self, request: Any, context: Any) -> Any:
+        return PackedAny(type_url="type.googleapis.com/nope.Nope", value=b"\x08\x01")
+
     async def Unbound(self, request: Any, context: Any) -> Any:
         return self.pb.Shelf(name=request.name)
 
@@ -147,9 +155,7 @@ class Library:
 async def fail(context: Any, code: int, message: str, kinds: list[str], reason: str) -> None:
     """Aborts with a status that carries the details of these kinds."""
     made = {
-        "bad_request": details_pb2.BadRequest(
-            field_violations=[{"field": "item.s", "description": "is too long"}]
-        ),
+        "bad_request": details_pb2.BadRequest(field_violations=[{"field": "item.s", "description": "is too long"}]),
         "error_info": details_pb2.ErrorInfo(reason=reason or "TEST", domain="test", metadata={"a": "b"}),
         "retry_info": details_pb2.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000)),
         "localized": details_pb2.LocalizedMessage(locale="vi", message="hỏng"),

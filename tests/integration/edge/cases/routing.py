@@ -1,0 +1,63 @@
+"""Which rule answers: C1 to C19, and paths that try to confuse."""
+
+from tests.integration.edge.cases.case import Case, bad, get, header, post, send
+
+RESERVED = "%21%23%24%26%27%28%29%2A%2B%2C%2F%3A%3B%3D%3F%40%5B%5D"
+
+CASES = [
+    get("C1-literal-and-variable", "/v1/shelves/1", {"name": "shelves/1"}),
+    get("C2-single-segment-is-decoded-and-plus-stays", "/v1/single/a%2Fb%20c+d", {"name": "a/b c+d"}),
+    get("C2-utf8", "/v1/single/th%C3%A9me", {"name": "théme"}),
+    get(
+        "C3-multi-segment-keeps-encoded-slash", "/v1/two/shelves/a%2Fb/books/c%20d", {"name": "shelves/a%2Fb/books/c d"}
+    ),
+    get("C3-lower-case-encoded-slash", "/v1/two/shelves/a%2fb/books/c", {"name": "shelves/a%2Fb/books/c"}),
+    get("C4-reserved-set-in-multi-segment", f"/v1/deep/{RESERVED}", {"name": "!#$&'()*+,%2F:;=?@[]"}),
+    get("C5-rest-of-no-segments", "/v1/deep", {"name": ""}),
+    get("C5-rest-of-two-segments", "/v1/deep/x/y", {"name": "x/y"}),
+    get("C5-literal-after-rest", "/v1/tail/x/y/end", {"name": "x/y"}),
+    get("C5-literal-after-empty-rest", "/v1/tail/end", {"name": ""}),
+    get("C6-literal-beats-rest", "/c/x/d/e", {"shelf": "x", "book": ""}),
+    get("C6-rest-where-no-literal-fits", "/c/x/d/f/e", {"shelf": "x", "book": "f/e"}),
+    get("C6-literal-beats-star", "/c/f/d/e", {"shelf": "", "book": ""}),
+    get("C7-no-partial-match", "/prefix/other", status=404),
+    get("C7-prefix-itself", "/prefix"),
+    get("C8-empty-segment", "/c//d/e", status=404),
+    get("C8-leading-double-slash", "//v1/shelves/1", status=404),
+    get("C9-trailing-slash", "/v1/shelves/1/", status=404),
+    get("C9-root", "/", status=404),
+    post("C10-verb", "/v1/shelves/x:cancel", {}, {"name": "shelves/x", "s": "cancelled"}),
+    get("C11-verb-is-no-part-of-the-path", "/v1/shelves/x:cancel", status=405, check=header("allow", "OPTIONS, POST")),
+    get("C12-unknown-verb-is-a-part-of-the-path", "/v1/person/jason:other", {"name": "jason:other"}),
+    get("C12-two-colons", "/v1/person/a:b:c", {"name": "a:b:c"}),
+    post("C13-encoded-colon-is-no-verb", "/v1/shelves/x%3Acancel", {}, status=405),
+    get("C13-encoded-colon-in-a-value", "/v1/shelves/x%3Acancel", {"name": "shelves/x:cancel"}),
+    bad("C14-malformed-encoding", "/v1/single/%zz"),
+    bad("C14-cut-encoding", "/v1/single/a%2"),
+    bad("C14-not-utf8", "/v1/single/%ff"),
+    bad("C14-malformed-query", "/v1/echo?name=%zz"),
+    get("C15-unknown-path", "/v1/nothing/here", {"code": 5}, status=404),
+    send(
+        "C16-wrong-method",
+        "PUT",
+        "/v1/shelves",
+        {},
+        {"code": 12},
+        status=405,
+        check=header("allow", "GET, HEAD, OPTIONS, POST"),
+    ),
+    get("C17-first-binding", "/v1/echo?name=a", {"name": "a"}),
+    post("C17-second-binding-has-its-own-body-rule", "/v1/echo", {"name": "b"}, {"name": "b"}),
+    get("C17-third-binding", "/v1/echo/c", {"name": "c"}),
+    post("C17-fourth-binding", "/v1/echo/d", {"s": "e"}, {"name": "d", "sub": {"s": "e", "r": [], "longName": ""}}),
+    Case(id="C17-custom-kind", method="HEAD", path="/v1/head-only"),
+    send("C17-any-method", "REPORT", "/v1/any-method", b"", {"shelf": ""}),
+    get("C17-api-prefix-is-taken-as-absent", "/api/v1/shelves/1", {"name": "shelves/1"}),
+    get("C17-api-prefix-once-only", "/api/api/v1/shelves/1", status=404),
+    get("C22-S22-dot-segments", "/v1/./shelves/1", status=404),
+    get("C22-S22-parent-segments", "/v1/x/../shelves/1", status=404),
+    get("C22-S22-case-of-literals", "/V1/shelves/1", status=404),
+    get("C22-S22-encoded-literal", "/v1/%73helves", status=404),
+    get("C22-S22-parameters-are-part-of-the-segment", "/v1/shelves;x=1", status=404),
+    get("C67-HEAD-is-not-listed-as-a-rule", "/v1/head-only", status=405),
+]

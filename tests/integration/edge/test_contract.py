@@ -1,0 +1,41 @@
+"""Every row of the edge's contract, asked over real HTTP of a real gRPC server."""
+
+from typing import Any
+
+import pytest
+
+from tests.edge.client import ask
+from tests.integration.edge.cases import bodies, failures, headers, json_in, json_out, query, routing, streams
+from tests.integration.edge.cases.case import Case
+
+CASES = [
+    case for part in (routing, bodies, query, json_in, json_out, failures, headers, streams) for case in part.CASES
+]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
+def test_contract(case: Case, edge_port: int, other_edge_port: int) -> None:
+    port = other_edge_port if case.other else edge_port
+    answer = ask(port, case.method, case.path, case.body, list(case.headers))
+    assert answer.status == case.status, answer.body[:500]
+    assert answer.headers["x-request-id"]
+    if case.status >= 400 and case.method != "HEAD" and "status" not in (case.holds or ()):
+        assert answer.json["message"]
+    if case.field is not None:
+        assert answer.violations[:1] == [case.field], answer.body[:500]
+    if case.holds is not None:
+        _holds(answer.json, case.holds)
+    if case.check is not None:
+        assert case.check(answer) is not False, answer.body[:500]
+
+
+def _holds(found: Any, expected: Any) -> None:
+    if isinstance(expected, dict):
+        assert {key: found.get(key, "<absent>") for key in expected} == expected
+    else:
+        assert found == expected
+
+
+def test_every_case_has_a_name_of_its_own() -> None:
+    names = [case.id for case in CASES]
+    assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
