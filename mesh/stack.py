@@ -187,14 +187,12 @@ class Stack:
     def _edge(self) -> Program:
         where = address(self._ports.edge if self.options.mesh else self._ports.entry)
         behind = ("--trusted-hops", "1") if self.options.mesh else ("--cors-origin", "*")
-        # Methods of a service that is not in the list answer UNAVAILABLE: nobody listens on the port that we hold.
-        upstreams = self._upstreams() | {"*": address(self._ports.held)}
         return Program(
             name=EDGE,
             argv=python(
                 EDGE,
                 *("--descriptor-set", str(Path(shop.__path__[0], "shop.binpb"))),
-                *(word for service, to in upstreams.items() for word in ("--upstream", f"{service}={to}")),
+                *(word for service, to in self._upstreams().items() for word in ("--upstream", f"{service}={to}")),
                 *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
                 *("--drain", "5", *behind),
             ),
@@ -233,11 +231,13 @@ class Stack:
         """Where each gRPC service is called: at its process, or at the proxy that goes round several."""
         addresses = self._addresses
         known = {rpc.service: workload(rpc.service) for rpc in RPCS.values()}
-        return {
+        called = {
             service: addresses[name][0] if len(addresses[name]) == 1 else self._inner
             for service, name in known.items()
             if name in addresses
         }
+        # A service that is not in the list answers UNAVAILABLE: nobody listens on the port that we hold.
+        return called | {"*": address(self._ports.held)}
 
     def _service_processes(self) -> Iterator[str]:
         for name, addresses in self._addresses.items():
