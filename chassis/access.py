@@ -17,23 +17,31 @@ def calling_workload(metadata: Mapping[str, str]) -> str:
     return metadata.get(_CALLER_KEY, "")
 
 
-async def admit(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
-    """Return the call with its end user; raises CallerDenied, TokenMissing, TokenInvalid or RoleMissing."""
+async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
+    """Return the call with its end user; raises CallerDenied, TokenMissing or TokenInvalid."""
     if call.caller not in rule.callers:
         raise refusals.CallerDenied(method=call.method, caller=call.caller or "unknown")
     if rule.access is Access.WORKLOAD or (rule.access is Access.PUBLIC and not call.authorization):
         return call
     if not call.authorization:
         raise refusals.TokenMissing
-    scheme, _, token = call.authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise refusals.TokenInvalid
     try:
-        user = await verifier.verify(token.strip())
+        user = await verifier.verify(_bearer(call.authorization))
     except TokenRefused:
         if rule.access is Access.PUBLIC:
             return call
         raise refusals.TokenInvalid from None
-    if rule.access is Access.ROLES and not user.roles.intersection(rule.roles):
-        raise refusals.RoleMissing(roles=", ".join(rule.roles))
     return replace(call, user=user)
+
+
+def authorize(rule: Rpc, call: Call) -> None:
+    """Raise RoleMissing when the end user has none of the roles that the contract asks for."""
+    if rule.access is Access.ROLES and not (call.user and call.user.roles.intersection(rule.roles)):
+        raise refusals.RoleMissing(roles=", ".join(rule.roles))
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise TokenRefused("not a bearer token")
+    return token.strip()

@@ -7,22 +7,24 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NoReturn, TypeAlias
+from contextlib import aclosing
+from typing import Any, NoReturn, Self, TypeAlias
 
 import asyncpg
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from protovalidate import Validator
 
 from chassis import access
 from chassis.auth import TokenVerifier
 from chassis.context import Call, Context, current_call, enter_call
-from chassis.db import Overloaded
+from chassis.db import AWAY, Overloaded
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
+from chassis.lane import VersionConflict
 from chassis.news import Draining
 from chassis.redact import redacted
-from chassis.telemetry import new_traceparent
+from chassis.telemetry import valid_traceparent
 from shop.chassis.v1 import chassis_errors as refusals
 from shop.contract import RPCS, Rpc
 from shop.errors import ShopError
@@ -31,6 +33,9 @@ log = logging.getLogger("chassis.rpc")
 audit = logging.getLogger("chassis.audit")
 
 RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+#: Of the violations of one request as many are told as always arrive: see chassis.errors.
+_VIOLATIONS_BYTES = 1_500
 
 _validator = Validator()
 
@@ -56,32 +61,34 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, rule: Rpc, handler: Any) -> RpcMethodHandler:
-        serializers = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        read, write = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
 
-            async def stream(request: Message, context: Context) -> AsyncIterator[Message]:
-                async with _Outcome(method, rule, request, context):
-                    await self._admit(method, rule, request, context)
-                    async for message in handler.unary_stream(request, context):
-                        yield message
+            async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
+                async with _Outcome(method, rule, context) as outcome:
+                    request = outcome.request = _decoded(read, data)
+                    await self._admit(method, rule, context)
+                    _check(request)
+                    async with aclosing(handler.unary_stream(request, context)) as messages:
+                        async for message in messages:
+                            yield write(message)
 
-            return grpc.unary_stream_rpc_method_handler(stream, **serializers)
+            return grpc.unary_stream_rpc_method_handler(stream)
 
-        async def unary(request: Message, context: Context) -> Message:
-            async with _Outcome(method, rule, request, context):
-                call = await self._admit(method, rule, request, context)
+        async def unary(data: bytes, context: Context) -> bytes:
+            async with _Outcome(method, rule, context) as outcome:
+                request = outcome.request = _decoded(read, data)
+                call = await self._admit(method, rule, context)
+                _check(request)
                 async with asyncio.timeout(call.remaining()):
-                    reply: Message = await handler.unary_unary(request, context)
+                    reply: bytes = write(await handler.unary_unary(request, context))
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
                 return reply
 
-        return grpc.unary_unary_rpc_method_handler(unary, **serializers)
+        return grpc.unary_unary_rpc_method_handler(unary)
 
-    async def _admit(self, method: str, rule: Rpc, request: Message, context: Context) -> Call:
+    async def _admit(self, method: str, rule: Rpc, context: Context) -> Call:
         """Make the call current, or raise the refusal that keeps it out."""
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         limits = [limit for limit in (rule.timeout, context.time_remaining()) if limit is not None]
@@ -89,15 +96,27 @@ class Pipeline(grpc.aio.ServerInterceptor):
             method=method,
             caller=access.calling_workload(metadata),
             authorization=metadata.get("authorization", ""),
-            traceparent=metadata.get("traceparent") or new_traceparent(),
+            traceparent=valid_traceparent(metadata.get("traceparent", "")),
             deadline=time.monotonic() + min(limits) if limits else None,
         )
         enter_call(call)
-        call = await access.admit(rule, call, self._verifier)
+        call = await access.identify(rule, call, self._verifier)
         enter_call(call)
-        if violations := _validator.collect_violations(request):
-            raise _Invalid(violations)
+        access.authorize(rule, call)
         return call
+
+
+def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
+    # Here and not in grpc.aio, which tells the client the exception's text.
+    try:
+        return read(data)
+    except DecodeError:
+        raise refusals.InvalidRequest(field="request", problem="is not a message of its type") from None
+
+
+def _check(request: Message) -> None:
+    if violations := _validator.collect_violations(request):
+        raise _Invalid(violations)
 
 
 class _Invalid(Exception):
@@ -113,11 +132,15 @@ class _Invalid(Exception):
             )
             for violation in violations
         ]
+        told = error_details_pb2.BadRequest()
+        for field in fields:
+            told.field_violations.append(field)
+            if told.ByteSize() > _VIOLATIONS_BYTES:
+                del told.field_violations[-1]
+                break
         first = fields[0]
-        self.status = status_of(
-            refusals.InvalidRequest(field=first.field or "request", problem=first.description),
-            [error_details_pb2.BadRequest(field_violations=fields)],
-        )
+        refusal = refusals.InvalidRequest(field=first.field or "request", problem=first.description)
+        self.status = status_of(refusal, [told])
 
 
 def _path(field: Any) -> str:
@@ -133,15 +156,16 @@ def _path(field: Any) -> str:
 class _Outcome:
     """Turns whatever a handler raises into a status, and writes the call's one log line."""
 
-    def __init__(self, method: str, rule: Rpc, request: Message, context: Context) -> None:
+    def __init__(self, method: str, rule: Rpc, context: Context) -> None:
         self._method = method
         self._rule = rule
-        self._request = request
         self._context = context
         self._started = time.perf_counter()
+        #: For the log; None while it is not decoded.
+        self.request: Message | None = None
 
-    async def __aenter__(self) -> None:
-        pass
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
@@ -170,13 +194,14 @@ class _Outcome:
                 return _retry_later(refusals.Overloaded())
             case Draining():
                 return status_pb2.Status(code=14, message="The server is going away; resume the stream.")
-            case OutcomeUnknown() | asyncio.CancelledError() | OSError() | asyncpg.InterfaceError():
+            case VersionConflict() | asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
+                return _retry_later(refusals.WriteContended())
+            case NotImplementedError():
+                return status_pb2.Status(code=12, message="Not implemented.")
+            case _ if isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *AWAY)):
                 # Something below was cut off. To the caller that is a server that may be tried again.
                 log.warning("cut off", exc_info=error)
                 return status_pb2.Status(code=14, message="A dependency is unavailable; the outcome is unknown.")
-            case asyncpg.PostgresConnectionError() | asyncpg.OperatorInterventionError():
-                log.warning("database away", exc_info=error)
-                return status_pb2.Status(code=14, message="The database is unavailable; the outcome is unknown.")
             case _:
                 status, error_id = internal_status()
                 log.error("unexpected error", exc_info=error, extra={"error_id": error_id})
@@ -193,11 +218,11 @@ class _Outcome:
             "user": call.user.id if call and call.user else "",
             **more,
         }
-        if level > logging.INFO or log.isEnabledFor(logging.DEBUG):
-            entry["request"] = redacted(self._request)
+        if self.request is not None and (level > logging.INFO or self._rule.audit or log.isEnabledFor(logging.DEBUG)):
+            entry["request"] = redacted(self.request)
         log.log(level, "rpc", extra=entry)
         if self._rule.audit:
-            audit.info("audit", extra={**entry, "request": redacted(self._request)})
+            audit.info("audit", extra=entry)
 
 
 def grpc_name(code: int) -> str:

@@ -1,0 +1,152 @@
+"""The chassis on real servers: a database with a scratch table, and services whose handlers each test writes itself."""
+
+import asyncio
+import io
+import json
+import logging
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from chassis import Database, Settings
+from chassis.telemetry import JsonFormatter
+from chassis.testing import serving
+from shop.inventory.v1.inventory_service_pb2_grpc import (
+    InventoryServiceServicer,
+    InventoryServiceStub,
+    add_InventoryServiceServicer_to_server,
+)
+from shop.order.v1.order_service_pb2_grpc import (
+    OrderServiceServicer,
+    OrderServiceStub,
+    add_OrderServiceServicer_to_server,
+)
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server
+
+SERVICES = {
+    "shop.inventory.v1.InventoryService": (
+        InventoryServiceServicer,
+        InventoryServiceStub,
+        add_InventoryServiceServicer_to_server,
+    ),
+    "shop.order.v1.OrderService": (OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server),
+    "shop.user.v1.UserService": (UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server),
+}
+
+
+@pytest.fixture
+async def database_url(fresh_database):
+    """A database of no service: the chassis's own tables, and a scratch table."""
+    async with fresh_database("chassis") as url:
+        async with Database.open(url) as database:
+            await database.pool.execute("CREATE TABLE note (id text PRIMARY KEY, body text NOT NULL DEFAULT '')")
+        yield url
+
+
+@pytest.fixture
+async def database(database_url):
+    async with Database.open(database_url, connections=5) as database:
+        yield database
+
+
+@pytest.fixture
+def serve(issuer):
+    """Serves handlers, by the names of their RPCs, in the real pipeline: `async with serve(GetStock=...) as app`."""
+
+    @asynccontextmanager
+    async def serve(*, name="svc_toy", settings=None, compose=None, **handlers):
+        async def put_together(app, values):
+            if compose:
+                await compose(app)
+            for service, (servicer, _, register) in SERVICES.items():
+                toy = type("Toy", (servicer,), {})()
+                for rpc, handler in handlers.items():
+                    if hasattr(toy, rpc):
+                        setattr(toy, rpc, handler)
+                app.serve(service, toy, register)
+
+        async with serving(name, settings or Settings(), put_together, issuer) as app:
+            yield app
+
+    return serve
+
+
+@pytest.fixture
+def connect():
+    """Plain gRPC stubs of all services, as any client has them: `async with connect(app.address) as call`."""
+
+    @asynccontextmanager
+    async def connect(address):
+        async with grpc.aio.insecure_channel(address) as channel:
+            stubs = [stub(channel) for _, stub, _ in SERVICES.values()]
+            yield SimpleNamespace(**{rpc: method for stub in stubs for rpc, method in vars(stub).items()})
+
+    return connect
+
+
+@pytest.fixture
+def log():
+    """What the chassis logs, at every level, as the lines that a service writes."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter("svc_toy"))
+    logger = logging.getLogger("chassis")
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield Log(stream)
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+class Log:
+    def __init__(self, stream):
+        self._stream = stream
+
+    @property
+    def text(self):
+        return self._stream.getvalue()
+
+    def lines(self, message=""):
+        lines = map(json.loads, self.text.splitlines())
+        return [line for line in lines if message in ("", line["message"])]
+
+    def calls(self):
+        return self.lines("rpc")
+
+
+class Failure:
+    """A call that failed, as its client sees it."""
+
+    def __init__(self, error):
+        self.code = error.code()
+        self.text = f"{error.details()} {error.debug_error_string()} {error.trailing_metadata()}"
+        self.message = error.details()
+        self.details = {}
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                self.status = status_pb2.Status.FromString(value)
+                for detail in self.status.details:
+                    kind = getattr(error_details_pb2, detail.type_url.rpartition(".")[2])
+                    self.details[kind] = kind.FromString(detail.value)
+
+    @property
+    def reason(self):
+        info = self.details.get(error_details_pb2.ErrorInfo)
+        return info.reason if info else None
+
+
+@pytest.fixture
+def failure():
+    """Awaits a call that must fail: `await failure(call.GetStock(...))`."""
+
+    async def failure(call):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async with asyncio.timeout(20):
+                await call
+        return Failure(raised.value)
+
+    return failure
