@@ -5,6 +5,9 @@ import secrets
 
 from mesh.state import State
 
+#: The account that svc_user makes at its first start: an admin, who gives others their roles.
+ADMIN_EMAIL = "admin@shopmesh.local"
+
 
 class Secrets:
     def __init__(self, state: State) -> None:
@@ -33,8 +36,12 @@ class Secrets:
 
     @property
     def admin_password(self) -> str:
-        """The password of the first admin, who gives others their roles."""
-        return self._state.secret("svc_user.admin_password", lambda: secrets.token_urlsafe(12))
+        """The password of the first admin."""
+        return self.password("admin")
+
+    def password(self, name: str) -> str:
+        """The password of an account that the stack makes for people to sign in with."""
+        return self._state.secret(f"{name}.password", lambda: secrets.token_urlsafe(12))
 
 
 def _password() -> str:

@@ -14,17 +14,16 @@ from mesh.ports import Ports, address
 from mesh.probes import grpc_serving, http_ok, tcp_open
 from mesh.process import Program
 from mesh.proxy.parts import Parts
-from mesh.secrets import Secrets
+from mesh.sample_data import NEEDED
+from mesh.secrets import ADMIN_EMAIL, Secrets
 from mesh.servers.envoy import Envoy
 from mesh.servers.kafka import Kafka
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
-from mesh.services import SERVICES, workload
+from mesh.services import SERVICES, upstreams
 from mesh.state import State
-from shop.contract import RPCS
 
 EDGE = "edge_gateway"
-ADMIN_EMAIL = "admin@shopmesh.local"
 _MIGRATE = ".migrate"
 
 
@@ -36,6 +35,7 @@ class Options:
     port_base: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
     mesh: bool = True
+    sample_data: bool = True
 
 
 class Stack:
@@ -59,6 +59,7 @@ class Stack:
             *(program for name in SERVICES for program in self._service(name)),
             self._edge(),
             *(self._ingress() if options.mesh else ()),
+            *(self._sample_data() if options.sample_data and set(SERVICES) >= NEEDED else ()),
         )
 
     @property
@@ -157,7 +158,7 @@ class Stack:
             "REDIS_URL": self._redis,
             "EVENTS": self.options.events,
             "KAFKA_BOOTSTRAP": self._kafka,
-            "UPSTREAMS": ",".join(f"{service}={where}" for service, where in self._upstreams().items()),
+            "UPSTREAMS": _words(self._upstreams()),
             "TOKEN_ISSUER": "https://shopmesh.local",
             "TOKEN_AUDIENCE": "shopmesh",
             "DRAIN_SECONDS": "5",
@@ -227,17 +228,21 @@ class Stack:
         envoy = Envoy(bootstrap, admin=admin, name="ingress")
         yield envoy.program(address=address(self._ports.entry), after=("ingress.render", EDGE))
 
+    def _sample_data(self) -> Iterator[Program]:
+        where = {"*": self.grpc} if self.grpc else self._upstreams()
+        yield Program(
+            name="sample_data",
+            argv=python("mesh.sample_data", str(self._state.folder), _words(where)),
+            env=inherited(),
+            after=("ingress" if self.options.mesh else EDGE,),
+            start_seconds=120.0,
+        )
+
     def _upstreams(self) -> dict[str, str]:
         """Where each gRPC service is called: at its process, or at the proxy that goes round several."""
-        addresses = self._addresses
-        known = {rpc.service: workload(rpc.service) for rpc in RPCS.values()}
-        called = {
-            service: addresses[name][0] if len(addresses[name]) == 1 else self._inner
-            for service, name in known.items()
-            if name in addresses
-        }
+        where = {name: one[0] if len(one) == 1 else self._inner for name, one in self._addresses.items()}
         # A service that is not in the list answers UNAVAILABLE: nobody listens on the port that we hold.
-        return called | {"*": address(self._ports.held)}
+        return upstreams(where) | {"*": address(self._ports.held)}
 
     def _service_processes(self) -> Iterator[str]:
         for name, addresses in self._addresses.items():
@@ -248,6 +253,11 @@ class Stack:
         folder = (parent or self._run) / name
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+
+def _words(upstreams: Mapping[str, str]) -> str:
+    """Upstreams as services read them."""
+    return ",".join(f"{service}={where}" for service, where in upstreams.items())
 
 
 def _assign(options: Options, ports: Ports) -> dict[str, list[str]]:

@@ -6,12 +6,13 @@ import typer
 
 from mesh.cli.down import down
 from mesh.cli.logs import logs
+from mesh.cli.sample_data import sample_data
 from mesh.cli.status import status
 from mesh.cli.terminal import complain
 from mesh.cli.up import up
 from mesh.errors import StackError
 
-_COMMANDS = (up, down, status, logs)
+_COMMANDS = (up, down, status, logs, sample_data)
 
 
 class _App(typer.Typer):

@@ -15,9 +15,9 @@ from rich.status import Status
 from mesh.cli.terminal import AsJson, StateDir, err, print_json, state_in
 from mesh.errors import StackError
 from mesh.run import run_stack
-from mesh.secrets import Secrets
+from mesh.secrets import ADMIN_EMAIL, Secrets
 from mesh.services import SERVICES
-from mesh.stack import ADMIN_EMAIL, Options
+from mesh.stack import Options
 from mesh.state import Record, State
 
 
@@ -40,12 +40,17 @@ def up(
         list[str] | None, typer.Option(metavar="svc=N", help="Run several processes of a service; may be repeated.")
     ] = None,
     mesh: Annotated[bool, typer.Option(help="Put an Envoy ingress in front of the edge and the services.")] = True,
+    sample_data: Annotated[bool, typer.Option(help="Fill the shop, where that has not been done yet.")] = True,
     state_dir: StateDir = None,
 ) -> None:
     """Start everything, say where it is, and stop all of it on Ctrl-C."""
     state = state_in(state_dir)
     options = Options(
-        events=events.value, port_base=port_base, replicas=dict(map(_replicas, replicas or ())), mesh=mesh
+        events=events.value,
+        port_base=port_base,
+        replicas=dict(map(_replicas, replicas or ())),
+        mesh=mesh,
+        sample_data=sample_data,
     )
 
     def on_ready(record: Record) -> None:

@@ -1,0 +1,54 @@
+"""`shopmesh sample-data`: fills a running stack with products, stock, delivery zones and people."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvloop
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
+from mesh.errors import StackError
+from mesh.sample_data import NEEDED
+from mesh.sample_data.loading import Report, load
+from mesh.sample_data.people import admin, courier, staff
+from mesh.sample_data.shop import Shop, sample_shop
+from mesh.secrets import Secrets
+from mesh.services import upstreams
+from mesh.state import Record
+
+
+def sample_data(*, json: AsJson = False, state_dir: StateDir = None) -> None:
+    """Fill the shop with sample data. What is there already stays as it is."""
+    record = running_stack(state_dir)
+    if missing := NEEDED - set(record.services):
+        raise StackError(f"the sample data needs {', '.join(sorted(missing))}, which this stack leaves out")
+    secrets, shop = Secrets(state_in(state_dir)), sample_shop()
+    with _progress(shop) as progress:
+        people = (staff(secrets), courier(secrets))
+        report = uvloop.run(load(_upstreams(record), admin(secrets), people, shop, progress))
+    if json:
+        print_json(report.as_json())
+    elif report.made.total():
+        made = ", ".join(f"{number} {what}" for what, number in report.made.items())
+        out.print(f"made {made}; {report.kept.total()} were there already")
+    else:
+        out.print(f"nothing to do: all {report.kept.total()} were there already")
+
+
+def _upstreams(record: Record) -> str:
+    where = {"*": record.grpc} if record.grpc else upstreams(record.services)
+    return ",".join(f"{service}={address}" for service, address in where.items())
+
+
+@contextmanager
+def _progress(shop: Shop) -> Iterator[Callable[[Report], None]]:
+    """A bar that is gone at the end."""
+    whole = sum(map(len, (shop.categories, shop.products, shop.levels, shop.zones)))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True) as bars:
+        bar = bars.add_task("sample data", total=whole)
+
+        def show(report: Report) -> None:
+            bars.update(bar, completed=report.made.total() + report.kept.total())
+
+        yield show

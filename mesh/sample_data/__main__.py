@@ -1,0 +1,30 @@
+"""`python -m mesh.sample_data STATE_DIR UPSTREAMS` fills the shop of a stack that is starting."""
+
+import json
+import sys
+from pathlib import Path
+
+import uvloop
+
+from mesh.errors import StackError
+from mesh.sample_data.loading import load
+from mesh.sample_data.people import admin, courier, staff
+from mesh.sample_data.shop import sample_shop
+from mesh.secrets import Secrets
+from mesh.state import State
+
+
+def main(folder: str, upstreams: str) -> int:
+    secrets = Secrets(State(Path(folder)))
+    people = (staff(secrets), courier(secrets))
+    try:
+        report = uvloop.run(load(upstreams, admin(secrets), people, sample_shop(), lambda _: None))
+    except StackError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(report.as_json()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
