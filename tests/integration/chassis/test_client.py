@@ -1,0 +1,266 @@
+"""Calls between services: deadline, identity and trace go along, refusals come back, and repeats are safe."""
+
+import asyncio
+import time
+
+import grpc
+import pytest
+
+from chassis import OutcomeUnknown, Settings, current_call
+from chassis.client import Clients, UpstreamError
+from chassis.testing import acting, client_for, until
+from shop.contract import RPCS, IdempotencyLevel
+from shop.inventory.v1 import inventory_service_pb2 as inventory
+from shop.inventory.v1.inventory_errors import SkuNotFound
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.order.v1 import order_service_pb2 as order
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1 import user_service_pb2 as user
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+INVENTORY, ORDER, USER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService", "shop.user.v1.UserService"
+STOCK = inventory.GetStockRequest(sku="a")
+RESERVE = inventory.ReserveStockRequest(
+    reservation_id="r", order_id="o", lines=[inventory.StockLine(sku="a", quantity=1)], request_id="k"
+)
+
+
+@pytest.fixture
+async def pair(serve):
+    """Lends svc_order, whose GetOrder calls svc_inventory's GetStock, with what each saw of its call."""
+    seen = {}
+
+    async def get_stock(request, context):
+        seen["svc_inventory"] = current_call()
+        return inventory.Stock(sku=request.sku, available=7)
+
+    async with serve(GetStock=get_stock) as below:
+        client = Clients(f"{INVENTORY}={below.address}", "svc_order")
+        stock = client.stub(InventoryServiceStub, INVENTORY)
+
+        async def get_order(request, context):
+            seen["svc_order"] = current_call()
+            answer = await stock.GetStock(STOCK)
+            return order.Order(order_id=str(answer.available))
+
+        async with serve(GetOrder=get_order) as above:
+            yield above, seen
+        await client.close()
+
+
+async def test_deadline_identity_and_trace_go_along(pair, issuer):
+    above, seen = pair
+    authorization = f"Bearer {issuer.token('user-1', 'staff')}"
+    async with client_for(above.address, OrderServiceStub, ORDER) as client:
+        with acting(authorization):
+            trace = current_call().traceparent
+            answer = await client.GetOrder(order.GetOrderRequest(order_id="o-1"), timeout=1.0)
+    assert answer.order_id == "7"
+    outer, inner = seen["svc_order"], seen["svc_inventory"]
+    assert (outer.caller, inner.caller) == ("edge", "svc_order")
+    assert outer.user == inner.user
+    assert inner.user.id == "user-1"
+    assert inner.authorization == authorization
+    assert outer.traceparent == inner.traceparent == trace
+    assert inner.deadline - time.monotonic() <= 1.0
+    assert abs(inner.deadline - outer.deadline) < 0.2
+
+
+async def test_without_a_deadline_the_contract_sets_one(serve):
+    seen = []
+
+    async def get_stock(request, context):
+        seen.append(context.time_remaining())
+        return inventory.Stock()
+
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        await client.GetStock(STOCK)
+        await client.GetStock(STOCK, timeout=60)
+        await client.GetStock(STOCK, timeout=0.5)
+    contract = RPCS[f"/{INVENTORY}/GetStock"].timeout
+    assert [round(remaining, 1) for remaining in seen] == [contract, contract, 0.5]
+
+
+async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, failure):
+    """The second service would work for nobody."""
+    calls = []
+
+    async def get_stock(request, context):
+        calls.append(context.time_remaining())
+        await asyncio.Event().wait()
+
+    async with serve(GetStock=get_stock) as below, client_for(below.address, InventoryServiceStub, INVENTORY) as stock:
+
+        async def get_jwks(request, context):
+            await stock.GetStock(STOCK)
+
+        async with serve(GetJwks=get_jwks) as above, connect(above.address) as call:
+            began = time.monotonic()
+            failed = await failure(
+                call.GetJwks(user.GetJwksRequest(), metadata=(("x-shop-caller", "edge"),), timeout=0.4)
+            )
+    assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - began < 2
+    assert [remaining <= 0.4 for remaining in calls] == [True]
+
+
+async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def get_stock(request, context):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        going = asyncio.create_task(client.GetStock(STOCK))
+        await until(began.is_set)
+        going.cancel()
+        await until(ended.is_set)
+        with pytest.raises(asyncio.CancelledError):
+            await going
+
+
+async def test_a_refusal_comes_back_as_its_class(serve):
+    async def get_stock(request, context):
+        raise SkuNotFound(sku=request.sku)
+
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        with pytest.raises(SkuNotFound) as refusal:
+            await client.GetStock(STOCK)
+    assert (refusal.value.metadata, refusal.value.message) == ({"sku": "a"}, SkuNotFound(sku="a").message)
+
+
+async def test_a_refusal_of_a_stream_comes_back_as_its_class_after_what_was_told(serve):
+    async def watch(request, context):
+        yield inventory.WatchAvailabilityResponse(resume_token="1")
+        raise SkuNotFound(sku="a")
+
+    async with (
+        serve(WatchAvailability=watch) as app,
+        client_for(app.address, InventoryServiceStub, INVENTORY) as client,
+    ):
+        messages = client.WatchAvailability(inventory.WatchAvailabilityRequest(skus=["a"]))
+        assert (await anext(messages)).resume_token == "1"
+        with pytest.raises(SkuNotFound):
+            await anext(messages)
+
+
+class Flaky:
+    """Is away `times` times, then answers."""
+
+    def __init__(self, times, reply):
+        self.times = times
+        self.reply = reply
+        self.calls = 0
+
+    async def __call__(self, _request, _context):
+        self.calls += 1
+        if self.calls <= self.times:
+            raise ConnectionResetError
+        return self.reply
+
+
+async def test_what_only_reads_is_repeated_while_the_service_is_away(serve):
+    get_stock = Flaky(2, inventory.Stock(sku="a"))
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        assert (await client.GetStock(STOCK)).sku == "a"
+    assert get_stock.calls == 3
+
+
+async def test_what_has_a_key_is_repeated_too_but_not_for_ever(serve):
+    reserve = Flaky(100, None)
+    async with (
+        serve(ReserveStock=reserve) as app,
+        client_for(app.address, InventoryServiceStub, INVENTORY, caller="svc_order") as client,
+    ):
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await client.ReserveStock(RESERVE)
+    assert unknown.value.code is grpc.StatusCode.UNAVAILABLE
+    assert reserve.calls == 3
+
+
+async def test_what_may_not_be_repeated_is_sent_once(serve):
+    """Login makes a new session each time."""
+    assert RPCS[f"/{USER}/Login"].idempotency_level is IdempotencyLevel.UNKNOWN
+    login = Flaky(1, user.Tokens())
+    request = user.LoginRequest(email="a@example.com", password="password-1", request_id="k")
+    async with serve(Login=login) as app, client_for(app.address, UserServiceStub, USER) as client:
+        with pytest.raises(OutcomeUnknown):
+            await client.Login(request)
+    assert login.calls == 1
+
+
+async def test_a_refusal_is_never_repeated(serve):
+    calls = []
+
+    async def get_stock(request, context):
+        calls.append(request)
+        raise SkuNotFound(sku="a")
+
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        with pytest.raises(SkuNotFound):
+            await client.GetStock(STOCK)
+    assert len(calls) == 1
+
+
+async def test_a_service_that_does_not_answer_leaves_the_outcome_unknown(serve):
+    async def get_stock(request, context):
+        await asyncio.Event().wait()
+
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await client.GetStock(STOCK, timeout=0.2)
+    assert unknown.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_service_that_is_gone_leaves_the_outcome_unknown_in_good_time():
+    began = time.monotonic()
+    async with client_for("127.0.0.1:1", InventoryServiceStub, INVENTORY) as client:
+        with pytest.raises(OutcomeUnknown):
+            await client.GetStock(STOCK)
+    assert time.monotonic() - began < 3
+
+
+async def test_a_service_that_sheds_leaves_the_outcome_unknown(serve):
+    async def get_stock(request, context):
+        await asyncio.Event().wait()
+
+    settings = Settings(max_concurrent_rpcs=1)
+    async with (
+        serve(settings=settings, GetStock=get_stock) as app,
+        client_for(app.address, InventoryServiceStub, INVENTORY) as client,
+    ):
+        outcomes = await asyncio.gather(
+            *(client.GetStock(STOCK, timeout=0.5) for _ in range(3)), return_exceptions=True
+        )
+    assert sorted(outcome.code.name for outcome in outcomes) == [
+        "DEADLINE_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "RESOURCE_EXHAUSTED",
+    ]
+
+
+async def test_where_services_are_is_said_by_name_or_for_all_the_rest(serve):
+    async def get_stock(request, context):
+        return inventory.Stock(sku=request.sku)
+
+    async with serve(GetStock=get_stock) as app:
+        clients = Clients(f"{ORDER}=127.0.0.1:1,*={app.address}", "edge")
+        assert (await clients.stub(InventoryServiceStub, INVENTORY).GetStock(STOCK)).sku == "a"
+        with pytest.raises(OutcomeUnknown):
+            await clients.stub(OrderServiceStub, ORDER).GetOrder(order.GetOrderRequest(order_id="o"))
+        await clients.close()
+
+
+@pytest.mark.parametrize("upstreams", ["nonsense", "=127.0.0.1:1", f"{ORDER}="])
+def test_upstreams_that_are_no_addresses_are_refused(upstreams):
+    with pytest.raises(UpstreamError):
+        Clients(upstreams, "edge")
+
+
+def test_a_service_that_upstreams_do_not_name_is_refused():
+    with pytest.raises(UpstreamError, match=INVENTORY):
+        Clients(f"{ORDER}=127.0.0.1:1", "edge").stub(InventoryServiceStub, INVENTORY)
