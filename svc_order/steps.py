@@ -81,18 +81,22 @@ class Steps:
         return Done()
 
     async def _book_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        if not order.slot_id:
+            return Done()  # the day is left to the courier
+        address = Address.FromString(order.shipping_address)
         request = delivery_pb.BookSlotRequest(
             order_id=order.id,
-            user_id=order.user_id,
             slot_id=order.slot_id,
-            shipping_address=Address.FromString(order.shipping_address),
-            weight_grams=order.bill.weight_grams,
+            country_code=address.country_code,
+            postal_code=address.postal_code,
             request_id=_key(saga, "book"),
         )
         await self._delivery.BookSlot(request)
         return Done()
 
     async def _release_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+        if not order.slot_id:
+            return Done()
         request = delivery_pb.ReleaseSlotRequest(order_id=order.id, request_id=_key(saga, "unbook"))
         await self._delivery.ReleaseSlot(request)
         return Done()
