@@ -16,7 +16,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from chassis.app import App
+from chassis.app import App, composed
 from chassis.client import Clients
 from chassis.context import Call, current_call, enter_call
 from chassis.migrate import migrate
@@ -118,10 +118,9 @@ def _name(url: str) -> str:
 async def serving(
     name: str, settings: S, compose: Callable[[App, S], Awaitable[None]], issuer: Issuer
 ) -> AsyncIterator[App]:
-    """Serve a service in this process, on a free port, as its `__main__` composes it."""
-    app = App(name, replace(settings, listen="127.0.0.1:0", drain_seconds=0.2), issuer.keys)
-    await compose(app, settings)
-    async with app.serving():
+    """Serve a service in this process, as its `__main__` composes it; on a free port unless `settings` names one."""
+    app = App(name, replace(settings, drain_seconds=0.2), issuer.keys)
+    async with (await composed(app, compose, settings)).serving():
         yield app
 
 

@@ -1,0 +1,201 @@
+"""The whole shop in one process, service by service, over real databases; the partners outside are processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+import httpx
+import pytest
+
+from chassis.money import money
+from chassis.testing import acting, client_for, serving
+from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
+from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from shop.type.v1.address_pb2 import Address
+
+SECRET = "whsec_b3JkZXJzLWFuZC10aGVpci1zYWdhcy1hcmUtdGVzdGVk"
+PARTS = {
+    "svc_catalog": "shop.catalog.v1.CatalogService",
+    "svc_inventory": "shop.inventory.v1.InventoryService",
+    "svc_order": "shop.order.v1.OrderService",
+    "svc_payment": "shop.payment.v1.PaymentService",
+    "svc_delivery": "shop.delivery.v1.DeliveryService",
+}
+OUTSIDE = {
+    "payment_provider_key": "key",
+    "payment_webhook_secret": SECRET,
+    "courier_key": "key",
+    "courier_webhook_secret": SECRET,
+}
+ADDRESS = Address(
+    recipient="Nok", line1="1 Main Road", city="Bangkok", postal_code="10110", country_code="TH", phone="+66 2 000"
+)
+
+
+@dataclass
+class Shop:
+    """The stubs that a test buys and operates with, and the ports and databases behind them."""
+
+    orders: OrderServiceStub
+    catalog: CatalogServiceStub
+    inventory: InventoryServiceStub
+    payments: PaymentServiceStub
+    delivery: DeliveryServiceStub
+    databases: dict[str, str]
+    issuer: object
+
+    def customer(self, name="customer-1"):
+        return acting(f"Bearer {self.issuer.token(name, 'customer')}")
+
+    def staff(self):
+        return acting(f"Bearer {self.issuer.token('staff-1', 'staff', 'admin')}")
+
+
+@pytest.fixture(scope="session")
+def partners(tmp_path_factory):
+    """The payment provider and the courier, as processes."""
+    urls, processes = {}, []
+    for name in ("payment_provider", "courier"):
+        port = free_port()
+        environment = {
+            **os.environ,
+            "LISTEN": f"127.0.0.1:{port}",
+            "API_KEY": "key",
+            "WEBHOOK_URL": "http://127.0.0.1:9/v1/webhooks",
+            "WEBHOOK_SECRET": SECRET,
+        }
+        command = [sys.executable, "-m", f"mesh.simulators.{name}"]
+        with (tmp_path_factory.mktemp(name) / "log").open("wb") as log:
+            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        urls[f"{name}_url"] = f"http://127.0.0.1:{port}"
+    for url in urls.values():
+        _await_health(url)
+    yield urls
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _await_health(url):
+    with httpx.Client(transport=httpx.HTTPTransport(retries=50)) as client:
+        assert client.get(f"{url}/healthz", timeout=20).status_code == 200
+
+
+@pytest.fixture
+def part(templates, redis_url, event_prefix, issuer, partners):
+    """Lends one service of the shop, on the ports and databases that `shop` chose."""
+
+    @asynccontextmanager
+    async def part(name, addresses, databases, **changes):
+        module = import_module(f"{name}.__main__")
+        settings_type = import_module(f"{name}.settings").Settings
+        fields = {
+            "listen": addresses[name],
+            "database_url": databases[name],
+            "database_connections": 5,
+            "redis_url": redis_url,
+            "event_prefix": event_prefix,
+            "upstreams": ",".join(f"{PARTS[one]}={addresses[one]}" for one in PARTS),
+            **{
+                key: value
+                for key, value in {**OUTSIDE, **partners}.items()
+                if key in settings_type.__dataclass_fields__
+            },
+            **changes,
+        }
+        async with serving(name, settings_type(**fields), module.compose, issuer) as app:
+            yield app
+
+    return part
+
+
+@pytest.fixture
+async def shop(part, templates, issuer):
+    addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
+    async with AsyncExitStack() as stack:
+        databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
+        stubs = {}
+        for name, service in PARTS.items():
+            extra = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 1.0} if name == "svc_order" else {}
+            await stack.enter_async_context(part(name, addresses, databases, **extra))
+            domain = name.removeprefix("svc_")
+            stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
+            stubs[domain] = await stack.enter_async_context(client_for(addresses[name], stub, service))
+        shop = Shop(
+            orders=stubs["order"],
+            catalog=stubs["catalog"],
+            inventory=stubs["inventory"],
+            payments=stubs["payment"],
+            delivery=stubs["delivery"],
+            databases=databases,
+            issuer=issuer,
+        )
+        await _stock(shop)
+        yield shop
+
+
+async def _stock(shop):
+    """Put two products on the shelves, and deliver to Bangkok."""
+    with shop.staff():
+        for sku, price in (("shirt", 10_700), ("coat", 107_000)):
+            variant = catalog_pb.Variant(
+                sku=sku, price=money(price, "THB"), tax_rate_basis_points=700, weight_grams=500
+            )
+            product = catalog_pb.Product(product_id=f"p-{sku}", name=sku.title(), variants=[variant])
+            await shop.catalog.CreateProduct(catalog_pb.CreateProductRequest(product=product, request_id=f"c-{sku}"))
+            await shop.inventory.SetStock(
+                inventory_pb.SetStockRequest(sku=sku, location_id="bkk", on_hand=10, request_id=f"s-{sku}")
+            )
+        zone = delivery_pb.Zone(
+            zone_id="bangkok",
+            name="Bangkok",
+            country_code="TH",
+            postal_prefixes=["10"],
+            base_fee=money(5_000, "THB"),
+            fee_per_kg=money(1_000, "THB"),
+            tax_rate_basis_points=700,
+            time_zone="Asia/Bangkok",
+        )
+        await shop.delivery.CreateZone(delivery_pb.CreateZoneRequest(zone=zone, request_id="z-1"))
+
+
+def buy(*lines, token="tok_ok", request_id=None, **changes):
+    """Return a request to buy (sku, quantity) lines."""
+    return pb.CreateOrderRequest(
+        **{
+            "lines": [pb.CartLine(sku=sku, quantity=quantity) for sku, quantity in lines],
+            "currency_code": "THB",
+            "shipping_address": ADDRESS,
+            "payment_method_token": token,
+            "request_id": request_id or uuid.uuid4().hex,
+            **changes,
+        }
+    )
+
+
+async def until(read, holds, seconds=20):
+    """Return what `read` reads once it holds."""
+    async with asyncio.timeout(seconds):
+        while not holds(value := await read()):
+            await asyncio.sleep(0.02)
+        return value
