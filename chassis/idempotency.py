@@ -62,7 +62,7 @@ async def _once(
     key, request_hash = _key(call, request), _hash(request)
     refusal: ShopError | None = None
     async with database.transaction() as tx:
-        if not await tx.fetchval(_CLAIM, *key, request_hash):
+        if not await _claim(tx, key, request_hash):
             stored = await tx.fetchrow(_READ, *key)
             assert stored is not None, "the claim met this row"
             return _replay(call, stored, request_hash, reply)
@@ -76,6 +76,14 @@ async def _once(
     if refusal:
         raise refusal
     return answer
+
+
+async def _claim(tx: Transaction, key: tuple[str, str, str], request_hash: bytes) -> bool:
+    """Claim the key, or return False when it is taken; waits for whoever is about to take it."""
+    try:
+        return bool(await tx.fetchval(_CLAIM, *key, request_hash))
+    except asyncpg.LockNotAvailableError:
+        raise refusals.OperationInFlight from None
 
 
 def _call() -> Call:

@@ -37,6 +37,13 @@ RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 #: Of the violations of one request as many are told as always arrive: see chassis.errors.
 _VIOLATIONS_BYTES = 1_500
 
+_CONTENDED = (
+    VersionConflict,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.LockNotAvailableError,
+)
+
 _validator = Validator()
 
 
@@ -180,10 +187,14 @@ class _Outcome:
     async def _fail(self, error: BaseException) -> NoReturn:
         status = self._status(error)
         self._log(grpc_name(status.code), reason=getattr(error, "reason", type(error).__name__))
+        if (call := current_call()) and call.trailers:
+            self._context.set_trailing_metadata(tuple(call.trailers.items()))
         await abort(self._context, status)
 
     def _status(self, error: BaseException) -> status_pb2.Status:  # noqa: PLR0911  a table
         match error:
+            case refusals.OperationInFlight():
+                return _retry_later(error)
             case ShopError():
                 return status_of(error)
             case _Invalid():
@@ -194,7 +205,7 @@ class _Outcome:
                 return _retry_later(refusals.Overloaded())
             case Draining():
                 return status_pb2.Status(code=14, message="The server is going away; resume the stream.")
-            case VersionConflict() | asyncpg.DeadlockDetectedError() | asyncpg.SerializationError():
+            case _ if isinstance(error, _CONTENDED):
                 return _retry_later(refusals.WriteContended())
             case NotImplementedError():
                 return status_pb2.Status(code=12, message="Not implemented.")

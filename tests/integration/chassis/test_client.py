@@ -78,7 +78,8 @@ async def test_without_a_deadline_the_contract_sets_one(serve):
         await client.GetStock(STOCK, timeout=60)
         await client.GetStock(STOCK, timeout=0.5)
     contract = RPCS[f"/{INVENTORY}/GetStock"].timeout
-    assert [round(remaining, 1) for remaining in seen] == [contract, contract, 0.5]
+    assert all(contract - 1 < remaining < contract + 0.1 for remaining in seen[:2])
+    assert 0 < seen[2] < 0.6
 
 
 async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, failure):

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from chassis import OutcomeUnknown, Settings, VersionConflict
 from chassis.db import Overloaded
 from chassis.testing import until
+from shop.chassis.v1.chassis_errors import OperationInFlight
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock
 
@@ -222,6 +223,8 @@ async def test_an_unexpected_error_of_a_stream_tells_the_client_an_id(serve, con
         (VersionConflict(), "ABORTED"),
         (asyncpg.DeadlockDetectedError(CANARY), "ABORTED"),
         (asyncpg.SerializationError(CANARY), "ABORTED"),
+        (asyncpg.LockNotAvailableError(CANARY), "ABORTED"),
+        (OperationInFlight(), "ABORTED"),
         (NotImplementedError(CANARY), "UNIMPLEMENTED"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -239,10 +242,11 @@ async def test_an_rpc_that_nobody_wrote_yet_is_unimplemented(serve, connect, fai
     assert failed.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_being_overloaded_says_when_to_come_back(serve, connect, failure):
-    async with serve(GetStock=raising(Overloaded())) as app, connect(app.address) as call:
+@pytest.mark.parametrize("error", [Overloaded(), VersionConflict(), OperationInFlight()], ids=repr)
+async def test_what_passes_by_itself_says_when_to_come_back(serve, connect, failure, error):
+    async with serve(GetStock=raising(error)) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
-    assert failed.reason == "OVERLOADED"
+    assert failed.reason in ("OVERLOADED", "WRITE_CONTENDED", "OPERATION_IN_FLIGHT")
     assert failed.details[error_details_pb2.RetryInfo].retry_delay.seconds >= 1
 
 

@@ -1,0 +1,259 @@
+"""Doing a change once: the first answer is the only answer, whoever repeats it and however many at once."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from chassis import Database, once
+from chassis.context import Call, User, current_call, enter_call
+from chassis.idempotency import FORGET, answered
+from chassis.testing import until
+from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, OperationInFlight
+from shop.inventory.v1 import inventory_service_pb2 as pb
+from shop.inventory.v1.inventory_errors import InsufficientStock
+
+
+def request(key="k-1", sku="a", on_hand=1):
+    return pb.SetStockRequest(sku=sku, location_id="bkk", on_hand=on_hand, request_id=key)
+
+
+class Change:
+    """A change that leaves a row for each time that it took effect."""
+
+    def __init__(self, database):
+        self.database = database
+        self.error = None
+        self.runs = 0
+
+    async def __call__(self, tx):
+        self.runs += 1
+        effect = f"effect-{self.runs}"
+        await tx.execute("INSERT INTO note (id) VALUES ($1)", effect)
+        if self.error:
+            raise self.error
+        return pb.StockLevel(etag=effect)
+
+    async def effects(self):
+        return await self.database.pool.fetchval("SELECT count(*) FROM note")
+
+
+@pytest.fixture
+def change(database):
+    return Change(database)
+
+
+@pytest.fixture(autouse=True)
+def call():
+    """A call of a user, as the pipeline sets it."""
+    enter(user_id="user-1")
+    yield
+    enter_call(None)
+
+
+def enter(user_id="user-1", method="/shop.X/Change", caller="edge"):
+    enter_call(Call(method=method, caller=caller, user=User(id=user_id) if user_id else None))
+
+
+async def test_a_repeated_request_gets_the_first_answer(database, change):
+    first = await once(database, request(), pb.StockLevel, change)
+    assert "idempotent-replayed" not in current_call().trailers
+    assert await once(database, request(), pb.StockLevel, change) == first
+    assert current_call().trailers["idempotent-replayed"] == "true"
+    assert (change.runs, await change.effects()) == (1, 1)
+
+
+async def test_another_request_under_the_same_key_is_refused(database, change):
+    await once(database, request(), pb.StockLevel, change)
+    with pytest.raises(IdempotencyKeyReused):
+        await once(database, request(on_hand=2), pb.StockLevel, change)
+    assert await change.effects() == 1
+
+
+async def test_a_refusal_is_kept_and_what_led_to_it_is_not(database, change):
+    change.error = InsufficientStock(available="a=1")
+    with pytest.raises(InsufficientStock):
+        await once(database, request(), pb.StockLevel, change)
+    change.error = None
+    with pytest.raises(InsufficientStock) as again:
+        await once(database, request(), pb.StockLevel, change)
+    assert again.value.metadata == {"available": "a=1"}
+    assert (change.runs, await change.effects()) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), asyncpg.UniqueViolationError("x")], ids=repr)
+async def test_a_failure_that_may_pass_frees_the_key(database, change, error):
+    change.error = error
+    with pytest.raises(type(error)):
+        await once(database, request(), pb.StockLevel, change)
+    change.error = None
+    assert (await once(database, request(), pb.StockLevel, change)).etag == "effect-2"
+    assert await change.effects() == 1
+
+
+async def test_a_cancelled_change_frees_the_key(database, change):
+    async def never(tx):
+        await change(tx)
+        await asyncio.Event().wait()
+
+    going = asyncio.create_task(once(database, request(), pb.StockLevel, never))
+    await until(lambda: change.runs)
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    assert (await once(database, request(), pb.StockLevel, change)).etag == "effect-2"
+    assert await change.effects() == 1
+
+
+async def test_twenty_at_once_have_one_effect_and_one_answer(database, change):
+    answers = await asyncio.gather(*(once(database, request(), pb.StockLevel, change) for _ in range(20)))
+    assert {answer.etag for answer in answers} == {"effect-1"}
+    assert (change.runs, await change.effects()) == (1, 1)
+
+
+async def test_twenty_at_once_have_one_refusal(database, change):
+    change.error = InsufficientStock(available="a=1")
+    outcomes = await asyncio.gather(
+        *(once(database, request(), pb.StockLevel, change) for _ in range(20)), return_exceptions=True
+    )
+    assert {type(outcome) for outcome in outcomes} == {InsufficientStock}
+    assert (change.runs, await change.effects()) == (1, 0)
+
+
+async def test_whoever_waits_for_a_first_that_fails_takes_its_place(database, change):
+    began, fail = asyncio.Event(), asyncio.Event()
+
+    async def failing(tx):
+        began.set()
+        await fail.wait()
+        raise ConnectionResetError
+
+    first = asyncio.create_task(once(database, request(), pb.StockLevel, failing))
+    await began.wait()
+    second = asyncio.create_task(once(database, request(), pb.StockLevel, change))
+    await until(lambda: waits_for_a_lock(database))
+    fail.set()
+    with pytest.raises(ConnectionResetError):
+        await first
+    assert (await second).etag == "effect-1"
+
+
+async def test_whoever_has_waited_long_enough_is_told_that_the_first_is_still_at_work(database_url, change):
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx):
+        began.set()
+        await go_on.wait()
+        return await change(tx)
+
+    async with asyncpg.create_pool(database_url, server_settings={"lock_timeout": "100"}) as pool:
+        impatient = Database(pool)
+        first = asyncio.create_task(once(impatient, request(), pb.StockLevel, slow))
+        await began.wait()
+        with pytest.raises(OperationInFlight):
+            await once(impatient, request(), pb.StockLevel, change)
+        go_on.set()
+        assert await first == await once(impatient, request(), pb.StockLevel, change)
+    assert await change.effects() == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"user_id": "user-2"}, {"method": "/shop.X/Other"}, {"user_id": "", "caller": "svc_order"}],
+    ids=["of another user", "of another method", "of a workload"],
+)
+async def test_a_key_is_only_its_owners(database, change, other):
+    """S28: to whoever else uses it, it is a new one, and says nothing about the first."""
+    mine = await once(database, request(), pb.StockLevel, change)
+    enter(**other)
+    assert await answered(database, request(), pb.StockLevel) is None
+    theirs = await once(database, request(on_hand=9), pb.StockLevel, change)
+    assert (mine.etag, theirs.etag) == ("effect-1", "effect-2")
+
+
+@pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError, asyncpg.SerializationError])
+async def test_a_deadlock_is_tried_again(database, change, error):
+    troubles = [error("x"), error("x")]
+
+    async def troubled(tx):
+        reply = await change(tx)
+        if troubles:
+            raise troubles.pop()
+        return reply
+
+    assert (await once(database, request(), pb.StockLevel, troubled)).etag == "effect-3"
+    assert await change.effects() == 1
+
+
+async def test_two_changes_that_deadlock_both_take_effect(database):
+    """A real one: each locks what the other wants next."""
+    await database.pool.execute("INSERT INTO note (id) VALUES ('a'), ('b')")
+    both = asyncio.Barrier(2)
+
+    def locking(first, second):
+        meet = True
+
+        async def change(tx):
+            nonlocal meet
+            await tx.execute("UPDATE note SET body = body || '1' WHERE id = $1", first)
+            if meet:
+                meet = False
+                await both.wait()
+            await tx.execute("UPDATE note SET body = body || '1' WHERE id = $1", second)
+            return pb.StockLevel(etag=first)
+
+        return change
+
+    answers = await asyncio.gather(
+        once(database, request("k-1"), pb.StockLevel, locking("a", "b")),
+        once(database, request("k-2"), pb.StockLevel, locking("b", "a")),
+    )
+    assert [answer.etag for answer in answers] == ["a", "b"]
+    assert await database.pool.fetchval("SELECT array_agg(DISTINCT body) FROM note") == ["11"]
+
+
+async def test_a_deadlock_without_end_is_told(database):
+    async def hopeless(tx):
+        raise asyncpg.DeadlockDetectedError("x")
+
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await once(database, request(), pb.StockLevel, hopeless)
+
+
+async def test_keys_are_forgotten_after_two_days_and_not_before(database, change):
+    await once(database, request("old"), pb.StockLevel, change)
+    await once(database, request("young"), pb.StockLevel, change)
+    await database.pool.execute("UPDATE idempotency SET create_time = now() - interval '49 hours' WHERE key = 'old'")
+    await database.pool.execute("UPDATE idempotency SET create_time = now() - interval '47 hours' WHERE key = 'young'")
+    await database.pool.execute(FORGET)
+    assert [row["key"] for row in await database.pool.fetch("SELECT key FROM idempotency")] == ["young"]
+
+
+async def test_outside_of_a_call_there_is_no_principal(database, change):
+    enter_call(None)
+    with pytest.raises(LookupError):
+        await once(database, request(), pb.StockLevel, change)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_replay_says_so_in_the_trailers(serve, connect, database, issuer, refused):
+    change = Change(database)
+    if refused:
+        change.error = InsufficientStock(available="a=1")
+
+    async def set_stock(message, context):
+        return await once(database, message, pb.StockLevel, change)
+
+    metadata = (("x-shop-caller", "edge"), ("authorization", f"Bearer {issuer.token('staff-1', 'staff')}"))
+    async with serve(SetStock=set_stock) as app, connect(app.address) as client:
+        replayed = []
+        for _ in range(2):
+            going = client.SetStock(request(), metadata=metadata)
+            await asyncio.gather(going, return_exceptions=True)
+            trailers = await going.trailing_metadata()
+            replayed.append(dict(trailers).get("idempotent-replayed"))
+    assert replayed == [None, "true"]
+
+
+async def waits_for_a_lock(database):
+    return await database.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
