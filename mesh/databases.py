@@ -61,13 +61,13 @@ class ServiceDatabase:
             raise StackError(f"cannot make the database of {self.service}: {error}") from error
 
     async def _create_roles(self, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
-        rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
+        create = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
         async with admin.transaction():
             await admin.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             for role, password in ((self.owner, self.owner_password), (self.service, self.password)):
-                exists = await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role)
-                verb = "ALTER" if exists else "CREATE"
-                await admin.execute(f"{verb} ROLE {role} {rights} PASSWORD '{_scram(password)}'")
+                if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
+                    await admin.execute(f"CREATE ROLE {role} {create}")
+                await admin.execute(f"ALTER ROLE {role} PASSWORD '{_scram(password)}'")
             # A superuser needs it not; any other may hand a database only to a role that it is a member of.
             await admin.execute(f"GRANT {self.owner} TO CURRENT_USER")
 
@@ -94,7 +94,7 @@ def _url(server: str, user: str, password: str, database: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     ours = {"user", "password", "dbname", "database"}
     query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name not in ours], safe="/")
-    return urlunsplit((parts.scheme, f"{quote(user)}:{quote(password)}@{host}", f"/{database}", query, ""))
+    return urlunsplit((parts.scheme, f"{user}:{quote(password, safe='')}@{host}", f"/{database}", query, ""))
 
 
 def _scram(password: str) -> str:

@@ -17,6 +17,7 @@ from mesh.places import Account
 from mesh.probes import Probe
 
 _POLL = 0.03  # seconds between two looks at a condition that nothing announces
+_COLLECTED = 1.0  # seconds in which the children of an ended process are collected, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +108,22 @@ class Process:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.program.stop_seconds if seconds is None else seconds):
                     await self._child.wait()
-        self.kill()
+        # What it left of its group may take a moment to end; a dead one that nobody collects counts as there.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COLLECTED):
+                while self.kill():  # noqa: ASYNC110  nothing announces it
+                    await asyncio.sleep(_POLL)
         await self._child.wait()
 
-    def kill(self) -> None:
-        """End its whole group at once."""
-        if self._child is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+    def kill(self) -> bool:
+        """End its whole group at once; whether there was anything to end."""
+        if self._child is None:
+            return False
+        try:
+            os.killpg(self._child.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     async def _is_ready(self) -> bool:
         assert self._child is not None, "never started"

@@ -35,14 +35,14 @@ def outer_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
     return [
         *(method_route(path, rpc) for path, rpc in rpcs if EDGE.removesuffix("_gateway") in rpc.callers),
         *(_service_route(name) for name in _EVERYWHERE),
-        _unknown_grpc(),
+        *_unknown_grpc(),
         _edge_route(),
     ]
 
 
 def inner_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
     """What services reach of each other; who may call what, the called one decides."""
-    return [*(method_route(path, rpc) for path, rpc in rpcs), _unknown_grpc()]
+    return [*(method_route(path, rpc) for path, rpc in rpcs), *_unknown_grpc()]
 
 
 def method_route(path: str, rpc: Rpc) -> route.Route:
@@ -86,12 +86,21 @@ def _service_route(service: str) -> route.Route:
     )
 
 
-def _unknown_grpc() -> route.Route:
-    """Envoy turns this into UNIMPLEMENTED, as a server without the method would answer."""
-    return route.Route(
-        match=route.RouteMatch(prefix="/", headers=[_is_grpc()]),
-        direct_response=route.DirectResponseAction(status=404),
-    )
+def _unknown_grpc() -> list[route.Route]:
+    """UNIMPLEMENTED, as a server without the method would answer."""
+    unimplemented = core.HeaderValueOption(header=core.HeaderValue(key="grpc-status", value="12"))
+    return [
+        route.Route(
+            match=route.RouteMatch(prefix="/", headers=[_is_grpc("application/grpc-web")]),
+            direct_response=route.DirectResponseAction(status=200),
+            response_headers_to_add=[unimplemented],
+        ),
+        route.Route(
+            match=route.RouteMatch(prefix="/", headers=[_is_grpc()]),
+            # Envoy turns it into the gRPC status, and would do so for gRPC-Web if it knew it.
+            direct_response=route.DirectResponseAction(status=404),
+        ),
+    ]
 
 
 def _edge_route() -> route.Route:
@@ -106,9 +115,9 @@ def _edge_route() -> route.Route:
     )
 
 
-def _is_grpc() -> route.HeaderMatcher:
-    """gRPC and gRPC-Web alike."""
-    return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix="application/grpc"))
+def _is_grpc(content_type: str = "application/grpc") -> route.HeaderMatcher:
+    """gRPC and, unless told otherwise, gRPC-Web too."""
+    return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix=content_type))
 
 
 def _retries(retry_on: str = "connect-failure,refused-stream,unavailable") -> route.RetryPolicy:

@@ -10,7 +10,15 @@ from mesh.probes import http_ok
 from mesh.process import Program, running
 from mesh.servers import wheels
 
-_FLAGS = ("--concurrency", "1", "--disable-hot-restart", "--log-format", "%Y-%m-%dT%T.%eZ %l %n %v")
+_FLAGS = (
+    "--concurrency",
+    "1",
+    "--disable-hot-restart",
+    "--file-flush-interval-msec",
+    "500",
+    "--log-format",
+    "%Y-%m-%dT%T.%eZ %l %n %v",
+)
 
 
 class Envoy:
