@@ -1,0 +1,47 @@
+"""An ingress before stand-ins, started once for all of its tests."""
+
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+
+import pytest_asyncio
+
+from mesh.places import socket_folder
+from mesh.ports import Ports, address, free_base
+from mesh.proxy.parts import Parts
+from mesh.servers.envoy import Envoy
+from tests.integration.servers.programs import write_bootstrap
+from tests.integration.servers.standins import GrpcServer, http_server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def ingress(tmp_path_factory):
+    ports = Ports(free_base())
+    orders, users, catalogs, reflection = GrpcServer(), GrpcServer(), [GrpcServer(), GrpcServer()], GrpcServer()
+    async with AsyncExitStack() as stack:
+        edge = await stack.enter_async_context(http_server())
+        parts = Parts(
+            listen=address(ports.entry),
+            inner=address(ports.inner),
+            admin=f"unix:{stack.enter_context(socket_folder(None))}/admin.sock",
+            edge=edge,
+            reflection=await stack.enter_async_context(reflection.listening()),
+            services={
+                "svc_order": [await stack.enter_async_context(orders.listening())],
+                "svc_catalog": [await stack.enter_async_context(one.listening()) for one in catalogs],
+                "svc_user": [await stack.enter_async_context(users.listening())],
+                "svc_inventory": [address(ports.held)],  # nobody is there
+            },
+        )
+        bootstrap = tmp_path_factory.mktemp("ingress") / "bootstrap.pb"
+        await write_bootstrap(parts, bootstrap)
+        await stack.enter_async_context(Envoy(bootstrap, admin=parts.admin, name="ingress"))
+        yield SimpleNamespace(
+            address=parts.listen,
+            url=f"http://{parts.listen}",
+            inner=parts.inner,
+            orders=orders,
+            users=users,
+            catalogs=catalogs,
+            reflection=reflection,
+            log=bootstrap.with_name("ingress.log"),
+        )

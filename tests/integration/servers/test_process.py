@@ -1,0 +1,190 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from mesh.errors import StackError
+from mesh.places import Account
+from mesh.ports import free_base, is_free
+from mesh.process import Process, Program, running, started_at, tail
+from tests.integration.servers.programs import a_server, a_task, lines, python
+
+
+@pytest.fixture
+def port():
+    return free_base()
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "logs" / "it.log"
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def is_gone(pid):
+    return started_at(pid) is None
+
+
+async def test_a_program_is_ready_inside_and_gone_outside(port, log):
+    async with running(a_server("it", port), log) as process:
+        assert process.running
+        assert not is_free(port)
+    assert not process.running
+    assert is_free(port)
+
+
+async def test_what_it_writes_is_kept_over_several_starts(port, log):
+    for _ in range(2):
+        async with running(a_server("it", port), log):
+            pass
+    assert len([line for line in lines(log) if line.startswith("listening")]) == 2
+
+
+async def test_one_that_ends_before_it_is_ready_is_reported_with_its_last_words(port, log):
+    program = a_server("it", port, "sys.exit('no such table')", fix="migrate first")
+    with pytest.raises(StackError, match="it stopped with exit code 1 while starting") as it:
+        async with running(program, log):
+            pass
+    assert it.value.log == "no such table"
+    assert it.value.fix == "migrate first"
+
+
+async def test_one_that_is_killed_before_it_is_ready_is_reported_with_the_signal(port, log):
+    with pytest.raises(StackError, match="it was ended by SIGKILL while starting"):
+        async with running(a_server("it", port, "os.kill(os.getpid(), 9)"), log):
+            pass
+
+
+async def test_one_that_never_gets_ready_is_given_up_and_ended(port, log):
+    program = a_server("it", port, "print(os.getpid(), flush=True); signal.pause()", start_seconds=0.5)
+    with pytest.raises(StackError, match=r"it is not ready after 0\.5 s"):
+        async with running(program, log):
+            pass
+    assert is_gone(int(lines(log)[0]))
+
+
+async def test_a_program_that_cannot_be_run_is_named(log):
+    with pytest.raises(StackError) as it:
+        async with running(Program(name="it", argv=("/nowhere/envoy",)), log):
+            pass
+    assert "cannot run /nowhere/envoy: No such file or directory" in it.value.log
+
+
+async def test_a_task_is_ready_when_it_ended_well(log):
+    async with running(a_task("it", "print('done')"), log):
+        assert lines(log) == ["done"]
+
+
+async def test_a_task_that_ends_badly_is_reported(log):
+    with pytest.raises(StackError, match="it stopped with exit code 3"):
+        async with running(a_task("it", "raise SystemExit(3)"), log):
+            pass
+
+
+async def test_one_that_ignores_the_request_to_stop_is_killed(port, log):
+    program = a_server("it", port, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", stop_seconds=0.2)
+    async with running(program, log) as process:
+        pid = process.pid
+    assert is_gone(pid)
+
+
+async def test_its_children_end_with_it(port, log):
+    spawn = "child = os.fork() or signal.pause(); print(child, flush=True)"
+    async with running(a_server("it", port, spawn), log):
+        child = int(lines(log)[0])
+        assert not is_gone(child)
+    await until(lambda: is_gone(child))
+
+
+async def test_interrupting_our_group_does_not_reach_it(port, log):
+    async with running(a_server("it", port), log) as process:
+        assert os.getpgid(process.pid) == process.pid
+
+
+async def test_it_sees_its_own_environment_alone(monkeypatch, log):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://admin")
+    async with running(a_task("it", "import os; print(sorted(os.environ))", env={"MINE": "1"}), log):
+        (seen,) = lines(log)
+    assert "MINE" in seen
+    assert "DATABASE_URL" not in seen
+
+
+async def test_it_leaves_no_core_dump_and_no_open_files(log):
+    script = "import os, resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0], oct(os.umask(0)))"
+    async with running(a_task("it", script), log):
+        assert lines(log) == ["0 0o77"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+async def test_it_ends_when_we_are_killed(port, log, repository):
+    ours = f"""
+import asyncio, sys
+from pathlib import Path
+from mesh.process import Process
+from tests.integration.servers.programs import a_server
+async def main():
+    process = Process(a_server("it", {port}), Path({str(log)!r}))
+    await process.start()
+    await process.until_ready()
+    print(process.pid, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+    child = subprocess.Popen([sys.executable, "-c", ours], stdout=subprocess.PIPE, cwd=repository, text=True)
+    with child:
+        pid = int(child.stdout.readline())
+        child.send_signal(signal.SIGKILL)
+    await until(lambda: is_gone(pid))
+    assert is_free(port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_rights_of_root_are_given_up_for_good(log):
+    # Not Python, which may well lie where only root can go.
+    argv = ("/bin/sh", "-c", "grep -E '^(Uid|Gid|Groups|CapPrm):' /proc/self/status")
+    async with running(Program(name="it", argv=argv, account=Account(65_534, 65_533)), log):
+        uids, gids, groups, rights = (line.split()[1:] for line in lines(log))
+    assert set(uids) == {"65534"}
+    assert set(gids) == {"65533"}
+    assert groups == []
+    assert int(rights[0], 16) == 0
+
+
+async def test_a_process_may_be_started_again_after_its_end(port, log):
+    process = Process(a_server("it", port), log)
+    await process.start()
+    await process.until_ready()
+    first = process.pid
+    os.kill(first, signal.SIGKILL)
+    assert await process.until_ended() == -signal.SIGKILL
+    await process.start()
+    await process.until_ready()
+    assert process.pid != first
+    await process.stop()
+
+
+def test_a_process_is_known_by_its_start_until_it_is_gone():
+    child = subprocess.Popen(python("import signal; signal.pause()"))
+    started = started_at(child.pid)
+    assert started
+    assert started == started_at(child.pid)
+    child.kill()
+    psutil.wait_procs([psutil.Process(child.pid)], timeout=0)
+    child.wait()
+    assert started_at(child.pid) is None
+
+
+def test_the_end_of_a_log_is_shown_without_the_rest(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"first\nsecond\n\xff third\n")
+    assert tail(log, 2) == "second\n� third"
+    assert tail(tmp_path / "none") == ""

@@ -1,0 +1,162 @@
+import asyncio
+import os
+import signal
+
+import pytest
+
+from mesh.errors import StackError
+from mesh.ports import free_base, is_free
+from mesh.process import started_at
+from mesh.supervisor import Supervisor
+from tests.integration.servers.programs import a_server, a_task, lines
+
+
+class Stage:
+    """A supervisor and what it was seen to do."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.base = free_base()
+        self.seen = []
+        self._changed = asyncio.Event()
+
+    def server(self, name, number, script="", **changes):
+        return a_server(name, self.base + number, script, **changes)
+
+    def supervise(self, *programs):
+        self.it = Supervisor(programs, self.log, self._note)
+        return self.it
+
+    def log(self, name):
+        return self.folder / f"{name}.log"
+
+    def record(self, name):
+        return next(one for one in self.it.records if one.name == name)
+
+    def _note(self):
+        for one in self.it.records:
+            if not self.seen or (one.name, one.state) not in self.seen:
+                self.seen.append((one.name, one.state))
+        self._changed.set()
+
+    async def until(self, condition, seconds=15):
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    @property
+    def is_empty(self):
+        return all(is_free(port) for port in range(self.base, self.base + 10))
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    stage = Stage(tmp_path)
+    yield stage
+    await stage.it.stop()
+    assert stage.is_empty
+
+
+async def test_a_program_starts_after_those_that_it_needs(stage):
+    await stage.supervise(
+        stage.server("last", 3, after=("middle",)),
+        a_task("middle", "", after=("first",)),
+        stage.server("first", 1),
+    ).start()
+    assert stage.seen.index(("first", "ready")) < stage.seen.index(("last", "starting"))
+    assert [record.name for record in stage.it.records] == ["last", "first"]
+    assert {record.state for record in stage.it.records} == {"ready"}
+
+
+async def test_programs_stop_in_reverse(stage):
+    await stage.supervise(stage.server("base", 1), stage.server("top", 2, after=("base",))).start()
+    await stage.it.stop()
+    assert stage.seen.index(("top", "stopped")) < stage.seen.index(("base", "stopping"))
+    assert [record.pid for record in stage.it.records] == [None, None]
+
+
+async def test_one_that_cannot_start_is_reported_and_those_that_need_it_never_start(stage):
+    supervisor = stage.supervise(
+        stage.server("good", 1),
+        a_task("bad", "raise SystemExit('out of order')", after=("good",)),
+        stage.server("needy", 2, after=("bad",)),
+    )
+    with pytest.raises(StackError, match="bad stopped with exit code 1") as it:
+        await supervisor.start()
+    assert it.value.log == "out of order"
+    await supervisor.stop()
+    assert stage.is_empty
+    assert not stage.log("needy").exists()
+
+
+async def test_one_that_dies_is_restarted_and_counted(stage):
+    await stage.supervise(stage.server("it", 1)).start()
+    first = stage.record("it").pid
+    os.kill(first, signal.SIGKILL)
+    await stage.until(lambda: stage.record("it").restarts == 1 and stage.record("it").state == "ready")
+    assert stage.record("it").pid != first
+    assert ("it", "restarting") in stage.seen
+
+
+async def test_one_that_ends_by_itself_is_restarted_too(stage):
+    script = "signal.signal(signal.SIGALRM, lambda *_: sys.exit(0)); signal.setitimer(signal.ITIMER_REAL, 0.3)"
+    await stage.supervise(stage.server("it", 1, script)).start()
+    await stage.until(lambda: stage.record("it").restarts == 1)
+
+
+async def test_the_children_of_one_that_dies_do_not_keep_its_successor_from_starting(stage):
+    holder = (
+        "import socket; s = socket.create_server(('127.0.0.1', port + 1))\n"
+        "child = os.fork()\n"
+        "if not child: signal.pause()\n"
+        "s.close()"
+    )
+    await stage.supervise(stage.server("it", 1, holder)).start()
+    for restarts in (1, 2):
+        os.kill(stage.record("it").pid, signal.SIGKILL)
+        await stage.until(lambda: stage.record("it").restarts == restarts and stage.record("it").state == "ready")  # noqa: B023
+
+
+async def test_one_that_cannot_be_restarted_is_tried_again_until_it_can(stage, tmp_path):
+    flag = tmp_path / "flag"
+    await stage.supervise(stage.server("it", 1, f"os.path.exists({str(flag)!r}) and sys.exit('not now')")).start()
+    flag.touch()
+    os.kill(stage.record("it").pid, signal.SIGKILL)
+    await stage.until(lambda: stage.record("it").restarts == 3)
+    flag.unlink()
+    await stage.until(lambda: stage.record("it").state == "ready")
+    assert lines(stage.log("it")).count("not now") >= 2
+
+
+async def test_a_stop_while_starting_leaves_nothing(stage):
+    never = stage.server("never", 2, "print(os.getpid(), flush=True); signal.pause()")
+    supervisor = stage.supervise(stage.server("good", 1), never)
+    starting = asyncio.create_task(supervisor.start())
+    await stage.until(lambda: stage.record("never").pid is not None and stage.record("good").state == "ready")
+    pid = stage.record("never").pid
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await supervisor.stop()
+    assert started_at(pid) is None
+    assert stage.is_empty
+
+
+async def test_a_stop_while_restarting_leaves_nothing(stage, tmp_path):
+    flag = tmp_path / "flag"
+    await stage.supervise(stage.server("it", 1, f"os.path.exists({str(flag)!r}) and signal.pause()")).start()
+    flag.touch()
+    os.kill(stage.record("it").pid, signal.SIGKILL)
+    await stage.until(lambda: stage.record("it").restarts == 1 and stage.record("it").pid is not None)
+    pid = stage.record("it").pid
+    await stage.it.stop()
+    assert started_at(pid) is None
+
+
+async def test_a_kill_ends_even_those_that_refuse_to_stop(stage):
+    await stage.supervise(stage.server("it", 1, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")).start()
+    stopping = asyncio.create_task(stage.it.stop())
+    await stage.until(lambda: stage.record("it").state == "stopping")
+    stage.it.kill()
+    async with asyncio.timeout(3):
+        await stopping
