@@ -14,14 +14,17 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 )"""
 
 
+_REMEMBER = "INSERT INTO schema_migration (scope, name, checksum) VALUES ($1, $2, $3)"
+
+
 class MigrationError(Exception):
-    """An applied migration was edited, or vanished from the folder."""
+    """An applied migration was edited or vanished from the folder, or a new one failed and left nothing behind."""
 
 
 async def migrate(url: str, package: Path) -> list[str]:
     """Bring the database at `url` up to date with chassis/migrations and `package`/migrations.
 
-    Returns the names that were applied. Raises MigrationError when an applied file was changed or removed.
+    Returns the names that were applied; raises MigrationError.
     """
     connection = await asyncpg.connect(url)
     try:
@@ -46,10 +49,11 @@ async def _apply(connection: asyncpg.Connection, scope: str, folder: Path) -> li
             if known[name] != checksum:
                 raise MigrationError(f"{scope}/{name} was edited after it was applied; add a new migration instead")
             continue
-        async with connection.transaction():
-            await connection.execute(sql)
-            await connection.execute(
-                "INSERT INTO schema_migration (scope, name, checksum) VALUES ($1, $2, $3)", scope, name, checksum
-            )
+        try:
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute(_REMEMBER, scope, name, checksum)
+        except asyncpg.PostgresError as error:
+            raise MigrationError(f"{scope}/{name}: {error}") from error
         fresh.append(f"{scope}/{name}")
     return fresh
