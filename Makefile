@@ -1,0 +1,81 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
+
+# More words for a command: make up ARGS='--events kafka', make test ARGS='-k outbox'.
+ARGS ?=
+# What `make lint` compares the protos with.
+AGAINST ?= HEAD
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := chassis edge_gateway mesh svc_catalog svc_delivery svc_inventory svc_order svc_payment svc_user
+
+.PHONY: help
+help: ## Say what there is to make
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+.PHONY: setup
+setup: .venv/ready ## Create the environment with the locked dependencies; quick when it is there
+
+.PHONY: up
+up: setup ## Start everything and say where it is; Ctrl-C stops it
+	@$(BIN)/shopmesh up $(ARGS)
+
+.PHONY: down
+down: setup ## Stop a stack that was started with ARGS=--detach, or left behind
+	@$(BIN)/shopmesh down $(ARGS)
+
+.PHONY: test
+test: setup ## Run every test
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check style, types, layers and protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports --no-cache | tail -n 3
+	$(BIN)/python -m mesh.codegen --deps
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/python -m mesh.codegen --breaking $(AGAINST)
+
+.PHONY: fmt
+fmt: setup ## Put everything into the house's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format --write protos
+
+.PHONY: gen
+gen: setup ## Regenerate gen/ and the reference docs from protos/
+	$(BIN)/python -m mesh.codegen
+
+.PHONY: check
+check: lint ## All that has to hold before a change goes in
+	$(BIN)/python -m mesh.codegen --check
+	@$(MAKE) test
+
+.PHONY: bench
+bench: setup ## Measure
+	@$(BIN)/python -m bench $(ARGS)
+
+# Any Python from 3.11 on will do. uv is quick but knows nothing of pip's own settings; where it fails, pip may not.
+.venv/ready: requirements.lock pyproject.toml
+	@for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+		python=none; \
+	done; \
+	if [ $$python = none ]; then \
+		echo "Shopmesh needs Python 3.11 or newer, which is not here: install it, or name it: make PYTHON=..." >&2; \
+		exit 1; \
+	fi; \
+	echo "setting up .venv with $$($$python --version), once"; \
+	$$python -m venv .venv || { echo "Python cannot make a venv; on Debian, install python3-venv" >&2; exit 1; }
+	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > .venv/uv.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .venv/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
+		|| $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
