@@ -10,9 +10,10 @@ from mesh.cli.sample_data import sample_data
 from mesh.cli.status import status
 from mesh.cli.terminal import complain
 from mesh.cli.up import up
+from mesh.cli.verify import verify
 from mesh.errors import StackError
 
-_COMMANDS = (up, down, status, logs, sample_data)
+_COMMANDS = (up, down, status, logs, sample_data, verify)
 
 
 class _App(typer.Typer):

@@ -1,0 +1,73 @@
+"""`shopmesh verify`: asks a running stack for everything that breaks an invariant."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
+from mesh.services import SERVICES
+from mesh.verify.places import places_of
+from mesh.verify.verifying import Finding
+from mesh.verify.verifying import verify as find_breaches
+
+_SHOWN = 10
+
+
+def verify(
+    *,
+    json: AsJson = False,
+    patience: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long what is under way may take to end.")
+    ] = 30.0,
+    state_dir: StateDir = None,
+) -> None:
+    """Check every invariant against the running system. Exits with 1 and the rows that break it."""
+    record = running_stack(state_dir)
+    began = time.monotonic()
+    with err.status("asking"):
+        findings = uvloop.run(find_breaches(places_of(state_in(state_dir), record), patience))
+    seconds = time.monotonic() - began
+    broken = [finding for finding in findings if finding.rows]
+    if json:
+        checks = [finding.as_json() for finding in findings]
+        print_json({"ok": not broken, "seconds": round(seconds, 3), "checks": checks})
+    else:
+        _tell(findings, seconds)
+        if missing := set(SERVICES) - set(record.services):
+            out.print(f"[yellow]not asked[/] what holds between services, for want of {', '.join(sorted(missing))}")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _tell(findings: Sequence[Finding], seconds: float) -> None:
+    where = ""
+    for finding in findings:
+        if finding.check.where != where:
+            where = finding.check.where
+            out.print(f"[bold]{where}[/]")
+        sign = "[red]✗[/]" if finding.rows else "[green]✓[/]"
+        out.print(f"{sign} {escape(finding.check.says)} [dim]{' '.join(finding.check.numbers)}[/]")
+        if finding.rows:
+            out.print(Padding(_rows(finding), (0, 0, 0, 2)))
+    broken = sum(1 for finding in findings if finding.rows)
+    verdict = (
+        f"[bold red]{broken} of {len(findings)} invariants are broken[/]"
+        if broken
+        else (f"[bold green]all {len(findings)} invariants hold[/]")
+    )
+    out.print(f"{verdict} ({seconds:.1f} s)")
+
+
+def _rows(finding: Finding) -> Table:
+    it = Table(*finding.rows[0], title=finding.check.name, title_justify="left", box=None, pad_edge=False)
+    for row in finding.rows[:_SHOWN]:
+        it.add_row(*(escape(str(value)) for value in row.values()))
+    if more := len(finding.rows) - _SHOWN:
+        it.caption = f"and {more} more" if more > 0 else None
+    return it

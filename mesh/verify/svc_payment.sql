@@ -1,0 +1,61 @@
+-- always: amounts_are_entries I16
+-- What is authorized, captured and refunded is the sum of what succeeded.
+SELECT payment_id, authorized, told_authorized, captured, told_captured, refunded, told_refunded FROM payment
+LEFT JOIN (
+    SELECT payment_id,
+        sum(amount) FILTER (WHERE kind = 'AUTHORIZATION' AND outcome = 'SUCCESS') AS told_authorized,
+        sum(amount) FILTER (WHERE kind = 'CHARGE' AND outcome = 'SUCCESS') AS told_captured,
+        sum(amount) FILTER (WHERE kind = 'REFUND' AND outcome = 'SUCCESS') AS told_refunded
+    FROM entry GROUP BY payment_id
+) AS sums USING (payment_id)
+WHERE (authorized, captured, refunded)
+    IS DISTINCT FROM (coalesce(told_authorized, 0), coalesce(told_captured, 0), coalesce(told_refunded, 0));
+
+-- always: amounts_are_in_order I16
+-- No more is refunded than captured, captured than authorized, authorized than the order costs.
+SELECT payment_id, amount, authorized, captured, refunded FROM payment
+WHERE NOT (refunded BETWEEN 0 AND captured AND captured <= authorized AND authorized <= amount);
+
+-- always: charged_once I12
+-- A payment is authorized and charged once at most.
+SELECT payment_id, kind, count(*) AS times FROM entry
+WHERE outcome = 'SUCCESS' AND kind IN ('AUTHORIZATION', 'CHARGE', 'CANCEL')
+GROUP BY payment_id, kind HAVING count(*) > 1;
+
+-- always: one_payment_for_each_order I15
+-- An order has one payment at most.
+SELECT order_id, count(*) AS payments FROM payment GROUP BY order_id HAVING count(*) > 1;
+
+-- always: state_is_what_happened I29
+-- Where a payment stands follows from its amounts.
+SELECT payment_id, state, authorized, captured, refunded FROM payment
+WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
+    OR state = 'CAPTURED' AND NOT (captured > 0 AND refunded = 0)
+    OR state = 'PARTIALLY_REFUNDED' AND NOT (refunded > 0 AND refunded < captured)
+    OR state = 'REFUNDED' AND NOT (captured > 0 AND refunded = captured)
+    OR state IN ('PROCESSING', 'FAILED') AND captured > 0;
+
+-- soon: nothing_is_asked_for I15
+-- Every operation that the provider was asked for has ended.
+SELECT payment_id, operation_id, kind, amount FROM entry AS asked
+WHERE outcome = 'REQUEST' AND NOT EXISTS (
+    SELECT FROM entry AS ended WHERE ended.payment_id = asked.payment_id
+        AND ended.operation_id = asked.operation_id AND ended.outcome <> 'REQUEST'
+);
+
+-- soon: nothing_unwanted_is_held I13
+-- A payment that failed, was voided or given up holds no money.
+SELECT payment_id, state, give_up_time, held FROM payment
+JOIN (
+    SELECT payment_id, CASE WHEN bool_or(kind = 'CHARGE')
+        THEN sum(CASE kind WHEN 'CHARGE' THEN amount WHEN 'REFUND' THEN -amount ELSE 0 END)
+        ELSE sum(CASE kind WHEN 'AUTHORIZATION' THEN amount WHEN 'CANCEL' THEN -amount ELSE 0 END)
+    END AS held
+    FROM entry WHERE outcome = 'SUCCESS' GROUP BY payment_id
+) AS holding USING (payment_id)
+WHERE held > 0 AND (state IN ('FAILED', 'VOIDED') OR give_up_time IS NOT NULL);
+
+-- copy: payment
+-- The money of each order.
+SELECT payment_id, order_id, user_id, state, amount, authorized, captured, refunded, currency, provider_id,
+    give_up_time IS NOT NULL AS given_up FROM payment;

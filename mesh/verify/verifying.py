@@ -1,0 +1,134 @@
+"""Asks a running shop for everything that breaks an invariant.
+
+Each database is read in one snapshot. What may take a while to come true is asked again until it has, or time is up.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import httpx
+
+from mesh.errors import StackError
+from mesh.services import SERVICES
+from mesh.verify.checks import TOGETHER, Check, Copy, read_checks
+from mesh.verify.places import Partner, Places
+
+_ASK_AGAIN = 0.5  # seconds
+_STATEMENT_SECONDS = 60.0
+_BOOKS = {"charge": "payment_provider", "parcel": "courier"}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An invariant, and what breaks it."""
+
+    check: Check
+    rows: Sequence[Row]
+
+    def as_json(self) -> dict[str, Any]:
+        check = self.check
+        rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows]
+        return {"where": check.where, "name": check.name, "invariants": check.numbers, "says": check.says, "rows": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+
+async def verify(places: Places, patience: float) -> list[Finding]:
+    """Every invariant with what breaks it, nothing where it holds; waits up to `patience` seconds for the slow ones."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + patience
+    while True:
+        findings = await _ask(places)
+        broken = [finding for finding in findings if finding.rows]
+        if not broken or not all(finding.check.soon for finding in broken) or clock() >= until:
+            return findings
+        await asyncio.sleep(_ASK_AGAIN)
+
+
+async def _ask(places: Places) -> list[Finding]:
+    # The orders come last: what others hold for an order, they began to hold after there was the order.
+    others = [name for name in places.databases if name != "svc_order"]
+    books = await asyncio.gather(*(_read_book(getattr(places, partner)) for partner in _BOOKS.values()))
+    answers = await asyncio.gather(*(_ask_database(name, places.databases[name]) for name in others))
+    if "svc_order" in places.databases:
+        answers.append(await _ask_database("svc_order", places.databases["svc_order"]))
+    findings = [finding for found, _ in answers for finding in found]
+    if set(places.databases) >= set(SERVICES):
+        tables = [*zip(_BOOKS, books, strict=True), *(table for _, copies in answers for table in copies)]
+        findings += _ask_together(tables)
+    return findings
+
+
+async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, _Table]]]:
+    checks, copies = read_checks(service)
+    try:
+        connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                findings = [
+                    Finding(check, [dict(row) for row in await connection.fetch(check.sql)]) for check in checks
+                ]
+                return findings, [(copy.name, await _copied(connection, copy)) for copy in copies]
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StackError(f"the database of {service} cannot be asked: {error}", fix="see `shopmesh status`") from error
+
+
+async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) -> _Table:
+    statement = await connection.prepare(copy.sql)
+    columns = tuple(attribute.name for attribute in statement.get_attributes())
+    return _Table(columns, [tuple(row.values()) for row in await statement.fetch()])
+
+
+async def _read_book(partner: Partner) -> _Table:
+    """Everything that ever happened at a partner."""
+    entries: list[dict[str, Any]] = []
+    try:
+        async with httpx.AsyncClient(
+            base_url=partner.url, headers={"authorization": f"Bearer {partner.key}"}
+        ) as client:
+            more = True
+            while more:
+                after = entries[-1]["sequence"] if entries else 0
+                page = (await client.get("/v1/ledger", params={"after": after})).raise_for_status().json()
+                entries += page["data"]
+                more = page["has_more"]
+    except httpx.HTTPError as error:
+        raise StackError(f"the books at {partner.url} cannot be read: {error}", fix="see `shopmesh status`") from error
+    return _Table(_BOOK_COLUMNS, [[entry.get(column) for column in _BOOK_COLUMNS] for entry in entries])
+
+
+#: Of both partners' books, as far as checks ask for them.
+_BOOK_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
+
+
+def _ask_together(tables: Sequence[tuple[str, _Table]]) -> list[Finding]:
+    checks, _ = read_checks(TOGETHER)
+    database = sqlite3.connect(":memory:")
+    try:
+        database.row_factory = sqlite3.Row
+        for name, table in tables:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(table.columns)})")
+            places = ", ".join("?" * len(table.columns))
+            database.executemany(f"INSERT INTO {name} VALUES ({places})", table.rows)  # noqa: S608  our own names
+        for name, column in (("event", "event_id"), ("applied", "event_id"), ("payment", "payment_id")):
+            database.execute(f"CREATE INDEX {name}_by_{column} ON {name} ({column})")
+        return [Finding(check, [dict(row) for row in database.execute(check.sql)]) for check in checks]
+    finally:
+        database.close()
+
+
+def _plain(value: Any) -> Any:
+    """A value of a row as JSON has it."""
+    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)
