@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-import asyncpg
 from google.protobuf.message import Message
 
 from chassis.bus import Bus, Event
@@ -37,11 +36,15 @@ _HINTS = "outbox"
 _BATCH = 500
 #: A hint may be lost with its process, so the leader also looks by itself.
 _POLL_SECONDS = 1.0
+#: What commits within this time is published together: many small batches would cost more than they gain.
+_LINGER_SECONDS = 0.01
 _FORGET_SECONDS = 3600.0
 
 
 async def add(tx: Transaction, *events: Message) -> None:
     """Tell `events` with this transaction: they are published, in this order, if it commits."""
+    if not events:
+        return
     call = current_call()
     kinds = [EVENTS[event.DESCRIPTOR.full_name] for event in events]
     await tx.execute(
@@ -72,8 +75,8 @@ class Relay:
             try:
                 async with self._leadership() as lost:
                     await self._lead(lost)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("outbox relay restarts", extra={"error": type(error).__name__})
+            except Exception as error:  # noqa: BLE001  the database's and the bus's libraries raise what they like
+                log.warning("outbox relay restarts", extra={"error": repr(error)})
                 await asyncio.sleep(_POLL_SECONDS)
 
     @asynccontextmanager
@@ -116,6 +119,7 @@ class Relay:
         try:
             async with asyncio.timeout(_POLL_SECONDS):
                 await self._news.wait()
+            await asyncio.sleep(_LINGER_SECONDS)
         except TimeoutError:
             pass
         self._news.clear()

@@ -103,6 +103,11 @@ class Saga:
     traceparent: str = ""
 
     @property
+    def active(self) -> bool:
+        """Whether it has a step to take."""
+        return self.state in (SagaState.RUNNING, SagaState.COMPENSATING)
+
+    @property
     def waits(self) -> bool:
         """Whether only an event from outside sets it going."""
         return self.state is SagaState.RUNNING and self.step is Step.AWAIT_SHIPMENT

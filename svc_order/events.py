@@ -65,9 +65,9 @@ async def on_payment_refunded(tx: Transaction, event: payment_events.PaymentRefu
 
 
 async def _change(tx: Transaction, order_id: str, change: Change) -> None:
-    saga_before = await store.lock_saga(tx, domain_saga.saga_id(order_id))
+    saga_before, now = await store.lock_saga(tx, domain_saga.saga_id(order_id))
     before = await store.lock_order(tx, order_id)
-    after, saga = change(before, saga_before, await store.read_now(tx))
+    after, saga = change(before, saga_before, now)
     if saga is not saga_before:
         await store.update_saga(tx, saga)
     after = await store.update_order(tx, before, after)

@@ -69,12 +69,12 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
 SELECT * FROM saga WHERE saga_id = $1;
 
 -- name: lock_saga
--- Reads one saga and keeps others from changing it.
-SELECT * FROM saga WHERE saga_id = $1 FOR NO KEY UPDATE;
+-- Reads one saga and the clock, and keeps others from changing it.
+SELECT *, now() AS now FROM saga WHERE saga_id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due_saga
--- Reads one saga that is due, unless another process has it.
-SELECT * FROM saga
+-- Reads one saga that is due, and the clock, unless another process has it.
+SELECT *, now() AS now FROM saga
 WHERE saga_id = $1 AND state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
 FOR NO KEY UPDATE SKIP LOCKED;
 
@@ -97,13 +97,14 @@ SELECT * FROM saga
 WHERE ($1 = '' OR state = $1) AND (create_time, saga_id) > ($2, $3)
 ORDER BY create_time, saga_id LIMIT $4;
 
--- name: write_step
--- Records how a step stands.
+-- name: write_steps
+-- Records how some steps of a saga stand.
 INSERT INTO saga_step (saga_id, name, state, attempts, reason, start_time, update_time, end_time)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(),
-    CASE WHEN $3 = 'RUNNING' OR $3 = 'UNKNOWN' THEN NULL ELSE clock_timestamp() END)
-ON CONFLICT (saga_id, name) DO UPDATE SET state = $3, attempts = $4, reason = $5, update_time = clock_timestamp(),
-    end_time = excluded.end_time;
+SELECT $1, name, state, attempts, reason, clock_timestamp(), clock_timestamp(),
+    CASE WHEN state IN ('RUNNING', 'UNKNOWN') THEN NULL ELSE clock_timestamp() END
+FROM unnest($2::text[], $3::text[], $4::int[], $5::text[]) AS step (name, state, attempts, reason)
+ON CONFLICT (saga_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
+    reason = excluded.reason, update_time = excluded.update_time, end_time = excluded.end_time;
 
 -- name: list_steps
 -- Lists the steps of a saga in the order in which they were last tried.

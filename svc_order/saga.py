@@ -9,21 +9,22 @@ import logging
 import random
 from contextvars import Context as TaskContext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
 from chassis import Database, Transaction, outbox, traced
 from svc_order import domain_saga, messages, store
 from svc_order.domain import Order
-from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Unknown
+from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Step, Unknown
 from svc_order.steps import Steps
+from svc_order.store import StepRecord
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class Claim:
     """A step that this process has begun."""
 
     saga: Saga
@@ -42,10 +43,21 @@ class Driver:
         self._at_once = at_once
         self._driving: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, saga_id: str) -> asyncio.Task[None]:
-        """Drive a saga in a task of its own, which no caller's deadline ends; the same task when it is being driven."""
+    async def begin(self, tx: Transaction, saga: Saga, order: Order, payment_method_token: str, now: datetime) -> Claim:
+        """Write that this process begins the saga's present step."""
+        claimed = saga.claimed(now, self._lease)
+        await store.update_saga(tx, claimed)
+        if claimed.state is SagaState.RUNNING:
+            await store.write_steps(tx, claimed.id, _record(claimed, Pending()))
+        return Claim(claimed, order, payment_method_token)
+
+    def start(self, saga_id: str, claim: Claim | None = None) -> asyncio.Task[None]:
+        """Drive a saga, from a step already begun if there is one, in a task of its own that no caller's deadline ends.
+
+        Returns the task that drives it, which may be another caller's.
+        """
         if (task := self._driving.get(saga_id)) is None:
-            task = asyncio.create_task(self._drive(saga_id), context=TaskContext())
+            task = asyncio.create_task(self._drive(saga_id, claim), context=TaskContext())
             self._driving[saga_id] = task
             task.add_done_callback(lambda _: self._driving.pop(saga_id, None))
         return task
@@ -68,9 +80,9 @@ class Driver:
         if self._driving:
             await asyncio.wait(self._driving.values(), timeout=self._lease.total_seconds())
 
-    async def _drive(self, saga_id: str) -> None:
+    async def _drive(self, saga_id: str, claim: Claim | None) -> None:
         try:
-            claim = await self._begin(saga_id)
+            claim = claim or await self._begin_due(saga_id)
             while claim is not None:
                 with traced(claim.saga.traceparent, f"saga/{claim.saga.step.value}"):
                     outcome = await self._steps.take(claim.saga, claim.order, claim.payment_method_token)
@@ -79,49 +91,50 @@ class Driver:
             # The saga stays claimed until its lease is over, and is then taken up again.
             log.exception("saga interrupted", extra={"saga": saga_id})
 
-    async def _begin(self, saga_id: str) -> _Claim | None:
+    async def _begin_due(self, saga_id: str) -> Claim | None:
         async with self._db.transaction() as tx:
             due = await store.lock_due_saga(tx, saga_id)
             if due is None:
                 return None
-            saga, token = due
-            return await self._claim(tx, saga, await store.read_order(tx, saga.order_id), token)
+            saga, token, now = due
+            return await self.begin(tx, saga, await store.read_order(tx, saga.order_id), token, now)
 
-    async def _claim(self, tx: Transaction, saga: Saga, order: Order, token: str) -> _Claim:
-        claimed = saga.claimed(await store.read_now(tx), self._lease)
-        await store.update_saga(tx, claimed)
-        if claimed.state is SagaState.RUNNING:
-            await store.write_step(tx, claimed, "RUNNING")
-        return _Claim(claimed, order, token)
-
-    async def _settle(self, claim: _Claim, outcome: Outcome) -> _Claim | None:
+    async def _settle(self, claim: Claim, outcome: Outcome) -> Claim | None:
         """Write what the step's outcome means, and begin the next step where one is due at once."""
         async with self._db.transaction() as tx:
-            saga = await store.lock_saga(tx, claim.saga.id)
+            saga, now = await store.lock_saga(tx, claim.saga.id)
             wish = saga.cancel_reason != claim.saga.cancel_reason
             if saga.version != claim.saga.version + wish:
                 return None  # the lease was lost, and with it the right to say anything
-            now = await store.read_now(tx)
             advanced = saga.advanced(outcome, now, random.random())  # noqa: S311  spreads retries
-            await store.write_step(tx, saga, *_record(saga, outcome))
-            before = await store.lock_order(tx, saga.order_id)
-            after = domain_saga.after_step(before, advanced, saga.step, outcome, now)
-            after = await store.update_order(tx, before, after)
-            await outbox.add(tx, *messages.changes(before, after))
-            if advanced.state in (SagaState.RUNNING, SagaState.COMPENSATING) and advanced.next_attempt_time <= now:
-                return await self._claim(tx, advanced, after, claim.payment_method_token)
+            order = await self._follow(tx, claim.order, advanced, (saga.step, outcome), now)
+            await store.write_steps(tx, saga.id, _record(saga, outcome))
+            if advanced.active and advanced.next_attempt_time <= now:
+                return await self.begin(tx, advanced, order, claim.payment_method_token, now)
             await store.update_saga(tx, advanced)
             return None
 
+    async def _follow(
+        self, tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, Outcome], now: datetime
+    ) -> Order:
+        """Let the order follow its saga; most steps do not concern it, and then it is not even read."""
+        if domain_saga.after_step(order, saga, *ended, now) is order:
+            return order
+        before = await store.lock_order(tx, order.id)
+        after = await store.update_order(tx, before, domain_saga.after_step(before, saga, *ended, now))
+        await outbox.add(tx, *messages.changes(before, after))
+        return after
 
-def _record(saga: Saga, outcome: Outcome) -> tuple[str, str]:
-    """Return what the saga's record of steps says of an outcome, and why."""
+
+def _record(saga: Saga, outcome: Outcome) -> StepRecord:
+    """Return what the saga's record says of its present step, once that has this outcome."""
     match outcome:
         case Done():
-            return ("COMPENSATED" if saga.state is SagaState.COMPENSATING else "DONE"), ""
-        case Refused(reason):
-            return "REFUSED", reason
-        case Unknown(reason):
-            return "UNKNOWN", reason
+            state, reason = ("COMPENSATED" if saga.state is SagaState.COMPENSATING else "DONE"), ""
+        case Refused(why):
+            state, reason = "REFUSED", why
+        case Unknown(why):
+            state, reason = "UNKNOWN", why
         case Pending():
-            return "RUNNING", ""
+            state, reason = "RUNNING", ""
+    return StepRecord(name=saga.step.value, state=state, attempts=saga.attempts, reason=reason)

@@ -27,7 +27,7 @@ from shop.type.v1.address_pb2 import Address
 from svc_order import domain, domain_saga, messages, store
 from svc_order.domain import Bill, Offer, Order, State
 from svc_order.domain_saga import Saga
-from svc_order.saga import Driver
+from svc_order.saga import Claim, Driver
 from svc_order.service_sagas import SagaRpcs
 
 _MOST_OPEN_ORDERS = 20
@@ -77,13 +77,20 @@ class OrderService(SagaRpcs):
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.Order:
         # A repeat is answered before prices are asked for: they may have changed since the first.
-        order = await answered(self.db, request, pb.Order)
-        if order is None:
-            bill = await self._price(request.lines, request.currency_code, request.shipping_address)
-            _agree(request, bill)
-            await self._validate_payment_method(request.payment_method_token, bill)
-            order = await once(self.db, request, pb.Order, lambda tx: self._take(tx, request, bill))
-        return await self.reached(order.order_id)
+        if order := await answered(self.db, request, pb.Order):
+            return await self.reached(order.order_id)
+        bill = await self._price(request.lines, request.currency_code, request.shipping_address)
+        _agree(request, bill)
+        await self._validate_payment_method(request.payment_method_token, bill)
+        claim: Claim | None = None
+
+        async def change(tx: Transaction) -> pb.Order:
+            nonlocal claim
+            claim = await self._take(tx, request, bill)
+            return messages.order_to_proto(claim.order)
+
+        order = await once(self.db, request, pb.Order, change)
+        return await self.reached(order.order_id, claim)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
         async with self.db.connection() as tx:
@@ -105,11 +112,11 @@ class OrderService(SagaRpcs):
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.Order:
         async def change(tx: Transaction) -> pb.Order:
             _visible(await store.read_order(tx, request.order_id))
-            saga = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
+            saga, now = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
             order = await store.lock_order(tx, request.order_id)
             if order.state is not State.CANCELLED:
                 reason = request.reason or "CANCELLED_BY_CUSTOMER"
-                await store.update_saga(tx, domain_saga.cancel(order, saga, await store.read_now(tx), reason))
+                await store.update_saga(tx, domain_saga.cancel(order, saga, now, reason))
             return messages.order_to_proto(order)
 
         await once(self.db, request, pb.Order, change)
@@ -140,18 +147,18 @@ class OrderService(SagaRpcs):
     async def StartFulfillment(self, request: pb.StartFulfillmentRequest, context: Context) -> pb.Order:
         async with self.db.transaction() as tx:
             await store.read_order(tx, request.order_id)
-            saga = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
+            saga, now = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
             before = await store.lock_order(tx, request.order_id)
-            after = before.tied(request.shipment_id, await store.read_now(tx), waits=saga.waits)
+            after = before.tied(request.shipment_id, now, waits=saga.waits)
             after = await store.update_order(tx, before, after)
             await outbox.add(tx, *messages.changes(before, after))
         return messages.order_to_proto(after)
 
-    async def reached(self, order_id: str) -> pb.Order:
+    async def reached(self, order_id: str, claim: Claim | None = None) -> pb.Order:
         """Drive an order's saga for as long as the caller waits, and return the order as far as it came."""
         call = current_call()
         left = call.remaining() if call else None
-        driving = self.driver.start(domain_saga.saga_id(order_id))
+        driving = self.driver.start(domain_saga.saga_id(order_id), claim)
         await asyncio.wait([driving], timeout=None if left is None else max(0.0, left - _ANSWER_SECONDS))
         async with self.db.connection() as tx:
             return messages.order_to_proto(await store.read_order(tx, order_id))
@@ -195,7 +202,7 @@ class OrderService(SagaRpcs):
             )
         )
 
-    async def _take(self, tx: Transaction, request: pb.CreateOrderRequest, bill: Bill) -> pb.Order:
+    async def _take(self, tx: Transaction, request: pb.CreateOrderRequest, bill: Bill) -> Claim:
         user_id, now = current_user().id, await store.read_now(tx)
         if await store.count_pending(tx, user_id) >= _MOST_OPEN_ORDERS:
             raise TooManyOpenOrders(limit=_MOST_OPEN_ORDERS)
@@ -221,7 +228,7 @@ class OrderService(SagaRpcs):
         await store.insert_order(tx, order)
         await store.insert_saga(tx, saga, request.payment_method_token, now)
         await outbox.add(tx, messages.order_created(order))
-        return messages.order_to_proto(order)
+        return await self.driver.begin(tx, saga, order, request.payment_method_token, now)
 
 
 def _visible(order: Order) -> Order:

@@ -39,8 +39,8 @@ class SagaRpcs(OrderServiceServicer):
 
     async def RetrySaga(self, request: pb.RetrySagaRequest, context: Context) -> pb.Saga:
         async def change(tx: Transaction) -> pb.Saga:
-            saga = await store.lock_saga(tx, request.saga_id)
-            await store.update_saga(tx, saga.retried(await store.read_now(tx)))
+            saga, now = await store.lock_saga(tx, request.saga_id)
+            await store.update_saga(tx, saga.retried(now))
             return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
 
         reply = await once(self.db, request, pb.Saga, change)
@@ -49,9 +49,9 @@ class SagaRpcs(OrderServiceServicer):
 
     async def CompensateSaga(self, request: pb.CompensateSagaRequest, context: Context) -> pb.Saga:
         async def change(tx: Transaction) -> pb.Saga:
-            saga = await store.lock_saga(tx, request.saga_id)
+            saga, now = await store.lock_saga(tx, request.saga_id)
             reason = request.reason or "COMPENSATED_BY_OPERATOR"
-            await store.update_saga(tx, saga.compensated_by_hand(await store.read_now(tx), reason))
+            await store.update_saga(tx, saga.compensated_by_hand(now, reason))
             return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
 
         reply = await once(self.db, request, pb.Saga, change)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +12,16 @@ from svc_order.domain import Bill, Fulfillment, Line, Order, Payment, State
 from svc_order.domain_saga import Saga, SagaState, Step
 
 sql = Queries(Path(__file__).parent / "queries.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """How a step of a saga stands."""
+
+    name: str
+    state: str
+    attempts: int
+    reason: str = ""
 
 
 async def read_now(tx: Transaction) -> datetime:
@@ -138,18 +148,18 @@ async def read_saga_row(tx: Transaction, saga_id: str) -> Record:
     return row
 
 
-async def lock_saga(tx: Transaction, saga_id: str) -> Saga:
-    """Return a saga, kept from changes by others until this transaction ends; raises SagaNotFound."""
+async def lock_saga(tx: Transaction, saga_id: str) -> tuple[Saga, datetime]:
+    """Return a saga, kept from changes by others until this transaction ends, and the clock; raises SagaNotFound."""
     row = await tx.fetchrow(sql.lock_saga, saga_id)
     if row is None:
         raise SagaNotFound(saga_id=saga_id)
-    return saga_from_row(row)
+    return saga_from_row(row), row["now"]
 
 
-async def lock_due_saga(tx: Transaction, saga_id: str) -> tuple[Saga, str] | None:
-    """Return a saga that is due and its payment method, locked; None when it is not due or another process has it."""
+async def lock_due_saga(tx: Transaction, saga_id: str) -> tuple[Saga, str, datetime] | None:
+    """Return a saga that is due, its payment method and the clock, locked; None when another process was quicker."""
     row = await tx.fetchrow(sql.lock_due_saga, saga_id)
-    return (saga_from_row(row), row["payment_method_token"]) if row else None
+    return (saga_from_row(row), row["payment_method_token"], row["now"]) if row else None
 
 
 async def list_due(tx: Transaction, limit: int) -> list[str]:
@@ -178,9 +188,16 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
     )
 
 
-async def write_step(tx: Transaction, saga: Saga, state: str, reason: str = "") -> None:
-    """Record how the saga's present step stands."""
-    await tx.execute(sql.write_step, saga.id, saga.step.value, state, saga.attempts, reason)
+async def write_steps(tx: Transaction, saga_id: str, *steps: StepRecord) -> None:
+    """Record how some steps of a saga stand."""
+    await tx.execute(
+        sql.write_steps,
+        saga_id,
+        [step.name for step in steps],
+        [step.state for step in steps],
+        [step.attempts for step in steps],
+        [step.reason for step in steps],
+    )
 
 
 async def list_steps(tx: Transaction, saga_id: str) -> list[Record]:
