@@ -7,52 +7,13 @@ after Unknown, `find_by_reference` tells what became of it, and so does the same
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
 from chassis import webhooks
 from chassis.partner import Ok, Outcome, Partner, Unknown, field
 from chassis.webhooks import Webhook
-
-
-class Status(StrEnum):
-    AUTHORIZED = "authorized"
-    CAPTURED = "captured"
-    PARTIALLY_REFUNDED = "partially_refunded"
-    REFUNDED = "refunded"
-    VOIDED = "voided"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One thing done to a payment; `key` is the one we asked for it with. `kind` is a Status's word."""
-
-    id: str
-    kind: str
-    amount: int
-    key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderPayment:
-    """A payment as the provider has it; `reference` is our id of it, and `version` grows with each change."""
-
-    id: str
-    reference: str
-    status: Status
-    currency: str
-    amount: int
-    amount_captured: int
-    amount_refunded: int
-    failure_code: str | None
-    version: int
-    operations: tuple[Operation, ...]
-
-    def matches(self, *, reference: str, amount: int, currency: str) -> bool:
-        """Whether it is the payment we asked for; to be asked before anything found or told is believed."""
-        return (self.reference, self.amount, self.currency) == (reference, amount, currency)
+from svc_payment.domain_provider import Operation, ProviderPayment, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
