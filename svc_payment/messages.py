@@ -1,0 +1,123 @@
+"""Between the payments' domain and its proto."""
+
+import re
+from typing import Any
+
+from google.protobuf.message import Message
+from google.type.money_pb2 import Money
+
+from chassis import timestamp
+from chassis.money import minor_units, money
+from shop.payment.v1 import payment_events_pb2 as events
+from shop.payment.v1 import payment_service_pb2 as pb
+from svc_payment import domain, provider
+from svc_payment.domain import Entry, Method, Payment, State
+
+
+def new_payment(request: pb.AuthorizePaymentRequest) -> Payment:
+    """Return the payment that a request asks to begin."""
+    return domain.begin(
+        payment_id=request.payment_id,
+        order_id=request.order_id,
+        user_id=request.user_id,
+        amount=minor_units(request.amount, "amount"),
+        currency=request.amount.currency_code,
+        token=request.payment_method_token,
+    )
+
+
+def amount_of(payment: Payment, request: pb.CapturePaymentRequest | pb.RefundPaymentRequest) -> int | None:
+    """Return the amount that a request names, None for one that names none; raises CurrencyMismatch."""
+    if not request.HasField("amount"):
+        return None
+    domain.check_currency(payment, request.amount.currency_code)
+    return minor_units(request.amount, "amount")
+
+
+def payment_to_proto(payment: Payment) -> pb.Payment:
+    """Return a payment that was read from the database."""
+    assert payment.create_time is not None
+    assert payment.update_time is not None
+    return pb.Payment(
+        payment_id=payment.id,
+        order_id=payment.order_id,
+        user_id=payment.user_id,
+        state=_state(payment.state),
+        amount=_money(payment, payment.amount),
+        authorized_amount=_money(payment, payment.authorized),
+        captured_amount=_money(payment, payment.captured),
+        refunded_amount=_money(payment, payment.refunded),
+        method=method_to_proto(payment.method),
+        decline_code=payment.decline_code,
+        transactions=[_transaction(payment, entry) for entry in payment.entries],
+        etag=str(payment.version),
+        create_time=timestamp(payment.create_time),
+        update_time=timestamp(payment.update_time),
+    )
+
+
+def method_from_provider(told: provider.PaymentMethod) -> Method:
+    """Return of a payment method what may be shown."""
+    last4 = told.last4 if re.fullmatch("[0-9]{4}", told.last4) else ""
+    return Method(kind=told.kind.upper(), brand=told.brand, last4=last4)
+
+
+def method_to_proto(method: Method) -> pb.PaymentMethod:
+    """Return a payment method; a kind that the contract does not name stays unsaid."""
+    kinds = dict(pb.PaymentMethodKind.items())
+    kind = kinds.get(f"PAYMENT_METHOD_KIND_{method.kind}", pb.PAYMENT_METHOD_KIND_UNSPECIFIED)
+    return pb.PaymentMethod(kind=kind, card_brand=method.brand, card_last4=method.last4)
+
+
+def payment_started(payment: Payment) -> Message:
+    """Return the event that a payment was begun."""
+    return events.PaymentStarted(
+        payment_id=payment.id,
+        version=payment.version,
+        order_id=payment.order_id,
+        user_id=payment.user_id,
+        amount=_money(payment, payment.amount),
+    )
+
+
+def payment_moved(payment: Payment) -> Message:
+    """Return the event that a payment has moved to its state."""
+    heading: dict[str, Any] = {"payment_id": payment.id, "version": payment.version, "order_id": payment.order_id}
+    match payment.state:
+        case State.AUTHORIZED:
+            return events.PaymentAuthorized(**heading, amount=_money(payment, payment.authorized))
+        case State.CAPTURED:
+            return events.PaymentCaptured(**heading, amount=_money(payment, payment.captured))
+        case State.VOIDED:
+            return events.PaymentVoided(**heading)
+        case State.FAILED:
+            return events.PaymentFailed(**heading, decline_code=payment.decline_code)
+        case State.PARTIALLY_REFUNDED | State.REFUNDED:
+            return events.PaymentRefunded(
+                **heading,
+                amount=_money(payment, payment.entries[-1].amount),
+                refunded_total=_money(payment, payment.refunded),
+                state=_state(payment.state),
+            )
+        case State.PROCESSING:
+            raise AssertionError("nothing moves there")
+
+
+def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
+    assert entry.create_time is not None
+    return pb.PaymentTransaction(
+        transaction_id=str(entry.id),
+        kind=pb.TransactionKind.Value(f"TRANSACTION_KIND_{entry.kind.name}"),
+        outcome=pb.TransactionOutcome.Value(f"TRANSACTION_OUTCOME_{entry.outcome.name}"),
+        amount=_money(payment, entry.amount),
+        reason=entry.reason,
+        create_time=timestamp(entry.create_time),
+    )
+
+
+def _state(state: State) -> pb.PaymentState.ValueType:
+    return pb.PaymentState.Value(f"PAYMENT_STATE_{state.name}")
+
+
+def _money(payment: Payment, amount: int) -> Money:
+    return money(amount, payment.currency)

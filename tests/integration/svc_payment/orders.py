@@ -1,0 +1,134 @@
+"""What svc_order and staff ask for, and what must be true of the books whenever nothing is under way."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from chassis import OutcomeUnknown
+from chassis.money import minor_units, money
+from shop.payment.v1 import payment_service_pb2 as pb
+
+AMOUNT = 1200
+
+
+def a_key() -> str:
+    return uuid.uuid4().hex
+
+
+def authorize(payment_id, token="tok_ok", amount=AMOUNT, **changes):
+    values = {
+        "payment_id": payment_id,
+        "order_id": f"order-of-{payment_id}",
+        "user_id": "user-1",
+        "amount": money(amount, changes.pop("currency", "USD")),
+        "payment_method_token": token,
+        "request_id": f"{payment_id[-20:]}-authorize",
+    }
+    return pb.AuthorizePaymentRequest(**{**values, **changes})
+
+
+def capture(payment_id, amount=None, request_id=None, currency="USD"):
+    request = pb.CapturePaymentRequest(payment_id=payment_id, request_id=request_id or a_key())
+    if amount is not None:
+        request.amount.CopyFrom(money(amount, currency))
+    return request
+
+
+def refund(payment_id, amount=None, request_id=None, reason="came broken", currency="USD"):
+    request = pb.RefundPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or a_key())
+    if amount is not None:
+        request.amount.CopyFrom(money(amount, currency))
+    return request
+
+
+def void(payment_id, request_id=None, reason="order given up"):
+    return pb.VoidPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or a_key())
+
+
+def of_order(payment_id):
+    return pb.GetPaymentByOrderRequest(order_id=f"order-of-{payment_id}")
+
+
+def sums(payment) -> tuple[int, int, int]:
+    amounts = (payment.authorized_amount, payment.captured_amount, payment.refunded_amount)
+    return tuple(minor_units(amount, "amount") for amount in amounts)
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+    """Wait until an async condition holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  it is another process that makes it true
+            await asyncio.sleep(0.02)
+
+
+async def insist(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
+    """Repeat a request by its key until its outcome is known, as a saga does."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(OutcomeUnknown):
+                return await call()
+            await asyncio.sleep(0.02)
+
+
+#: Each returns the payments that break a rule.
+_BROKEN = {
+    "amounts are sums of entries": """
+        SELECT payment_id FROM payment p WHERE (authorized, captured, refunded) <> (
+            SELECT coalesce(sum(amount) FILTER (WHERE kind = 'AUTHORIZATION'), 0),
+                   coalesce(sum(amount) FILTER (WHERE kind = 'CHARGE'), 0),
+                   coalesce(sum(amount) FILTER (WHERE kind = 'REFUND'), 0)
+            FROM entry WHERE entry.payment_id = p.payment_id AND outcome = 'SUCCESS')""",
+    "every version was told": """
+        SELECT payment_id FROM payment p
+        WHERE version <> (SELECT count(*) FROM outbox WHERE key = p.payment_id)""",
+    "no operation ends before it is asked for, or in another amount": """
+        SELECT payment_id FROM entry e JOIN entry r USING (payment_id, operation_id)
+        WHERE r.outcome = 'REQUEST' AND e.outcome <> 'REQUEST' AND (e.entry_id < r.entry_id OR e.amount <> r.amount)""",
+    "what is unwanted holds nothing": """
+        SELECT payment_id FROM payment p WHERE next_attempt_time IS NULL
+        AND (give_up_time IS NOT NULL OR state IN ('VOIDED', 'FAILED')) AND captured <> refunded""",
+}
+_KINDS = {"AUTHORIZATION": "authorized", "CHARGE": "captured", "REFUND": "refunded", "CANCEL": "voided"}
+
+
+class Books:
+    """The service's database and the provider's ledger, side by side."""
+
+    def __init__(self, rows: asyncpg.Connection, provider: Any) -> None:
+        self.rows = rows
+        self.provider = provider
+
+    async def ledger(self, payment_id) -> list[tuple[str, int]]:
+        return await self.provider.ledger(payment_id)
+
+    async def state(self, payment_id) -> str:
+        """Where a payment stands by its row: nobody is asked on the way."""
+        return await self.rows.fetchval("SELECT state FROM payment WHERE payment_id = $1", payment_id)
+
+    async def events(self, payment_id) -> list[str]:
+        found = await self.rows.fetch("SELECT type FROM outbox WHERE key = $1 ORDER BY id", payment_id)
+        return [row["type"].removeprefix("shop.payment.v1.Payment") for row in found]
+
+    async def until_settled(self, payment_id, state) -> None:
+        """Wait until nothing is left to do, and check where that led."""
+        due = "SELECT next_attempt_time FROM payment WHERE payment_id = $1"
+
+        async def settled():
+            return await self.rows.fetchval(due, payment_id) is None
+
+        await eventually(settled)
+        assert await self.state(payment_id) == state
+
+    async def check(self, *payment_ids) -> None:
+        """The service's books hold together, and agree with the provider's about these payments."""
+        for rule, query in _BROKEN.items():
+            assert not await self.rows.fetch(query), rule
+        for payment_id in payment_ids:
+            query = "SELECT kind, amount FROM entry WHERE payment_id = $1 AND outcome = 'SUCCESS'"
+            ours = [(_KINDS[row["kind"]], row["amount"]) for row in await self.rows.fetch(query, payment_id)]
+            theirs = [entry for entry in await self.ledger(payment_id) if entry[0] != "failed"]
+            assert sorted(ours) == sorted(theirs)

@@ -1,0 +1,148 @@
+"""svc_payment as a process: what a `kill -9` leaves behind is finished by the next one, and a bad setting by none."""
+
+import asyncio
+import os
+import socket
+import sys
+from contextlib import asynccontextmanager, suppress
+from dataclasses import fields, replace
+
+import pytest
+
+from chassis import OutcomeUnknown, Settings
+from chassis.testing import client_for
+from mesh.errors import StackError
+from mesh.probes import grpc_serving
+from mesh.process import Process, Program
+from shop.payment.v1 import payment_service_pb2 as pb
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from tests.integration.svc_payment.orders import authorize, capture, eventually, insist, void
+
+
+@pytest.fixture
+def program(settings, repository):
+    """svc_payment as the stack starts it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    names = {field.name for field in fields(settings)} - {field.name for field in fields(Settings)}
+    own = {name.upper(): str(getattr(settings, name)) for name in names | {"database_url", "redis_url", "event_prefix"}}
+    return Program(
+        name="svc_payment",
+        argv=(sys.executable, "-m", "svc_payment"),
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{repository}:{repository / 'gen'}", "LISTEN": address, **own},
+        ready=grpc_serving(address),
+        address=address,
+    )
+
+
+@pytest.fixture
+def running(program, tmp_path):
+    """One life of the process: `async with running() as (process, payments)`; it ends by SIGKILL."""
+
+    @asynccontextmanager
+    async def running():
+        process = Process(program, tmp_path / "log")
+        await process.start()
+        try:
+            await process.until_ready()
+            async with client_for(
+                program.address, PaymentServiceStub, "shop.payment.v1.PaymentService", caller="svc_order"
+            ) as payments:
+                yield process, payments
+        finally:
+            process.kill()
+            await process.until_ended()
+
+    return running
+
+
+async def killed_during(process, work, reached) -> None:
+    """Kill the process at the moment that a condition holds while it works."""
+    call = asyncio.create_task(work)
+    await eventually(reached)
+    process.kill()
+    with suppress(OutcomeUnknown):
+        await call
+
+
+async def test_an_authorization_cut_off_by_a_kill_is_finished_by_the_next_process(running, books, payment_id):
+    async def written():
+        return await books.state(payment_id) == "PROCESSING"
+
+    async with running() as (process, payments):
+        await killed_during(process, payments.AuthorizePayment(authorize(payment_id, "tok_slow_400")), written)
+    assert await books.state(payment_id) == "PROCESSING"
+    async with running() as (_, payments):
+        await books.until_settled(payment_id, "AUTHORIZED")
+        payment = await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_slow_400")))
+        assert payment.state == pb.PAYMENT_STATE_AUTHORIZED
+    assert await books.ledger(payment_id) == [("authorized", 1200)]
+    await books.check(payment_id)
+
+
+async def test_a_charge_of_which_the_killed_process_heard_nothing_is_found_not_repeated(running, books, payment_id):
+    async def charged():
+        return ("captured", 1200) in await books.ledger(payment_id)
+
+    async with running() as (process, payments):
+        await payments.AuthorizePayment(authorize(payment_id, "tok_capture_timeout_then_charged"))
+        await killed_during(process, payments.CapturePayment(capture(payment_id, request_id="r-1")), charged)
+    async with running() as (_, payments):
+        await books.until_settled(payment_id, "CAPTURED")
+        payment = await insist(lambda: payments.CapturePayment(capture(payment_id, request_id="r-1")))
+        assert payment.state == pb.PAYMENT_STATE_CAPTURED
+    assert await books.ledger(payment_id) == [("authorized", 1200), ("captured", 1200)]
+    await books.check(payment_id)
+
+
+async def test_a_void_survives_the_process_that_took_it(running, books, payment_id):
+    async def asked():
+        return await books.rows.fetchval("SELECT count(*) FROM entry WHERE kind = 'CANCEL'") == 1
+
+    async with running() as (process, payments):
+        await payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_400"))
+        await killed_during(process, payments.VoidPayment(void(payment_id)), asked)
+    async with running():
+        await books.until_settled(payment_id, "VOIDED")
+    assert await books.ledger(payment_id) == [("authorized", 1200), ("voided", 1200)]
+    await books.check(payment_id)
+
+
+async def test_kills_at_any_moment_lose_and_double_nothing(running, books, payment_id):
+    names = [f"{payment_id}-{number}" for number in range(12)]
+
+    async def order(payments, name):
+        await payments.AuthorizePayment(authorize(name))
+        await payments.CapturePayment(capture(name, 1000, request_id=f"{name[-3:]}-capture"))
+        await payments.VoidPayment(void(name, request_id=f"{name[-3:]}-void"))
+
+    for delay in (0.03, 0.1, 0.25):
+        async with running() as (process, payments):
+            calls = asyncio.gather(*(order(payments, name) for name in names), return_exceptions=True)
+            asyncio.get_running_loop().call_later(delay, process.kill)
+            await calls
+    async with running() as (_, payments):
+        for name in names:
+            await insist(lambda name=name: order(payments, name))
+            await books.until_settled(name, "REFUNDED")
+            assert await books.ledger(name) == [("authorized", 1200), ("captured", 1000), ("refunded", 1000)]
+    await books.check(*names)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PAYMENT_PROVIDER_URL", "", "PAYMENT_PROVIDER_URL is not set"),
+        ("PAYMENT_PROVIDER_KEY", "", "PAYMENT_PROVIDER_KEY is not set"),
+        ("PAYMENT_WEBHOOK_SECRET", "", "PAYMENT_WEBHOOK_SECRET is not set"),
+        ("PAYMENT_WEBHOOK_SECRET", "whsec_c2hvcnQ=", "PAYMENT_WEBHOOK_SECRET: a webhook secret is"),
+        ("PAYMENT_PROVIDER_TIMEOUT", "soon", "PAYMENT_PROVIDER_TIMEOUT must be float"),
+    ],
+)
+async def test_a_setting_that_is_wrong_is_named_at_the_start(program, tmp_path, name, value, said):
+    process = Process(replace(program, env={**program.env, name: value}), tmp_path / "log")
+    await process.start()
+    with pytest.raises(StackError, match="exit code 2") as failure:
+        await process.until_ready()
+    assert said in failure.value.log
+    assert "c2hvcnQ" not in failure.value.log
