@@ -5,6 +5,7 @@ from typing import Any
 import typer
 
 from mesh.cli.down import down
+from mesh.cli.load import load
 from mesh.cli.logs import logs
 from mesh.cli.sample_data import sample_data
 from mesh.cli.status import status
@@ -13,7 +14,7 @@ from mesh.cli.up import up
 from mesh.cli.verify import verify
 from mesh.errors import StackError
 
-_COMMANDS = (up, down, status, logs, sample_data, verify)
+_COMMANDS = (up, down, status, logs, sample_data, load, verify)
 
 
 class _App(typer.Typer):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,13 +26,16 @@ def verify(
     patience: Annotated[
         float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long what is under way may take to end.")
     ] = 30.0,
+    history: Annotated[
+        Path | None, typer.Option(help="Also compare what `load` wrote down with what became of it.", dir_okay=False)
+    ] = None,
     state_dir: StateDir = None,
 ) -> None:
     """Check every invariant against the running system. Exits with 1 and the rows that break it."""
     record = running_stack(state_dir)
     began = time.monotonic()
     with err.status("asking"):
-        findings = uvloop.run(find_breaches(places_of(state_in(state_dir), record), patience))
+        findings = uvloop.run(find_breaches(places_of(state_in(state_dir), record), patience, history))
     seconds = time.monotonic() - began
     broken = [finding for finding in findings if finding.rows]
     if json:

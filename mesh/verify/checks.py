@@ -7,17 +7,18 @@ from importlib.resources import files
 
 from mesh.services import SERVICES
 
-_HEADING = re.compile(r"^-- (always|soon|copy): (\w+)((?: I\d\d)*)\n-- (.+)\n", re.MULTILINE)
+_HEADING = re.compile(r"^-- (always|soon|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n", re.MULTILINE)
 
 EVERYWHERE = "everywhere"
 TOGETHER = "together"
+HISTORY = "history"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """A query that finds what breaks an invariant."""
 
-    #: The service whose database it asks, or TOGETHER.
+    #: The service whose database it asks, or TOGETHER, or HISTORY.
     where: str
     name: str
     #: As the list of invariants numbers them.
@@ -37,7 +38,7 @@ class Copy:
 
 
 def read_checks(where: str) -> tuple[list[Check], list[Copy]]:
-    """What is asked of a service's database, or of all services together."""
+    """What is asked of a service's database, of all services together, or of these and a client's history."""
     checks, copies = [], []
     for file in (EVERYWHERE, where) if where in SERVICES else (where,):
         for when, name, numbers, says, sql in _read(file):

@@ -72,3 +72,7 @@ FROM orders JOIN saga USING (order_id);
 -- copy: line
 -- The units of each order.
 SELECT order_id, sku, quantity FROM order_line;
+
+-- copy: answer
+-- How requests that make orders were answered; refused ones have no effect.
+SELECT key, refusal IS NOT NULL AS refused FROM idempotency WHERE method = '/shop.order.v1.OrderService/CreateOrder';

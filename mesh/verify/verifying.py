@@ -4,9 +4,11 @@ Each database is read in one snapshot. What may take a while to come true is ask
 """
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,7 +16,7 @@ import httpx
 
 from mesh.errors import StackError
 from mesh.services import SERVICES
-from mesh.verify.checks import TOGETHER, Check, Copy, read_checks
+from mesh.verify.checks import HISTORY, TOGETHER, Check, Copy, read_checks
 from mesh.verify.places import Partner, Places
 
 _ASK_AGAIN = 0.5  # seconds
@@ -38,24 +40,30 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class Table:
+    """Rows that were copied from somewhere."""
+
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
 
 
-async def verify(places: Places, patience: float) -> list[Finding]:
-    """Every invariant with what breaks it, nothing where it holds; waits up to `patience` seconds for the slow ones."""
+async def verify(places: Places, patience: float, history: Path | None = None) -> list[Finding]:
+    """Every invariant with what breaks it, nothing where it holds; waits up to `patience` seconds for the slow ones.
+
+    What a client wrote down of its requests in `history` is compared with what became of them.
+    """
+    told = read_history(history) if history else None
     clock = asyncio.get_running_loop().time
     until = clock() + patience
     while True:
-        findings = await _ask(places)
+        findings = await _ask(places, told)
         broken = [finding for finding in findings if finding.rows]
         if not broken or not all(finding.check.soon for finding in broken) or clock() >= until:
             return findings
         await asyncio.sleep(_ASK_AGAIN)
 
 
-async def _ask(places: Places) -> list[Finding]:
+async def _ask(places: Places, told: Table | None) -> list[Finding]:
     # The orders come last: what others hold for an order, they began to hold after there was the order.
     others = [name for name in places.databases if name != "svc_order"]
     books = await asyncio.gather(*(_read_book(getattr(places, partner)) for partner in _BOOKS.values()))
@@ -65,11 +73,11 @@ async def _ask(places: Places) -> list[Finding]:
     findings = [finding for found, _ in answers for finding in found]
     if set(places.databases) >= set(SERVICES):
         tables = [*zip(_BOOKS, books, strict=True), *(table for _, copies in answers for table in copies)]
-        findings += _ask_together(tables)
+        findings += ask_together(tables + ([("operation", told)] if told else []))
     return findings
 
 
-async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, _Table]]]:
+async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, Table]]]:
     checks, copies = read_checks(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
@@ -85,13 +93,13 @@ async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tup
         raise StackError(f"the database of {service} cannot be asked: {error}", fix="see `shopmesh status`") from error
 
 
-async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) -> _Table:
+async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) -> Table:
     statement = await connection.prepare(copy.sql)
     columns = tuple(attribute.name for attribute in statement.get_attributes())
-    return _Table(columns, [tuple(row.values()) for row in await statement.fetch()])
+    return Table(columns, [tuple(row.values()) for row in await statement.fetch()])
 
 
-async def _read_book(partner: Partner) -> _Table:
+async def _read_book(partner: Partner) -> Table:
     """Everything that ever happened at a partner."""
     entries: list[dict[str, Any]] = []
     try:
@@ -106,15 +114,19 @@ async def _read_book(partner: Partner) -> _Table:
                 more = page["has_more"]
     except httpx.HTTPError as error:
         raise StackError(f"the books at {partner.url} cannot be read: {error}", fix="see `shopmesh status`") from error
-    return _Table(_BOOK_COLUMNS, [[entry.get(column) for column in _BOOK_COLUMNS] for entry in entries])
+    return Table(_BOOK_COLUMNS, [[entry.get(column) for column in _BOOK_COLUMNS] for entry in entries])
 
 
+_HISTORY_COLUMNS = ("op", "kind", "key", "outcome", "order_id", "state", "reason")
 #: Of both partners' books, as far as checks ask for them.
 _BOOK_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
 
 
-def _ask_together(tables: Sequence[tuple[str, _Table]]) -> list[Finding]:
+def ask_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
+    """What breaks an invariant that several services keep together, asked of what was copied from each."""
     checks, _ = read_checks(TOGETHER)
+    if "operation" in dict(tables):
+        checks += read_checks(HISTORY)[0]
     database = sqlite3.connect(":memory:")
     try:
         database.row_factory = sqlite3.Row
@@ -127,6 +139,15 @@ def _ask_together(tables: Sequence[tuple[str, _Table]]) -> list[Finding]:
         return [Finding(check, [dict(row) for row in database.execute(check.sql)]) for check in checks]
     finally:
         database.close()
+
+
+def read_history(path: Path) -> Table:
+    """What `shopmesh load` wrote; StackError when it did not."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return Table(_HISTORY_COLUMNS, [[line.get(column) for column in _HISTORY_COLUMNS] for line in lines])
+    except (OSError, ValueError, AttributeError) as error:
+        raise StackError(f"the history {path} cannot be read: {error}") from error
 
 
 def _plain(value: Any) -> Any:
