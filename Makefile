@@ -18,6 +18,7 @@ help: ## Say what there is to make
 
 .PHONY: setup
 setup: .venv/ready ## Create the environment with the locked dependencies; quick when it is there
+	@:
 
 .PHONY: up
 up: setup ## Start everything and say where it is; Ctrl-C stops it

@@ -103,5 +103,6 @@ class _Life:
         self._write()
 
     def _write(self) -> None:
+        self._record.busy = self._supervisor.busy
         self._state.write(self._record)
         self._on_change(self._record)

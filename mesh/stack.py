@@ -25,6 +25,8 @@ from mesh.state import State
 
 EDGE = "edge_gateway"
 _MIGRATE = ".migrate"
+#: Whom a service calls outside of the mesh, so that it stops before them.
+_PARTNERS = {"svc_payment": ("payment_provider",), "svc_delivery": ("courier",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,7 @@ class Stack:
                 env=env | {"LISTEN": where, "DATABASE_URL": database.url},
                 ready=grpc_serving(where),
                 address=where,
-                after=(*servers, name + _MIGRATE),
+                after=(*servers, *_PARTNERS.get(name, ()), name + _MIGRATE),
             )
 
     def _service_env(self, name: str) -> dict[str, str]:

@@ -39,6 +39,8 @@ class Record:
     #: The folder of its Unix sockets.
     run: str
     processes: list[ProcessRecord] = field(default_factory=list)
+    #: What is being started or stopped right now, also programs that only run once.
+    busy: list[str] = field(default_factory=list)
     problem: str = ""
 
     def public(self) -> dict[str, Any]:

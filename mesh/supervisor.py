@@ -48,6 +48,11 @@ class Supervisor:
         """The lasting programs; those that run once are nobody's concern afterwards."""
         return [unit.record for unit in self._units.values() if unit.lasting]
 
+    @property
+    def busy(self) -> list[str]:
+        """Whatever is being started or stopped."""
+        return [name for name, unit in self._units.items() if unit.record.state in ("starting", "stopping")]
+
     async def start(self) -> None:
         """Return when everything is ready; StackError as soon as something cannot be."""
         try:

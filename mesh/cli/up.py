@@ -93,8 +93,7 @@ class Progress:
                         f"{sign} {one.name:18} {one.state:10} {self._seconds():5.1f} s  {escape(one.address)}",
                         soft_wrap=True,
                     )
-        awaited = [one.name for one in record.processes if one.state in ("starting", "stopping")]
-        self._status.update(f"{record.phase} {', '.join(awaited)}")
+        self._status.update(f"{record.phase} {', '.join(record.busy)}")
         if record.phase != self._phase:
             self._phase = record.phase
             if record.phase == "ready":
