@@ -50,7 +50,7 @@ class App:
     """What a composition root composes with. Made by `run` and by `chassis.testing`."""
 
     def __init__(self, name: str, settings: Settings, keys: KeySource | None = None) -> None:
-        """`name` is the service's folder, and its identity as a workload; `keys` replaces where token keys come from."""
+        """`name` is the service's folder and its identity as a workload; `keys` replaces where token keys come from."""
         self.name = name
         self.settings = settings
         #: `host:port` once serving.
@@ -126,6 +126,13 @@ class App:
         """Call `close` at shutdown, before what was opened earlier is closed."""
         self._closing.push_async_callback(close)
 
+    async def abandon(self) -> None:
+        """Close what was opened for a service that will not be served."""
+        for work in self._background:
+            work.close()
+        await self._clients.close()
+        await self._closing.aclose()
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs; then drain and close in reverse order."""
@@ -191,6 +198,16 @@ async def _forget_keys(database: Database) -> None:
         await asyncio.sleep(_FORGET_SECONDS)
 
 
+async def composed(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:
+    """Return the app after `compose` has put the service together; what it opened is closed again when that fails."""
+    try:
+        await compose(app, settings)
+    except BaseException:
+        await app.abandon()
+        raise
+    return app
+
+
 def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[None]]) -> None:
     """Be the service whose `__main__` calls this. Ends with status 2 and a line of JSON when it cannot start."""
     try:
@@ -214,8 +231,7 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.otel_exporter_otlp_endpoint:
         telemetry.start_tracing(package)
-    app = App(package, settings)
-    await compose(app, settings)
+    app = await composed(App(package, settings), compose, settings)
     async with app.serving():
         log.info("serving", extra={"address": app.address})
         await stop.wait()

@@ -1,0 +1,21 @@
+"""Which fields an update is about."""
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from chassis.masks import updated_fields
+from shop.user.v1.user_service_pb2 import User
+
+
+@pytest.mark.parametrize(
+    ("user", "paths", "fields"),
+    [
+        (User(phone="1", display_name="Ann"), ["phone"], {"phone"}),
+        (User(display_name="Ann"), ["phone"], {"phone"}),
+        (User(phone="1", roles=["admin"]), [], {"phone", "roles"}),
+        (User(), [], set()),
+    ],
+    ids=["a mask names them", "a mask clears what is empty", "no mask: what is filled in", "nothing at all"],
+)
+def test_an_update_is_about(user, paths, fields):
+    assert updated_fields(user, FieldMask(paths=paths)) == fields
