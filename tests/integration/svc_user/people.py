@@ -1,0 +1,44 @@
+"""People who use the service, and what they do first."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+from chassis.testing import acting
+from shop.user.v1 import user_service_pb2 as pb
+
+PASSWORD = "correct horse battery"
+ADMIN = ("root@example.com", "the first password")
+
+
+def a_request_id():
+    return uuid.uuid4().hex
+
+
+def an_email():
+    return f"{uuid.uuid4().hex[:12]}@example.com"
+
+
+async def register(users, email, password=PASSWORD, **fields):
+    request = pb.RegisterRequest(email=email, password=password, **{"request_id": a_request_id(), **fields})
+    return await users.Register(request)
+
+
+async def login(users, email, password=PASSWORD):
+    return await users.Login(pb.LoginRequest(email=email, password=password))
+
+
+async def refresh(users, tokens):
+    return await users.RefreshToken(pb.RefreshTokenRequest(refresh_token=tokens.refresh_token))
+
+
+def bearing(tokens):
+    """Make the calls in the block as the user that the tokens belong to."""
+    return acting(f"Bearer {tokens.access_token}")
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds; raises TimeoutError when it never does."""
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110  what is waited for is a row, which sets no event
+            await asyncio.sleep(0.02)

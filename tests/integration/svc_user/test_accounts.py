@@ -1,0 +1,243 @@
+"""Accounts, roles and the first admin."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from chassis.settings import SettingsError
+from shop.chassis.v1.chassis_errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    RoleMissing,
+    TokenInvalid,
+    TokenMissing,
+)
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_errors import LastAdmin, RefreshTokenInvalid, UserNotFound, VersionMismatch
+from shop.user.v1.user_events_pb2 import UserRolesChanged, UserUpdated
+from tests.integration.svc_user.people import ADMIN, PASSWORD, a_request_id, an_email, bearing, login, refresh, register
+
+
+def update(*paths, request_id=None, **fields):
+    return pb.UpdateMeRequest(
+        user=pb.User(**fields), update_mask=FieldMask(paths=paths), request_id=request_id or a_request_id()
+    )
+
+
+def set_roles(user_id, *roles, request_id=None):
+    return pb.SetUserRolesRequest(user_id=user_id, roles=roles, request_id=request_id or a_request_id())
+
+
+async def make_admin(users, admin, email):
+    user = await register(users, email)
+    with bearing(admin):
+        await users.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
+    return user
+
+
+async def events(rows, kind, user_id):
+    found = await rows(
+        "SELECT payload FROM outbox WHERE type = $1 AND key = $2 ORDER BY id", kind.DESCRIPTOR.full_name, user_id
+    )
+    return [kind.FromString(row["payload"]) for row in found]
+
+
+async def test_an_update_touches_what_its_mask_names(users, ann):
+    with bearing(ann[1]):
+        await users.UpdateMe(update("phone", phone="+66 1", display_name="ignored"))
+        me = await users.UpdateMe(update("display_name", display_name="Bea", phone="ignored, unlike a mask"[:0]))
+        assert (me.display_name, me.phone, me.etag) == ("Bea", "+66 1", "3")
+        assert (await users.UpdateMe(update("phone"))).phone == ""
+
+
+async def test_an_update_without_a_mask_touches_what_is_filled_in_and_nothing_else(users, ann):
+    with bearing(ann[1]):
+        me = await users.GetMe(pb.GetMeRequest())
+        me.phone = "+66 1"
+        me.roles.append("admin")
+        me.email = "other@example.com"
+        after = await users.UpdateMe(pb.UpdateMeRequest(user=me, request_id=a_request_id()))
+    assert (after.phone, after.display_name, list(after.roles), after.email) == ("+66 1", "Ann", ["customer"], ann[0])
+
+
+@pytest.mark.parametrize("path", ["roles", "email", "user_id", "password_hash", "version", "*"])
+async def test_a_mask_cannot_name_what_is_not_the_users_to_change(users, ann, path):
+    with bearing(ann[1]), pytest.raises(InvalidRequest):
+        await users.UpdateMe(update(path, display_name="Bea"))
+
+
+async def test_a_stale_etag_is_refused_and_writes_nothing(users, ann):
+    with bearing(ann[1]):
+        await users.UpdateMe(update("phone", phone="+66 1", etag="1"))
+        with pytest.raises(VersionMismatch):
+            await users.UpdateMe(update("phone", phone="+66 2", etag="1"))
+        assert (await users.GetMe(pb.GetMeRequest())).phone == "+66 1"
+
+
+async def test_of_two_updates_with_one_etag_at_once_one_wins(users, ann):
+    async def attempt(phone):
+        try:
+            return await users.UpdateMe(update("phone", phone=phone, etag="1"))
+        except VersionMismatch:
+            return None
+
+    with bearing(ann[1]):
+        done = await asyncio.gather(*(attempt(f"+66 {number}") for number in range(8)))
+    assert len([user for user in done if user]) == 1
+
+
+async def test_an_update_repeated_by_its_key_changes_nothing_more(users, ann, rows):
+    with bearing(ann[1]):
+        first = await users.UpdateMe(update("phone", phone="+66 1", request_id="k-1"))
+        await users.UpdateMe(update("phone", phone="+66 2"))
+        assert await users.UpdateMe(update("phone", phone="+66 1", request_id="k-1")) == first
+        assert (await users.GetMe(pb.GetMeRequest())).phone == "+66 2"
+        with pytest.raises(IdempotencyKeyReused):
+            await users.UpdateMe(update("phone", phone="+66 3", request_id="k-1"))
+
+
+async def test_an_update_tells_what_changed_but_not_to_what(users, ann, rows):
+    with bearing(ann[1]):
+        me = await users.UpdateMe(update("phone", "display_name", phone="+66 1", display_name="Ann"))
+        await users.UpdateMe(update("phone", phone="+66 1"))
+    assert await events(rows, UserUpdated, me.user_id) == [
+        UserUpdated(user_id=me.user_id, version=2, changed_fields=["phone"])
+    ]
+
+
+async def test_staff_sees_a_user_and_customers_do_not(users, ann, admin):
+    with bearing(ann[1]):
+        me = await users.GetMe(pb.GetMeRequest())
+        with pytest.raises(RoleMissing):
+            await users.GetUser(pb.GetUserRequest(user_id=me.user_id))
+    with bearing(admin):
+        assert await users.GetUser(pb.GetUserRequest(user_id=me.user_id)) == me
+        with pytest.raises(UserNotFound):
+            await users.GetUser(pb.GetUserRequest(user_id="nobody"))
+
+
+async def test_new_roles_come_with_the_next_refresh(users, ann, admin, rows):
+    with bearing(ann[1]):
+        me = await users.GetMe(pb.GetMeRequest())
+    with bearing(admin):
+        staff = await users.SetUserRoles(set_roles(me.user_id, "staff", "customer"))
+    assert (list(staff.roles), staff.etag) == (["customer", "staff"], "2")
+    with bearing(await refresh(users, ann[1])):
+        assert (await users.GetUser(pb.GetUserRequest(user_id=me.user_id))).user_id == me.user_id
+    assert await events(rows, UserRolesChanged, me.user_id) == [
+        UserRolesChanged(user_id=me.user_id, version=2, roles=["customer", "staff"])
+    ]
+
+
+async def test_losing_a_role_ends_all_sessions_at_once(users, admin, rows):
+    email = an_email()
+    user = await make_admin(users, admin, email)
+    tokens, elsewhere = await login(users, email), await login(users, email)
+    with bearing(admin):
+        await users.SetUserRoles(set_roles(user.user_id, "customer"))
+    with bearing(tokens):
+        with pytest.raises(TokenInvalid):
+            await users.SetUserRoles(set_roles(user.user_id, "admin"))
+        with pytest.raises(TokenInvalid):
+            await users.GetUser(pb.GetUserRequest(user_id=user.user_id))
+    for session in (tokens, elsewhere):
+        with pytest.raises(RefreshTokenInvalid):
+            await refresh(users, session)
+    with bearing(await login(users, email)), pytest.raises(RoleMissing):
+        await users.GetUser(pb.GetUserRequest(user_id=user.user_id))
+
+
+async def test_a_token_with_a_role_that_its_user_has_no_more_is_refused_by_the_role(users, admin, rows):
+    """The second line: even with a session that lives, the row's roles count."""
+    email = an_email()
+    user = await make_admin(users, admin, email)
+    tokens = await login(users, email)
+    await rows("UPDATE account SET roles = '{customer}' WHERE user_id = $1", user.user_id)
+    with bearing(tokens), pytest.raises(RoleMissing):
+        await users.SetUserRoles(set_roles(user.user_id, "admin"))
+
+
+async def test_every_change_of_roles_is_on_record_for_good(users, ann, admin, rows):
+    with bearing(admin):
+        root = await users.GetMe(pb.GetMeRequest())
+        user = await make_admin(users, admin, an_email())
+        await users.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
+    (change,) = await rows("SELECT * FROM role_change")
+    assert (change["user_id"], change["actor"]) == (user.user_id, root.user_id)
+    assert (change["roles_before"], change["roles_after"]) == (["customer"], ["admin", "customer"])
+    for tampering in ("UPDATE role_change SET actor = 'x'", "DELETE FROM role_change", "TRUNCATE role_change"):
+        with pytest.raises(asyncpg.RaiseError, match="append-only"):
+            await rows(tampering)
+
+
+async def test_the_last_admin_keeps_the_role(users, admin):
+    with bearing(admin):
+        root = await users.GetMe(pb.GetMeRequest())
+        with pytest.raises(LastAdmin):
+            await users.SetUserRoles(set_roles(root.user_id, "customer"))
+
+
+async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(users, admin, rows):
+    email = an_email()
+    user = await make_admin(users, admin, email)
+    other = await login(users, email)
+    with bearing(admin):
+        root = await users.GetMe(pb.GetMeRequest())
+
+    async def demote(tokens, user_id):
+        with bearing(tokens):
+            try:
+                await users.SetUserRoles(set_roles(user_id, "customer"))
+            except (LastAdmin, TokenInvalid):
+                return False
+        return True
+
+    done = await asyncio.gather(demote(admin, user.user_id), demote(other, root.user_id))
+    assert sorted(done) == [False, True]
+    assert len(await rows("SELECT 1 FROM account WHERE 'admin' = ANY (roles)")) == 1
+
+
+async def test_a_user_of_no_account_has_no_roles_to_set(users, admin):
+    with bearing(admin), pytest.raises(UserNotFound):
+        await users.SetUserRoles(set_roles("nobody", "staff"))
+
+
+async def test_the_contract_decides_who_may_call(users, ann, replica, settings):
+    with pytest.raises(TokenMissing):
+        await users.GetMe(pb.GetMeRequest())
+    with bearing(ann[1]), pytest.raises(RoleMissing):
+        await users.SetUserRoles(set_roles("somebody", "admin"))
+
+
+async def test_the_first_admin_is_there_from_the_start_however_often_it_starts(replica, rows):
+    async def start():
+        async with replica() as users, replica():
+            with bearing(await login(users, *ADMIN)):
+                return await users.GetMe(pb.GetMeRequest())
+
+    first, second = await start(), await start()
+    assert first == second
+    assert list(first.roles) == ["admin", "customer"]
+    assert len(await rows("SELECT 1 FROM outbox")) == 1
+
+
+async def test_an_account_that_was_there_before_becomes_admin_by_its_password_only(replica, rows):
+    async with replica(admin_email="") as users:
+        await register(users, ADMIN[0], PASSWORD)
+    with pytest.raises(SettingsError, match="ADMIN_EMAIL"):
+        async with replica():
+            pass
+    assert not await rows("SELECT 1 FROM account WHERE 'admin' = ANY (roles)")
+    async with replica(admin_password=PASSWORD) as users:
+        with bearing(await login(users, ADMIN[0], PASSWORD)):
+            assert "admin" in (await users.GetMe(pb.GetMeRequest())).roles
+    (change,) = await rows("SELECT actor FROM role_change")
+    assert change["actor"] == "bootstrap"
+
+
+async def test_the_first_admin_needs_a_password(replica):
+    with pytest.raises(SettingsError, match="ADMIN_PASSWORD"):
+        async with replica(admin_password=""):
+            pass

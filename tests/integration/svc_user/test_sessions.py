@@ -1,0 +1,171 @@
+"""Sessions: refresh tokens that take turns, and what ends them all."""
+
+import asyncio
+import logging
+
+import asyncpg
+import pytest
+
+from shop.chassis.v1.chassis_errors import TokenInvalid
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_errors import RefreshTokenInvalid, TokenReused
+from tests.integration.svc_user.people import an_email, bearing, eventually, login, refresh, register
+
+#: Rows that break I32: one live token in a session at most, none where a token was reused.
+BROKEN_FAMILIES = """
+SELECT session_id FROM session JOIN refresh_token USING (session_id)
+GROUP BY session_id, end_time, end_reason
+HAVING count(*) FILTER (WHERE rotate_time IS NULL AND end_time IS NULL) > 1
+    OR (end_reason = 'TOKEN_REUSED' AND end_time IS NULL)"""
+
+
+async def past_grace(rows):
+    """Let the time of grace pass, by the database's clock."""
+    await rows(
+        "UPDATE refresh_token SET rotate_time = rotate_time - interval '11 seconds' WHERE rotate_time IS NOT NULL"
+    )
+
+
+async def test_a_refresh_gives_the_next_pair_and_the_session_goes_on(users, ann, rows):
+    _, first = ann
+    second = await refresh(users, first)
+    assert second.refresh_token != first.refresh_token
+    third = await refresh(users, second)
+    with bearing(third):
+        await users.GetMe(pb.GetMeRequest())
+    assert len(await rows("SELECT 1 FROM session")) == 1
+
+
+async def test_a_client_that_did_not_get_the_answer_gets_the_same_successor(users, ann):
+    _, first = ann
+    assert (await refresh(users, first)).refresh_token == (await refresh(users, first)).refresh_token
+
+
+async def test_reuse_after_the_time_of_grace_ends_the_session(users, ann, rows, caplog):
+    _, first = ann
+    second = await refresh(users, first)
+    await past_grace(rows)
+    with caplog.at_level(logging.WARNING, "chassis.audit"), pytest.raises(TokenReused):
+        await refresh(users, first)
+    assert [record.message for record in caplog.records if record.name == "chassis.audit"] == ["authn_token_reuse"]
+    for token in (first, second):
+        with pytest.raises(RefreshTokenInvalid):
+            await refresh(users, token)
+    with bearing(second), pytest.raises(TokenInvalid):
+        await users.GetMe(pb.GetMeRequest())
+    assert not await rows(BROKEN_FAMILIES)
+
+
+async def test_once_the_successor_was_used_the_time_of_grace_is_over(users, ann):
+    _, first = ann
+    third = await refresh(users, await refresh(users, first))
+    with pytest.raises(TokenReused):
+        await refresh(users, first)
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, third)
+
+
+async def test_reuse_in_one_session_leaves_the_others_of_the_user_alone(users, ann, rows):
+    email, first = ann
+    elsewhere = await login(users, email)
+    await refresh(users, first)
+    await past_grace(rows)
+    with pytest.raises(TokenReused):
+        await refresh(users, first)
+    assert (await refresh(users, elsewhere)).access_token
+
+
+async def test_twenty_refreshes_at_once_leave_one_session_with_one_live_token(users, replica, ann, rows):
+    _, first = ann
+    async with replica() as twin:
+        given = await asyncio.gather(*(refresh(stub, first) for stub in (users, twin) for _ in range(10)))
+    assert len({tokens.refresh_token for tokens in given}) == 1
+    assert len(await rows("SELECT 1 FROM refresh_token WHERE rotate_time IS NULL")) == 1
+    assert len(await rows("SELECT 1 FROM session")) == 1
+    assert (await refresh(users, given[0])).access_token
+
+
+async def test_a_thief_who_keeps_up_is_found_out_when_either_falls_behind(users, ann, rows):
+    _, stolen = ann
+    owner, thief = await refresh(users, stolen), await refresh(users, stolen)
+    owner = await refresh(users, await refresh(users, owner))
+    with pytest.raises(TokenReused):
+        await refresh(users, thief)
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, owner)
+    assert not await rows(BROKEN_FAMILIES)
+
+
+async def test_the_database_itself_refuses_a_second_live_token(users, ann, rows):
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await rows(
+            """INSERT INTO refresh_token (token_digest, session_id, create_time)
+               SELECT sha256('another'), session_id, now() FROM session"""
+        )
+
+
+async def test_an_unknown_token_is_refused(users):
+    with pytest.raises(RefreshTokenInvalid):
+        await users.RefreshToken(pb.RefreshTokenRequest(refresh_token="x" * 43))
+
+
+async def test_no_token_is_stored_as_it_is(users, ann, rows):
+    _, first = ann
+    second = await refresh(users, first)
+    stored = str(await rows("SELECT refresh_token::text FROM refresh_token")) + str(
+        await rows("SELECT * FROM refresh_token")
+    )
+    for token in (first.refresh_token, second.refresh_token):
+        assert token not in stored
+        assert token.encode().hex() not in stored
+
+
+async def test_successors_are_wiped_when_their_time_of_grace_is_over(replica, rows):
+    async with replica(upkeep_seconds=0.05) as users:
+        email = an_email()
+        await register(users, email)
+        await refresh(users, await login(users, email))
+
+        async def wiped():
+            return not await rows("SELECT 1 FROM refresh_token WHERE sealed_successor IS NOT NULL")
+
+        assert not await wiped()
+        await past_grace(rows)
+        await eventually(wiped)
+
+
+async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann, rows):
+    _, first = ann
+    await rows("UPDATE session SET expire_time = now() + interval '1 minute'")
+    second = await refresh(users, first)
+    (row,) = await rows("SELECT expire_time - now() > interval '13 days' AS put_off FROM session")
+    assert row["put_off"]
+    await rows("UPDATE session SET expire_time = now()")
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, second)
+    with bearing(second), pytest.raises(TokenInvalid):
+        await users.GetMe(pb.GetMeRequest())
+
+
+async def test_signing_out_ends_this_session_only_and_may_be_repeated(users, ann):
+    email, here = ann
+    elsewhere = await login(users, email)
+    with bearing(here):
+        await users.Logout(pb.LogoutRequest())
+        await users.Logout(pb.LogoutRequest())
+        with pytest.raises(TokenInvalid):
+            await users.GetMe(pb.GetMeRequest())
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, here)
+    assert (await refresh(users, elsewhere)).access_token
+
+
+async def test_signing_out_everywhere_ends_all_sessions_of_this_user_only(users, ann, admin):
+    email, here = ann
+    elsewhere = await login(users, email)
+    with bearing(here):
+        await users.Logout(pb.LogoutRequest(all_sessions=True))
+    for tokens in (here, elsewhere):
+        with pytest.raises(RefreshTokenInvalid):
+            await refresh(users, tokens)
+    assert (await refresh(users, admin)).access_token
