@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from shop.order.v1.order_errors import OrderNotCancellable, SagaStateConflict
-from svc_order.domain import Fulfillment, Order, Payment, State, arrived
+from svc_order.domain import Fulfillment, Order, Payment, State
 
 
 class Step(Enum):
@@ -224,6 +224,6 @@ def after_step(order: Order, saga: Saga, step: Step, outcome: Outcome, now: date
         case Step.CONFIRM_RESERVATION:
             return order.fulfilled(Fulfillment.ALLOCATED, now).moved(State.CONFIRMED, now)
         case Step.CAPTURE_PAYMENT:
-            return arrived(order.paid(Payment.PAID, now).moved(State.SHIPPED, now), now)
+            return order.paid(Payment.PAID, now).moved(State.SHIPPED, now)
         case _:
             return order

@@ -1,6 +1,7 @@
 """Between the orders' domain and their proto."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -127,49 +128,32 @@ def changes(before: Order, after: Order) -> list[Message]:
                 shipment_id=after.shipment_id,
             )
         )
-    if after.state is not before.state:
-        told.extend(_state_changed(before, after))
+    if after.state is not before.state and (moved := _state_changed(after)):
+        told.append(moved)
     return told
 
 
-def _state_changed(before: Order, after: Order) -> list[Message]:  # noqa: PLR0911  a table
-    """Return the events of a moved state; an order that was shipped and arrived at once tells both."""
-    order_id, version, user_id = after.id, after.version, after.user_id
-    match after.state:
+def _state_changed(order: Order) -> Message | None:  # noqa: PLR0911  a table
+    """Return the event of the state that an order has moved to."""
+    heading: dict[str, Any] = {"order_id": order.id, "version": order.version, "user_id": order.user_id}
+    match order.state:
         case State.CONFIRMED:
-            return [
-                events.OrderConfirmed(
-                    order_id=order_id,
-                    version=version,
-                    user_id=user_id,
-                    reservation_id=after.reservation_id,
-                    payment_id=after.payment_id,
-                    slot_id=after.slot_id,
-                    total=money(after.bill.total, after.bill.currency),
-                )
-            ]
-        case State.REJECTED:
-            return [
-                events.OrderRejected(order_id=order_id, version=version, user_id=user_id, reason=after.state_reason)
-            ]
-        case State.CANCELLED:
-            return [
-                events.OrderCancelled(order_id=order_id, version=version, user_id=user_id, reason=after.state_reason)
-            ]
-        case State.SHIPPED:
-            return [_shipped(after)]
-        case State.DELIVERED:
-            delivered = events.OrderDelivered(
-                order_id=order_id, version=version, user_id=user_id, shipment_id=after.shipment_id
+            return events.OrderConfirmed(
+                **heading,
+                reservation_id=order.reservation_id,
+                payment_id=order.payment_id,
+                slot_id=order.slot_id,
+                total=money(order.bill.total, order.bill.currency),
             )
-            return [delivered] if before.state is State.SHIPPED else [_shipped(after), delivered]
+        case State.REJECTED:
+            return events.OrderRejected(**heading, reason=order.state_reason)
+        case State.CANCELLED:
+            return events.OrderCancelled(**heading, reason=order.state_reason)
+        case State.SHIPPED:
+            return events.OrderShipped(**heading, shipment_id=order.shipment_id)
+        case State.DELIVERED:
+            return events.OrderDelivered(**heading, shipment_id=order.shipment_id)
         case State.COMPLETED:
-            return [events.OrderCompleted(order_id=order_id, version=version, user_id=user_id)]
+            return events.OrderCompleted(**heading)
         case _:
-            return []
-
-
-def _shipped(order: Order) -> events.OrderShipped:
-    return events.OrderShipped(
-        order_id=order.id, version=order.version, user_id=order.user_id, shipment_id=order.shipment_id
-    )
+            return None

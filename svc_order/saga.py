@@ -15,7 +15,7 @@ import asyncpg
 
 from chassis import Database, Transaction, outbox, traced
 from svc_order import domain_saga, messages, store
-from svc_order.domain import Order
+from svc_order.domain import Order, arrived
 from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Step, Unknown
 from svc_order.steps import Steps
 from svc_order.store import StepRecord
@@ -120,10 +120,19 @@ class Driver:
         """Let the order follow its saga; most steps do not concern it, and then it is not even read."""
         if domain_saga.after_step(order, saga, *ended, now) is order:
             return order
-        before = await store.lock_order(tx, order.id)
-        after = await store.update_order(tx, before, domain_saga.after_step(before, saga, *ended, now))
-        await outbox.add(tx, *messages.changes(before, after))
-        return after
+        locked = await store.lock_order(tx, order.id)
+        followed = await _change(tx, locked, domain_saga.after_step(locked, saga, *ended, now))
+        # A parcel that was quicker than its money: the order is shipped and delivered, one after the other.
+        return await _change(tx, followed, arrived(followed, now))
+
+
+async def _change(tx: Transaction, before: Order, after: Order) -> Order:
+    """Write what became of a locked order, and tell of it."""
+    if after is before:
+        return before
+    after = await store.update_order(tx, before, after)
+    await outbox.add(tx, *messages.changes(before, after))
+    return after
 
 
 def _record(saga: Saga, outcome: Outcome) -> StepRecord:

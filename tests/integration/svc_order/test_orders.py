@@ -187,6 +187,24 @@ async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers
     assert steps["capture_payment"] == pb.SAGA_STEP_STATE_DONE
 
 
+async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_it_was_delivered(shop):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1500"))
+    with shop.staff():
+        shipment = await ship(shop, order.order_id)
+    for state in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
+        await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
+    with shop.customer():
+        await until(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
+        told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))
+    assert [move.to_state for move in told.transitions] == [
+        pb.ORDER_STATE_PENDING,
+        pb.ORDER_STATE_CONFIRMED,
+        pb.ORDER_STATE_SHIPPED,
+        pb.ORDER_STATE_DELIVERED,
+    ]
+
+
 async def ship(shop, order_id):
     request = delivery_pb.CreateShipmentRequest(order_id=order_id, request_id="ship-1")
     return await shop.delivery.CreateShipment(request)
