@@ -45,10 +45,12 @@ class Event:
     @classmethod
     def from_headers(cls, topic: str, headers: dict[str, str], payload: bytes) -> "Event":
         """Rebuild an event. What a stranger published without our attributes gets an empty `type`, and a stable id."""
+        # PostgreSQL, where every event ends, knows no NUL in a text.
+        headers = {name: value.replace("\0", "\ufffd") for name, value in headers.items()}
         try:
             event_id = str(uuid.UUID(headers.get("ce_id", "")))
         except ValueError:
-            event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{topic}/{headers.get('ce_id', '')}/{payload.hex()}"))
+            event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{topic} {sorted(headers.items())} {payload.hex()}"))
         return cls(
             id=event_id,
             type=headers.get("ce_type", ""),

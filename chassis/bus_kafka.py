@@ -6,11 +6,11 @@ idempotent producer, and the consumer's inbox absorbs what comes twice.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 from aiokafka.structs import ConsumerRecord
 
 from chassis.bus import Event
@@ -23,11 +23,10 @@ _POLL_MS = 1_000
 class KafkaBus:
     """An event bus on a Kafka cluster."""
 
-    def __init__(self, bootstrap: str, prefix: str = "", replication: int = -1) -> None:
+    def __init__(self, bootstrap: str, prefix: str = "") -> None:
         """Use the brokers at `bootstrap`; `prefix` is put before topic and group names."""
         self._bootstrap = bootstrap
         self._prefix = prefix
-        self._replication = replication
         self._producer: AIOKafkaProducer | None = None
         self._known: set[str] = set()
         self._starting = asyncio.Lock()
@@ -87,8 +86,12 @@ class KafkaBus:
         await admin.start()
         try:
             for topic in topics - self._known:
-                with suppress(TopicAlreadyExistsError):
-                    await admin.create_topics([NewTopic(self._prefix + topic, _PARTITIONS, self._replication)])
+                # An empty assignment: aiokafka asks for one wherever the cluster is to choose the replication.
+                new = NewTopic(self._prefix + topic, _PARTITIONS, -1, replica_assignments={})
+                answer = await admin.create_topics([new])
+                error = for_code(answer.topic_errors[0][1])
+                if error not in (NoError, TopicAlreadyExistsError):
+                    raise error(new.name)
                 self._known.add(topic)
         finally:
             await admin.close()
@@ -131,5 +134,5 @@ class _Subscription:
         await self._consumer.commit()
 
     def _event(self, record: ConsumerRecord) -> Event:
-        headers = {name: value.decode(errors="replace") for name, value in record.headers}
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
         return Event.from_headers(record.topic.removeprefix(self._prefix), headers, record.value or b"")

@@ -132,5 +132,6 @@ class _Subscription:
         return events
 
     def _event(self, stream: str, fields: dict[bytes, bytes]) -> Event:
-        headers = {name.decode(): value.decode() for name, value in fields.items() if name != b"payload"}
-        return Event.from_headers(stream.removeprefix(self._prefix), headers, fields[b"payload"])
+        payload = fields.pop(b"payload", b"")
+        headers = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+        return Event.from_headers(stream.removeprefix(self._prefix), headers, payload)

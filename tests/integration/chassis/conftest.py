@@ -9,11 +9,14 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.rpc import error_details_pb2, status_pb2
 
 from chassis import Database, Settings
 from chassis.telemetry import JsonFormatter
 from chassis.testing import serving
+from mesh.ports import Ports, free_base
+from mesh.servers import kafka
 from shop.inventory.v1.inventory_service_pb2_grpc import (
     InventoryServiceServicer,
     InventoryServiceStub,
@@ -150,3 +153,13 @@ def failure():
         return Failure(raised.value)
 
     return failure
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka_bootstrap(tmp_path_factory):
+    if problem := kafka.missing():
+        pytest.skip(f"NOT TESTED on Kafka: {problem}")
+    ports = Ports(free_base())
+    folder = tmp_path_factory.mktemp("kafka")
+    async with kafka.Kafka(folder, port=ports.kafka, controller_port=ports.kafka_controller) as broker:
+        yield broker.bootstrap

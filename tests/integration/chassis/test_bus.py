@@ -1,0 +1,259 @@
+"""The contract of an event bus, kept by both: in order for each key, at least once for each group, whoever crashes."""
+
+import asyncio
+import os
+import sys
+import uuid
+from collections import defaultdict
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import redis.asyncio
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from redis.exceptions import RedisError
+
+from chassis.bus import Event
+from chassis.bus_kafka import KafkaBus
+from chassis.bus_redis import RedisBus
+
+TOPIC = "shop.toy.v1.Toy"
+PATIENCE = 40.0  # a Kafka group takes its time to notice that a member is gone
+
+#: Joins a group, takes what is there, acknowledges nothing, and waits to be killed.
+CRASHER = """
+import asyncio, sys
+from chassis.bus_kafka import KafkaBus
+from chassis.bus_redis import RedisBus
+
+async def main(kind, address, prefix, group, topic):
+    async with {"redis": RedisBus, "kafka": KafkaBus}[kind].open(address, prefix) as bus:
+        async with bus.subscribe(group, [topic]) as subscription:
+            async for batch in subscription:
+                print(len(batch), flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class OnRedis:
+    kind = "redis"
+    bus = RedisBus
+
+    def __init__(self, address, prefix):
+        self.address = address
+        self.prefix = prefix
+
+    async def publish_strange(self, topic):
+        """What a stranger may put on the stream."""
+        async with redis.asyncio.from_url(self.address, protocol=2) as client:
+            await client.xadd(f"{self.prefix}{topic}", {"hello": "world"})
+            await client.xadd(f"{self.prefix}{topic}", {b"ce_type": b"\xff\xfe", b"ce_subject": b"a\0b", b"\xff": b""})
+        return 2
+
+
+class OnKafka:
+    kind = "kafka"
+    bus = KafkaBus
+
+    def __init__(self, address, prefix):
+        self.address = address
+        self.prefix = prefix
+
+    async def publish_strange(self, topic):
+        async with AIOKafkaProducer(bootstrap_servers=self.address) as producer:
+            await producer.send_and_wait(self.prefix + topic, value=None, key=b"k")
+            headers = [("ce_type", b"\xff\xfe"), ("ce_subject", b"a\0b"), ("ce_id", None)]
+            await producer.send_and_wait(self.prefix + topic, value=b"junk", headers=headers)
+        return 2
+
+
+@pytest.fixture(params=["redis", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.xdist_group("kafka")])])
+def server(request, event_prefix):
+    if request.param == "redis":
+        return OnRedis(request.getfixturevalue("redis_url"), event_prefix)
+    return OnKafka(request.getfixturevalue("kafka_bootstrap"), event_prefix)
+
+
+@pytest.fixture
+async def bus(server):
+    async with server.bus.open(server.address, server.prefix) as bus:
+        yield bus
+
+
+def event(number=0, *, key="k", topic=TOPIC):
+    return Event(
+        id=str(uuid.uuid4()),
+        type="shop.toy.v1.ToyMoved",
+        topic=topic,
+        key=key,
+        source="svc_toy",
+        time="2026-01-01T00:00:00.000001Z",
+        payload=bytes([number % 256, 0, 255]),
+        traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    )
+
+
+@asynccontextmanager
+async def taking(bus, group, topics=(TOPIC,)):
+    """Join a group; lends a function that takes a number of events."""
+    async with bus.subscribe(group, topics) as subscription, aclosing(subscription.__aiter__()) as batches:
+
+        async def take(count, *, acknowledge=True):
+            events = []
+            async with asyncio.timeout(PATIENCE):
+                while len(events) < count:
+                    events.extend(await anext(batches))
+                    if acknowledge:
+                        await subscription.acknowledge()
+            return events
+
+        yield take
+
+
+async def take(bus, group, count, topics=(TOPIC,), *, acknowledge=True):
+    async with taking(bus, group, topics) as take:
+        return await take(count, acknowledge=acknowledge)
+
+
+async def test_what_goes_in_comes_out_as_it_was(bus):
+    sent = [event(number, key=f"k-{number}") for number in range(3)]
+    await bus.publish(sent)
+    assert sorted(await take(bus, "g", 3), key=sent.index) == sent
+
+
+async def test_events_of_a_key_come_in_their_order(bus):
+    sent = [event(number, key=f"key-{number % 7}") for number in range(700)]
+    for start in range(0, 700, 100):
+        await bus.publish(sent[start : start + 100])
+    came = defaultdict(list)
+    for one in await take(bus, "g", 700):
+        came[one.key].append(one)
+    assert came == {f"key-{key}": [one for one in sent if one.key == f"key-{key}"] for key in range(7)}
+
+
+async def test_each_group_gets_everything_and_a_new_one_starts_at_the_oldest(bus):
+    sent = [event(number) for number in range(5)]
+    await bus.publish(sent)
+    assert await take(bus, "first", 5) == sent
+    assert await take(bus, "second", 5) == sent
+
+
+async def test_what_was_acknowledged_comes_no_more_and_what_was_not_comes_again(bus):
+    sent = [event(number) for number in range(4)]
+    await bus.publish(sent[:2])
+    assert await take(bus, "g", 2) == sent[:2]
+    await bus.publish(sent[2:])
+    assert await take(bus, "g", 2, acknowledge=False) == sent[2:]
+    assert await take(bus, "g", 2, acknowledge=False) == sent[2:]
+    assert await take(bus, "g", 2) == sent[2:]
+    last = event()
+    await bus.publish([last])
+    assert await take(bus, "g", 1) == [last]
+
+
+async def test_what_a_crashed_consumer_had_taken_comes_to_the_next(bus, server, repository):
+    sent = [event(number) for number in range(3)]
+    await bus.publish(sent)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CRASHER, server.kind, server.address, server.prefix, "g", TOPIC),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((".", "gen"))},
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert int(await child.stdout.readline()) == 3
+    finally:
+        child.kill()
+        await child.communicate()
+    assert await take(bus, "g", 3) == sent
+
+
+async def test_when_the_one_that_reads_leaves_the_other_goes_on_where_it_stood(bus):
+    sent = [event(number) for number in range(30)]
+    await bus.publish(sent[:10])
+    came = []
+
+    async def read(take, until):
+        while len(came) < until:
+            came.extend(await take(1))
+
+    async with taking(bus, "g") as second:
+        async with taking(bus, "g") as first:
+            readers = [asyncio.create_task(read(one, 10)) for one in (first, second)]
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+        await bus.publish(sent[10:])
+    async with taking(bus, "g") as third:
+        await read(third, 30)
+    assert list(dict.fromkeys(came)) == sent
+
+
+async def test_one_subscription_reads_several_topics(bus):
+    sent = [event(number, topic=topic) for topic in (TOPIC, "shop.toy.v1.Other") for number in range(3)]
+    await bus.publish(sent)
+    came = await take(bus, "g", 6, (TOPIC, "shop.toy.v1.Other"))
+    assert [one for one in came if one.topic == TOPIC] == sent[:3]
+    assert [one for one in came if one.topic != TOPIC] == sent[3:]
+
+
+async def test_a_subscriber_may_be_there_before_the_topic_and_hears_at_once(bus):
+    async with taking(bus, "g") as take:
+        hearing = asyncio.create_task(take(1))
+        sent = event()
+        await bus.publish([sent])
+        assert await hearing == [sent]
+
+
+async def test_strange_records_come_through_as_events_without_a_type_or_as_they_are_and_stop_nobody(bus, server):
+    """Anyone who may write to the broker may write anything; the consumer buries it."""
+    first, last = event(), event()
+    await bus.publish([first])
+    strange = await server.publish_strange(TOPIC)
+    await bus.publish([last])
+    came = await take(bus, "g", 2 + strange)
+    assert {first, last} < set(came)
+    others = [one for one in came if one not in (first, last)]
+    assert all(one.id == str(uuid.UUID(one.id)) for one in others)
+    assert len({one.id for one in others}) == strange
+    assert "\0" not in "".join(one.type + one.key + one.traceparent for one in others)
+    assert "" in {one.type for one in others}
+
+
+async def test_the_prefix_keeps_meshes_apart(bus, server):
+    async with server.bus.open(server.address, server.prefix + "other.") as other:
+        mine, theirs = event(1), event(2)
+        await bus.publish([mine])
+        await other.publish([theirs])
+        assert await take(bus, "g", 1) == [mine]
+        assert await take(other, "g", 1) == [theirs]
+
+
+async def test_publishing_nothing_is_nothing(bus):
+    await bus.publish([])
+
+
+async def test_publishing_to_a_bus_that_is_away_is_an_error(server):
+    away = {"redis": "unix:///nowhere/redis.sock", "kafka": "127.0.0.1:1"}[server.kind]
+    async with asyncio.timeout(PATIENCE), server.bus.open(away, server.prefix) as bus:
+        with pytest.raises((RedisError, KafkaError)):
+            await bus.publish([event()])
+
+
+def test_an_event_survives_its_headers():
+    sent = event()
+    assert Event.from_headers(sent.topic, sent.headers(), sent.payload) == sent
+
+
+def test_an_event_without_an_id_of_its_own_has_always_the_same():
+    """So that the inbox knows it again."""
+    ids = {Event.from_headers(TOPIC, {"ce_id": "not a uuid"}, b"payload").id for _ in range(2)}
+    others = {Event.from_headers(TOPIC, {}, b"payload").id, Event.from_headers("other", {}, b"payload").id}
+    assert len(ids) == 1
+    assert len(ids | others) == 3
+    assert replace(event(), id=ids.pop())
