@@ -19,8 +19,8 @@ class Settings(chassis.Settings):
     payment_webhook_secret: str = field(default="", repr=False)
     #: Seconds that one request to the provider may take; then its outcome is unknown.
     payment_provider_timeout: float = 4.0
-    #: Seconds after which a request that the provider never heard of cannot reach it any more.
-    payment_arrival_seconds: float = 60.0
+    #: Seconds after which a payment that was given up, and that the provider never heard of, is closed as voided.
+    payment_arrival_seconds: float = 20.0
     #: Seconds between two looks for payments that are due.
     settle_seconds: float = 1.0
 

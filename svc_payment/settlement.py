@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from chassis import Database, outbox
+from chassis.db import AWAY
 from chassis.partner import Ok, Outcome, Refused, Unknown
 from svc_payment import domain, domain_provider, messages, store
 from svc_payment.domain import Entry, Kind, Payment
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 _FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 300.0
+_LONGEST_PAUSE = 60.0
 _MISMATCH = "answer_mismatch"
 #: The provider has something under our reference already: no word against the customer's card.
 _NOT_ABOUT_THE_CARD = frozenset({"reference_already_used", "idempotency_key_reused"})
@@ -57,27 +58,38 @@ class Settlement:
                 if payment.attempts > 1 or payment.unwanted:
                     payment = await self._look(payment)
                 if payment.pending:
-                    await self._send(payment, payment.pending[0])
+                    payment = await self._send(payment, payment.pending[0])
             except _Unclear as unclear:
                 await self._postpone(payment, str(unclear))
+                return
+            if payment.settled:
                 return
 
     async def keep_settling(self, pause: float) -> None:
         """Settle payments that are due, looking every `pause` seconds and when woken, until cancelled."""
         while True:
             self._woken.clear()
-            async with self._db.transaction() as tx:
-                due = await store.claim_due(tx, _AT_ONCE, self.lease)
-            results = await asyncio.gather(*map(self.settle, due), return_exceptions=True)
-            for payment_id, result in zip(due, results, strict=True):
-                if isinstance(result, Exception):
-                    log.error("not settled", exc_info=result, extra={"payment_id": payment_id})
-            if len(due) < _AT_ONCE:
+            try:
+                taken = await self._settle_due()
+            except AWAY as error:
+                log.warning("payments wait for the database", extra={"error": type(error).__name__})
+                taken = 0
+            if taken < _AT_ONCE:
                 await self._rest(pause)
 
     def wake(self) -> None:
         """Have the background look for payments that are due."""
         self._woken.set()
+
+    async def _settle_due(self) -> int:
+        """Settle some payments that are due, side by side; return how many."""
+        async with self._db.transaction() as tx:
+            due = await store.claim_due(tx, _AT_ONCE, self.lease)
+        results = await asyncio.gather(*map(self.settle, due), return_exceptions=True)
+        for payment_id, result in zip(due, results, strict=True):
+            if isinstance(result, Exception):
+                log.error("not settled", exc_info=result, extra={"payment_id": payment_id})
+        return len(due)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -104,18 +116,18 @@ class Settlement:
             case Refused(code=trouble) | Unknown(cause=trouble):
                 raise _Unclear(trouble)
 
-    async def _send(self, payment: Payment, request: Entry) -> None:
+    async def _send(self, payment: Payment, request: Entry) -> Payment:
         """Ask the provider for what the payment needs first."""
         if request.kind is Kind.AUTHORIZATION and payment.unwanted:
-            await self._lose(payment)
-            return
+            return await self._lose(payment)
         match await self._call(payment, request):
             case Ok(seen):
                 payment = await self._learn(payment, seen)
                 if payment.end(request.operation_id) is None:
                     raise _Unclear(_MISMATCH)
+                return payment
             case Refused(code):
-                await self._refuse(payment, request, code)
+                return await self._refuse(payment, request, code)
             case Unknown(cause):
                 raise _Unclear(cause)
 
@@ -134,7 +146,7 @@ class Settlement:
             case Kind.CANCEL:
                 return await self._provider.void(payment.provider_id, key=key)
 
-    async def _refuse(self, payment: Payment, request: Entry, code: str) -> None:
+    async def _refuse(self, payment: Payment, request: Entry, code: str) -> Payment:
         """Record a refusal, after a look whether the payment has become another one meanwhile."""
         payment = await self._look(payment)
         if code in _NOT_ABOUT_THE_CARD and payment.end(request.operation_id) is None:
@@ -144,14 +156,15 @@ class Settlement:
         )
         if payment.unwanted and payment.held:
             raise _Unclear(code)  # it is not let go of yet, and not at once again
+        return payment
 
-    async def _lose(self, payment: Payment) -> None:
+    async def _lose(self, payment: Payment) -> Payment:
         """Close a payment that was given up and not found, once no request for it can be under way any more."""
         async with self._db.connection() as connection:
             now = await store.read_now(connection)
         if payment.give_up_time is None or now < payment.give_up_time + self._arrival:
             raise _Unclear("not_found")
-        await self._record(payment.id, domain_provider.lose)
+        return await self._record(payment.id, domain_provider.lose)
 
     async def _learn(self, payment: Payment, seen: ProviderPayment) -> Payment:
         try:

@@ -82,7 +82,7 @@ async def test_attempts_come_at_growing_intervals(payments, books, payment_id):
     await eventually(tried_again)
 
     async def put_off():
-        return await books.rows.fetchval("SELECT next_attempt_time > now() + interval '100 seconds' FROM payment")
+        return await books.rows.fetchval("SELECT next_attempt_time > now() + interval '25 seconds' FROM payment")
 
     await eventually(put_off)
 
@@ -245,6 +245,22 @@ async def test_a_provider_that_is_away_is_asked_when_it_is_back(another, setting
     async with another() as payments:
         await books.until_settled(payment_id, "AUTHORIZED")
         assert (await payments.GetPaymentByOrder(of_order(payment_id))).state == pb.PAYMENT_STATE_AUTHORIZED
+
+
+async def test_a_database_that_breaks_every_connection_delays_settling_and_no_more(
+    payments, provider, books, payment_id
+):
+    await provider.misbehave(next=["authorize_500"] * 3)
+    with pytest.raises(OutcomeUnknown):
+        await payments.AuthorizePayment(authorize(payment_id))
+    for _ in range(3):
+        await books.rows.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    await books.until_settled(payment_id, "AUTHORIZED")
+    await insist(lambda: payments.CapturePayment(capture(payment_id)))
+    await books.check(payment_id)
 
 
 async def test_a_key_that_the_provider_refuses_says_nothing_about_the_card(another, books, payment_id):
