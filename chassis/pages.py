@@ -1,7 +1,7 @@
 """Page tokens: the position after the last entry of a page, made opaque (AIP-158)."""
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 
 from shop.chassis.v1.chassis_errors import PageTokenInvalid
 
@@ -28,7 +28,7 @@ def page_position(token: str, parts: int) -> list[str] | None:
         position = base64.b64decode(token, altchars=b"-_", validate=True).decode().split("\x1f")
     except ValueError:
         raise PageTokenInvalid from None
-    if len(position) != parts:
+    if len(position) != parts or any("\0" in part for part in position):  # the database knows no NUL
         raise PageTokenInvalid
     return position
 
@@ -54,8 +54,8 @@ def time_position(token: str, first: tuple[datetime, str]) -> tuple[datetime, st
         return first
     try:
         moment = datetime.fromisoformat(position[0])
-    except ValueError:
+        if moment.tzinfo is None:
+            raise PageTokenInvalid
+        return moment.astimezone(UTC), position[1]
+    except (ValueError, OverflowError):  # some hours beyond the first or the last day that there is
         raise PageTokenInvalid from None
-    if moment.tzinfo is None:
-        raise PageTokenInvalid
-    return moment, position[1]

@@ -2,15 +2,16 @@
 
 import base64
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chassis.pages import int_position, page_position, page_size, page_token
+from chassis.pages import int_position, page_position, page_size, page_token, time_position
 from shop.chassis.v1.chassis_errors import PageTokenInvalid
 
-parts = st.lists(st.text(st.characters(exclude_characters="\x1f", exclude_categories=["Cs"])), min_size=1, max_size=4)
+parts = st.lists(st.text(st.characters(exclude_characters="\x1f\0", exclude_categories=["Cs"])), min_size=1, max_size=4)
 positions = parts.filter(lambda position: position != [""])  # an empty token is the first page
 
 
@@ -40,6 +41,33 @@ def test_a_number_that_the_database_cannot_hold_is_refused(position):
     token = page_token(position) or "="
     with pytest.raises(PageTokenInvalid):
         int_position(token, 0)
+
+
+_BEGINNING = (datetime(1970, 1, 1, tzinfo=UTC), "")
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.text("abc", max_size=3))
+def test_a_time_survives(moment, entry):
+    assert time_position(page_token(moment.isoformat(), entry), _BEGINNING) == (moment, entry)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "yesterday",
+        "2026-11-20T12:00:00",
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))).isoformat(),
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=12))).isoformat(),
+    ],
+)
+def test_a_time_that_the_database_cannot_hold_is_refused(moment):
+    with pytest.raises(PageTokenInvalid):
+        time_position(page_token(moment, "a"), _BEGINNING)
+
+
+def test_a_position_with_a_nul_is_refused():
+    with pytest.raises(PageTokenInvalid):
+        page_position(page_token("a\0b"), 1)
 
 
 def test_no_token_is_the_first_page():
