@@ -1,8 +1,6 @@
 """People who use the service, and what they do first."""
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 
 from chassis.testing import acting
 from shop.user.v1 import user_service_pb2 as pb
@@ -35,10 +33,3 @@ async def refresh(users, tokens):
 def bearing(tokens):
     """Make the calls in the block as the user that the tokens belong to."""
     return acting(f"Bearer {tokens.access_token}")
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds; raises TimeoutError when it never does."""
-    async with asyncio.timeout(10):
-        while not await holds():  # noqa: ASYNC110  what is waited for is a row, which sets no event
-            await asyncio.sleep(0.02)

@@ -9,10 +9,10 @@ import pytest
 
 from chassis.auth import TokenRefused, TokenVerifier
 from chassis.settings import SettingsError
-from chassis.testing import acting
+from chassis.testing import acting, until
 from shop.chassis.v1.chassis_errors import TokenInvalid
 from shop.user.v1 import user_service_pb2 as pb
-from tests.integration.svc_user.people import ADMIN, bearing, eventually, login
+from tests.integration.svc_user.people import ADMIN, bearing, login
 
 
 async def key_ids(users):
@@ -106,7 +106,7 @@ async def test_the_next_key_takes_over_at_its_age_and_old_tokens_stay_valid(repl
         async def followed():
             return len(await key_ids(users)) == 3
 
-        await eventually(followed)
+        await until(followed)
         after = await login(users, *ADMIN)
         assert (signer(before), signer(after)) == (old, following)
         for tokens in (before, after):
@@ -117,7 +117,7 @@ async def test_the_next_key_takes_over_at_its_age_and_old_tokens_stay_valid(repl
         async def retired():
             return old not in await key_ids(users)
 
-        await eventually(retired)
+        await until(retired)
         assert signer(await login(users, *ADMIN)) == following
 
 

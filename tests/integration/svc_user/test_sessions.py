@@ -6,10 +6,11 @@ import logging
 import asyncpg
 import pytest
 
+from chassis.testing import until
 from shop.chassis.v1.chassis_errors import TokenInvalid
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import RefreshTokenInvalid, TokenReused
-from tests.integration.svc_user.people import an_email, bearing, eventually, login, refresh, register
+from tests.integration.svc_user.people import an_email, bearing, login, refresh, register
 
 #: Rows that break I32: one live token in a session at most, none where a token was reused.
 BROKEN_FAMILIES = """
@@ -131,7 +132,7 @@ async def test_successors_are_wiped_when_their_time_of_grace_is_over(replica, ro
 
         assert not await wiped()
         await past_grace(rows)
-        await eventually(wiped)
+        await until(wiped)
 
 
 async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann, rows):
