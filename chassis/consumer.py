@@ -6,11 +6,10 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import asyncpg
 from google.protobuf.message import DecodeError, Message
 
 from chassis.bus import Bus, Event
-from chassis.db import Database, Transaction
+from chassis.db import AWAY, Database, Transaction
 from chassis.telemetry import traced
 from shop.topics import EVENTS
 
@@ -61,13 +60,8 @@ class Consumer:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await self._apply(event)
-            except (
-                OSError,
-                asyncpg.InterfaceError,
-                asyncpg.PostgresConnectionError,
-                asyncpg.OperatorInterventionError,
-            ):
-                raise  # the database is away: no fault of the event, so it stays unacknowledged
+            except AWAY:
+                raise  # no fault of the event, so it stays unacknowledged
             except Exception as error:
                 if attempt == _ATTEMPTS or isinstance(error, DecodeError):
                     log.exception("event buried", extra={"consumer": self._name, "event": event.id})
@@ -101,5 +95,5 @@ class Consumer:
                 event.payload,
                 event.traceparent,
                 attempts,
-                f"{type(error).__name__}: {error}"[:1000],
+                f"{type(error).__name__}: {error}".replace("\0", "\ufffd")[:1000],
             )

@@ -1,0 +1,271 @@
+"""Consuming events: each counts once, poison is buried and the rest goes on, whatever comes."""
+
+import asyncio
+import uuid
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from chassis import Database, current_call
+from chassis.bus import Event
+from chassis.bus_redis import RedisBus
+from chassis.consumer import Consumer
+from chassis.testing import until
+from shop.inventory.v1 import inventory_events_pb2 as events
+from shop.inventory.v1 import inventory_service_pb2 as pb
+
+TOPIC = "shop.inventory.v1.Stock"
+
+
+def stock_changed(sku="a", available=0, **changes):
+    attributes = {
+        "id": str(uuid.uuid4()),
+        "type": "shop.inventory.v1.StockChanged",
+        "topic": TOPIC,
+        "key": sku,
+        "source": "svc_inventory",
+        "time": "2026-01-01T00:00:00Z",
+        "payload": events.StockChanged(sku=sku, available=available).SerializeToString(),
+    }
+    return Event(**attributes | changes)
+
+
+class Projection:
+    """A handler that writes down what it is told, in order, and fails where it is told to."""
+
+    def __init__(self):
+        self.attempts = []
+        self.troubles = {}
+
+    async def on_stock_changed(self, tx, event):
+        self.attempts.append(event.sku)
+        await tx.execute("INSERT INTO applied (what) VALUES ($1)", f"{event.sku}={event.available}")
+        if trouble := self.troubles.get(event.sku):
+            raise trouble.pop() if isinstance(trouble, list) else trouble
+
+
+@pytest.fixture
+async def database(database):
+    await database.pool.execute("CREATE TABLE applied (id bigint GENERATED ALWAYS AS IDENTITY, what text NOT NULL)")
+    return database
+
+
+@pytest.fixture
+async def bus(redis_url, event_prefix):
+    async with RedisBus.open(redis_url, event_prefix) as bus:
+        yield bus
+
+
+@pytest.fixture
+def projection():
+    return Projection()
+
+
+@asynccontextmanager
+async def consuming(database, bus, projection, name="svc_toy"):
+    consumer = Consumer(name, database, bus, {events.StockChanged: projection.on_stock_changed})
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def applied(database):
+    return [row["what"] for row in await database.pool.fetch("SELECT what FROM applied ORDER BY id")]
+
+
+async def buried(database):
+    return [dict(row) for row in await database.pool.fetch("SELECT * FROM dead_letter ORDER BY create_time")]
+
+
+async def pending(bus, group="svc_toy"):
+    """Events taken by the group and not acknowledged."""
+    return (await bus._client.xpending(bus._prefix + TOPIC, group))["pending"]
+
+
+async def everything_is_acknowledged(bus, group="svc_toy"):
+    last = (await bus._client.xinfo_stream(bus._prefix + TOPIC))["last-generated-id"]
+    groups = {about["name"].decode(): about for about in await bus._client.xinfo_groups(bus._prefix + TOPIC)}
+    return group in groups and (groups[group]["pending"], groups[group]["last-delivered-id"]) == (0, last)
+
+
+async def test_events_are_applied_in_order_and_acknowledged(database, bus, projection):
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed(available=number) for number in range(20)])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == [f"a={number}" for number in range(20)]
+
+
+async def test_an_event_that_comes_twice_counts_once(database, bus, projection):
+    first, second = stock_changed(available=1), stock_changed(available=2)
+    async with consuming(database, bus, projection):
+        await bus.publish([first, first, second])
+        await bus.publish([first, second])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1", "a=2"]
+
+
+async def test_two_consumers_each_apply_it_once(database, bus):
+    event = stock_changed(available=1)
+    projections = {"svc_one": Projection(), "svc_two": Projection()}
+    async with (
+        consuming(database, bus, projections["svc_one"], "svc_one"),
+        consuming(database, bus, projections["svc_two"], "svc_two"),
+    ):
+        await bus.publish([event, event])
+        for name in projections:
+            await until(lambda name=name: everything_is_acknowledged(bus, name))
+    assert await applied(database) == ["a=1", "a=1"]
+
+
+async def test_two_processes_of_a_service_apply_it_once_between_them(database_url, database, bus, projection):
+    async with (
+        Database.open(database_url) as other,
+        consuming(database, bus, projection),
+        consuming(other, bus, projection),
+    ):
+        sent = [stock_changed(available=number) for number in range(30)]
+        await bus.publish(sent)
+        await bus.publish(sent)
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == [f"a={number}" for number in range(30)]
+
+
+async def test_a_handler_that_fails_for_a_while_leaves_nothing_of_its_failed_tries(database, bus, projection):
+    projection.troubles["a"] = [asyncpg.DeadlockDetectedError("x"), ValueError("x")]
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert projection.attempts == ["a", "a", "a", "b"]
+    assert await applied(database) == ["a=1", "b=1"]
+    assert await buried(database) == []
+
+
+async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bus, projection, log):
+    projection.troubles["poison"] = ValueError("canary")
+    event = stock_changed("poison", 1, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+    async with consuming(database, bus, projection):
+        await bus.publish([event, stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+    assert await applied(database) == ["b=1"]
+    (letter,) = await buried(database)
+    assert letter["attempts"] == projection.attempts.count("poison") >= 3
+    assert "ValueError: canary" in letter["error"]
+    kept = {name: letter[name] for name in ("consumer", "topic", "key", "type", "payload", "traceparent")}
+    assert kept == {
+        "consumer": "svc_toy",
+        "topic": TOPIC,
+        "key": "poison",
+        "type": event.type,
+        "payload": event.payload,
+        "traceparent": event.traceparent,
+    }
+    assert str(letter["event_id"]) == event.id
+    assert log.lines("event buried")[0]["event"] == event.id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"payload": b"\xff\xff\xff"},
+        {"type": ""},
+        {"type": "", "key": "a\0b", "traceparent": "\0"},
+        {"payload": events.StockChanged(sku="nul").SerializeToString().replace(b"nul", b"n\0l")},
+    ],
+    ids=["payload that is no message", "no type", "no type and NUL", "NUL in a text"],
+)
+async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(database, bus, projection, changes):
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+    assert await applied(database) == ["b=1"]
+    assert len(await buried(database)) == 1
+
+
+async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus, projection):
+    projection.troubles["a"] = ValueError("n\0l" + "x" * 5000)
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed("a"), stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+    assert await applied(database) == ["b=1"]
+    assert len((await buried(database))[0]["error"]) <= 1000
+
+
+async def test_records_that_are_no_events_are_buried_and_the_rest_goes_on(database, bus, projection):
+    await bus._client.xadd(bus._prefix + TOPIC, {"hello": "world"})
+    await bus._client.xadd(bus._prefix + TOPIC, {b"\xff": b"\0\xff"})
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["b=1"]
+    assert len(await buried(database)) == 2
+
+
+async def test_events_that_nobody_here_handles_are_passed_over(database, bus, projection):
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed(type="shop.inventory.v1.StockCounted"), stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["b=1"]
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 1
+
+
+async def test_an_event_is_applied_in_the_trace_that_caused_it_and_for_no_user(database, bus):
+    seen = []
+
+    class Tracing(Projection):
+        async def on_stock_changed(self, *_):
+            seen.append(current_call())
+
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    async with consuming(database, bus, Tracing()):
+        await bus.publish([stock_changed(traceparent=trace), stock_changed(traceparent="nonsense")])
+        await until(lambda: everything_is_acknowledged(bus))
+    assert seen[0].traceparent == trace
+    assert (seen[0].user, seen[0].authorization, seen[0].caller) == (None, "", "")
+    assert len(seen[1].traceparent) == len(trace)
+
+
+async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_next(database, bus):
+    began = asyncio.Event()
+
+    class Slow(Projection):
+        async def on_stock_changed(self, tx, event):
+            await super().on_stock_changed(tx, event)
+            began.set()
+            await asyncio.Event().wait()
+
+    await bus.publish([stock_changed("a", 1)])
+    async with consuming(database, bus, Slow()):
+        await began.wait()
+    assert await applied(database) == []
+    assert await pending(bus) == 1
+    async with consuming(database, bus, Projection()):
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1"]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Nobody waits long for a connection."""
+    monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_full_pool_is_no_fault_of_the_event(database, database_url, bus, projection, log):
+    async with Database.open(database_url, connections=1) as small, consuming(small, bus, projection):
+        async with small.connection():
+            await bus.publish([stock_changed("a", 1)])
+            await until(lambda: len(log.lines("consumer restarts")) >= 3)
+            assert await pending(bus) == 1
+        await until(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1"]
+    assert projection.attempts == ["a"]
+    assert {"Overloaded()"} == {line["error"] for line in log.lines("consumer restarts")}
+
+
+async def test_a_message_that_is_no_event_is_refused_when_the_consumer_is_made(database, bus, projection):
+    with pytest.raises(KeyError):
+        Consumer("svc_toy", database, bus, {pb.Stock: projection.on_stock_changed})
