@@ -10,7 +10,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from mesh.codegen.tools import run
 
 IMAGE = Path("gen", "shop", "shop.binpb")
-_DOCS = (Path("docs", "errors.md"), Path("docs", "events.md"))
+_OPENAPI = Path("docs", "openapi.json")
+_DOCS = (Path("docs", "errors.md"), Path("docs", "events.md"), _OPENAPI)
 
 
 def into(scratch: Path, root: Path) -> None:
@@ -21,7 +22,9 @@ def into(scratch: Path, root: Path) -> None:
     run(root, "ruff", "format", "--isolated", "--quiet", "--line-length=110", *ours)
     image = scratch / IMAGE
     run(root, "buf", "build", "protos", "--as-file-descriptor-set", "--output", f"{image}#format=binpb")
-    image.write_bytes(_with_our_comments_only(image.read_bytes()))
+    image.write_bytes(_with_public_comments_only(image.read_bytes()))
+    (scratch / _OPENAPI).parent.mkdir(exist_ok=True)
+    run(root, "python", "-m", "edge_gateway.openapi", "--descriptor-set", image, "--output", scratch / _OPENAPI)
 
 
 def differences(scratch: Path, root: Path) -> list[Path]:
@@ -71,14 +74,14 @@ def _drop_empty_stubs(scratch: Path) -> None:
             stub.unlink()
 
 
-def _with_our_comments_only(image: bytes) -> bytes:
-    """Keeps the comments of shop.* and drops the rest of the source info, which is most of the size."""
+def _with_public_comments_only(image: bytes) -> bytes:
+    """Keeps the comments that clients read and drops the rest of the source info, which is most of the size."""
     files = _plain_file_set().FromString(image)
     for file in files.file:
         commented = [
             location
             for location in file.source_code_info.location
-            if file.package.startswith("shop.") and (location.leading_comments or location.trailing_comments)
+            if file.package.startswith(("shop.", "google.type")) and (location.leading_comments or location.trailing_comments)
         ]
         file.ClearField("source_code_info")
         file.source_code_info.location.extend(commented)

@@ -148,8 +148,8 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmReservation(self, request, context):
-        """Moves a reservation from HELD to CONFIRMED. One whose hold has lapsed is held anew when the
-        stock still allows it, and is refused with `RESERVATION_EXPIRED` when not.
+        """Moves a reservation from HELD to CONFIRMED. A hold past its time that still has its units is
+        confirmed all the same; one that has lost them is refused with `RESERVATION_EXPIRED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,8 +35,8 @@ class InventoryServiceStub:
     `reservation_id` returns the reservation as it now stands.
     """
     ConfirmReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfirmReservationRequest, _inventory_service_pb2.Reservation]
-    """Moves a reservation from HELD to CONFIRMED. One whose hold has lapsed is held anew when the
-    stock still allows it, and is refused with `RESERVATION_EXPIRED` when not.
+    """Moves a reservation from HELD to CONFIRMED. A hold past its time that still has its units is
+    confirmed all the same; one that has lost them is refused with `RESERVATION_EXPIRED`.
     """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReleaseReservationRequest, _inventory_service_pb2.Reservation]
     """Moves a reservation from HELD or CONFIRMED to RELEASED and gives its units back. Does nothing to
@@ -116,8 +116,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.ConfirmReservationRequest,
         context: _aio.ServicerContext[_inventory_service_pb2.ConfirmReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
     ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
-        """Moves a reservation from HELD to CONFIRMED. One whose hold has lapsed is held anew when the
-        stock still allows it, and is refused with `RESERVATION_EXPIRED` when not.
+        """Moves a reservation from HELD to CONFIRMED. A hold past its time that still has its units is
+        confirmed all the same; one that has lost them is refused with `RESERVATION_EXPIRED`.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,4 @@
+"""Several reads in one request."""
+
+PATH = "/v1:batchGet"
+MOST = 20

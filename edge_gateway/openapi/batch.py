@@ -1,0 +1,85 @@
+"""The one operation that is the edge's own: several reads in one request."""
+
+from edge_gateway.batch import MOST
+from edge_gateway.openapi.constraints import Json
+
+TAG: Json = {"name": "Edge", "description": "What the edge itself does."}
+
+SCHEMAS: dict[str, Json] = {
+    "BatchGetRequest": {
+        "type": "object",
+        "properties": {
+            "requests": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MOST,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "path": {
+                            "type": "string",
+                            "description": "The path of a read, with its query.",
+                            "pattern": "^/",
+                            "maxLength": 2000,
+                        }
+                    },
+                    "required": ["path"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+        "required": ["requests"],
+        "additionalProperties": False,
+    },
+    "BatchGetResponse": {
+        "type": "object",
+        "properties": {
+            "responses": {
+                "type": "array",
+                "description": "The replies, in the order of the requests.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "status": {"type": "integer", "description": "The HTTP status that the read alone has."},
+                        "etag": {"type": "string", "description": "The ETag of the reply."},
+                        "body": {"description": "The reply, or the Status of a failure."},
+                    },
+                    "required": ["status", "body"],
+                },
+            }
+        },
+        "required": ["responses"],
+    },
+}
+
+_FAILURE: Json = {"$ref": "#/components/responses/Failure"}
+
+
+def operation(example: str) -> Json:
+    """The path item; `example` is a path that can be read."""
+    return {
+        "post": {
+            "operationId": "Edge_BatchGet",
+            "tags": [TAG["name"]],
+            "summary": "Reads several paths at once",
+            "description": "Each read is made on its own, with the headers of this request, and each has its own "
+            "status. A read that fails does not fail the others.",
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": "#/components/schemas/BatchGetRequest"},
+                        "example": {"requests": [{"path": example}]},
+                    }
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "The replies.",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchGetResponse"}}},
+                },
+                "default": _FAILURE,
+            },
+            "security": [{}, {"bearer": []}],
+        }
+    }

@@ -1,0 +1,63 @@
+"""Links from replies to the operations that go on from them: an `orderId` in a reply is the one in a path."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protobuf import DescField, DescFieldValueList, DescMessage
+
+from edge_gateway.openapi.constraints import Json
+from edge_gateway.openapi.schemas import Schemas
+from edge_gateway.protojson import field_element
+from edge_gateway.rules import Rule
+
+#: Names that do not say whose they are.
+_VAGUE = {"name", "id", "type", "parent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An operation, and the fields that its path holds with the names that they have there."""
+
+    operation_id: str
+    rule: Rule
+    names: dict[str, str]
+
+
+def links_of(rule: Rule, targets: list[Target], schemas: Schemas) -> Json:
+    """The links of a rule's reply, to other methods of its service whose whole path it can fill."""
+    if not rule.rpc.is_unary or rule.raw_response or rule.response_field is not None:
+        return {}
+    held = dict(_held(rule.rpc.output, schemas))
+    links: Json = {}
+    for target in targets:
+        rpc = target.rule.rpc
+        same_service = rpc.desc.parent is rule.rpc.desc.parent
+        if not same_service or rpc.path == rule.rpc.path or not target.names or target.names.keys() - held.keys():
+            continue
+        if _VAGUE & target.names.keys():
+            continue
+        links[rpc.desc.name] = {
+            "operationId": target.operation_id,
+            "parameters": {name: f"$response.body#/{held[field]}" for field, name in target.names.items()},
+        }
+    return links
+
+
+def _held(message: DescMessage, schemas: Schemas) -> Iterator[tuple[str, str]]:
+    """The texts of a reply, or of the first entry of its list, by field name, with their JSON pointers."""
+    lists = [field for field in message.fields if _is_list_of_messages(field)]
+    has_own = any(_is_text(field) and field.name.endswith("_id") for field in message.fields)
+    if len(lists) == 1 and not has_own:
+        name = schemas.name_of(lists[0])
+        element = field_element(lists[0])
+        yield from ((it.name, f"{name}/0/{schemas.name_of(it)}") for it in element.fields if _is_text(it))
+    yield from ((field.name, schemas.name_of(field)) for field in message.fields if _is_text(field))
+
+
+def _is_text(field: DescField) -> bool:
+    many = isinstance(field.value, DescFieldValueList)
+    return not many and getattr(field_element(field), "name", "") == "STRING"
+
+
+def _is_list_of_messages(field: DescField) -> bool:
+    return isinstance(field.value, DescFieldValueList) and isinstance(field_element(field), DescMessage)

@@ -1,0 +1,63 @@
+"""Patterns for 64-bit integers, which JSON carries as text: the only way to give them a range there."""
+
+#: All texts of up to this many digits fit into 64 bits; the few longer ones that do are left out of open ranges.
+_DIGITS = 18
+
+
+def integer_pattern(low: int | None, high: int | None) -> str:
+    """A pattern for the canonical texts of the integers from `low` to `high`; None leaves an end open."""
+    parts: list[str] = []
+    if low is None or low < 0:
+        nearest = 1 if high is None or high >= 0 else -high
+        parts += [f"-{part}" for part in _magnitudes(nearest, None if low is None else -low)]
+    if high is None or high >= 0:
+        parts += _magnitudes(max(low or 0, 0), high)
+    return f"^(?:{'|'.join(parts)})$"
+
+
+def _magnitudes(low: int, high: int | None) -> list[str]:
+    """Patterns for the numbers low..high, none of them negative."""
+    if high is not None and high < 10**_DIGITS:
+        return _span(low, high)
+    if low > 1:
+        return _span(low, 10**_DIGITS - 1)
+    return [*["0"][low:], f"[1-9][0-9]{{0,{_DIGITS - 1}}}"]
+
+
+def _span(low: int, high: int) -> list[str]:
+    """Splits low..high where the shape of the digits changes."""
+    if low <= 1 and high >= 9:
+        full = len(str(high + 1)) - 1
+        shorter = [*["0"][low:], f"[1-9][0-9]{{0,{full - 1}}}" if full > 1 else "[1-9]"]
+        return [*shorter, *(_span(10**full, high) if high >= 10**full else ())]
+    stops = {high}
+    count = 1
+    while low <= (stop := _ending(low, count, "9")) < high:
+        stops.add(stop)
+        count += 1
+    count = 1
+    while low < (stop := _ending(high + 1, count, "0") - 1) <= high:
+        stops.add(stop)
+        count += 1
+    parts = []
+    for stop in sorted(stops):
+        parts.append(_shape(str(low), str(stop)))
+        low = stop + 1
+    return parts
+
+
+def _ending(number: int, count: int, digit: str) -> int:
+    return int(str(number)[:-count] + digit * count)
+
+
+def _shape(low: str, high: str) -> str:
+    """The pattern of a run in which every digit varies on its own."""
+    text, free = "", 0
+    for first, last in zip(low, high, strict=True):
+        if first == last:
+            text += first
+        elif (first, last) == ("0", "9"):
+            free += 1
+        else:
+            text += f"[{first}-{last}]"
+    return text + ("[0-9]" if free == 1 else f"[0-9]{{{free}}}" if free else "")

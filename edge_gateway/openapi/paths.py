@@ -1,0 +1,90 @@
+"""Templates as paths of OpenAPI, which knows one name for each place of a path, and no slashes in its values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from protobuf import ScalarType
+
+from edge_gateway.binding import Slot
+from edge_gateway.openapi.constraints import Json
+from edge_gateway.openapi.schemas import Schemas, View
+from edge_gateway.protojson import field_element
+from edge_gateway.rules import Rule
+from edge_gateway.template import REST, STAR
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A wildcard of a template, and the field that it is, or is a part of."""
+
+    segment: str
+    slot: Slot | None
+    #: What the whole field matches, such as `shelves/*`.
+    pattern: str
+    is_whole: bool
+
+
+class Paths:
+    """Names the places of paths. The first rule of a path names them for all of its rules."""
+
+    def __init__(self, schemas: Schemas) -> None:
+        self._schemas = schemas
+        self._names: dict[Any, list[str]] = {}
+
+    def of(self, rule: Rule) -> tuple[str, list[Json]]:
+        """The path of a rule and its parameters."""
+        template = rule.template
+        places = _places(rule)
+        names = self._names.setdefault((template.segments, template.verb), self._name(places))
+        waiting = iter(names)
+        segments = (f"{{{next(waiting)}}}" if segment in (STAR, REST) else segment for segment in template.segments)
+        path = "/" + "/".join(segments) + (f":{template.verb}" if template.verb else "")
+        return path, [self._parameter(name, place) for name, place in zip(names, places, strict=True)]
+
+    def _name(self, places: list[Place]) -> list[str]:
+        names: list[str] = []
+        for at, place in enumerate(places):
+            if place.slot is None:
+                names.append(f"segment{at + 1}")
+                continue
+            name = self._schemas.name_of(place.slot.field)
+            of_field = [other.slot is place.slot for other in places]
+            if sum(of_field) > 1:
+                name += str(sum(of_field[: at + 1]))
+            names.append(place.slot.name if name in names else name)
+        return names
+
+    def _parameter(self, name: str, place: Place) -> Json:
+        parameter: Json = {"name": name, "in": "path", "required": True}
+        slot = place.slot
+        if slot is not None and place.is_whole:
+            schema = self._schemas.field(slot.field, View.INPUT)
+            schema = {key: value for key, value in schema.items() if key not in ("readOnly", "x-immutable")}
+            parameter["description"] = schema.pop("description", "")
+            if field_element(slot.field) is ScalarType.STRING and "pattern" not in schema:
+                schema.setdefault("minLength", 1)
+        else:
+            schema = {"type": "string", "minLength": 1}
+            of = f" of `{place.pattern}` in `{slot.name}`" if slot is not None else ""
+            slashes = "; it may be several segments" if place.segment == REST else ""
+            parameter["description"] = f"The `{place.segment}`{of}{slashes}."
+        parameter["schema"] = schema
+        if slot is not None and (not place.is_whole or len(slot.key) > 1):
+            parameter["x-field"] = ".".join(slot.key)
+        return {key: value for key, value in parameter.items() if value != ""}
+
+
+def _places(rule: Rule) -> list[Place]:
+    segments = rule.template.segments
+    places = []
+    for at, segment in enumerate(segments):
+        if segment not in (STAR, REST):
+            continue
+        found = Place(segment, None, segment, is_whole=False)
+        for variable, slot in zip(rule.template.variables, rule.variables, strict=True):
+            start = variable.start if variable.start >= 0 else len(segments) + variable.start
+            stop = len(segments) - variable.end
+            if start <= at < stop:
+                found = Place(segment, slot, "/".join(segments[start:stop]), is_whole=segments[start:stop] == (STAR,))
+        places.append(found)
+    return places

@@ -1,0 +1,334 @@
+"""Messages and enums as components: the JSON that the codec writes, and the JSON that the binder accepts.
+
+A message has up to three components. `Order` is what replies hold: every field that is always written is required.
+`OrderInput` is what requests hold: its rules are constraints, and nothing unknown is let in. `OrderPatch` is an input
+of which parts may be left out. A message that no reply holds has its plain name as an input.
+"""
+
+from collections.abc import Collection, Iterable
+from enum import Enum
+from typing import Any
+
+from protobuf import (
+    DescEnum,
+    DescField,
+    DescFieldValueList,
+    DescFieldValueMap,
+    DescFieldValueMessage,
+    DescMessage,
+    Registry,
+    ScalarType,
+)
+
+from edge_gateway.descriptors import option
+from edge_gateway.openapi.cel import demands
+from edge_gateway.openapi.comments import Comments
+from edge_gateway.openapi.constraints import (
+    NUMBERS,
+    SIGNED_64,
+    UNSIGNED_64,
+    Constraint,
+    Json,
+    add_expressions,
+    constraint_of,
+    rules_of,
+    sentence,
+)
+from edge_gateway.openapi.numbers import integer_pattern
+from edge_gateway.openapi.overlay import Overlay, rejects_empty
+from edge_gateway.openapi.wellknown import well_known
+from edge_gateway.protojson import field_element
+from edge_gateway.settings import Settings
+
+#: Names of components that are not messages.
+RESERVED = {"Status", "StatusDetail", "Problem", "BatchGetRequest", "BatchGetResponse"}
+
+
+class View(Enum):
+    """Which side of the wire a schema is for; the value ends the component's name."""
+
+    REPLY = ""
+    INPUT = "Input"
+    #: Of a body that a mask goes with; what it holds is replaced as a whole, and so an input.
+    PATCH = "Patch"
+
+
+class Schemas:
+    """Makes components when they are first asked for."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        comments: Comments,
+        settings: Settings,
+        *,
+        requests: Iterable[DescMessage],
+        replies: Iterable[DescMessage],
+    ) -> None:
+        self._registry = registry
+        self._comments = comments
+        self._settings = settings
+        self.components: dict[str, Json] = {}
+        self._keys: dict[str, str] = {}
+        self._in_replies = _reachable(replies)
+        self._short = _short_names(_reachable(requests) | self._in_replies)
+
+    def name_of(self, field: DescField) -> str:
+        """A field as its JSON spells it."""
+        return field.name if self._settings.proto_names else field.json_name
+
+    def message(self, message: DescMessage, view: View) -> Json:
+        """The schema of a message: a reference to its component, with the rules that no component can hold."""
+        known = well_known(message)
+        if known is not None:
+            return known
+        base = self._short[message.type_name]
+        if message.type_name in self._in_replies:
+            base += view.value
+        return self._component(base, f"{message.type_name} {view}", message, view, ())
+
+    def body(self, message: DescMessage, bound: Collection[str], name: str) -> Json:
+        """A whole request as a body, without the fields that the path holds."""
+        if not bound or well_known(message) is not None:
+            return self.message(message, View.INPUT)
+        return self._component(name, f"{message.type_name} {sorted(bound)}", message, View.INPUT, bound)
+
+    def body_field(self, message: DescMessage, field: DescField, bound: Collection[str], *, partial: bool) -> Json:
+        """One field of a request as a body, without the fields below it that the path holds."""
+        element = field_element(field)
+        is_message = isinstance(field.value, DescFieldValueMessage) and well_known(element) is None
+        if is_message and (partial or bound):
+            view = View.PATCH if partial else View.INPUT
+            name = self._short[element.type_name] + ("Patch" if partial else "Body")
+            schema = self._component(name, f"{element.type_name} {view} {sorted(bound)}", element, view, bound)
+            schema["description"] = self.describe(field)
+        else:
+            schema = self.field(field, View.INPUT)
+        return self._laid_over(schema, self.rules(message).children.get(field.name, Overlay()).without(bound))
+
+    def notes(self, message: DescMessage, bound: Collection[tuple[str, ...]] = ()) -> list[str]:
+        """What a message's own rules say, in sentences, unless they are about fields that the path holds."""
+        found: list[str] = []
+        for rule in rules_of(self._registry, message, "buf.validate.message").get("cel", ()):
+            paths = {demand.path for demand in demands(rule.get("expression", ""))}
+            if rule.get("message") and not (paths and paths <= set(bound)):
+                found.append(sentence(rule["message"]))
+        return found
+
+    def field(self, field: DescField, view: View) -> Json:
+        """The schema of a field, with its description and its constraints."""
+        element = field_element(field)
+        behaviors = self.behaviors(field)
+        checked = view is not View.REPLY and "OUTPUT_ONLY" not in behaviors
+        found = constraint_of(self._registry, field, element) if checked else Constraint()
+        schema = self._shape(field, element, view, found)
+        if checked:
+            schema = self._laid_over(schema, self.field_rules(field))
+        schema.update(self._marks(field, behaviors))
+        text = self.describe(field, found.notes if checked else [])
+        return {**schema, "description": text} if text else schema
+
+    def describe(self, field: DescField, notes: Iterable[str] = ()) -> str:
+        """A field's comment, and what else there is to say of it."""
+        said = [self._comments.of(f"{field.parent.type_name}.{field.name}"), *notes]
+        if field.name == "request_id" and field.parent.type_name not in self._in_replies:
+            said.append("The header `Idempotency-Key` may say it instead.")
+        return " ".join(filter(None, said))
+
+    def must_be_present(self, field: DescField, view: View) -> bool:
+        """Whether a value has to hold a field."""
+        if view is View.REPLY:
+            return self._settings.emit_defaults and field.presence.name == "IMPLICIT"
+        behaviors = self.behaviors(field)
+        if "OUTPUT_ONLY" in behaviors:
+            return False
+        found = constraint_of(self._registry, field, field_element(field))
+        if found.required or (view is View.INPUT and "REQUIRED" in behaviors):
+            return True
+        return field.presence.name == "IMPLICIT" and not found.lenient and rejects_empty(found.keywords, field)
+
+    def behaviors(self, field: DescField) -> set[str]:
+        """The google.api.field_behavior of a field."""
+        return {behavior.name for behavior in option(self._registry, field, "google.api.field_behavior") or ()}
+
+    def element(self, element: Any, view: View) -> Json:
+        """The schema of a single value."""
+        if isinstance(element, DescMessage):
+            return self.message(element, View.INPUT if view is View.PATCH else view)
+        if isinstance(element, DescEnum):
+            return self._enum(element, view)
+        return _scalar(element, view)
+
+    # --- how they are made ---------------------------------------------------------------------------------
+
+    def _component(self, name: str, key: str, message: DescMessage, view: View, without: Collection[str]) -> Json:
+        while self._keys.get(name, key) != key:
+            name += "_"
+        if name not in self._keys:
+            self._keys[name] = key  # before its fields are read: a message may hold itself
+            self.components[name] = self._object(message, view, without)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _object(self, message: DescMessage, view: View, without: Collection[str]) -> Json:
+        hidden = "INPUT_ONLY" if view is View.REPLY else None
+        fields = [it for it in message.fields if it.name not in without and hidden not in self.behaviors(it)]
+        patched = view is View.PATCH
+        made: Json = {"type": "object"}
+        notes = self.notes(message) if view is not View.REPLY else []
+        notes += [f"Holds at most one of {_listed(names)}." for names in self._oneofs(message)]
+        text = "\n\n".join([*filter(None, [self._comments.of(message.type_name)]), *notes])
+        if text:
+            made["description"] = text
+        made["properties"] = {self.name_of(it): self.field(it, view) for it in fields}
+        required = [self.name_of(it) for it in fields if self.must_be_present(it, view)]
+        if required:
+            made["required"] = required
+        if view is not View.REPLY:
+            if not self._settings.ignore_unknown:
+                made["additionalProperties"] = False
+            demanded = self.rules(message).without(without).schema(proto_names=self._settings.proto_names)
+            if demanded and not patched:
+                made["allOf"] = [demanded]
+        return made
+
+    def _oneofs(self, message: DescMessage) -> list[list[str]]:
+        return [
+            [self.name_of(it) for it in oneof.fields] for oneof in message.oneofs if not is_optional(oneof.fields[0])
+        ]
+
+    def rules(self, message: DescMessage) -> Overlay:
+        found = Constraint()
+        add_expressions(found, rules_of(self._registry, message, "buf.validate.message"))
+        return Overlay.of(message, found.expressions)
+
+    def field_rules(self, field: DescField) -> Overlay:
+        """What a field's own CEL rules demand of the message that it holds."""
+        element = field_element(field)
+        found = constraint_of(self._registry, field, element)
+        return Overlay.of(element, found.expressions) if isinstance(element, DescMessage) else Overlay()
+
+    def _laid_over(self, schema: Json, demanded: Overlay) -> Json:
+        over = demanded.schema(proto_names=self._settings.proto_names)
+        if not over:
+            return schema
+        said: Json = {key: schema.pop(key) for key in ("description", "readOnly", "writeOnly") if key in schema}
+        return {"allOf": [schema, over], **said}
+
+    def _shape(self, field: DescField, element: Any, view: View, found: Constraint) -> Json:
+        one = self.element(element, view)
+        if isinstance(field.value, DescFieldValueList):
+            return {"type": "array", "items": {**one, **found.items}, **found.keywords}
+        if isinstance(field.value, DescFieldValueMap):
+            keys = {**_key(field.value.key), **found.keys}
+            named = {"propertyNames": keys} if keys else {}
+            return {"type": "object", "additionalProperties": {**one, **found.items}, **named, **found.keywords}
+        made = {**one, **found.keywords}
+        if isinstance(element, DescEnum) and "enum" in found.keywords:
+            made = {"type": "string", "enum": found.keywords["enum"]}
+        if found.examples:
+            made["examples"] = [str(it) if "pattern" in one else it for it in found.examples]
+        return made
+
+    def _marks(self, field: DescField, behaviors: set[str]) -> Json:
+        marks: Json = {}
+        if "OUTPUT_ONLY" in behaviors:
+            marks["readOnly"] = True
+        if "INPUT_ONLY" in behaviors:
+            marks["writeOnly"] = True
+        if "IMMUTABLE" in behaviors:
+            marks["x-immutable"] = True
+        if field.deprecated:
+            marks["deprecated"] = True
+        if option(self._registry, field, "shop.options.v1.sensitive"):
+            marks["x-sensitive"] = True
+        oneof = getattr(field.value, "oneof", None)
+        if oneof is not None and not is_optional(field):
+            marks["x-oneof"] = oneof.name
+        return marks
+
+    def _enum(self, enum: DescEnum, view: View) -> Json:
+        known = well_known(enum)
+        if known is not None:
+            return known
+        if view is View.REPLY and self._settings.enum_numbers:
+            return {"type": "integer", "format": "int32"}
+        name = self._short[enum.type_name]
+        while self._keys.setdefault(name, enum.type_name) != enum.type_name:
+            name += "_"
+        if name not in self.components:
+            made: Json = {"type": "string", "enum": [value.name for value in enum.values]}
+            if text := self._comments.of(enum.type_name):
+                made["description"] = text
+            said = [self._comments.of(f"{enum.type_name}.{value.name}") for value in enum.values]
+            if any(said):
+                made["x-enum-descriptions"] = said
+            self.components[name] = made
+        return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _scalar(scalar: ScalarType, view: View) -> Json:
+    if scalar is ScalarType.BOOL:
+        return {"type": "boolean"}
+    if scalar is ScalarType.STRING:
+        return {"type": "string"}
+    if scalar is ScalarType.BYTES:
+        return {"type": "string", "format": "byte", "contentEncoding": "base64"}
+    name = scalar.name.lower().replace("sint", "int").replace("ufixed", "uint")
+    name = {"sfixed32": "int32", "sfixed64": "int64", "fixed32": "uint32", "fixed64": "uint64"}.get(name, name)
+    if scalar in SIGNED_64 or scalar in UNSIGNED_64:
+        low = 0 if scalar in UNSIGNED_64 else None
+        pattern = integer_pattern(low, None) if view is not View.REPLY else "^-?[0-9]+$"
+        return {"type": "string", "format": name, "pattern": pattern}
+    low, high = NUMBERS[scalar]
+    if low is None:
+        return {"type": "number", "format": name}
+    limits = {"minimum": low, "maximum": high} if view is not View.REPLY else {}
+    return {"type": "integer", "format": name, **limits}
+
+
+def _key(scalar: ScalarType) -> Json:
+    if scalar is ScalarType.STRING:
+        return {}
+    return {"enum": ["true", "false"]} if scalar is ScalarType.BOOL else {"pattern": "^-?[0-9]+$"}
+
+
+def _reachable(messages: Iterable[DescMessage]) -> set[str]:
+    """The full names of all messages and enums that some messages can hold, themselves included."""
+    found: set[str] = set()
+    waiting: list[Any] = list(messages)
+    while waiting:
+        desc = waiting.pop()
+        if desc.type_name in found:
+            continue
+        found.add(desc.type_name)
+        elements = [field_element(it) for it in getattr(desc, "fields", ())]
+        waiting += [it for it in elements if isinstance(it, DescMessage | DescEnum)]
+    return found
+
+
+def _short_names(full: set[str]) -> dict[str, str]:
+    """Names without their packages, where that leaves them apart."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(full):
+        names.setdefault(_short_name(name), []).append(name)
+    return {
+        name: short if len(alike) == 1 and short not in RESERVED else name
+        for short, alike in names.items()
+        for name in alike
+    }
+
+
+def _short_name(full: str) -> str:
+    """Packages are in lower case and types are not."""
+    parts = full.split(".")
+    first = next((at for at, part in enumerate(parts) if part[:1].isupper()), len(parts) - 1)
+    return ".".join(parts[first:])
+
+
+def is_optional(field: DescField) -> bool:
+    """Whether a field's oneof is only how descriptors say `optional`."""
+    return bool(field.proto.proto3_optional)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(f"`{name}`" for name in names[:-1]), f"`{names[-1]}`"]))
