@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from mesh.cli.demo import demo
 from mesh.cli.down import down
 from mesh.cli.load import load
 from mesh.cli.logs import logs
@@ -14,7 +15,7 @@ from mesh.cli.up import up
 from mesh.cli.verify import verify
 from mesh.errors import StackError
 
-_COMMANDS = (up, down, status, logs, sample_data, load, verify)
+_COMMANDS = (up, down, status, logs, demo, sample_data, load, verify)
 
 
 class _App(typer.Typer):

@@ -6,17 +6,10 @@ from pathlib import Path
 
 from mesh.databases import ServiceDatabase
 from mesh.errors import StackError
+from mesh.partners import Partner
 from mesh.secrets import Secrets
 from mesh.servers.postgres import Postgres
 from mesh.state import Record, State
-
-
-@dataclass(frozen=True, slots=True)
-class Partner:
-    """A simulator of the outside world."""
-
-    url: str
-    key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +23,6 @@ class Places:
 
 def places_of(state: State, record: Record) -> Places:
     secrets, server = Secrets(state), _server(state, record)
-    addresses = {process.name: process.address for process in record.processes}
     return Places(
         databases={
             name: ServiceDatabase(
@@ -41,8 +33,8 @@ def places_of(state: State, record: Record) -> Places:
             ).url
             for name in record.services
         },
-        payment_provider=Partner(f"http://{addresses['payment_provider']}", secrets.key("payment_provider")),
-        courier=Partner(f"http://{addresses['courier']}", secrets.key("courier")),
+        payment_provider=Partner.of(record, secrets, "payment_provider"),
+        courier=Partner.of(record, secrets, "courier"),
     )
 
 

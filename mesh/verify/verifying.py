@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 
 from mesh.errors import StackError
+from mesh.partners import Partner
 from mesh.services import SERVICES
 from mesh.verify.checks import HISTORY, TOGETHER, Check, Copy, read_checks
-from mesh.verify.places import Partner, Places
+from mesh.verify.places import Places
 
 _ASK_AGAIN = 0.5  # seconds
 _STATEMENT_SECONDS = 60.0
@@ -100,20 +100,7 @@ async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) 
 
 
 async def _read_book(partner: Partner) -> Table:
-    """Everything that ever happened at a partner."""
-    entries: list[dict[str, Any]] = []
-    try:
-        async with httpx.AsyncClient(
-            base_url=partner.url, headers={"authorization": f"Bearer {partner.key}"}
-        ) as client:
-            more = True
-            while more:
-                after = entries[-1]["sequence"] if entries else 0
-                page = (await client.get("/v1/ledger", params={"after": after})).raise_for_status().json()
-                entries += page["data"]
-                more = page["has_more"]
-    except httpx.HTTPError as error:
-        raise StackError(f"the books at {partner.url} cannot be read: {error}", fix="see `shopmesh status`") from error
+    entries = await partner.ledger()
     return Table(_BOOK_COLUMNS, [[entry.get(column) for column in _BOOK_COLUMNS] for entry in entries])
 
 
