@@ -122,10 +122,10 @@ async def _run(options: argparse.Namespace) -> int:
     upstreams = Upstreams(
         targets,
         max_message=options.max_reply,
-        root_certificates=_read(options.upstream_ca) if options.upstream_ca else None,
+        root_certificates=_read(options.upstream_ca).decode() if options.upstream_ca else None,
     )
     try:
-        registry = await _registry(options, upstreams)
+        registry = await _registry(options)
         settings = settings_from(options, registry)
         routes = compile_routes(registry, caller=settings.caller, prefix=settings.prefix, unbound=settings.unbound)
         _check_upstreams(routes, upstreams, check=options.check)
@@ -157,9 +157,9 @@ async def _serve(
             await reflection.stop(1.0)
 
 
-async def _registry(options: argparse.Namespace, upstreams: Upstreams) -> Registry:
+async def _registry(options: argparse.Namespace) -> Registry:
     if options.reflect:
-        return await fetch_registry(upstreams.channel(options.reflect))
+        return await fetch_registry(options.reflect)
     # The wire format of a set is a list of files, so sets are joined by joining their bytes.
     return load_registry(b"".join(_read(path) for path in options.descriptor_set))
 

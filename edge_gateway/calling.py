@@ -29,9 +29,13 @@ class Caller:
         except UpstreamError as failure:
             raise self.failure(request, failure) from None
 
-    def open(self, request: Request, rule: Rule) -> Call:
-        """Opens a call with streams."""
-        return self._upstreams.stream(rule.rpc.path, self._metadata(request), self._deadline(request, rule))
+    async def open(self, request: Request, rule: Rule) -> Call:
+        """Opens a call with streams, or raises EdgeError."""
+        metadata, deadline = self._metadata(request), self._deadline(request, rule)
+        try:
+            return await self._upstreams.stream(rule.rpc.path, metadata, deadline)
+        except UpstreamError as failure:
+            raise self.failure(request, failure) from None
 
     def failure(self, request: Request, failure: UpstreamError) -> EdgeError:
         """What a failed call is to the client."""

@@ -1,7 +1,5 @@
 """gRPC server reflection, both ways: descriptors from a back end, and our descriptors to clients such as grpcurl."""
 
-from collections.abc import Callable
-
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto as PoolFile
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -14,30 +12,34 @@ from protobuf import DescFile, Registry
 from protobuf.wkt import FileDescriptorProto
 
 from edge_gateway.descriptors import DescriptorError, build_registry, services
+from edge_gateway.upstream import Call, UpstreamError, Upstreams
 
 #: v1 and v1alpha have the same messages on the wire; only their names differ.
 _VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _TIMEOUT = 10.0
+_MAX_MESSAGE = 64 * 1024 * 1024
+_UNIMPLEMENTED = 12
 
 
-async def fetch_registry(channel: grpc.aio.Channel) -> Registry:
+async def fetch_registry(target: str) -> Registry:
     """Asks a back end for the descriptors of all its services, or raises DescriptorError."""
-    for version in _VERSIONS:
-        try:
-            return await _Fetch(channel, version).run()
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise DescriptorError(f"reflection failed: {error.code().name}: {error.details()}") from error
+    upstreams = Upstreams({"*": target}, max_message=_MAX_MESSAGE)
+    try:
+        for version in _VERSIONS:
+            try:
+                call = await upstreams.stream(f"/{version}/ServerReflectionInfo", (), _TIMEOUT)
+                return await _Fetch(call).run()
+            except UpstreamError as error:
+                if error.code != _UNIMPLEMENTED:
+                    raise DescriptorError(f"reflection failed with code {error.code}: {error.message}") from error
+    finally:
+        await upstreams.close()
     raise DescriptorError("the back end has no server reflection")
 
 
 class _Fetch:
-    def __init__(self, channel: grpc.aio.Channel, version: str) -> None:
-        # Typed by hand: identity serializers are what makes one client serve both versions.
-        open_stream: Callable[..., grpc.aio.StreamStreamCall[bytes, bytes]] = channel.stream_stream(
-            f"/{version}/ServerReflectionInfo"
-        )
-        self._call = open_stream(timeout=_TIMEOUT)
+    def __init__(self, call: Call) -> None:
+        self._call = call
         self._files: dict[str, FileDescriptorProto] = {}
 
     async def run(self) -> Registry:
@@ -67,8 +69,7 @@ class _Fetch:
     async def _ask(self, request: ServerReflectionRequest) -> ServerReflectionResponse:
         await self._call.write(request.SerializeToString())
         reply = await self._call.read()
-        if not isinstance(reply, bytes):
-            await self._call.initial_metadata()  # raises what ended the call
+        if reply is None:
             raise DescriptorError("the back end ended the reflection stream")
         return ServerReflectionResponse.FromString(reply)
 

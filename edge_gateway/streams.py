@@ -40,7 +40,7 @@ class HttpStreams:
         else:
             message, system = await self._single(exchange, match)
         view = self._parts.transcoder.view(rule, system, request.header(b"accept"))
-        call = self._parts.caller.open(request, rule)
+        call = await self._parts.caller.open(request, rule)
         up = self._upload(exchange, match, call) if message is None else _send(exchange, call, message)
         relay = self._parts.relays.open(call, up)
         try:
@@ -90,8 +90,8 @@ class HttpStreams:
         assert isinstance(reply, bytes)  # a good end always follows a reply here
         await relay.next(None)
         media_type, body = self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, reply), view)
-        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-        headers = [*_common(media_type), *self._parts.caller.headers(exchange.request, initial, trailing)]
+        metadata = self._parts.caller.headers(exchange.request, call.initial_metadata, call.trailing_metadata)
+        headers = [*_common(media_type), *metadata]
         await exchange.answer(200, headers, body)
 
     async def _many(self, exchange: Exchange, rule: Rule, view: View, relay: Relay, call: Call) -> None:
@@ -99,7 +99,7 @@ class HttpStreams:
         framing: Framing = choose_framing(exchange.request.header(b"accept"))
         headers = []
         if isinstance(item, bytes):
-            headers = self._parts.caller.headers(exchange.request, await call.initial_metadata(), ())
+            headers = self._parts.caller.headers(exchange.request, call.initial_metadata, ())
             if rule.raw_response:
                 framing = Raw(self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, item), view)[0])
         await exchange.start(200, [*_common(framing.media_type), *headers])

@@ -1,24 +1,17 @@
-"""The back ends: which channel a method goes to, and its calls as raw bytes."""
+"""The back ends: which target a method goes to, the connections to it, and calls as raw bytes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-from grpc.aio import AioRpcError, Channel, Metadata
+from edge_gateway import http2
+from edge_gateway.h2connection import Connection
+from edge_gateway.h2pool import Pool
+from edge_gateway.h2stream import Failure, Stream
 
 RawMetadata = Sequence[tuple[str, str | bytes]]
 
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.lb_policy_name", "round_robin"),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
+_NOTHING: RawMetadata = ()
 
 
 class UpstreamError(Exception):
@@ -46,19 +39,14 @@ class UnknownServiceError(LookupError):
 
 
 class Upstreams:
-    """Opens a channel for each target when it is first used."""
+    """Calls methods by their paths, each at the target of its service."""
 
-    def __init__(self, targets: dict[str, str], *, max_message: int, root_certificates: bytes | None = None) -> None:
+    def __init__(self, targets: dict[str, str], *, max_message: int, root_certificates: str | None = None) -> None:
         self._targets = targets
-        self._options = [
-            *_OPTIONS,
-            ("grpc.max_receive_message_length", max_message),
-            ("grpc.max_send_message_length", max_message),
-        ]
+        self._max_message = max_message
         self._root_certificates = root_certificates
-        self._channels: dict[str, Channel] = {}
-        self._unary: dict[str, Any] = {}
-        self._streams: dict[str, Any] = {}
+        self._pools: dict[str, Pool] = {}
+        self._by_method: dict[str, tuple[Pool, bytes]] = {}
 
     def target(self, service: str) -> str:
         """The target of a service: by its name, by the longest `pkg.*` that fits, or `*`."""
@@ -73,106 +61,143 @@ class Upstreams:
         """Every distinct target."""
         return sorted(set(self._targets.values()))
 
-    def channel(self, target: str) -> Channel:
-        channel = self._channels.get(target)
-        if channel is None:
-            channel = self._channels[target] = self._open(target)
-        return channel
-
     async def unary(self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
         """Makes a call with one message either way; raises UpstreamError."""
-        multicallable = self._unary.get(method)
-        if multicallable is None:
-            multicallable = self._unary[method] = self._for(method).unary_unary(method)
-        return await _unary(multicallable, request, metadata, deadline)
+        pool, head = self._method(method)
+        return await _unary(pool, head, request, metadata, deadline)
 
     async def unary_at(
         self, target: str, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
     ) -> Reply:
         """Like `unary`, at a given target."""
-        return await _unary(self.channel(target).unary_unary(method), request, metadata, deadline)
+        pool = self._pool(target)
+        return await _unary(pool, pool.head(method), request, metadata, deadline)
 
-    def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "Call":
-        """Opens a call with any number of messages either way."""
-        multicallable = self._streams.get(method)
-        if multicallable is None:
-            multicallable = self._streams[method] = self._for(method).stream_stream(method)
-        return Call(multicallable(metadata=metadata, timeout=deadline))
+    async def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "Call":
+        """Opens a call with any number of messages either way; raises UpstreamError."""
+        pool, head = self._method(method)
+        try:
+            connection = pool.idle() or await pool.connect()
+        except Failure as failure:
+            raise _error(failure, None) from None
+        return Call(_open(connection, head, metadata, deadline, None))
 
     async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        for pool in self._pools.values():
+            pool.close()
 
-    def _for(self, method: str) -> Channel:
-        return self.channel(self.target(method[1:].partition("/")[0]))
+    def _method(self, method: str) -> tuple[Pool, bytes]:
+        found = self._by_method.get(method)
+        if found is None:
+            pool = self._pool(self.target(method[1:].partition("/")[0]))
+            found = self._by_method[method] = pool, pool.head(method)
+        return found
 
-    def _open(self, target: str) -> Channel:
-        secure = target.startswith("grpcs://")
-        address = target.removeprefix("grpcs://").removeprefix("grpc://")
-        if secure:
-            credentials = grpc.ssl_channel_credentials(self._root_certificates)
-            return grpc.aio.secure_channel(address, credentials, options=self._options)
-        return grpc.aio.insecure_channel(address, options=self._options)
+    def _pool(self, target: str) -> Pool:
+        pool = self._pools.get(target)
+        if pool is None:
+            pool = self._pools[target] = Pool(target, self._max_message, self._root_certificates)
+        return pool
+
+
+async def _unary(pool: Pool, head: bytes, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
+    body = b"\0" + http2.long(len(request)) + request
+    for attempt in (1, 2):
+        stream: Stream | None = None
+        try:
+            connection = pool.idle() or await pool.connect()
+            stream = _open(connection, head, metadata, deadline, body)
+            if stream.is_open:
+                await stream.write(body, end=True)
+            return await _reply(stream)
+        except Failure as failure:
+            if not failure.unprocessed or attempt == 2:
+                raise _error(failure, stream) from None
+        except asyncio.CancelledError:
+            if stream is not None:
+                stream.abort(Failure(1, "cancelled"))
+            raise
+    raise AssertionError("unreachable")
+
+
+async def _reply(stream: Stream) -> Reply:
+    while not stream.ended:
+        await stream.changed()
+    if stream.failure is not None:
+        raise stream.failure
+    if len(stream.messages) != 1:
+        raise Failure(13, f"the back end sent {len(stream.messages)} replies to one request")
+    initial, trailing = stream.headers, stream.trailers
+    return Reply(
+        stream.messages[0],
+        initial.metadata if initial is not None else _NOTHING,
+        trailing.metadata if trailing is not None else _NOTHING,
+    )
+
+
+def _open(
+    connection: Connection, head: bytes, metadata: RawMetadata, deadline: float | None, body: bytes | None
+) -> Stream:
+    block = head
+    if deadline is not None:
+        block += http2.literal("grpc-timeout") + http2.value(_timeout(deadline))
+    for name, text in metadata:
+        block += http2.literal(name) + http2.value(text)
+    stream = connection.call(block, body)
+    if deadline is not None:
+        stream.expire_in(deadline)
+    return stream
+
+
+def _timeout(seconds: float) -> str:
+    """At most eight digits and a unit."""
+    milliseconds = max(1, round(seconds * 1000))
+    return f"{milliseconds}m" if milliseconds < 100_000_000 else f"{min(round(seconds), 99_999_999)}S"
 
 
 class Call:
     """A running call with streams: written by one task, read by another."""
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._messages = aiter(call)
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     async def write(self, message: bytes) -> bool:
         """Sends a message, waiting for room; false when the call has ended, which `read` then explains."""
-        try:
-            await self._call.write(message)
-        except (AioRpcError, asyncio.InvalidStateError):
-            return False
-        return True
+        return await self._stream.write(b"\0" + http2.long(len(message)) + message, end=False)
 
     async def done_writing(self) -> None:
-        await self._call.done_writing()
+        await self._stream.write(b"", end=True)
 
     async def read(self) -> bytes | None:
         """Returns the next message, None at a good end, or raises UpstreamError."""
         try:
-            message: bytes = await anext(self._messages)
-        except StopAsyncIteration:
-            return None
-        except AioRpcError as error:
-            raise _as_upstream_error(error) from None
-        return message
+            return await self._stream.read()
+        except Failure as failure:
+            raise _error(failure, self._stream) from None
 
-    async def initial_metadata(self) -> RawMetadata:
-        return _pairs(await self._call.initial_metadata())
+    @property
+    def initial_metadata(self) -> RawMetadata:
+        """What has come before the first message; nothing before that."""
+        return self._stream.headers.metadata if self._stream.headers is not None else _NOTHING
 
-    async def trailing_metadata(self) -> RawMetadata:
-        return _pairs(await self._call.trailing_metadata())
+    @property
+    def trailing_metadata(self) -> RawMetadata:
+        """What has come at the end; nothing before that."""
+        return self._stream.trailers.metadata if self._stream.trailers is not None else _NOTHING
 
     def cancel(self) -> None:
-        self._call.cancel()
+        self._stream.abort(Failure(1, "cancelled"))
 
 
-async def _unary(multicallable: Any, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
-    call = multicallable(request, metadata=metadata, timeout=deadline)
-    try:
-        message = await call
-        return Reply(message, _pairs(await call.initial_metadata()), _pairs(await call.trailing_metadata()))
-    except AioRpcError as error:
-        raise _as_upstream_error(error) from None
-
-
-def _as_upstream_error(error: AioRpcError) -> UpstreamError:
+def _error(failure: Failure, stream: Stream | None) -> UpstreamError:
+    initial = stream.headers if stream is not None else None
+    trailers = failure.trailers
     return UpstreamError(
-        error.code().value[0],
-        error.details() or "",
-        _pairs(error.initial_metadata()),
-        _pairs(error.trailing_metadata()),
+        failure.code,
+        failure.message,
+        initial.metadata if initial is not None and initial is not trailers else _NOTHING,
+        trailers.metadata if trailers is not None else _NOTHING,
     )
-
-
-def _pairs(metadata: Metadata | Iterable[Any] | None) -> RawMetadata:
-    return [(key, value) for key, value in metadata] if metadata is not None else ()
 
 
 def parse_upstreams(texts: Iterable[str]) -> dict[str, str]:

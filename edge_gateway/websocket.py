@@ -69,7 +69,7 @@ class WebSockets:
         await self._parts.limiter.check(request, rule)
         message, system = self._parts.transcoder.request(match, b"", b"", request.query)
         view = self._parts.transcoder.view(rule, system, b"")
-        call = self._parts.caller.open(request, rule)
+        call = await self._parts.caller.open(request, rule)
         await socket.accept(request)
         awaits_frames = rule.rpc.client_streaming or rule.has_body
         up = self._upload(socket, request, match, call) if awaits_frames else _send(socket, call, to_binary(message))

@@ -1,0 +1,139 @@
+"""The connections to one target: opened when needed, more than one only when the first is full."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass
+
+from edge_gateway import http2
+from edge_gateway.h2connection import Connection
+from edge_gateway.h2stream import Failure
+
+_CONNECT_TIMEOUT = 5.0
+#: How long a target that could not be reached is left alone: at first, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_MOST = 32
+#: The kernel finds out about a peer that is gone: pings would count as abuse on an idle stream.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+        for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a back end is, as `host:port`, `unix:/path` or either after `grpc://` or `grpcs://`."""
+
+    host: str
+    port: int
+    path: str
+    secure: bool
+
+    @property
+    def authority(self) -> str:
+        return "localhost" if self.path else f"{self.host}:{self.port}"
+
+
+def parse_target(text: str) -> Target:
+    """Parses a target, or raises ValueError."""
+    secure = text.startswith(("grpcs://", "https://"))
+    rest = text.partition("://")[2] if "://" in text and not text.startswith("unix:") else text
+    rest = rest.removeprefix("dns:///").removeprefix("dns:").removeprefix("ipv4:")
+    if rest.startswith("unix:"):
+        return Target("", 0, rest.removeprefix("unix:").replace("///", "/", 1), secure)
+    host, _, port = rest.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"{text!r} is not of the form host:port")
+    return Target(host.strip("[]"), int(port), "", secure)
+
+
+class Pool:
+    """Lends connections with room for one more call."""
+
+    def __init__(self, target: str, max_message: int, root_certificates: str | None) -> None:
+        self._target = parse_target(target)
+        self._max_message = max_message
+        self._tls = _tls(root_certificates) if self._target.secure else None
+        self._connections: list[Connection] = []
+        self._opening: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        self._closed_until = 0.0
+
+    def head(self, method: str) -> bytes:
+        """The header fields that every call of a method begins with."""
+        return http2.request_head(method, self._target.authority, secure=self._target.secure)
+
+    def idle(self) -> Connection | None:
+        for connection in self._connections:
+            if connection.has_room:
+                return connection
+        return None
+
+    async def connect(self) -> Connection:
+        """Returns a connection with room, opening one if need be; raises Failure when that fails."""
+        while True:
+            self._connections = [connection for connection in self._connections if not connection.is_lost]
+            connection = self.idle()
+            if connection is not None:
+                return connection
+            usable = [connection for connection in self._connections if not connection.is_closing]
+            if len(usable) >= _MOST:
+                await usable[0].room()
+                continue
+            if self._opening is None:
+                self._opening = asyncio.ensure_future(self._open())
+                self._opening.add_done_callback(self._opened)
+            await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # each waiter has it too; this marks it as seen when there is none left
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._closed_until:
+            raise Failure(14, "connecting failed a moment ago", unprocessed=True)
+        connection = Connection(loop, self._max_message)
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                await self._dial(loop, connection)
+                await connection.ready
+        except (OSError, TimeoutError) as error:
+            self._pause = min(max(self._pause * 2, _PAUSE), _LONGEST_PAUSE)
+            self._closed_until = loop.time() + self._pause
+            with contextlib.suppress(AttributeError):
+                connection.close()
+            raise Failure(14, f"failed to connect: {error or type(error).__name__}") from error
+        self._pause = 0.0
+        self._connections.append(connection)
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        target = self._target
+        if target.path:
+            await loop.create_unix_connection(lambda: connection, target.path, ssl=self._tls)
+            return
+        name = target.host if self._tls else None
+        transport, _ = await loop.create_connection(
+            lambda: connection, target.host, target.port, ssl=self._tls, server_hostname=name
+        )
+        sock = transport.get_extra_info("socket")
+        for option in _KEEPALIVE:
+            sock.setsockopt(*option)
+
+    def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        for connection in self._connections:
+            connection.close()
+
+
+def _tls(root_certificates: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=root_certificates)
+    context.set_alpn_protocols(["h2"])
+    return context
