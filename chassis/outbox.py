@@ -66,7 +66,6 @@ class Relay:
         self._bus = bus
         self._source = source
         self._news = asyncio.Event()
-        self._leads = False
         database.after_commit(self._news.set)
 
     async def run(self) -> None:
@@ -83,17 +82,14 @@ class Relay:
     async def _leadership(self) -> AsyncIterator[Callable[[], bool]]:
         """Wait for the leader's lock, held by a connection of its own, and lend a test of having lost it."""
         async with self._database.pool.acquire() as connection:
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
-                await self._wait()
-                await connection.execute("SELECT pg_notify($1, '')", _HINTS)
-            listener = lambda *_: self._news.set()  # noqa: E731
-            await connection.add_listener(_HINTS, listener)
             try:
+                while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
+                    await self._wait()
+                    await connection.execute("SELECT pg_notify($1, '')", _HINTS)
+                await connection.add_listener(_HINTS, lambda *_: self._news.set())
                 yield connection.is_closed
             finally:
-                if not connection.is_closed():
-                    await connection.remove_listener(_HINTS, listener)
-                    await connection.execute("SELECT pg_advisory_unlock($1)", _LEADER_LOCK)
+                connection.terminate()  # whatever went wrong, the lock ends with its session
 
     async def _lead(self, lost: Callable[[], bool]) -> None:
         forget_at = 0.0

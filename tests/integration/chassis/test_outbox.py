@@ -1,0 +1,300 @@
+"""The outbox: what commits is published, in order, by one process at a time, and nothing else ever is."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from chassis import Database, outbox
+from chassis.bus import Event
+from chassis.bus_redis import RedisBus
+from chassis.consumer import Consumer
+from chassis.news import CHANNEL
+from chassis.outbox import Relay
+from chassis.testing import acting, until
+from shop.inventory.v1 import inventory_events_pb2 as events
+from shop.inventory.v1 import inventory_service_pb2 as pb
+
+STOCK, RESERVATION = "shop.inventory.v1.Stock", "shop.inventory.v1.Reservation"
+LEADER = """
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+@pytest.fixture
+async def bus(redis_url, event_prefix):
+    async with RedisBus.open(redis_url, event_prefix) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def published(redis_url, event_prefix):
+    """Reads all events that are on the bus: `await published()`."""
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+
+        async def published(topic=STOCK):
+            entries = await client.xrange(event_prefix + topic)
+            return [
+                Event.from_headers(
+                    topic, {k.decode(): v.decode() for k, v in one.items() if k != b"payload"}, one[b"payload"]
+                )
+                for _, one in entries
+            ]
+
+        yield published
+
+
+@asynccontextmanager
+async def relaying(database, bus):
+    task = asyncio.create_task(Relay(database, bus, "svc_toy").run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def stock(available, sku="a"):
+    return events.StockChanged(sku=sku, available=available)
+
+
+def figures(published):
+    return [events.StockChanged.FromString(one.payload).available for one in published]
+
+
+async def tell(database, *what):
+    async with database.transaction() as tx:
+        await outbox.add(tx, *what)
+
+
+async def leader(database):
+    return await database.pool.fetchval(LEADER)
+
+
+async def is_drained(database):
+    return not await database.pool.fetchval("SELECT count(*) FROM outbox WHERE publish_time IS NULL")
+
+
+async def test_what_commits_is_published_with_all_that_belongs_to_it(database, bus, published):
+    with acting():
+        async with relaying(database, bus):
+            await tell(database, stock(3), events.ReservationReleased(reservation_id="r-1"))
+            await until(lambda: is_drained(database))
+    (changed,), (released,) = await published(STOCK), await published(RESERVATION)
+    row = await database.pool.fetchrow("SELECT * FROM outbox ORDER BY id LIMIT 1")
+    assert events.StockChanged.FromString(changed.payload) == stock(3)
+    assert (changed.id, changed.type, changed.key) == (str(row["event_id"]), "shop.inventory.v1.StockChanged", "a")
+    assert (changed.source, released.key) == ("svc_toy", "r-1")
+    assert changed.traceparent == released.traceparent == row["traceparent"] != ""
+    assert changed.time.endswith("Z")
+
+
+async def test_what_does_not_commit_is_never_published(database, bus, published):
+    async def fail():
+        async with database.transaction() as tx:
+            await outbox.add(tx, stock(1))
+            raise LookupError
+
+    async with relaying(database, bus):
+        with pytest.raises(LookupError):
+            await fail()
+        await tell(database, stock(2))
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [2]
+
+
+async def test_nothing_is_published_before_it_commits(database, bus, published):
+    async with relaying(database, bus):
+        async with database.transaction() as tx:
+            await outbox.add(tx, stock(1))
+            await tell(database, stock(2, sku="b"))
+            await until(lambda: is_drained(database))
+            assert figures(await published()) == [2]
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [2, 1]
+
+
+async def test_a_late_commit_with_a_lower_id_is_not_stepped_over(database_url, database, bus, published):
+    """P13: a cursor on the sequence would lose it."""
+    async with relaying(database, bus):
+        late = await asyncpg.connect(database_url)
+        transaction = late.transaction()
+        await transaction.start()
+        await outbox.add(late, stock(1))
+        for number in range(2, 5):
+            await tell(database, stock(number))
+        await until(lambda: is_drained(database))
+        assert figures(await published()) == [2, 3, 4]
+        await transaction.commit()
+        await late.close()
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [2, 3, 4, 1]
+
+
+async def test_events_come_in_the_order_in_which_they_were_told(database, bus, published):
+    async with relaying(database, bus):
+        for start in range(0, 60, 3):
+            await tell(database, *map(stock, range(start, start + 3)))
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == list(range(60))
+
+
+async def test_more_than_one_batch_is_drained(database, bus, published):
+    await tell(database, *map(stock, range(1_300)))
+    async with relaying(database, bus):
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == list(range(1_300))
+
+
+async def test_telling_nothing_is_nothing(database):
+    await tell(database)
+    assert await is_drained(database)
+
+
+async def test_a_message_that_is_no_event_cannot_be_told(database):
+    with pytest.raises(KeyError):
+        await tell(database, pb.Stock())
+
+
+async def test_a_relay_that_dies_between_publishing_and_remembering_publishes_again_and_the_inbox_drops_it(
+    database, bus, published
+):
+    """Its connection is killed by a trigger at exactly that moment."""
+    await database.pool.execute(
+        """CREATE SEQUENCE deaths;
+           CREATE TABLE applied (what int);
+           CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF nextval('deaths') <= 2 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+               RETURN NULL; END $$;
+           CREATE TRIGGER die BEFORE UPDATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION die()"""
+    )
+
+    async def on_stock_changed(tx, event):
+        await tx.execute("INSERT INTO applied VALUES ($1)", event.available)
+
+    consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed}).run())
+    async with relaying(database, bus):
+        await tell(database, stock(1), stock(2))
+        await until(lambda: is_drained(database))
+        await tell(database, stock(3))
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [1, 2] * 3 + [3]
+    assert len({event.id for event in await published()}) == 3
+    await until(lambda: has_applied(database, [1, 2, 3]))
+    consumer.cancel()
+    await asyncio.gather(consumer, return_exceptions=True)
+
+
+async def has_applied(database, what):
+    return [row["what"] for row in await database.pool.fetch("SELECT what FROM applied")] == what
+
+
+async def test_of_two_relays_one_works_and_the_other_takes_over_when_it_ends(database_url, database, bus, published):
+    async with Database.open(database_url) as other, relaying(other, bus):
+        async with relaying(database, bus):
+            await until(lambda: leader(database))
+            first = await leader(database)
+            await tell(database, stock(1))
+            await tell(other, stock(2))
+            await until(lambda: is_drained(database))
+            assert await leader(database) == first
+            # The one that leads ends; which of the two that is, the race has decided.
+            leads_here = first in [connection_pid(one) for one in database.pool._holders]
+        if leads_here:
+            await until(lambda: has_another_leader(database, first))
+        await tell(other, stock(3))
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [1, 2, 3]
+
+
+def connection_pid(holder):
+    return holder._con.get_server_pid() if holder._con else None
+
+
+async def test_a_leader_whose_connection_is_killed_loses_nothing_and_somebody_leads_again(
+    database_url, database, bus, published
+):
+    async with Database.open(database_url) as other, relaying(other, bus), relaying(database, bus):
+        for number in range(5):
+            await until(lambda: leader(database))
+            killed = await leader(database)
+            await database.pool.execute("SELECT pg_terminate_backend($1)", killed)
+            await tell(database, stock(number))
+            await until(lambda: is_drained(database))
+            await until(lambda killed=killed: has_another_leader(database, killed))
+    assert list(dict.fromkeys(figures(await published()))) == list(range(5))
+
+
+async def has_no_leader(database):
+    return await leader(database) is None
+
+
+async def has_another_leader(database, than):
+    return await leader(database) not in (None, than)
+
+
+async def test_a_relay_that_is_stopped_gives_the_lead_away(database, bus):
+    for _ in range(3):
+        async with relaying(database, bus):
+            await until(lambda: leader(database))
+        await until(lambda: has_no_leader(database))
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Nobody looks by itself: only hints wake anyone."""
+    monkeypatch.setattr("chassis.outbox._POLL_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_commit_wakes_the_relay_at_once(database, bus, published):
+    async with relaying(database, bus):
+        await until(lambda: leader(database))
+        for number in range(3):
+            await tell(database, stock(number))
+            await until(lambda: is_drained(database))
+    assert figures(await published()) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_commit_of_another_process_wakes_the_relay_that_leads(database_url, database, bus):
+    async with Database.open(database_url) as other, relaying(database, bus):
+        await until(lambda: leader(database))
+        async with relaying(other, bus):
+            await until(lambda: waits_in_second_place(database))
+            for number in range(3):
+                await tell(other, stock(number))
+                await until(lambda: is_drained(database))
+
+
+async def waits_in_second_place(database):
+    return await database.pool.fetchval(
+        """SELECT count(*) FROM pg_stat_activity
+           WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND state = 'idle'"""
+    )
+
+
+async def test_watchers_are_told_the_keys_of_what_is_published(database, bus):
+    heard = []
+    async with database.connection() as listener:
+        await listener.add_listener(CHANNEL, lambda *arguments: heard.append(arguments[-1]))
+        async with relaying(database, bus):
+            await tell(database, stock(1, "a"), stock(2, "a"), stock(3, "b"))
+            await until(lambda: len(heard) >= 2)
+            await until(lambda: is_drained(database))
+        await listener.reset()
+    assert sorted(heard) == ["a", "b"]
+
+
+async def test_what_was_published_long_ago_is_forgotten(database, bus):
+    await tell(database, stock(1), stock(2), stock(3))
+    await database.pool.execute("UPDATE outbox SET publish_time = now() - interval '8 days' WHERE id = 1")
+    await database.pool.execute("UPDATE outbox SET publish_time = now() - interval '6 days' WHERE id = 2")
+    async with relaying(database, bus):
+        await until(lambda: has_ids(database, [2, 3]))
+
+
+async def has_ids(database, ids):
+    return [row["id"] for row in await database.pool.fetch("SELECT id FROM outbox ORDER BY id")] == ids
