@@ -1,8 +1,13 @@
-"""Runs one stack from start to end: holds its folder, writes its record, obeys signals, leaves nothing behind."""
+"""Runs one stack from start to end: holds its folder, writes its record, obeys signals, leaves nothing behind.
+
+`python -m mesh.run FOLDER OPTIONS` does so in the background; OPTIONS is a JSON object.
+"""
 
 import asyncio
+import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +31,11 @@ async def run_stack(options: Options, state: State, on_change: Callable[[Record]
         if old := state.read():
             leftovers.remove(old)
         ports = Ports(options.port_base or free_base())
-        with ports.hold(), socket_folder(unprivileged_account()) as run:
+        with socket_folder(unprivileged_account()) as run:
             stack = Stack(options, state, ports, run)
-            await _Life(stack, state, run, on_change).live()
+            require_free(stack.listening)
+            with ports.hold():
+                await _Life(stack, state, run, on_change).live()
 
 
 class _Life:
@@ -53,7 +60,6 @@ class _Life:
     async def live(self) -> None:
         stopping = asyncio.Event()
         try:
-            require_free(self._stack.listening)
             self._write()
             with self._signals(stopping):
                 await self._serve(stopping)
@@ -106,3 +112,10 @@ class _Life:
         self._record.busy = self._supervisor.busy
         self._state.write(self._record)
         self._on_change(self._record)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(run_stack(Options(**json.loads(sys.argv[2])), State(Path(sys.argv[1])), lambda _: None))
+    except StackError as error:
+        sys.exit(str(error))

@@ -80,8 +80,9 @@ class Stack:
 
     @property
     def listening(self) -> dict[str, int]:
-        """Every port that will be listened on, by who listens."""
-        listeners = {p.name: p.address for p in self.programs if p.address and not p.address.startswith("unix:")}
+        """Every port that will be listened on, by who listens; where users look first, first."""
+        programs = reversed(self.programs)
+        listeners = {p.name: p.address for p in programs if p.address and not p.address.startswith("unix:")}
         if self._inner:
             listeners["ingress (inner)"] = self._inner
         listeners["edge_gateway (reflection)"] = address(self._ports.reflection)

@@ -1,11 +1,13 @@
 """`shopmesh up`: starts a stack and shows how far it is; in the foreground, or as a process of its own."""
 
 import asyncio
+import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
+from json import dumps
 from typing import Annotated, Self
 
 import typer
@@ -13,6 +15,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from mesh.cli.terminal import AsJson, StateDir, err, print_json, state_in
+from mesh.environment import inherited, python
 from mesh.errors import StackError
 from mesh.run import run_stack
 from mesh.secrets import ADMIN_EMAIL, Secrets
@@ -61,7 +64,7 @@ def up(
 
     with Progress(on_ready) as progress:
         if detach:
-            _detach(state, progress)
+            _detach(options, state, progress)
         else:
             asyncio.run(run_stack(options, state, progress.show))
 
@@ -121,15 +124,15 @@ def _tell(record: Record, secrets: Secrets, *, detached: bool) -> None:
         err.print(f"  [bold]{name:15}[/] {escape(what)}", soft_wrap=True)
 
 
-def _detach(state: State, progress: Progress) -> None:
-    """Run the same command in the background, and watch it until everything is ready or it gave up."""
+def _detach(options: Options, state: State, progress: Progress) -> None:
+    """Run the stack in a process of its own, and watch it until everything is ready or it gave up."""
     state.create()
     state.require_stopped()
-    words = [word for word in sys.argv[1:] if word not in ("--detach", "--json")]
     said = state.log("supervisor")
     with said.open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603  it is this very program
-            [sys.executable, "-m", "mesh", *words],
+        child = subprocess.Popen(  # noqa: S603  it is our own program
+            python("mesh.run", str(state.folder), dumps(asdict(options))),
+            env=dict(os.environ) | inherited(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -147,9 +150,7 @@ def _detach(state: State, progress: Progress) -> None:
         child.terminate()
         child.wait()
         raise
-    last = state.read()
-    ours = last is not None and last.supervisor.pid == child.pid
-    raise StackError(last.problem if last and ours else said.read_text().strip() or "it ended without a word")
+    raise StackError(said.read_text().strip() or "the stack ended without a word")
 
 
 def _replicas(text: str) -> tuple[str, int]:

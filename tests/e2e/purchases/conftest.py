@@ -1,0 +1,158 @@
+"""One shop with its sample data, for all purchases: each test brings customers and products of its own."""
+
+import uuid
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from chassis.client import Clients
+from chassis.testing import acting
+from mesh.partners import Partner
+from mesh.sample_data.people import courier, staff
+from mesh.secrets import Secrets
+from mesh.shopfront import Shopfront, new_key
+from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from shop.user.v1 import user_service_pb2 as user_pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+from tests.e2e.stacks import Cli, cleaned
+
+PASSWORD = "a long enough password"
+ADDRESS = {
+    "recipient": "Malee Srisai",
+    "line1": "88 Charoen Krung Road",
+    "city": "Bangkok",
+    "postalCode": "10500",
+    "countryCode": "TH",
+}
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    with cleaned(Cli(tmp_path_factory.mktemp("shop"))) as cli:
+        cli.told = cli.json("up", "--detach", "--port-base", "0")
+        yield cli
+
+
+@pytest_asyncio.fixture
+async def door(stack):
+    """The JSON edge, entered by nobody in particular."""
+    async with Shopfront.open(stack.told["edge"], connections=40) as front:
+        yield front
+
+
+@dataclass
+class Customer:
+    """Somebody new, seen by the JSON edge and by gRPC."""
+
+    front: Shopfront
+    email: str
+    bearer: str
+
+    def acting(self):
+        """Make the gRPC calls of a block as this customer."""
+        return acting(self.bearer)
+
+
+@dataclass
+class Stubs:
+    """The services as gRPC clients reach them: through the ingress."""
+
+    users: UserServiceStub
+    catalog: CatalogServiceStub
+    inventory: InventoryServiceStub
+    orders: OrderServiceStub
+    payments: PaymentServiceStub
+    delivery: DeliveryServiceStub
+
+
+@pytest_asyncio.fixture
+async def stubs(stack):
+    clients = Clients(f"*={stack.told['grpc']}", "edge")
+    yield Stubs(
+        users=clients.stub(UserServiceStub, "shop.user.v1.UserService"),
+        catalog=clients.stub(CatalogServiceStub, "shop.catalog.v1.CatalogService"),
+        inventory=clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService"),
+        orders=clients.stub(OrderServiceStub, "shop.order.v1.OrderService"),
+        payments=clients.stub(PaymentServiceStub, "shop.payment.v1.PaymentService"),
+        delivery=clients.stub(DeliveryServiceStub, "shop.delivery.v1.DeliveryService"),
+    )
+    await clients.close()
+
+
+@pytest.fixture
+def newcomer(door, stubs):
+    """Makes customers."""
+
+    async def make():
+        email = f"{uuid.uuid4().hex}@example.com"
+        account = {"email": email, "password": PASSWORD, "requestId": new_key()}
+        await door.post("/v1/auth/register", account)
+        tokens = await stubs.users.Login(user_pb.LoginRequest(email=email, password=PASSWORD))
+        return Customer(await door.sign_in(email, PASSWORD), email, f"Bearer {tokens.access_token}")
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def customer(newcomer):
+    return await newcomer()
+
+
+@pytest_asyncio.fixture
+async def staff_desk(stack, door):
+    person = staff(Secrets(stack.state))
+    return await door.sign_in(person.email, person.password)
+
+
+@pytest_asyncio.fixture
+async def courier_desk(stack, door):
+    person = courier(Secrets(stack.state))
+    return await door.sign_in(person.email, person.password)
+
+
+@pytest.fixture
+def payment_provider(stack):
+    return Partner.of(stack.state.read(), Secrets(stack.state), "payment_provider")
+
+
+@pytest.fixture
+def new_sku(staff_desk):
+    """Puts a product of its own on the shelf: so many units at 100.00 THB each."""
+
+    async def make(units):
+        sku = f"E2E-{uuid.uuid4().hex[:12]}"
+        price = {"currencyCode": "THB", "units": 100}
+        variant = {"sku": sku, "price": price, "taxRateBasisPoints": 700, "weightGrams": 500}
+        await staff_desk.post(f"/v1/products?requestId={new_key()}", {"name": f"Thing {sku}", "variants": [variant]})
+        await staff_desk.put(f"/v1/stock/{sku}/locations/bangkok", {"onHand": units, "requestId": new_key()})
+        return sku
+
+    return make
+
+
+@pytest.fixture
+def order_for():
+    """Makes the body of CreateOrder."""
+
+    def make(sku, quantity=1, **changes):
+        return {
+            "lines": [{"sku": sku, "quantity": quantity}],
+            "currencyCode": "THB",
+            "shippingAddress": ADDRESS,
+            "paymentMethodToken": "tok_ok",
+            "requestId": new_key(),
+        } | changes
+
+    return make
+
+
+@pytest_asyncio.fixture
+async def slot(door):
+    """A place to be delivered at, and its id."""
+    found = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=1)
+    return found["slots"][0]

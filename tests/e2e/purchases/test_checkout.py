@@ -1,0 +1,202 @@
+"""Purchases as customers make them, by JSON and by gRPC, and what is left when one fails."""
+
+import asyncio
+import time
+
+import pytest
+from google.protobuf import json_format
+
+from mesh.shopfront import Refused, amount, new_key, state
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_errors import OrderNotFound
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+
+
+async def available(door, sku):
+    return (await door.get(f"/v1/stock/{sku}"))["available"]
+
+
+async def places(door, slot):
+    found = await door.get("/v1/delivery/slots", zoneId=slot["zoneId"], pageSize=100)
+    return next(one["available"] for one in found["slots"] if one["slotId"] == slot["slotId"])
+
+
+async def until(read, holds, seconds=20):
+    end = time.monotonic() + seconds
+    while not holds(found := await read()):
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def test_an_order_by_json_is_confirmed_with_stock_slot_and_money(door, customer, new_sku, order_for, slot):
+    sku, before = await new_sku(5), await places(door, slot)
+    order = await customer.front.post("/v1/orders", order_for(sku, 2, slotId=slot["slotId"]))
+    assert (state(order), state(order, "paymentState")) == ("CONFIRMED", "AUTHORIZED")
+    assert amount(order["subtotal"]) == "200.00 THB"
+    assert await available(door, sku) == 3
+    assert await places(door, slot) == before - 1
+    payment = await customer.front.get(f"/v1/payments/{order['paymentId']}")
+    assert (state(payment), payment["authorizedAmount"]) == ("AUTHORIZED", order["total"])
+    timeline = await customer.front.get(f"/v1/orders/{order['orderId']}/timeline")
+    assert [(step["name"], state(step), step["attempts"]) for step in timeline["steps"]] == [
+        (name, "DONE", 1) for name in ("reserve_stock", "book_slot", "authorize_payment", "confirm_reservation")
+    ]
+    (listed,) = (await customer.front.get("/v1/orders"))["orders"]
+    assert listed == order
+
+
+async def test_an_order_by_grpc_through_the_ingress_is_confirmed(stubs, customer, new_sku, order_for):
+    sku = await new_sku(5)
+    request = json_format.ParseDict(order_for(sku, 2), pb.CreateOrderRequest())
+    with customer.acting():
+        order = await stubs.orders.CreateOrder(request)
+        assert order.state == pb.ORDER_STATE_CONFIRMED
+        assert await stubs.orders.GetOrder(pb.GetOrderRequest(order_id=order.order_id)) == order
+        payment = await stubs.payments.GetPayment(payment_pb.GetPaymentRequest(payment_id=order.payment_id))
+        watch = stubs.orders.WatchOrder(pb.WatchOrderRequest(order_id=order.order_id))
+        assert (await anext(watch)).order == order
+        await watch.aclose()
+    assert payment.amount == order.total
+    assert (await stubs.inventory.GetStock(inventory_pb.GetStockRequest(sku=sku))).available == 3
+
+
+async def test_what_is_out_of_stock_is_rejected_and_nothing_is_held(
+    door, customer, new_sku, order_for, slot, payment_provider
+):
+    sku, before = await new_sku(1), await places(door, slot)
+    order = await customer.front.post("/v1/orders", order_for(sku, 2, slotId=slot["slotId"]))
+    assert (state(order), order["stateReason"]) == ("REJECTED", "INSUFFICIENT_STOCK")
+    assert await available(door, sku) == 1
+    assert await places(door, slot) == before
+    assert (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"] == []
+
+
+async def test_of_many_who_want_the_last_units_as_many_get_them_as_there_are(door, newcomer, new_sku, order_for):
+    sku, customers = await new_sku(3), [await newcomer() for _ in range(4)]
+    orders = await asyncio.gather(
+        *(one.front.post("/v1/orders", order_for(sku)) for one in customers for _ in range(3))
+    )
+    assert sorted(map(state, orders)) == ["CONFIRMED"] * 3 + ["REJECTED"] * 9
+    assert await available(door, sku) == 0
+
+
+async def test_a_declined_payment_rejects_the_order_and_gives_everything_back(
+    door, customer, new_sku, order_for, slot, payment_provider
+):
+    sku, before = await new_sku(5), await places(door, slot)
+    wanted = order_for(sku, 2, slotId=slot["slotId"], paymentMethodToken="tok_insufficient_funds")
+    order = await customer.front.post("/v1/orders", wanted)
+    assert state(order) == "REJECTED"
+    assert order["stateReason"] == "PAYMENT_DECLINED"
+    assert state(order, "paymentState") == "UNPAID"
+    assert await available(door, sku) == 5
+    assert await places(door, slot) == before
+    (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
+    assert (told["status"], told["amount_captured"]) == ("failed", 0)
+    steps = (await customer.front.get(f"/v1/orders/{order['orderId']}/timeline"))["steps"]
+    assert {step["name"]: state(step) for step in steps} == {
+        "reserve_stock": "COMPENSATED",
+        "book_slot": "COMPENSATED",
+        "authorize_payment": "REFUSED",
+    }
+
+
+async def test_an_order_cancelled_while_its_payment_is_under_way_ends_with_nothing(
+    door, customer, new_sku, order_for, payment_provider
+):
+    sku = await new_sku(5)
+    wanted = order_for(sku, 2, paymentMethodToken="tok_slow_1500")
+    placing = asyncio.create_task(customer.front.post("/v1/orders", wanted))
+    (order,) = await until(lambda: orders_of(customer), bool)
+    assert state(order) == "PENDING"
+    cancelled = await customer.front.post(f"/v1/orders/{order['orderId']}/cancel", {"requestId": new_key()})
+    assert (state(cancelled), cancelled["stateReason"]) == ("CANCELLED", "CANCELLED_BY_CUSTOMER")
+    assert state(await placing) == "CANCELLED"
+    assert await available(door, sku) == 5
+    (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
+    assert told["status"] == "voided"
+
+
+async def test_a_confirmed_order_can_be_cancelled_and_a_second_time_changes_nothing(
+    door, customer, new_sku, order_for, slot, payment_provider
+):
+    sku, before = await new_sku(5), await places(door, slot)
+    order = await customer.front.post("/v1/orders", order_for(sku, 2, slotId=slot["slotId"]))
+    path = f"/v1/orders/{order['orderId']}/cancel"
+    cancelled = await customer.front.post(path, {"requestId": new_key()})
+    assert state(cancelled) == "CANCELLED"
+    assert await customer.front.post(path, {"requestId": new_key()}) == cancelled
+    assert await available(door, sku) == 5
+    assert await places(door, slot) == before
+    (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
+    assert told["status"] == "voided"
+
+
+async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(
+    customer, new_sku, order_for, staff_desk, courier_desk, payment_provider
+):
+    order = await customer.front.post("/v1/orders", order_for(await new_sku(5)))
+    order_id = order["orderId"]
+    shipment = await staff_desk.post("/v1/shipments", {"orderId": order_id, "requestId": new_key()})
+    with pytest.raises(Refused) as refusal:
+        await customer.front.post(f"/v1/orders/{order_id}/cancel", {"requestId": new_key()})
+    assert refusal.value.reason == "ORDER_NOT_CANCELLABLE"
+    for to in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
+        move = {"state": f"SHIPMENT_STATE_{to}", "requestId": new_key()}
+        await courier_desk.post(f"/v1/shipments/{shipment['shipmentId']}/status", move)
+    delivered = await until(
+        lambda: customer.front.get(f"/v1/orders/{order_id}"), lambda one: state(one) == "DELIVERED"
+    )
+    assert state(delivered, "paymentState") == "PAID"
+    (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
+    assert (told["status"], told["amount_captured"]) == ("captured", told["amount"])
+
+
+async def test_a_request_that_is_sent_again_gets_the_first_answer_by_either_way(
+    door, stubs, customer, new_sku, order_for
+):
+    sku = await new_sku(20)
+    wanted = order_for(sku, 2)
+    first = await customer.front.post("/v1/orders", wanted)
+    assert await customer.front.post("/v1/orders", wanted) == first
+    with customer.acting():
+        by_grpc = await stubs.orders.CreateOrder(json_format.ParseDict(wanted, pb.CreateOrderRequest()))
+    assert by_grpc.order_id == first["orderId"]
+    assert await available(door, sku) == 18
+
+
+async def test_one_request_sent_ten_times_at_once_makes_one_order(door, customer, new_sku, order_for):
+    sku = await new_sku(20)
+    wanted = order_for(sku, 2)
+    replies = await asyncio.gather(
+        *(customer.front.post("/v1/orders", wanted) for _ in range(10)), return_exceptions=True
+    )
+    ids = {reply["orderId"] for reply in replies if isinstance(reply, dict)}
+    assert len(ids) == 1
+    assert len(await orders_of(customer)) == 1
+    assert await available(door, sku) == 18
+
+
+async def test_what_belongs_to_somebody_else_does_not_exist(stubs, customer, newcomer, new_sku, order_for):
+    order = await customer.front.post("/v1/orders", order_for(await new_sku(5)))
+    stranger, order_id = await newcomer(), order["orderId"]
+    attempts = (
+        stranger.front.get(f"/v1/orders/{order_id}"),
+        stranger.front.get(f"/v1/orders/{order_id}/timeline"),
+        stranger.front.post(f"/v1/orders/{order_id}/cancel", {"requestId": new_key()}),
+        stranger.front.get(f"/v1/payments/{order['paymentId']}"),
+    )
+    for attempt in attempts:
+        with pytest.raises(Refused) as refusal:
+            await attempt
+        assert refusal.value.status == 404
+        assert refusal.value.reason in ("ORDER_NOT_FOUND", "PAYMENT_NOT_FOUND")
+    with stranger.acting(), pytest.raises(OrderNotFound):
+        await stubs.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
+    assert (await customer.front.get(f"/v1/orders/{order_id}")) == order
+
+
+async def orders_of(customer):
+    return (await customer.front.get("/v1/orders"))["orders"]

@@ -1,0 +1,81 @@
+"""Stacks as users start them: by the command, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from mesh.process import started_at
+from mesh.state import State
+
+COMMAND = Path(sys.executable).with_name("shopmesh")
+_SECONDS = 170
+
+
+class Cli:
+    """The command `shopmesh` for one stack."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.state = State(folder)
+        self.environment = {**os.environ, "SHOPMESH_STATE_DIR": str(folder), **environment}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *words], env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+
+    def json(self, *words: str):
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def up(self, *words: str):
+        return self.json("up", "--detach", "--port-base", "0", "--no-sample-data", *words)
+
+    def process(self, name: str):
+        return next(one for one in self.json("status")["processes"] if one["name"] == name)
+
+    @property
+    def alive(self) -> list[str]:
+        """The recorded processes that still run, the supervisor among them."""
+        record = self.state.read()
+        if record is None:
+            return []
+        return [
+            one.name for one in (record.supervisor, *record.processes) if one.pid and started_at(one.pid) == one.started
+        ]
+
+    @property
+    def listening(self) -> list[int]:
+        """The ports of the stack's range on which anybody listens."""
+        record = self.state.read()
+        assert record is not None
+        base = int(record.edge.rpartition(":")[2]) - 80
+        return [
+            one.laddr.port
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and base <= one.laddr.port < base + 100
+        ]
+
+    def kill(self, name: str) -> None:
+        """End a process as a crash would."""
+        record = self.state.read()
+        assert record is not None
+        (found,) = [one for one in (record.supervisor, *record.processes) if one.name == name]
+        assert found.pid is not None
+        os.kill(found.pid, signal.SIGKILL)
+
+
+@contextmanager
+def cleaned(cli: Cli):
+    """Whatever a test does to a stack, nothing of it outlives the test."""
+    try:
+        yield cli
+    finally:
+        cli.run("down", "--wipe")

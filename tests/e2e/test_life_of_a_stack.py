@@ -1,0 +1,169 @@
+"""How stacks start and end, also when something is wrong."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mesh.places import home_for, unprivileged_account
+from mesh.ports import free_base
+from mesh.servers.postgres import Postgres
+from mesh.servers.redis import Redis
+from tests.e2e.stacks import COMMAND, Cli
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def in_foreground(cli):
+    """Starts `shopmesh up` as in a terminal, and waits until it is ready."""
+    started = []
+
+    def start(*words):
+        said = (cli.folder.parent / "said").open("w+")
+        child = subprocess.Popen(
+            [COMMAND, "up", "--port-base", "0", "--no-sample-data", *words],
+            env=cli.environment,
+            stdout=said,
+            stderr=said,
+        )
+        started.append((child, said))
+        until(lambda: child.poll() is not None or "everything is ready" in Path(said.name).read_text())
+        assert child.poll() is None, Path(said.name).read_text()
+        return child
+
+    yield start
+    for child, said in started:
+        child.kill()
+        child.wait()
+        said.close()
+
+
+def test_interrupting_it_stops_everything(cli, in_foreground):
+    child = in_foreground("--no-mesh")
+    told = cli.json("status")
+    assert told["grpc"] is None
+    assert httpx.get(f"{told['edge']}/v1/products").status_code == 200
+    assert "ingress" not in [one["name"] for one in told["processes"]]
+    run = Path(cli.state.read().run)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 0
+    assert cli.alive == []
+    assert cli.listening == []
+    assert not run.exists()
+    assert cli.run("status").returncode == 3
+
+
+def test_a_supervisor_that_is_killed_takes_everything_along_and_the_data_stay(cli):
+    register(cli.up())
+    run = Path(cli.state.read().run)
+    cli.kill("supervisor")
+    until(lambda: cli.alive == [] and cli.listening == [])
+    assert cli.run("down").returncode == 0
+    assert not run.exists()
+    assert login(cli.up()).status_code == 200
+    assert cli.run("down").returncode == 0
+    assert (cli.alive, cli.listening) == ([], [])
+
+
+PERSON = {"email": "kept@example.com", "password": "correct horse battery"}
+
+
+def register(told):
+    person = PERSON | {"displayName": "Kept", "requestId": str(uuid.uuid4())}
+    assert httpx.post(f"{told['edge']}/v1/auth/register", json=person).status_code == 200
+
+
+def login(told):
+    return httpx.post(f"{told['edge']}/v1/auth/login", json=PERSON)
+
+
+async def test_servers_that_the_environment_names_are_used_and_several_processes_share_the_work(tmp_path, cli):
+    async with Postgres(tmp_path / "pg", durable=False) as postgres, Redis(tmp_path / "redis") as redis:
+        cli.environment |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
+        told = cli.up("--replicas", "svc_catalog=2")
+        names = [one["name"] for one in told["processes"]]
+        assert not {"postgres", "redis"} & set(names)
+        assert "svc_catalog-2" in names
+        cli.kill("svc_catalog")
+        async with httpx.AsyncClient(base_url=told["edge"]) as client:
+            replies = [await client.get("/v1/products") for _ in range(40)]
+        assert {reply.status_code for reply in replies} == {200}  # the other one answers meanwhile
+        assert cli.run("down").returncode == 0
+
+
+def test_damaged_data_are_reported_and_nothing_keeps_running(cli):
+    cli.state.create()
+    data = home_for(cli.folder / "postgres", unprivileged_account()) / "data"
+    data.mkdir()
+    (data / "PG_VERSION").write_text("16\n")
+    for words in (("up", "--port-base", "0"), ("up", "--detach", "--port-base", "0")):
+        done = cli.run(*words)
+        assert done.returncode == 1
+        assert f"{data} holds data of PostgreSQL 16, this is 18" in done.stderr
+        assert "fix: if its data in" in done.stderr
+        assert cli.alive == []
+        assert cli.listening == []
+
+
+def test_a_database_server_that_cannot_be_reached_is_reported_and_nothing_keeps_running(cli):
+    cli.environment["DATABASE_URL"] = "postgresql://postgres:hunter2@127.0.0.1:1/postgres"
+    done = cli.run("up", "--port-base", "0")
+    assert done.returncode == 1
+    assert "cannot make the database of svc_" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert cli.alive == []
+    assert cli.listening == []
+
+
+def test_ports_are_looked_at_before_anything_starts(cli):
+    base = free_base()
+    with socket.create_server(("127.0.0.1", base + 80)):
+        done = cli.run("up", "--port-base", str(base))
+    assert done.returncode == 1
+    assert f"port {base + 80}, which ingress needs, is in use by" in done.stderr
+    assert f"(pid {os.getpid()})" in done.stderr
+    assert not (cli.folder / "logs" / "postgres.log").exists()
+    assert cli.alive == []
+
+
+@pytest.mark.parametrize("home", ["/proc", "/dev/null/home"])
+def test_a_home_that_cannot_be_written_is_reported_with_a_way_out(tmp_path, home):
+    cli = Cli(tmp_path, HOME=home)
+    for name in ("SHOPMESH_STATE_DIR", "XDG_STATE_HOME"):
+        cli.environment.pop(name, None)
+    done = cli.run("up")
+    assert done.returncode == 1
+    assert "cannot keep a stack in" in done.stderr
+    assert "--state-dir" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("svc_none=2",), ("svc_order",), ("svc_order=0",), ("svc_order=x",)])
+def test_replicas_that_make_no_sense_are_refused(cli, words):
+    done = cli.run("up", "--replicas", *words)
+    assert done.returncode == 2
+    assert not cli.folder.exists()
+
+
+def test_wiping_leaves_other_files_alone(cli):
+    cli.state.create()
+    (cli.folder / "mine").write_text("precious")
+    (cli.folder / "redis").mkdir()
+    assert cli.run("down", "--wipe").returncode == 0
+    assert [file.name for file in cli.folder.iterdir()] == ["mine"]
+
+
+def test_stopping_what_does_not_run_is_no_error(cli):
+    done = cli.run("down")
+    assert (done.returncode, done.stderr) == (0, "nothing was running\n")

@@ -1,0 +1,144 @@
+"""What a running stack promises to its users."""
+
+import asyncio
+import json
+import subprocess
+import time
+
+import grpc
+import httpx
+import psutil
+import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from mesh.services import SERVICES
+from tests.e2e.stacks import COMMAND
+
+SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "ingress"}
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_up_tells_where_everything_is(stack):
+    told = stack.told
+    assert told["edge"] == f"http://{told['grpc']}"
+    assert set(told["services"]) == set(SERVICES)
+    assert {one["name"] for one in told["processes"]} == SERVERS | set(SERVICES)
+    for one in told["processes"]:
+        assert set(one) == {"name", "pid", "state", "address", "restarts"}
+        assert (one["state"], one["restarts"]) == ("ready", 0)
+        assert psutil.pid_exists(one["pid"])
+
+
+def test_status_tells_the_same(stack):
+    assert stack.json("status") == stack.told
+
+
+def test_the_json_edge_answers_through_the_ingress(stack):
+    reply = httpx.get(f"{stack.told['edge']}/v1/products")
+    assert reply.status_code == 200
+    assert reply.headers["server"] == "shopmesh"
+
+
+def test_every_service_can_be_looked_at_by_reflection(stack):
+    with grpc.insecure_channel(stack.told["grpc"]) as channel:
+        names = ProtoReflectionDescriptorDatabase(channel).get_services()
+    domains = [name.removeprefix("svc_") for name in SERVICES]
+    assert {f"shop.{domain}.v1.{domain.title()}Service" for domain in domains} <= set(names)
+
+
+def test_nothing_listens_beyond_this_machine(stack):
+    for one in stack.told["processes"]:
+        for connection in psutil.Process(one["pid"]).net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1"
+
+
+def test_no_secret_is_in_a_command_line_or_a_log(stack):
+    secrets = json.loads((stack.folder / "secrets.json").read_text()).values()
+    shown = [" ".join(psutil.Process(one["pid"]).cmdline()) for one in stack.told["processes"]]
+    shown += [log.read_text(errors="replace") for log in (stack.folder / "logs").glob("*.log")]
+    assert not [secret for secret in secrets for text in shown if secret in text]
+
+
+def test_a_service_sees_nothing_of_our_environment_and_of_other_services_secrets(stack):
+    secrets = json.loads((stack.folder / "secrets.json").read_text())
+    environment = "".join(psutil.Process(stack.process("svc_catalog")["pid"]).environ().values())
+    foreign = [value for name, value in secrets.items() if name != "svc_catalog.database"]
+    assert not [value for value in foreign if value in environment]
+    assert "SHOPMESH_STATE_DIR" not in psutil.Process(stack.process("svc_catalog")["pid"]).environ()
+
+
+def test_a_second_stack_in_the_same_folder_is_refused(stack):
+    for words in (("up",), ("up", "--detach")):
+        done = stack.run(*words)
+        assert done.returncode == 1
+        assert "a stack is already running in" in done.stderr
+        assert "shopmesh down" in done.stderr
+    assert stack.json("status") == stack.told
+
+
+def test_a_stack_on_ports_in_use_says_by_whom_and_leaves_nothing_running(stack, cli):
+    taken = int(stack.told["grpc"].rpartition(":")[2])
+    done = cli.run("up", "--port-base", str(taken - 80))
+    assert done.returncode == 1
+    assert (
+        f"port {taken}, which ingress needs, is in use by envoy (pid {stack.process('ingress')['pid']})" in done.stderr
+    )
+    assert "--port-base" in done.stderr
+    assert cli.alive == []
+    assert cli.run("status").returncode == 3
+
+
+def test_logs_are_kept_by_name(stack):
+    assert "serving" in stack.run("logs", "svc_order").stdout
+    everything = stack.run("logs", "-n", "5").stdout
+    assert "svc_order | " in everything.replace("  ", "")
+    wrong = stack.run("logs", "nobody")
+    assert wrong.returncode == 1
+    assert "svc_order" in wrong.stderr
+
+
+def test_logs_can_be_followed(stack):
+    words = [COMMAND, "logs", "ingress", "--follow"]
+    with subprocess.Popen(words, env=stack.environment, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            httpx.get(f"{stack.told['edge']}/v1/followed")
+            assert any("/v1/followed" in line for line in follower.stdout)
+        finally:
+            follower.terminate()
+
+
+def test_a_service_that_is_killed_comes_back_and_is_counted(stack):
+    before = stack.process("svc_catalog")
+    stack.kill("svc_catalog")
+    until(lambda: stack.process("svc_catalog")["restarts"] == before["restarts"] + 1)
+    until(lambda: stack.process("svc_catalog")["state"] == "ready")
+    assert stack.process("svc_catalog")["pid"] != before["pid"]
+    until(lambda: httpx.get(f"{stack.told['edge']}/v1/products").status_code == 200)
+
+
+def test_a_database_that_is_killed_comes_back(stack):
+    stack.kill("postgres")
+    until(lambda: stack.process("postgres")["restarts"] == 1)
+    until(lambda: httpx.get(f"{stack.told['edge']}/v1/categories").status_code == 200)
+
+
+def test_an_ingress_that_is_killed_comes_back(stack):
+    stack.kill("ingress")
+    until(lambda: stack.process("ingress")["restarts"] == 1 and stack.process("ingress")["state"] == "ready")
+    assert httpx.get(f"{stack.told['edge']}/v1/products").status_code == 200
+
+
+@pytest.mark.parametrize("claim", ["svc_order", "edge"])
+async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim):
+    async with grpc.aio.insecure_channel(stack.told["grpc"]) as channel:
+        reserve = channel.unary_unary("/shop.inventory.v1.InventoryService/ReserveStock")
+        with pytest.raises(grpc.aio.AioRpcError) as it:
+            await asyncio.wait_for(reserve(b"", metadata=[("x-shop-caller", claim)]), 10)
+    assert it.value.code() is grpc.StatusCode.UNIMPLEMENTED
