@@ -1,21 +1,34 @@
-"""The command `shopmesh`. Each command is a function in a module of its own, and registered by the table below."""
+"""The command `shopmesh`. A command is a function, or a Typer with commands of its own, in the module of its name.
 
+A module is loaded only for its own command: `shopmesh status` should not wait for what `shopmesh load` needs.
+"""
+
+from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from mesh.cli.demo import demo
-from mesh.cli.down import down
-from mesh.cli.load import load
-from mesh.cli.logs import logs
-from mesh.cli.sample_data import sample_data
-from mesh.cli.status import status
 from mesh.cli.terminal import complain
-from mesh.cli.up import up
-from mesh.cli.verify import verify
 from mesh.errors import StackError
 
-_COMMANDS = (up, down, status, logs, demo, sample_data, load, verify)
+_COMMANDS = ("up", "down", "status", "logs", "demo", "sample-data", "load", "verify")
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the base class asks so
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        found = getattr(import_module(f"mesh.cli.{name}"), name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False)
+            alone.command(cmd_name)(found)
+            found = alone
+        return typer.main.get_command(found)
 
 
 class _App(typer.Typer):
@@ -31,10 +44,13 @@ class _App(typer.Typer):
 
 app = _App(
     name="shopmesh",
-    help="The local mesh: six services, their databases and everything around them, on this machine.",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in _COMMANDS:
-    app.command()(command)
+
+
+@app.callback()
+def shopmesh() -> None:
+    """Run the mesh on this machine: the services, their databases and everything around them."""

@@ -20,7 +20,7 @@ _PATIENCE = 45.0  # seconds; a supervisor gives its processes 30
 
 def down(
     *,
-    wipe: Annotated[bool, typer.Option(help="Also delete the stack's data, logs and secrets.")] = False,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Also delete the stack's data, logs and secrets.")] = False,
     state_dir: StateDir = None,
 ) -> None:
     """Stop a stack and whatever a killed one left running."""

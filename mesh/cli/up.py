@@ -33,7 +33,9 @@ class Events(StrEnum):
 
 def up(
     *,
-    detach: Annotated[bool, typer.Option(help="Return when everything is ready, and leave it running.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
+    ] = False,
     json: AsJson = False,
     events: Annotated[Events, typer.Option(help="What carries events; Kafka needs Java 17 and Maven.")] = Events.redis,
     port_base: Annotated[
