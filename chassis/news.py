@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -53,11 +54,10 @@ class News:
             while True:
                 event.clear()
                 yield
-                try:
-                    async with asyncio.timeout(_LOOK_SECONDS):
-                        await event.wait()
-                except TimeoutError:
-                    pass
+                if not self._closed:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_SECONDS):
+                            await event.wait()
                 if self._closed:
                     raise Draining
         finally:

@@ -1,0 +1,150 @@
+"""News: a watcher wakes for its own keys, whichever process changed them, and is sent away when the server drains."""
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from chassis import Database
+from chassis.news import CHANNEL, Draining, News
+from chassis.testing import until
+
+LISTENING = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'"""
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Watchers never look by themselves: only news wake them."""
+    monkeypatch.setattr("chassis.news._LOOK_SECONDS", 3600.0)
+
+
+pytestmark = pytest.mark.usefixtures("patient")
+
+
+@asynccontextmanager
+async def listening(database):
+    task = asyncio.create_task(database.news.listen(database.pool))
+    try:
+        heard = Watcher(database.news, "ready")
+        async with asyncio.timeout(10):
+            while heard.wakes < 2:  # the first is the present; a notification that is heard is the second
+                await notify(database, "ready")
+                await asyncio.sleep(0.01)
+        heard.task.cancel()
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def listener(database):
+    return await database.pool.fetchval(LISTENING)
+
+
+async def notify(database, key):
+    await database.pool.execute("SELECT pg_notify($1, $2)", CHANNEL, key)
+
+
+class Watcher:
+    """Counts how often it is woken."""
+
+    def __init__(self, news, *keys):
+        self.wakes = 0
+        self.ended = None
+        self.task = asyncio.create_task(self._watch(news, keys))
+
+    async def _watch(self, news, keys):
+        try:
+            async with aclosing(news.changes(keys)) as changes:
+                async for _ in changes:
+                    self.wakes += 1
+        except Draining as error:
+            self.ended = error
+
+
+@asynccontextmanager
+async def watching(news, *keys):
+    watcher = Watcher(news, *keys)
+    await until(lambda: watcher.wakes)
+    yield watcher
+    watcher.task.cancel()
+    await asyncio.gather(watcher.task, return_exceptions=True)
+
+
+async def test_a_watcher_begins_with_the_present_and_wakes_for_its_keys_only(database):
+    async with listening(database), watching(database.news, "a", "b") as mine, watching(database.news, "c") as other:
+        await notify(database, "a")
+        await until(lambda: mine.wakes == 2)
+        await notify(database, "b")
+        await until(lambda: mine.wakes == 3)
+        await notify(database, "nobody's")
+        await notify(database, "c")
+        await until(lambda: other.wakes == 2)
+        assert mine.wakes == 3
+
+
+async def test_another_process_is_heard_too(database_url, database):
+    async with Database.open(database_url) as other, listening(database), watching(database.news, "a") as watcher:
+        await notify(other, "a")
+        await until(lambda: watcher.wakes == 2)
+
+
+async def test_news_that_come_while_a_watcher_is_at_work_are_not_lost(database):
+    async with (
+        listening(database),
+        watching(database.news, "later") as later,
+        aclosing(database.news.changes(["a"])) as changes,
+    ):
+        await anext(changes)
+        await notify(database, "a")
+        await notify(database, "later")
+        await until(lambda: later.wakes == 2)
+        async with asyncio.timeout(10):
+            await anext(changes)
+
+
+async def test_when_the_connection_breaks_another_takes_its_place_and_everybody_looks(database):
+    async with listening(database), watching(database.news, "a") as watcher:
+        broken = await listener(database)
+        await database.pool.execute("SELECT pg_terminate_backend($1)", broken)
+        await until(lambda: has_another_listener(database, broken))
+        await until(lambda: watcher.wakes == 2)
+        await notify(database, "a")
+        await until(lambda: watcher.wakes == 3)
+
+
+async def has_another_listener(database, than):
+    return await listener(database) not in (None, than)
+
+
+async def test_at_the_end_every_watcher_is_sent_away():
+    news = News()
+    async with watching(news, "a") as first, watching(news, "b") as second:
+        news.close()
+        await asyncio.gather(first.task, second.task)
+    assert isinstance(first.ended, Draining)
+    assert isinstance(second.ended, Draining)
+
+
+async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
+    """One whose call was let in just before."""
+    news = News()
+    news.close()
+    watcher = Watcher(news, "a")
+    async with asyncio.timeout(5):
+        await watcher.task
+    assert isinstance(watcher.ended, Draining)
+
+
+async def test_a_watcher_that_leaves_leaves_nothing_behind():
+    news = News()
+    async with watching(news, "a", "b"), watching(news, "a"):
+        assert set(news._watchers) == {"a", "b"}
+    assert news._watchers == {}
+
+
+async def test_a_watcher_looks_by_itself_when_news_were_lost(monkeypatch):
+    monkeypatch.setattr("chassis.news._LOOK_SECONDS", 0.02)
+    async with watching(News(), "a") as watcher:
+        await until(lambda: watcher.wakes >= 3)
