@@ -245,6 +245,13 @@ def give_up(payment: Payment, now: datetime, reason: str) -> Payment:
     return replace(payment, give_up_time=now, give_up_reason=reason, attempts=min(payment.attempts, 1))
 
 
+def take_up(payment: Payment, operation_id: str) -> Payment:
+    """Count an attempt at what is left to do; a payment that needs nothing is the same, and has none."""
+    if payment.settled and not payment.attempts:
+        return payment
+    return replace(let_go(payment, operation_id), attempts=payment.attempts + 1)
+
+
 def let_go(payment: Payment, operation_id: str) -> Payment:
     """Ask for what rids an unwanted payment of the money it holds, one operation at a time."""
     if not payment.unwanted or not payment.held or payment.pending:

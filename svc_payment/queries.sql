@@ -23,10 +23,17 @@ WHERE payment_id = $1 ORDER BY e.entry_id;
 SELECT payment_id FROM payment WHERE order_id = $1;
 
 -- name: insert_payment
--- Inserts a payment, unless its id is taken or its order has one; it is due when its first attempt must have ended.
-INSERT INTO payment (payment_id, order_id, user_id, amount, currency, token, state, version, provider, next_attempt_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, now() + $10::interval)
-ON CONFLICT DO NOTHING RETURNING true;
+-- Inserts a payment and its first entry, unless it was given up, its id is taken or its order has one; it is due when its
+-- first attempt must have ended.
+WITH fresh AS (
+    INSERT INTO payment (payment_id, order_id, user_id, amount, currency, token, state, version, provider, attempts,
+        next_attempt_time)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + $11::interval
+    WHERE NOT EXISTS (SELECT FROM given_up WHERE payment_id = $1)
+    ON CONFLICT DO NOTHING RETURNING payment_id, provider
+)
+INSERT INTO entry (payment_id, provider, operation_id, kind, outcome, amount)
+SELECT payment_id, provider, $12, $13, $14, $15 FROM fresh RETURNING true;
 
 -- name: update_payment
 -- Replaces a payment that this transaction has locked; it is due after the given time, or never.

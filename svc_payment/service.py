@@ -63,13 +63,15 @@ class PaymentService(PaymentServiceServicer):
 
     async def AuthorizePayment(self, request: pb.AuthorizePaymentRequest, context: Context) -> pb.Payment:
         wanted = messages.new_payment(request)
+        taken: Payment | None = None
 
         async def change(tx: Transaction) -> pb.Payment:
-            await self._begin(tx, wanted)
+            nonlocal taken
+            taken = await self._begin(tx, wanted)
             return pb.Payment(payment_id=wanted.id)
 
         await once(self.db, request, pb.Payment, change)
-        payment = await self._settled(wanted.id)
+        payment = await self._settled(wanted.id, taken)
         if payment.state is State.FAILED:
             raise PaymentDeclined(decline_code=payment.decline_code)
         if payment.state is State.PROCESSING:
@@ -89,21 +91,23 @@ class PaymentService(PaymentServiceServicer):
         return await self._operate(request, Kind.REFUND, ask)
 
     async def VoidPayment(self, request: pb.VoidPaymentRequest, context: Context) -> pb.Payment:
+        taken: Payment | None = None
+
         async def change(tx: Transaction) -> pb.Payment:
+            nonlocal taken
             await store.lock_name(tx, request.payment_id)
             try:
                 before = await store.lock_payment(tx, request.payment_id)
             except PaymentNotFound:
                 await store.insert_given_up(tx, request.payment_id, request.reason)
                 return pb.Payment()
-            after = domain.give_up(before, await store.read_now(tx), request.reason)
-            await store.update_payment(tx, before, after, self.settlement.lease)
-            return pb.Payment(payment_id=after.id)
+            given_up = domain.give_up(before, await store.read_now(tx), request.reason)
+            taken = await self._save(tx, before, given_up)
+            return pb.Payment(payment_id=given_up.id)
 
-        given_up = await once(self.db, request, pb.Payment, change)
-        if not given_up.payment_id:
+        if not (await once(self.db, request, pb.Payment, change)).payment_id:
             raise PaymentNotFound(payment_id=request.payment_id)
-        return messages.payment_to_proto(await self._settled(request.payment_id))
+        return messages.payment_to_proto(await self._settled(request.payment_id, taken))
 
     async def GetPayment(self, request: pb.GetPaymentRequest, context: Context) -> pb.Payment:
         return messages.payment_to_proto(await self._visible(request.payment_id))
@@ -140,18 +144,26 @@ class PaymentService(PaymentServiceServicer):
         await self._take(event)
         return Empty()
 
-    async def _begin(self, tx: Transaction, wanted: Payment) -> None:
-        """Write a new payment down, unless it is there already."""
+    async def _begin(self, tx: Transaction, wanted: Payment) -> Payment | None:
+        """Write a new payment down and take it up, unless it is there already."""
         await store.lock_name(tx, wanted.id)
+        taken = domain.take_up(wanted, new_operation_id())
+        if await store.insert_payment(tx, taken, self.settlement.lease):
+            await outbox.add(tx, messages.payment_started(wanted))
+            return taken
         if await store.is_given_up(tx, wanted.id):
             raise PaymentStateConflict(payment_id=wanted.id, state="GIVEN_UP", wanted=State.AUTHORIZED.name)
-        if await store.insert_payment(tx, wanted, self.settlement.lease):
-            await outbox.add(tx, messages.payment_started(wanted))
-            return
         try:
             domain.check_same(await store.read_payment(tx, wanted.id), wanted)
         except PaymentNotFound:  # then it is the order that has another payment
             raise PaymentIdTaken(payment_id=wanted.id) from None
+        return None
+
+    async def _save(self, tx: Transaction, before: Payment, after: Payment) -> Payment:
+        """Write what is wanted of a payment, and take it up for that."""
+        taken = domain.take_up(after, new_operation_id())
+        await store.update_payment(tx, before, taken, self.settlement.lease)
+        return taken
 
     async def _operate(
         self,
@@ -160,16 +172,17 @@ class PaymentService(PaymentServiceServicer):
         ask: Callable[[Payment, str], Payment],
     ) -> pb.Payment:
         """Write an operation down, once for each request_id, have it done, and tell how it ended."""
+        taken: Payment | None = None
 
         async def change(tx: Transaction) -> pb.PaymentTransaction:
+            nonlocal taken
             before = await store.lock_payment(tx, request.payment_id)
-            after = ask(before, new_operation_id())
-            await store.update_payment(tx, before, after, self.settlement.lease)
-            asked = next((one.operation_id for one in reversed(after.pending) if one.kind is kind), "")
+            taken = await self._save(tx, before, ask(before, new_operation_id()))
+            asked = next((one.operation_id for one in reversed(taken.pending) if one.kind is kind), "")
             return pb.PaymentTransaction(transaction_id=asked)
 
         operation_id = (await once(self.db, request, pb.PaymentTransaction, change)).transaction_id
-        payment = await self._settled(request.payment_id)
+        payment = await self._settled(request.payment_id, taken)
         if operation_id:
             end = payment.end(operation_id)
             if end is None:
@@ -178,9 +191,9 @@ class PaymentService(PaymentServiceServicer):
                 raise PaymentDeclined(decline_code=end.reason)
         return messages.payment_to_proto(payment)
 
-    async def _settled(self, payment_id: str) -> Payment:
+    async def _settled(self, payment_id: str, taken: Payment | None = None) -> Payment:
         """Return a payment after everything was tried to settle it."""
-        await self.settlement.settle(payment_id)
+        await self.settlement.settle(payment_id, taken)
         async with self.db.connection() as tx:
             return await store.read_payment(tx, payment_id)
 

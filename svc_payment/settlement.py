@@ -51,19 +51,23 @@ class Settlement:
         #: How long an attempt may take before others think that its process has died: it asks at most twice.
         self.lease = timedelta(seconds=2 * timeout + 1)
 
-    async def settle(self, payment_id: str) -> None:
-        """Do all that is left to do for a payment, until the provider is not clear; then it is put off."""
-        while payment := await self._take_up(payment_id):
+    async def settle(self, payment_id: str, taken: Payment | None = None) -> None:
+        """Do all that is left to do for a payment, until the provider is not clear; then it is put off.
+
+        `taken` is the payment when the transaction that changed it has taken it up already.
+        """
+        payment = taken or await self._take_up(payment_id)
+        while payment.attempts:
             try:
-                if payment.attempts > 1 or payment.unwanted:
+                if payment.attempts > 1 or (payment.unwanted and payment.provider_id is None):
                     payment = await self._look(payment)
                 if payment.pending:
                     payment = await self._send(payment, payment.pending[0])
             except _Unclear as unclear:
                 await self._postpone(payment, str(unclear))
                 return
-            if payment.settled:
-                return
+            if payment.attempts:
+                payment = await self._take_up(payment_id)
 
     async def keep_settling(self, pause: float) -> None:
         """Settle payments that are due, looking every `pause` seconds and when woken, until cancelled."""
@@ -98,14 +102,13 @@ class Settlement:
         except TimeoutError:
             pass
 
-    async def _take_up(self, payment_id: str) -> Payment | None:
-        """Begin an attempt at what the payment needs; None when it needs nothing."""
+    async def _take_up(self, payment_id: str) -> Payment:
+        """Begin an attempt at what the payment needs, if it needs anything."""
         async with self._db.transaction() as tx:
             before = await store.lock_payment(tx, payment_id)
-            if before.settled and not before.attempts:
-                return None
-            payment = replace(domain.let_go(before, new_operation_id()), attempts=before.attempts + 1)
-            await store.update_payment(tx, before, payment, self.lease)
+            payment = domain.take_up(before, new_operation_id())
+            if payment.attempts:
+                await store.update_payment(tx, before, payment, self.lease)
         return payment
 
     async def _look(self, payment: Payment) -> Payment:

@@ -48,7 +48,8 @@ async def find_payment(tx: Transaction, order_id: str) -> str:
 
 
 async def insert_payment(tx: Transaction, payment: Payment, wait: timedelta) -> bool:
-    """Insert a payment with its entries; False when its id is taken or its order has another."""
+    """Insert a new payment, due after `wait`; False when it was given up, its id is taken or its order has another."""
+    (asked,) = payment.entries
     inserted = await tx.fetchval(
         sql.insert_payment,
         payment.id,
@@ -60,10 +61,13 @@ async def insert_payment(tx: Transaction, payment: Payment, wait: timedelta) -> 
         payment.state.name,
         payment.version,
         _PROVIDER,
+        payment.attempts,
         wait,
+        asked.operation_id,
+        asked.kind.name,
+        asked.outcome.name,
+        asked.amount,
     )
-    if inserted:
-        await _insert_entries(tx, payment.id, payment.entries)
     return bool(inserted)
 
 

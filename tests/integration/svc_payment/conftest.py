@@ -117,6 +117,12 @@ class Provider:
         answer = await self.http.post(path, json=body, headers={"idempotency-key": uuid.uuid4().hex})
         assert answer.status_code == 200, answer.text
 
+    async def hear(self, payment_id: str, amount: int = 1200) -> None:
+        """The authorization arrives that was long under way, and whose sender is gone."""
+        body = {"reference": payment_id, "payment_method": "tok_ok", "amount": amount, "currency": "USD"}
+        answer = await self.http.post("/v1/payments", json=body, headers={"idempotency-key": payment_id})
+        assert answer.status_code == 201, answer.text
+
     async def tale(self, payment_id: str, kind: str = "payment.authorized", **lies: object) -> bytes:
         """A webhook's body about a payment: the truth, but for the lies."""
         return json.dumps({"type": kind, "data": {**await self.payment(payment_id), **lies}}).encode()
@@ -183,7 +189,6 @@ async def books(database, provider) -> AsyncIterator[Books]:
 
 @pytest.fixture
 def settings(database, redis_url, event_prefix, provider_url) -> Settings:
-    """An impatient service, so that what is lost is soon missed."""
     return Settings(
         database_url=database,
         redis_url=redis_url,
@@ -191,7 +196,7 @@ def settings(database, redis_url, event_prefix, provider_url) -> Settings:
         payment_provider_url=provider_url,
         payment_provider_key=KEY,
         payment_webhook_secret=SECRET,
-        payment_provider_timeout=0.5,
+        payment_provider_timeout=2.0,
         payment_arrival_seconds=30,
         settle_seconds=0.05,
     )

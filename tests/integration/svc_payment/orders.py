@@ -58,7 +58,7 @@ def sums(payment) -> tuple[int, int, int]:
     return tuple(minor_units(amount, "amount") for amount in amounts)
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 45) -> None:
     """Wait until an async condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  it is another process that makes it true

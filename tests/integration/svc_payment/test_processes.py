@@ -20,6 +20,12 @@ from tests.integration.svc_payment.orders import authorize, capture, eventually,
 
 
 @pytest.fixture
+def settings(settings):
+    """A process that is missed soon after its end."""
+    return replace(settings, payment_provider_timeout=1.0)
+
+
+@pytest.fixture
 def program(settings, repository):
     """svc_payment as the stack starts it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -70,11 +76,10 @@ async def test_an_authorization_cut_off_by_a_kill_is_finished_by_the_next_proces
         return await books.state(payment_id) == "PROCESSING"
 
     async with running() as (process, payments):
-        await killed_during(process, payments.AuthorizePayment(authorize(payment_id, "tok_slow_400")), written)
-    assert await books.state(payment_id) == "PROCESSING"
+        await killed_during(process, payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")), written)
     async with running() as (_, payments):
         await books.until_settled(payment_id, "AUTHORIZED")
-        payment = await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_slow_400")))
+        payment = await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")))
         assert payment.state == pb.PAYMENT_STATE_AUTHORIZED
     assert await books.ledger(payment_id) == [("authorized", 1200)]
     await books.check(payment_id)
@@ -85,7 +90,7 @@ async def test_a_charge_of_which_the_killed_process_heard_nothing_is_found_not_r
         return ("captured", 1200) in await books.ledger(payment_id)
 
     async with running() as (process, payments):
-        await payments.AuthorizePayment(authorize(payment_id, "tok_capture_timeout_then_charged"))
+        await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_capture_timeout_then_charged")))
         await killed_during(process, payments.CapturePayment(capture(payment_id, request_id="r-1")), charged)
     async with running() as (_, payments):
         await books.until_settled(payment_id, "CAPTURED")
@@ -100,7 +105,7 @@ async def test_a_void_survives_the_process_that_took_it(running, books, payment_
         return await books.rows.fetchval("SELECT count(*) FROM entry WHERE kind = 'CANCEL'") == 1
 
     async with running() as (process, payments):
-        await payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_400"))
+        await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_800")))
         await killed_during(process, payments.VoidPayment(void(payment_id)), asked)
     async with running():
         await books.until_settled(payment_id, "VOIDED")
