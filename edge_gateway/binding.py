@@ -36,7 +36,19 @@ class BindingError(ValueError):
 class Slot:
     """A field that text can fill, and the message fields that lead to it."""
 
-    __slots__ = ("field", "is_list", "is_map", "is_mask", "is_text", "key", "name", "oneofs", "parents", "parse")
+    __slots__ = (
+        "_attribute",
+        "field",
+        "is_list",
+        "is_map",
+        "is_mask",
+        "is_text",
+        "key",
+        "name",
+        "oneofs",
+        "parents",
+        "parse",
+    )
 
     def __init__(self, path: tuple[DescField, ...]) -> None:
         *parents, field = path
@@ -52,6 +64,8 @@ class Slot:
         self.is_text = not (self.is_list or self.is_map) and element is ScalarType.STRING
         self.is_mask = not self.is_list and getattr(element, "type_name", "") == FIELD_MASK
         self.parse = parser_for(element)
+        #: The attribute that is the field, where it is one of the message's own.
+        self._attribute = "" if parents or getattr(field.value, "oneof", None) else field.local_name
         self.oneofs = tuple(
             ((*self.key[:depth], oneof.name), step.name)
             for depth, step in enumerate(path)
@@ -76,6 +90,13 @@ class Slot:
                 message[parent] = inner
             message = inner
         return message
+
+    def put(self, message: Message, value: Any) -> None:
+        """Sets the field of a message that says nothing else yet."""
+        if self._attribute:
+            setattr(message, self._attribute, value)
+        else:
+            self.holder(message)[self.field] = value
 
     def place(self, message: Message, value: Any) -> None:
         """Sets the field; refuses to change what a body has said otherwise."""

@@ -72,9 +72,20 @@ def _inflate(body: bytes, coding: str, limit: int) -> bytes:
     if coding == "br":
         return _inflate_brotli(body, limit)
     if coding == "zstd":
-        with zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(body) as reader:
-            return reader.read(limit + 1)
+        return _inflate_zstd(body, limit)
     raise _unknown(coding)
+
+
+def _inflate_zstd(body: bytes, limit: int) -> bytes:
+    decoder = zstandard.ZstdDecompressor(max_window_size=2**23)
+    with decoder.stream_reader(body) as reader:
+        inflated = reader.read(limit + 1)
+    if len(inflated) <= limit:  # the reader does not tell a cut body from a whole one, which is small now
+        whole = decoder.decompressobj()
+        whole.decompress(body)
+        if not whole.eof:
+            raise zstandard.ZstdError
+    return inflated
 
 
 def _inflate_brotli(body: bytes, limit: int) -> bytes:

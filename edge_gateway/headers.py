@@ -59,10 +59,10 @@ class MetadataIn:
         names = self._names
         size = 0
         for name, value in headers:
-            known = names.get(name)
-            if known is not None:
+            passed = names.get(name)
+            if passed is not None:
                 if value.isascii():
-                    metadata.append((known, value.decode()))
+                    metadata.append((passed, value.decode()))
                     size += len(value)
             elif name.startswith(_PREFIX):
                 size += len(name) + len(value)

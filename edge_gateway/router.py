@@ -1,6 +1,6 @@
 """Finds the route of a method and a path: a trie in which literals beat `*`, and `*` beats `**`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -83,12 +83,19 @@ class Router(Generic[T]):
             return None
         head, colon, verb = segments[-1].rpartition(":")
         if colon and head and verb:
-            stripped = [*segments[:-1], head]
-            ends = [node.ends[verb] for node in _walk(self._root, stripped, 0) if verb in node.ends]
-            if ends:  # a verb that this path knows is never a part of its last segment
-                return _choose(method, ends, stripped)
-        ends = [node.ends[None] for node in _walk(self._root, segments, 0) if None in node.ends]
-        return _choose(method, ends, segments) if ends else None
+            found = self._match([*segments[:-1], head], verb, method)
+            if found is not None:  # a verb that this path knows is never a part of its last segment
+                return found
+        return self._match(segments, None, method)
+
+    def _match(self, segments: list[str], verb: str | None, method: str) -> Match[T] | None:
+        end = _first(self._root, segments, 0, verb, method)
+        if end is not None:
+            return Match(end[1], _capture(end[0], segments))
+        known = {name for node in _walk(self._root, segments, 0) for name in node.ends.get(verb, ())}
+        if known:
+            raise method_not_allowed(known)
+        return None
 
 
 def _child(node: _Node[T], segment: str) -> _Node[T]:
@@ -113,20 +120,32 @@ def _walk(node: _Node[T], segments: list[str], at: int) -> Iterator[_Node[T]]:
         if node.star is not None:
             yield from _walk(node.star, segments, at + 1)
     if node.rest is not None:
-        # A template holds at most one `**`, so this loop never nests.
-        for stop in range(len(segments), at - 1, -1) if node.rest.literals or node.rest.star else (len(segments),):
+        for stop in _stops(node.rest, segments, at):
             yield from _walk(node.rest, segments, stop)
 
 
-def _choose(method: str, ends: list[dict[str, tuple[Template, T]]], segments: list[str]) -> Match[T]:
-    for methods in ends:
-        found = methods.get(method) or methods.get(_ANY_METHOD)
-        if found is None and method == "HEAD":
-            found = methods.get("GET")
-        if found is not None:
-            template, target = found
-            return Match(target, _capture(template, segments))
-    raise method_not_allowed({name for methods in ends for name in methods})
+def _stops(rest: _Node[T], segments: list[str], at: int) -> Sequence[int]:
+    """Where a `**` may end, the longest first. A template holds at most one, so these never nest."""
+    return range(len(segments), at - 1, -1) if rest.literals or rest.star else (len(segments),)
+
+
+def _first(node: _Node[T], segments: list[str], at: int, verb: str | None, method: str) -> tuple[Template, T] | None:
+    """The most literal end for a verb and a method: what `_walk` would lead to, without making a generator."""
+    if at == len(segments):
+        methods = node.ends.get(verb)
+        if methods is not None:
+            end = methods.get(method) or methods.get(_ANY_METHOD) or (methods.get("GET") if method == "HEAD" else None)
+            if end is not None:
+                return end
+    else:
+        for child in (node.literals.get(segments[at]), node.star):
+            if child is not None and (end := _first(child, segments, at + 1, verb, method)) is not None:
+                return end
+    if node.rest is not None:
+        for stop in _stops(node.rest, segments, at):
+            if (end := _first(node.rest, segments, stop, verb, method)) is not None:
+                return end
+    return None
 
 
 def _capture(template: Template, segments: list[str]) -> tuple[str, ...]:

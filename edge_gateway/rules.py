@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from protobuf import DescField, DescMessage, DescMethod, DescService, Registry
+from protobuf import DescField, DescMessage, DescMethod, DescService, Message, Registry
 
 from edge_gateway.binding import BindingError, QueryBinder, Slot, variable_slot
 from edge_gateway.descriptors import Policy, has_policies, option, policy_of, services
@@ -57,10 +57,9 @@ class Rule:
     #: The etag that If-Match fills, with the field that leads to it.
     etag_in: Slot | None
     etag_out: DescField | None
-
-    @property
-    def has_body(self) -> bool:
-        return self.body_whole or self.body_field is not None
+    has_body: bool
+    request_type: type[Message]
+    reply_type: type[Message]
 
 
 @dataclass(slots=True)
@@ -170,6 +169,9 @@ def _rule(rpc: Rpc, method: str, path: str, body: str, response_body: str) -> Ru
         resume_token_out=_string(rpc.output, "resume_token") if rpc.server_streaming else None,
         etag_in=_etag_in(rpc.input, body_field),
         etag_out=_string(rpc.output, "etag") if rpc.is_unary and response_field is None else None,
+        has_body=whole or body_field is not None,
+        request_type=rpc.input.type,
+        reply_type=rpc.output.type,
     )
 
 

@@ -57,7 +57,7 @@ def parser_for(element: ScalarType | DescEnum | DescMessage) -> Parse | None:
     if element.type_name in _EXAMPLES:
         return _by_json(element, _EXAMPLES[element.type_name])
     if element.type_name == FIELD_MASK:
-        return lambda text: element.type(paths=[_snake(path) for path in _string(text).split(",") if path])
+        return lambda text: _mask(element, text)
     return None
 
 
@@ -138,6 +138,16 @@ def _by_json(desc: DescMessage, wanted: str) -> Parse:
             raise ValueError(f"must be {wanted}") from None
 
     return parse
+
+
+def _mask(desc: DescMessage, text: str) -> Any:
+    """Takes either spelling of a path; refuses what JSON could not spell, and no back end has fields for."""
+    mask = desc.type(paths=[_snake(path) for path in text.split(",") if path])
+    try:
+        mask.to_json()
+    except ValueError:
+        raise ValueError("must be field paths joined by commas") from None
+    return mask
 
 
 def _fail() -> Any:

@@ -43,10 +43,12 @@ class Transcoder:
         rule = match.target
         if rule.has_body and body:
             message = self._from_body(rule, body, b"" if of_stream and not rule.raw_request else content_type)
+            for slot, text in zip(rule.variables, match.captured, strict=True):
+                slot.place(message, slot.value(text))
         else:
-            message = rule.rpc.input.type()
-        for slot, text in zip(rule.variables, match.captured, strict=True):
-            slot.place(message, slot.value(text))
+            message = rule.request_type()
+            for slot, text in zip(rule.variables, match.captured, strict=True):
+                slot.put(message, slot.value(text))
         system = rule.query.bind(message, query) if query else _NOTHING
         if rule.mask is not None and rule.mask not in message and body:
             message[rule.mask] = field_element(rule.mask).type(paths=self._mask_paths(rule, body))
@@ -55,7 +57,7 @@ class Transcoder:
     def parse(self, rule: Rule, reply: bytes) -> Message:
         """Reads a reply; what cannot be read is the back end's fault."""
         try:
-            return rule.rpc.output.type.from_binary(reply)
+            return rule.reply_type.from_binary(reply)
         except ValueError as error:
             raise internal("the reply does not fit its type") from error
 

@@ -1,0 +1,104 @@
+"""Queries under fuzzing: they fill fields or are refused, and nothing else."""
+
+from urllib.parse import quote_plus
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from protobuf import DescMessage, Registry
+
+from edge_gateway.binding import QueryBinder, parse_query
+from edge_gateway.errors import EdgeError
+from edge_gateway.protojson import JsonCodec, Print
+from tests.edge.refusal import attempt
+
+FUZZ = settings(derandomize=True, max_examples=100, deadline=None)
+NAMES = st.sampled_from(
+    [
+        "name",
+        "i32",
+        "i64",
+        "u32",
+        "flag",
+        "f32",
+        "f64",
+        "by",
+        "color",
+        "sub.s",
+        "sub.sub.n",
+        "sub.r",
+        "rs",
+        "ri",
+        "ms[a]",
+        "ms[b]",
+        "mb[true]",
+        "mc[x]",
+        "ts",
+        "du",
+        "mask",
+        "w64",
+        "ws",
+        "wb",
+        "opt",
+        "oa",
+        "ob",
+        "oc.s",
+        "deep.deep.name",
+        "deep.ms[a]",
+        "snakeCaseName",
+        "snake_case_name",
+        "colors",
+        "struct",
+        "value",
+        "any",
+        "subs",
+        "bogus",
+        "sub",
+        "[",
+        "a[b",
+    ]
+)
+VALUES = st.sampled_from(["", "1", "-1", "true", "COLOR_RED", "2020-01-02T03:04:05Z", "3s", "AA==", "1.5", "NaN", "x"])
+
+
+def kinds(registry: Registry) -> DescMessage:
+    found = registry.message("edgetest.v1.Kinds")
+    assert found is not None
+    return found
+
+
+def bind(registry: Registry, query: bytes) -> None:
+    message = kinds(registry).type()
+    binder = QueryBinder(kinds(registry), variables=(), body=None, closed=False)
+    refused = attempt(lambda: binder.bind(message, query))
+    if isinstance(refused, EdgeError):
+        assert refused.http_status == 400
+        return
+    JsonCodec(registry).encode(message, Print())
+    assert type(message).from_binary(message.to_binary()) == message
+
+
+@FUZZ
+@given(pairs=st.lists(st.tuples(NAMES, VALUES | st.text(max_size=6)), max_size=5))
+def test_named_fields_are_filled_or_refused(pairs: list[tuple[str, str]], registry: Registry) -> None:
+    texts = [(name, value.encode("utf-8", "surrogatepass")) for name, value in pairs]
+    bind(registry, "&".join(f"{name}={quote_plus(value)}" for name, value in texts).encode())
+
+
+@FUZZ
+@given(query=st.binary(max_size=40))
+def test_any_bytes_are_a_query_or_refused(query: bytes, registry: Registry) -> None:
+    bind(registry, query)
+
+
+@FUZZ
+@given(pairs=st.lists(st.tuples(st.text("ab+ %&=é", min_size=1), st.text("ab+ %&=é;")), max_size=4))
+def test_a_query_is_split_as_forms_are_written(pairs: list[tuple[str, str]]) -> None:
+    query = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs)
+    assert parse_query(query.encode()) == pairs
+
+
+def test_a_binder_does_not_remember_without_end(registry: Registry) -> None:
+    binder = QueryBinder(kinds(registry), variables=(), body=None, closed=False)
+    for depth in range(1, 400):
+        binder.bind(kinds(registry).type(), b"deep." * depth + b"name=x")
+    assert len(binder._slots) <= 400

@@ -1,0 +1,93 @@
+"""The router, against a plain reading of each template as a regular expression."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_gateway.errors import EdgeError
+from edge_gateway.router import DuplicateRouteError, Router
+from edge_gateway.template import REST, STAR, Template, parse_template
+from tests.edge.refusal import attempt
+
+SEGMENTS = st.sampled_from(["a", "b", "c", STAR])
+PATH_SEGMENTS = st.sampled_from(["a", "b", "c", "d", "x%2Fy", "a:go", "b:stop", "%61", ".", "", "z"])
+METHODS = ("GET", "POST")
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> str:
+    segments = draw(st.lists(SEGMENTS, min_size=1, max_size=4))
+    if draw(st.booleans()):
+        segments.insert(draw(st.integers(0, len(segments))), REST)
+    verb = draw(st.sampled_from(["", "", ":go", ":stop"]))
+    return "/" + "/".join(segments) + verb
+
+
+def expression(template: Template) -> re.Pattern[str]:
+    """What the template matches, said another way: each segment with the slash before it."""
+    parts = {STAR: r"/[^/]+", REST: r"(?:/[^/]+)*"}
+    pattern = "".join(parts.get(segment, "/" + re.escape(segment)) for segment in template.segments)
+    return re.compile(pattern + (re.escape(f":{template.verb}") if template.verb else ""))
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    rules=st.lists(st.tuples(st.sampled_from(METHODS), templates()), min_size=1, max_size=8),
+    path=st.lists(PATH_SEGMENTS, min_size=1, max_size=6).map(lambda segments: "/" + "/".join(segments)),
+    method=st.sampled_from([*METHODS, "HEAD", "DELETE"]),
+)
+def test_a_path_is_matched_exactly_when_a_template_of_its_method_matches(
+    rules: list[tuple[str, str]], path: str, method: str
+) -> None:
+    router: Router[str] = Router()
+    added = set()
+    for rule_method, text in rules:
+        template = parse_template(text)
+        try:
+            router.add(rule_method, template, f"{rule_method} {text}")
+            added.add((rule_method, text))
+        except DuplicateRouteError:
+            assert any((rule_method, template.segments, template.verb) == (m, t.segments, t.verb)
+                       for m, t in ((m, parse_template(x)) for m, x in added))  # fmt: skip
+    segments = path[1:].split("/")
+    sound = "" not in segments and "." not in segments
+    fitting = {(m, x) for m, x in added if sound and expression(parse_template(x)).fullmatch(path)}
+    verbs = {(m, x) for m, x in fitting if parse_template(x).verb}
+    candidates = verbs or fitting  # a verb that the path knows is never a part of its last segment
+    wanted = {m for m, _ in candidates}
+    found = attempt(lambda: router.match(method, path).target)
+    if isinstance(found, EdgeError):
+        assert found.http_status == (405 if wanted else 404)
+        assert set(found.allowed) == wanted
+        assert method not in wanted
+    else:
+        assert tuple(found.split(" ", 1)) in candidates
+        assert found.startswith(method) or (method == "HEAD" and found.startswith("GET"))
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(path=st.text(max_size=60).map(lambda text: "/v1/" + text), method=st.text(max_size=8))
+def test_no_path_does_more_than_miss(path: str, method: str) -> None:
+    router: Router[str] = Router(prefix="/api")
+    for text in ("/v1/{a}", "/v1/{a=b/*}:go", "/v1/c/{a=**}", "/v1/{a=**}/end"):
+        router.add("GET", parse_template(text), text)
+    found = attempt(lambda: router.match(method, path))
+    assert not isinstance(found, EdgeError) or found.http_status in (400, 404, 405)
+
+
+def test_two_spellings_of_one_route_are_refused() -> None:
+    router: Router[int] = Router()
+    router.add("GET", parse_template("/v1/{a}/b"), 1)
+    router.add("POST", parse_template("/v1/{a}/b"), 2)
+    with pytest.raises(DuplicateRouteError, match=r"GET /v1/\*/b matches the same paths as /v1/\{a\}/b"):
+        router.add("GET", parse_template("/v1/*/b"), 3)
+
+
+def test_many_segments_take_no_more_than_linear_time() -> None:
+    router: Router[int] = Router()
+    router.add("GET", parse_template("/{a=**}/b/c"), 1)
+    router.add("GET", parse_template("/*/{a=**}/b/d"), 2)
+    with pytest.raises(EdgeError):
+        router.match("GET", "/b" * 8_000)

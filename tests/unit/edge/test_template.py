@@ -1,0 +1,44 @@
+"""The grammar of path templates."""
+
+import pytest
+
+from edge_gateway.template import TemplateError, Variable, parse_template
+
+BAD = [
+    "", "/", "//", "/{}", "/a/", "/a//b", "/:verb", "/*:", "/:", "/a/{x=var:verb}", "/a/**/**", "/foo/bar/***", "/{1}",
+    "{field-}", "/{field-}", "/{a.}", "/{.a}", "/{a..b}", "/{a=}", "/{a", "/a}", "/{a={b}}", "/{a=b/{c}}", "/{a}/{a}",
+    "/a{b}", "/{a}b", "a/b", "/a:", "/a:b:c", "/a:b/c", "/a b", "/a?b", "/a#b", "/a/%zz", "/{a=**}/{b=**}",
+    "/*a", "/**a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_template_is_refused_and_quoted(text: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        parse_template(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "segments", "verb"),
+    [
+        ("/a", ("a",), None),
+        ("/a/*/**:verb", ("a", "*", "**"), "verb"),
+        ("/{a}", ("*",), None),
+        ("/{a=**}", ("**",), None),
+        ("/a/{b=c/*/d/**}:e", ("a", "c", "*", "d", "**"), "e"),
+        ("/**/a/{b}", ("**", "a", "*"), None),
+        ("/a-b.c_d~e!$&'()+,;@%20", ("a-b.c_d~e!$&'()+,;@%20",), None),
+    ],
+)
+def test_a_good_template_is_cut_into_segments(text: str, segments: tuple[str, ...], verb: str | None) -> None:
+    template = parse_template(text)
+    assert (template.segments, template.verb) == (segments, verb)
+
+
+def test_variables_know_what_they_cover() -> None:
+    template = parse_template("/v1/{a.b=x/*}/**/{c}")
+    assert template.variables == (
+        Variable(("a", "b"), start=1, end=2, multiple=True),
+        Variable(("c",), start=-1, end=0, multiple=False),
+    )
