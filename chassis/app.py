@@ -9,7 +9,8 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ from chassis.bus_redis import RedisBus
 from chassis.cache import Cache
 from chassis.client import Clients
 from chassis.consumer import Consumer, Handler
-from chassis.db import Database
+from chassis.db import AWAY, Database
 from chassis.migrate import MigrationError, migrate
 from chassis.news import News
 from chassis.outbox import Relay
@@ -82,7 +83,7 @@ class App:
         self._news.append(database.news)
         self.background(database.news.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
-        self.background(_forget_keys(database))
+        self.repeat(partial(_forget_keys, database), _FORGET_SECONDS)
         return database
 
     async def bus(self) -> Bus:
@@ -121,6 +122,13 @@ class App:
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` from the start of serving until shutdown; its failure ends the process, which is restarted."""
         self._background.append(work)
+
+    def repeat(self, work: Callable[[], Awaitable[bool]], every: float) -> None:
+        """Run `work` again and again while serving: at once when it returns True, else after `every` seconds.
+
+        A round that fails is logged and changes nothing about the next one.
+        """
+        self.background(_repeat(work, every))
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` at shutdown, before what was opened earlier is closed."""
@@ -191,11 +199,23 @@ def _user_service_keys(clients: Clients) -> KeySource:
     return fetch
 
 
-async def _forget_keys(database: Database) -> None:
+async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
     while True:
-        with suppress(OSError):
-            await database.pool.execute(idempotency.FORGET)
-        await asyncio.sleep(_FORGET_SECONDS)
+        try:
+            more = await work()
+        except AWAY as error:
+            log.warning("background work waits", extra={"error": type(error).__name__})
+            more = False
+        except Exception:
+            log.exception("background work failed")
+            more = False
+        if not more:
+            await asyncio.sleep(every)
+
+
+async def _forget_keys(database: Database) -> bool:
+    await database.pool.execute(idempotency.FORGET)
+    return False
 
 
 async def composed(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:

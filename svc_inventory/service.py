@@ -122,15 +122,13 @@ class InventoryService(InventoryServiceServicer):
             raise ReservationNotFound(reservation_id=request.reservation_id)
         return messages.reservation_to_proto(found[request.reservation_id])
 
-    async def sweep(self, pause: float) -> None:
-        """Expire lapsed holds, looking every `pause` seconds, until cancelled."""
-        while True:
-            async with self.db.connection() as tx:
-                lapsed = await store.list_lapsed(tx, _SWEPT_AT_ONCE)
-            expiries = [self.lane.submit(Move(reservation_id=key, to=State.EXPIRED)) for key in lapsed]
-            await asyncio.gather(*expiries, return_exceptions=True)
-            if len(lapsed) < _SWEPT_AT_ONCE:
-                await asyncio.sleep(pause)
+    async def sweep(self) -> bool:
+        """Expire some lapsed holds; returns whether there may be more."""
+        async with self.db.connection() as tx:
+            lapsed = await store.list_lapsed(tx, _SWEPT_AT_ONCE)
+        expiries = [self.lane.submit(Move(reservation_id=key, to=State.EXPIRED)) for key in lapsed]
+        await asyncio.gather(*expiries, return_exceptions=True)
+        return len(lapsed) == _SWEPT_AT_ONCE
 
     async def _move(self, reservation_id: str, to: State) -> pb.Reservation:
         return messages.reservation_to_proto(await self.lane.submit(Move(reservation_id=reservation_id, to=to)))

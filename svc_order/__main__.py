@@ -29,10 +29,18 @@ async def compose(app: App, settings: Settings) -> None:
         at_once=settings.sagas_at_once,
     )
     app.on_close(driver.close)
-    orders = OrderService(db, driver, catalog=catalog, inventory=inventory, payment=payment, delivery=delivery)
+    orders = OrderService(
+        db,
+        driver,
+        catalog=catalog,
+        inventory=inventory,
+        payment=payment,
+        delivery=delivery,
+        return_window=timedelta(days=settings.return_days),
+    )
     app.serve("shop.order.v1.OrderService", orders, add_OrderServiceServicer_to_server)
-    app.background(driver.poll(settings.saga_poll_seconds))
-    app.background(orders.complete(timedelta(days=settings.return_days)))
+    app.repeat(driver.take_up, settings.saga_poll_seconds)
+    app.repeat(orders.complete, settings.complete_seconds)
     await app.consume(db, HANDLERS)
 
 

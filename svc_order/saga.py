@@ -11,8 +11,6 @@ from contextvars import Context as TaskContext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import asyncpg
-
 from chassis import Database, Transaction, outbox, traced
 from svc_order import domain_saga, messages, store
 from svc_order.domain import Order, arrived
@@ -62,18 +60,14 @@ class Driver:
             task.add_done_callback(lambda _: self._driving.pop(saga_id, None))
         return task
 
-    async def poll(self, pause: float) -> None:
-        """Drive what is due, looking every `pause` seconds, until cancelled."""
-        while True:
-            try:
-                if free := self._at_once - len(self._driving):
-                    async with self._db.connection() as tx:
-                        due = await store.list_due(tx, max(free, 1))
-                    for saga_id in due:
-                        self.start(saga_id)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                log.warning("sagas wait for the database", exc_info=True)
-            await asyncio.sleep(pause)
+    async def take_up(self) -> bool:
+        """Drive some of what is due; returns False, since there is more only once these are driven."""
+        if (free := self._at_once - len(self._driving)) > 0:
+            async with self._db.connection() as tx:
+                due = await store.list_due(tx, free)
+            for saga_id in due:
+                self.start(saga_id)
+        return False
 
     async def close(self) -> None:
         """Let the steps under way come to an end; what remains of their sagas is found by the next process."""

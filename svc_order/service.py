@@ -35,7 +35,6 @@ _STAFF = frozenset({"staff", "admin"})
 #: Kept of a caller's deadline for the answer itself.
 _ANSWER_SECONDS = 0.25
 _COMPLETED_AT_ONCE = 100
-_COMPLETE_SECONDS = 60.0
 _BEFORE_ALL = (datetime(9999, 1, 1, tzinfo=UTC), "")
 
 
@@ -51,9 +50,14 @@ class OrderService(SagaRpcs):
         inventory: InventoryServiceStub,
         payment: PaymentServiceStub,
         delivery: DeliveryServiceStub,
+        return_window: timedelta,
     ) -> None:
-        """Drive sagas by `driver`; the stubs answer what a cart costs and whether it can be had."""
+        """Drive sagas by `driver`; the stubs answer what a cart costs and whether it can be had.
+
+        `return_window` after its delivery an order can no longer be given back.
+        """
         super().__init__(db, driver)
+        self.return_window = return_window
         self.catalog = catalog
         self.inventory = inventory
         self.payment = payment
@@ -163,19 +167,17 @@ class OrderService(SagaRpcs):
         async with self.db.connection() as tx:
             return messages.order_to_proto(await store.read_order(tx, order_id))
 
-    async def complete(self, window: timedelta) -> None:
-        """Complete orders whose time to give them back, `window` after delivery, is over, until cancelled."""
-        while True:
-            async with self.db.connection() as tx:
-                over = await store.list_returnable_over(tx, window, _COMPLETED_AT_ONCE)
-            for order_id in over:
-                async with self.db.transaction() as tx:
-                    before = await store.lock_order(tx, order_id)
-                    after = before.moved(State.COMPLETED, await store.read_now(tx))
-                    after = await store.update_order(tx, before, after)
-                    await outbox.add(tx, *messages.changes(before, after))
-            if len(over) < _COMPLETED_AT_ONCE:
-                await asyncio.sleep(_COMPLETE_SECONDS)
+    async def complete(self) -> bool:
+        """Complete some orders whose time to give them back is over; returns whether there may be more."""
+        async with self.db.connection() as tx:
+            over = await store.list_returnable_over(tx, self.return_window, _COMPLETED_AT_ONCE)
+        for order_id in over:
+            async with self.db.transaction() as tx:
+                before = await store.lock_order(tx, order_id)
+                after = before.moved(State.COMPLETED, await store.read_now(tx))
+                after = await store.update_order(tx, before, after)
+                await outbox.add(tx, *messages.changes(before, after))
+        return len(over) == _COMPLETED_AT_ONCE
 
     async def _price(self, cart: Sequence[pb.CartLine], currency: str, address: Address | None) -> Bill:
         """Return what a cart costs now; without an address, without its delivery."""

@@ -17,3 +17,5 @@ class Settings(chassis.Settings):
     sagas_at_once: int = 32
     #: Days after delivery in which an order can be given back; it is COMPLETED afterwards.
     return_days: float = 14.0
+    #: Seconds between two looks for orders to complete.
+    complete_seconds: float = 60.0

@@ -1,7 +1,7 @@
 """Composes svc_user."""
 
-import asyncio
 from datetime import timedelta
+from functools import partial
 
 from chassis import App, Database, run
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
@@ -36,15 +36,14 @@ async def compose(app: App, settings: Settings) -> None:
         await ensure_admin(db, passwords, settings.admin_email, settings.admin_password)
     users = UserService(db, passwords, keyring, limits)
     app.serve("shop.user.v1.UserService", users, add_UserServiceServicer_to_server)
-    app.background(_upkeep(db, keyring, settings.upkeep_seconds))
+    app.repeat(partial(_upkeep, db, keyring), settings.upkeep_seconds)
 
 
-async def _upkeep(db: Database, keyring: Keyring, pause: float) -> None:
-    while True:
-        await keyring.refresh()
-        async with db.transaction() as tx:
-            await store.forget(tx)
-        await asyncio.sleep(pause)
+async def _upkeep(db: Database, keyring: Keyring) -> bool:
+    await keyring.refresh()
+    async with db.transaction() as tx:
+        await store.forget(tx)
+    return False
 
 
 if __name__ == "__main__":
