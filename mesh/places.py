@@ -10,7 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mesh.errors import StackError
@@ -21,20 +21,40 @@ _FOLDER_LENGTH = 60
 
 @dataclass(frozen=True)
 class Account:
+    """Whom a program runs as."""
+
     uid: int
     gid: int
+    #: Only the name is another's: the program runs as ourselves.
+    alias: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}" + ":alias" * self.alias
 
 
 def unprivileged_account() -> Account | None:
     """Whom a server runs as that refuses to run as root; None when we are not root ourselves."""
-    if os.geteuid() != 0:
-        return None
+    return _nobody() if os.geteuid() == 0 else None
+
+
+def named_account() -> Account | None:
+    """Whom a program runs as that wants to know its user's name; None when we have one."""
+    if os.geteuid() == 0:
+        return _nobody()
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return replace(_nobody(), alias=True)
+    return None
+
+
+def _nobody() -> Account:
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
         raise StackError(
-            "PostgreSQL does not run as root, and this machine has no user `nobody` to run it as",
-            fix="start the stack as an ordinary user",
+            "PostgreSQL wants to run as a user with a name other than root, and there is not even `nobody`",
+            fix="start the stack as an ordinary user who is in /etc/passwd",
         ) from None
     return Account(nobody.pw_uid, nobody.pw_gid)
 

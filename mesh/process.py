@@ -66,14 +66,13 @@ class Process:
         program = self.program
         if program.prepare:
             await program.prepare()
-        account = f"{program.account.uid}:{program.account.gid}" if program.account else "-"
         launcher = (sys.executable, "-I", "-S", launch.__file__)
         with _append(self.log) as log:
             self._child = await asyncio.create_subprocess_exec(
                 *launcher,
                 str(os.getpid()),
                 str(int(program.orphan_signal)),
-                account,
+                str(program.account or "-"),
                 *program.argv,
                 env=program.env,
                 cwd="/",

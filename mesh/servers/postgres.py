@@ -14,7 +14,7 @@ from urllib.parse import quote
 import asyncpg
 
 from mesh.errors import StackError
-from mesh.places import hand_over, home_for, reachable, remove_home, socket_folder, unprivileged_account
+from mesh.places import hand_over, home_for, named_account, reachable, remove_home, socket_folder, unprivileged_account
 from mesh.process import Program, running
 from mesh.servers import wheels
 
@@ -130,8 +130,9 @@ class Postgres:
             name="initdb",
             argv=(str(self._binary("initdb")), "-D", str(fresh), *words),
             env={"LC_ALL": "C", "TZ": "UTC"},
-            account=self._account,
+            account=named_account(),
             start_seconds=60.0,
+            fix="initdb needs a user with a name: start the stack as one who is in /etc/passwd",
         )
         try:
             async with running(initdb, self.folder / "initdb.log"):

@@ -188,3 +188,15 @@ def test_the_end_of_a_log_is_shown_without_the_rest(tmp_path):
     log.write_bytes(b"first\nsecond\n\xff third\n")
     assert tail(log, 2) == "second\n� third"
     assert tail(tmp_path / "none") == ""
+
+
+async def test_a_program_may_go_by_another_name_and_still_be_us(log, tmp_path):
+    argv = ("/bin/sh", "-c", f"id -un && touch {tmp_path}/made")
+    try:
+        async with running(Program(name="it", argv=argv, account=Account(65_534, 65_534, alias=True)), log):
+            assert lines(log) == ["nobody"]
+    except StackError as error:
+        if "user namespace" in error.log:
+            pytest.skip(error.log)
+        raise
+    assert (tmp_path / "made").stat().st_uid == os.geteuid()
