@@ -44,7 +44,7 @@ async def test_a_configuration_that_envoy_refuses_is_reported_in_its_words(tmp_p
     (tmp_path / "bootstrap.yaml").write_text("static_resources: {listener: []}")
     with pytest.raises(StackError, match="Envoy refuses") as it:
         await validate(tmp_path / "bootstrap.yaml")
-    assert "no such field" in it.value.log
+    assert "'listener'" in it.value.log  # the words around it differ in their spaces from build to build
 
 
 async def test_a_proxy_is_ready_though_nobody_stands_behind_it_and_starts_again_over_its_own_socket(parts, tmp_path):
