@@ -65,6 +65,9 @@ class Shopfront:
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return await self._call("POST", path, json=body)
 
+    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._call("PUT", path, json=body)
+
     async def watch(self, path: str) -> AsyncGenerator[dict[str, Any], None]:
         """The messages of a server-sent event stream, as they come."""
         headers = self._headers | {"accept": "text/event-stream"}
@@ -102,8 +105,13 @@ class Shopfront:
         self._token = tokens["accessToken"]
 
     @property
+    def authorization(self) -> str:
+        """The header that shows who is signed in, which gRPC takes, too; empty when nobody is."""
+        return f"Bearer {self._token}" if self._token else ""
+
+    @property
     def _headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._token}"} if self._token else {}
+        return {"authorization": self.authorization} if self._token else {}
 
 
 def _check(response: httpx.Response) -> None:

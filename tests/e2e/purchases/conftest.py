@@ -12,13 +12,9 @@ from mesh.partners import Partner
 from mesh.sample_data.people import courier, staff
 from mesh.secrets import Secrets
 from mesh.shopfront import Shopfront, new_key
-from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from shop.user.v1 import user_service_pb2 as user_pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from tests.e2e.stacks import Cli, cleaned
 
 PASSWORD = "a long enough password"
@@ -50,50 +46,41 @@ class Customer:
     """Somebody new, seen by the JSON edge and by gRPC."""
 
     front: Shopfront
-    email: str
-    bearer: str
 
     def acting(self):
         """Make the gRPC calls of a block as this customer."""
-        return acting(self.bearer)
+        return acting(self.front.authorization)
 
 
 @dataclass
 class Stubs:
     """The services as gRPC clients reach them: through the ingress."""
 
-    users: UserServiceStub
-    catalog: CatalogServiceStub
     inventory: InventoryServiceStub
     orders: OrderServiceStub
     payments: PaymentServiceStub
-    delivery: DeliveryServiceStub
 
 
 @pytest_asyncio.fixture
 async def stubs(stack):
     clients = Clients(f"*={stack.told['grpc']}", "edge")
     yield Stubs(
-        users=clients.stub(UserServiceStub, "shop.user.v1.UserService"),
-        catalog=clients.stub(CatalogServiceStub, "shop.catalog.v1.CatalogService"),
         inventory=clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService"),
         orders=clients.stub(OrderServiceStub, "shop.order.v1.OrderService"),
         payments=clients.stub(PaymentServiceStub, "shop.payment.v1.PaymentService"),
-        delivery=clients.stub(DeliveryServiceStub, "shop.delivery.v1.DeliveryService"),
     )
     await clients.close()
 
 
 @pytest.fixture
-def newcomer(door, stubs):
+def newcomer(door):
     """Makes customers."""
 
     async def make():
         email = f"{uuid.uuid4().hex}@example.com"
         account = {"email": email, "password": PASSWORD, "requestId": new_key()}
         await door.post("/v1/auth/register", account)
-        tokens = await stubs.users.Login(user_pb.LoginRequest(email=email, password=PASSWORD))
-        return Customer(await door.sign_in(email, PASSWORD), email, f"Bearer {tokens.access_token}")
+        return Customer(await door.sign_in(email, PASSWORD))
 
     return make
 

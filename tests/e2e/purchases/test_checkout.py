@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import json_format
 
 from mesh.shopfront import Refused, amount, new_key, state
+from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotFound
@@ -95,8 +96,7 @@ async def test_a_declined_payment_rejects_the_order_and_gives_everything_back(
     assert await places(door, slot) == before
     (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
     assert (told["status"], told["amount_captured"]) == ("failed", 0)
-    steps = (await customer.front.get(f"/v1/orders/{order['orderId']}/timeline"))["steps"]
-    assert {step["name"]: state(step) for step in steps} == {
+    assert await steps_of(customer, order) == {
         "reserve_stock": "COMPENSATED",
         "book_slot": "COMPENSATED",
         "authorize_payment": "REFUSED",
@@ -111,6 +111,7 @@ async def test_an_order_cancelled_while_its_payment_is_under_way_ends_with_nothi
     placing = asyncio.create_task(customer.front.post("/v1/orders", wanted))
     (order,) = await until(lambda: orders_of(customer), bool)
     assert state(order) == "PENDING"
+    await until(lambda: steps_of(customer, order), lambda steps: "authorize_payment" in steps)
     cancelled = await customer.front.post(f"/v1/orders/{order['orderId']}/cancel", {"requestId": new_key()})
     assert (state(cancelled), cancelled["stateReason"]) == ("CANCELLED", "CANCELLED_BY_CUSTOMER")
     assert state(await placing) == "CANCELLED"
@@ -146,9 +147,7 @@ async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(
     for to in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         move = {"state": f"SHIPMENT_STATE_{to}", "requestId": new_key()}
         await courier_desk.post(f"/v1/shipments/{shipment['shipmentId']}/status", move)
-    delivered = await until(
-        lambda: customer.front.get(f"/v1/orders/{order_id}"), lambda one: state(one) == "DELIVERED"
-    )
+    delivered = await until(lambda: customer.front.get(f"/v1/orders/{order_id}"), lambda one: state(one) == "DELIVERED")
     assert state(delivered, "paymentState") == "PAID"
     (told,) = (await payment_provider.get("/v1/payments", reference=order["paymentId"]))["data"]
     assert (told["status"], told["amount_captured"]) == ("captured", told["amount"])
@@ -165,6 +164,20 @@ async def test_a_request_that_is_sent_again_gets_the_first_answer_by_either_way(
         by_grpc = await stubs.orders.CreateOrder(json_format.ParseDict(wanted, pb.CreateOrderRequest()))
     assert by_grpc.order_id == first["orderId"]
     assert await available(door, sku) == 18
+
+
+async def test_a_key_that_came_before_with_another_request_is_refused_by_either_way(
+    stubs, customer, new_sku, order_for
+):
+    wanted = order_for(await new_sku(20), 2)
+    first = await customer.front.post("/v1/orders", wanted)
+    other = wanted | {"lines": [wanted["lines"][0] | {"quantity": 3}]}
+    with pytest.raises(Refused) as refusal:
+        await customer.front.post("/v1/orders", other)
+    assert (refusal.value.status, refusal.value.reason) == (422, "IDEMPOTENCY_KEY_REUSED")
+    with customer.acting(), pytest.raises(IdempotencyKeyReused):
+        await stubs.orders.CreateOrder(json_format.ParseDict(other, pb.CreateOrderRequest()))
+    assert await orders_of(customer) == [first]
 
 
 async def test_one_request_sent_ten_times_at_once_makes_one_order(door, customer, new_sku, order_for):
@@ -200,3 +213,8 @@ async def test_what_belongs_to_somebody_else_does_not_exist(stubs, customer, new
 
 async def orders_of(customer):
     return (await customer.front.get("/v1/orders"))["orders"]
+
+
+async def steps_of(customer, order):
+    timeline = await customer.front.get(f"/v1/orders/{order['orderId']}/timeline")
+    return {step["name"]: state(step) for step in timeline["steps"]}

@@ -1,0 +1,138 @@
+"""The commands that need a shop: sample-data, demo, load, verify."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from mesh.sample_data.loading import load
+from mesh.sample_data.people import admin, courier, staff
+from mesh.sample_data.shop import Level, sample_shop
+from mesh.secrets import Secrets
+from mesh.servers.postgres import Postgres
+from shop.catalog.v1.catalog_service_pb2 import Product
+from tests.e2e.stacks import Cli
+
+
+@asynccontextmanager
+async def database(stack, name):
+    """A connection that may do anything, as nobody in the shop may."""
+    run = stack.state.read().run
+    url = Postgres(stack.folder / "postgres", f"{run}/postgres").url
+    connection = await asyncpg.connect(url, database=name)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_changes_nothing(stack):
+    told = stack.json("sample-data")
+    assert told["made"] == {}
+    assert told["kept"]["products"] >= 300
+    again = stack.run("sample-data")
+    assert again.returncode == 0
+    assert again.stdout == f"nothing to do: all {sum(told['kept'].values())} were there already\n"
+
+
+async def test_loading_goes_on_where_it_was_broken_off(stack, new_sku):
+    whole, secrets = sample_shop(), Secrets(stack.state)
+    product = Product()
+    product.CopyFrom(whole.products[0])
+    sku = await new_sku(1)
+    product.product_id, product.variants[0].sku = f"product-{sku}".lower(), f"{sku}-2"
+    del product.variants[1:]
+    levels = (Level(f"{sku}-2", "bangkok", 5), Level(sku, "phuket", 7))
+    more = replace(whole, products=(*whole.products, product), levels=(*whole.levels, *levels))
+    people = (staff(secrets), courier(secrets))
+    report = await asyncio.create_task(load(f"*={stack.told['grpc']}", admin(secrets), people, more, lambda _: None))
+    assert report.made == {"products": 1, "stock levels": 2}
+    assert report.kept["products"] == len(whole.products)
+    again = await asyncio.create_task(load(f"*={stack.told['grpc']}", admin(secrets), people, more, lambda _: None))
+    assert again.made.total() == 0
+
+
+def test_the_demo_tells_a_purchase_to_its_end(stack):
+    told = stack.json("demo")
+    assert told["ok"] is True
+    assert [step["title"] for step in told["steps"]][:2] == ["Register", "Sign in"]
+    assert told["order"]["state"] == "ORDER_STATE_DELIVERED"
+    assert told["shipment"]["state"] == "SHIPMENT_STATE_DELIVERED"
+    assert told["payment"]["capturedAmount"] == told["order"]["total"]
+    moves = [move["toState"].removeprefix("ORDER_STATE_") for move in told["timeline"]["transitions"]]
+    assert moves == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
+    assert {step["state"] for step in told["timeline"]["steps"]} == {"SAGA_STEP_STATE_DONE"}
+
+
+def test_the_demo_is_plain_text_of_eighty_columns_where_nobody_watches(stack):
+    done = stack.run("demo")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "DELIVERED" in done.stdout
+
+
+def test_a_load_of_everything_leaves_a_shop_in_which_every_invariant_holds(stack, tmp_path):
+    history = tmp_path / "history.jsonl"
+    told = stack.json("load", "--seconds", "4", "--concurrency", "4", "--mix", "trouble", "--history", str(history))
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert len(lines) == told["operations"] > 0
+    assert {line["outcome"] for line in lines} <= {"ok", "fail", "unknown"}
+    assert all(line["invoke"] <= line["complete"] for line in lines)
+    assert sum(told["orders"].values()) == told["requests"]["order"]["ok"]
+    assert told["requests"]["order"]["p50_ms"] <= told["requests"]["order"]["p99_ms"]
+    verdict = stack.json("verify", "--wait", "60", "--history", str(history))
+    assert verdict["ok"] is True
+    assert {check["where"] for check in verdict["checks"]} == {*stack.told["services"], "together", "history"}
+
+
+def test_a_load_stops_after_so_many_orders(stack):
+    told = stack.json("load", "--seconds", "60", "--orders", "5", "--concurrency", "2", "--mix", "checkout")
+    assert 5 <= sum(told["orders"].values()) <= 6
+
+
+async def test_verify_shows_the_rows_that_break_an_invariant(stack):
+    one = "sku = 'BEANS-DOI-CHANG-250' AND location_id = 'bangkok'"
+    async with database(stack, "shop_inventory") as connection:
+        await connection.execute(f"UPDATE stock SET reserved = reserved + 1 WHERE {one}")
+        try:
+            done = stack.run("verify", "--json")
+            shown = stack.run("verify")
+        finally:
+            await connection.execute(f"UPDATE stock SET reserved = reserved - 1 WHERE {one}")
+    assert done.returncode == shown.returncode == 1
+    broken = {check["name"]: check["rows"] for check in json.loads(done.stdout)["checks"] if check["rows"]}
+    assert set(broken) == {"counters_are_reservations", "counters_are_movements"}
+    assert [row["sku"] for row in broken["counters_are_reservations"]] == ["BEANS-DOI-CHANG-250"]
+    assert "BEANS-DOI-CHANG-250" in shown.stdout
+    assert "2 of 7" in shown.stdout
+
+
+async def test_verify_does_not_believe_a_history_of_what_never_was(stack, tmp_path):
+    history = tmp_path / "history.jsonl"
+    line = {"op": 1, "kind": "order", "key": "k", "outcome": "ok", "order_id": "order-never", "state": "CONFIRMED"}
+    history.write_text(json.dumps(line) + "\n")
+    done = stack.run("verify", "--json", "--history", str(history))
+    assert done.returncode == 1
+    broken = {check["name"]: check["rows"] for check in json.loads(done.stdout)["checks"] if check["rows"]}
+    assert [row["order_id"] for row in broken["acknowledged_order_exists"]] == ["order-never"]
+
+
+@pytest.mark.parametrize("command", ["sample-data", "demo", "load", "verify"])
+def test_without_a_stack_they_say_so(tmp_path, command):
+    done = Cli(tmp_path / "none").run(command)
+    assert done.returncode == 1
+    assert "no stack is ready" in done.stderr
+    assert "shopmesh up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--seconds", "0"), ("--seconds", "7200"), ("--concurrency", "0"), ("--mix", "chaos"), ("--orders", "-1")]
+)
+def test_a_load_without_bounds_is_refused(stack, words):
+    done = stack.run("load", *words)
+    assert done.returncode == 2
+    assert words[0] in done.stderr
