@@ -286,6 +286,15 @@ def test_a_late_success_of_a_closed_payment_is_let_go_and_moves_nothing(closed):
     asked = let_go(late, "k-cancel")
     ended = learn(asked, told(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
     assert (ended.state, ended.version, ended.held, ended.settled) == (before.state, before.version, 0, True)
+    ends = [entry.operation_id for entry in ended.entries if entry.outcome is not Outcome.REQUEST]
+    assert len(set(ends)) == len(ends), "an operation ends once"
+
+
+def test_what_is_given_up_again_was_given_up_the_first_time():
+    once = give_up(begun(), NOW, "first")
+    assert give_up(once, NOW.replace(year=2031), "second") is once
+    for closed in (voided(), failed(), refunded(AMOUNT)):
+        assert give_up(closed, NOW.replace(year=2031), "second") is closed
 
 
 def test_only_what_is_pending_can_be_lost_or_refused():
