@@ -74,8 +74,15 @@ class Pool:
                 return connection
         return None
 
-    async def connect(self) -> Connection:
-        """Returns a connection with room, opening one if need be; raises Failure when that fails."""
+    async def connect(self, deadline: float | None) -> Connection:
+        """Returns a connection with room, opening one if need be; raises Failure when that fails or takes too long."""
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._connect()
+        except TimeoutError:
+            raise Failure(4, "Deadline Exceeded") from None
+
+    async def _connect(self) -> Connection:
         while True:
             self._connections = [connection for connection in self._connections if not connection.is_lost]
             connection = self.idle()

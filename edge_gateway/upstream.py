@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edge_gateway import http2
 from edge_gateway.h2connection import Connection
-from edge_gateway.h2pool import Pool
+from edge_gateway.h2pool import Pool, parse_target
 from edge_gateway.h2stream import Failure, Stream
 
 RawMetadata = Sequence[tuple[str, str | bytes]]
@@ -43,6 +43,8 @@ class Upstreams:
 
     def __init__(self, targets: dict[str, str], *, max_message: int, root_certificates: str | None = None) -> None:
         self._targets = targets
+        for target in targets.values():
+            parse_target(target)
         self._max_message = max_message
         self._root_certificates = root_certificates
         self._pools: dict[str, Pool] = {}
@@ -77,7 +79,7 @@ class Upstreams:
         """Opens a call with any number of messages either way; raises UpstreamError."""
         pool, head = self._method(method)
         try:
-            connection = pool.idle() or await pool.connect()
+            connection = pool.idle() or await pool.connect(deadline)
         except Failure as failure:
             raise _error(failure, None) from None
         return Call(_open(connection, head, metadata, deadline, None))
@@ -105,7 +107,7 @@ async def _unary(pool: Pool, head: bytes, request: bytes, metadata: RawMetadata,
     for attempt in (1, 2):
         stream: Stream | None = None
         try:
-            connection = pool.idle() or await pool.connect()
+            connection = pool.idle() or await pool.connect(deadline)
             stream = _open(connection, head, metadata, deadline, body)
             if stream.is_open:
                 await stream.write(body, end=True)

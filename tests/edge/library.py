@@ -29,16 +29,18 @@ class Library:
         self.pb: Any = importlib.import_module("edgetest.v1.library_pb2")
         #: The names of the calls that ended by being cancelled.
         self.cancelled: list[str] = []
-        self.calls = 0
+        #: The names of those that were begun.
+        self.begun: list[str] = []
+        #: How many messages each stream has sent.
+        self.sent: dict[str, int] = {}
 
     async def ListEnded(self, request: Any, context: Any) -> Any:
-        return self.pb.Ended(cancelled=self.cancelled)
+        return self.pb.Ended(cancelled=self.cancelled, sent=self.sent, begun=self.begun)
 
     async def Echo(self, request: Any, context: Any) -> Any:
         return request
 
     async def GetShelf(self, request: Any, context: Any) -> Any:
-        self.calls += 1
         if request.name == "nothing":
             return self.pb.Shelf()
         shelf = self.pb.Shelf(name=request.name, s="théme", n=3, etag="v7" if "tagged" in request.name else "")
@@ -87,7 +89,11 @@ class Library:
         context.set_trailing_metadata((("x-shown", "trailer"), ("x-secret", "hidden")))
         return self.pb.Seen(metadata=metadata, time_remaining=context.time_remaining() or -1)
 
+    async def WhoAmI(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield self.pb.Seen(metadata={key: str(value) for key, value in context.invocation_metadata()})
+
     async def Sleep(self, request: Any, context: Any) -> Any:
+        self.begun.append(request.name)
         try:
             await asyncio.sleep(request.seconds)
         except asyncio.CancelledError:
@@ -105,10 +111,12 @@ class Library:
         return HttpBody(content_type=request.content_type or "none/none", data=request.data)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.begun.append(request.name)
         first = int(request.resume_token) + 1 if request.resume_token else 1
         try:
             for n in range(first, first + request.count):
                 yield self.pb.WatchResponse(name=request.name, n=n, resume_token=str(n))
+                self.sent[request.name] = n
             if request.fail_code:
                 await fail(context, request.fail_code, "broken", ["error_info"], "STREAM_BROKEN")
             if request.hold:

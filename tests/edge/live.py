@@ -1,0 +1,73 @@
+"""A client that reads an answer as it comes, and may leave at any time."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from tests.edge.client import ask
+
+T = TypeVar("T")
+
+
+class Live:
+    """One request on a socket of its own."""
+
+    def __init__(self, port: int, path: str, *headers: str, method: str = "GET", receive_buffer: int = 0) -> None:
+        self._socket = socket.socket()
+        if receive_buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.settimeout(10)
+        self._socket.connect(("127.0.0.1", port))
+        lines = [f"{method} {path} HTTP/1.1", "Host: edge", *headers, "", ""]
+        self._socket.sendall("\r\n".join(lines).encode())
+        self.seen = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, raw: bytes) -> None:
+        self._socket.sendall(raw)
+
+    def until(self, wanted: bytes) -> bytes:
+        """Reads on until something has come."""
+        while wanted not in self.seen:
+            part = self._socket.recv(65536)
+            assert part, self.seen
+            self.seen += part
+        return self.seen
+
+    def rest(self) -> bytes:
+        """Reads to the end of the connection."""
+        while part := self._socket.recv(65536):
+            self.seen += part
+        return self.seen
+
+
+def eventually(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 5.0) -> T:
+    """Looks again and again until what is seen is wanted."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if wanted(found):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+
+
+def begun(port: int) -> list[str]:
+    """The calls that the back end has begun to serve."""
+    return list(ask(port, "GET", "/v1/ended").json["begun"])
+
+
+def cancelled(port: int) -> list[str]:
+    """The calls that the back end saw end by being cancelled."""
+    return list(ask(port, "GET", "/v1/ended").json["cancelled"])
+
+
+def sent(port: int, name: str) -> int:
+    """How many messages of a stream the back end has sent."""
+    return int(ask(port, "GET", "/v1/ended").json["sent"].get(name, 0))

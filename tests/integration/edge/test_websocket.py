@@ -1,0 +1,132 @@
+"""Streams over WebSocket."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.edge import processes
+from tests.edge.live import begun, cancelled, eventually
+
+
+def opened(port: int, path: str, **options: Any) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{port}{path}", open_timeout=10, close_timeout=2, **options)
+
+
+def received(socket: ClientConnection) -> Any:
+    return json.loads(socket.recv(timeout=10))
+
+
+def closed(socket: ClientConnection) -> int:
+    """The code that the connection was closed with."""
+    with pytest.raises(ConnectionClosed) as caught:
+        socket.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code
+
+
+def test_both_sides_speak_in_turns(edge_port: int) -> None:
+    with opened(edge_port, "/v1/chat") as socket:
+        for number in range(3):
+            socket.send(json.dumps({"text": "hi", "n": number}))
+            assert received(socket) == {"result": {"text": "re: hi", "n": number + 1}}
+        socket.send("")
+        assert closed(socket) == 1000
+
+
+def test_an_empty_frame_ends_what_the_client_sends(edge_port: int) -> None:
+    with opened(edge_port, "/v1/collect") as socket:
+        socket.send('{"text":"a","n":1}')
+        socket.send('{"text":"b","n":2}')
+        socket.send("")
+        assert received(socket) == {"result": {"text": "a,b", "n": 3}}
+        assert closed(socket) == 1000
+
+
+def test_a_request_in_the_path_needs_no_frame(edge_port: int) -> None:
+    with opened(edge_port, "/v1/watch/w?count=2&fields=n") as socket:
+        assert [received(socket), received(socket)] == [{"result": {"n": 1}}, {"result": {"n": 2}}]
+        assert closed(socket) == 1000
+
+
+def test_a_request_in_a_body_is_the_first_frame(edge_port: int) -> None:
+    with opened(edge_port, "/v1/watch") as socket:
+        socket.send('{"name":"x","count":1}')
+        assert received(socket)["result"]["name"] == "x"
+        assert closed(socket) == 1000
+
+
+def test_a_failure_is_the_last_frame_and_the_close_code_holds_its_code(edge_port: int) -> None:
+    with opened(edge_port, "/v1/chat") as socket:
+        socket.send('{"text":"fail"}')
+        error = received(socket)["error"]
+        assert (error["code"], error["message"], error["details"][0]["reason"]) == (9, "no more", "CHAT_OVER")
+        assert closed(socket) == 4009
+
+
+@pytest.mark.parametrize("frame", ['{"n":"x"}', "not json", '{"bogus":1}', "[]", b"\x00"])
+def test_a_bad_frame_ends_the_stream_with_the_reason(frame: str | bytes, edge_port: int) -> None:
+    with opened(edge_port, "/v1/chat") as socket:
+        socket.send(frame)
+        assert received(socket)["error"]["code"] == 3
+        assert closed(socket) == 4003
+
+
+def test_a_frame_that_is_too_large_closes_the_connection(edge_port: int) -> None:
+    with opened(edge_port, "/v1/chat", compression=None) as socket:
+        socket.send('{"text":"' + "x" * 1_100_000 + '"}')
+        assert closed(socket) == 1009
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/nothing", {}, 404),
+        ("/v1/shelves/1", {}, 404),
+        ("/v1/watch/x?count=y", {}, 400),
+        ("/v1/watch/x?bogus=1", {}, 400),
+        ("/v1/watch/x", {"Grpc-Timeout": "x"}, 400),
+        ("/v1/watch/x", {"Origin": "https://evil.example"}, 403),
+    ],
+)
+def test_what_cannot_be_served_is_refused_as_http(
+    path: str, headers: dict[str, str], status: int, edge_port: int
+) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        opened(edge_port, path, additional_headers=headers)
+    assert caught.value.response.status_code == status
+    assert json.loads(caught.value.response.body)["message"]
+
+
+def test_an_own_origin_is_welcome(edge_port: int) -> None:
+    with opened(edge_port, "/v1/watch/w", origin=f"http://127.0.0.1:{edge_port}") as socket:
+        assert closed(socket) == 1000
+
+
+def test_a_browser_shows_its_token_as_a_subprotocol(edge_port: int) -> None:
+    with opened(edge_port, "/v1/whoami", subprotocols=["edge.v1", "bearer.abc.def"]) as socket:
+        assert socket.subprotocol == "edge.v1"
+        assert received(socket)["result"]["metadata"]["authorization"] == "Bearer abc.def"
+
+
+@pytest.mark.parametrize("path", ["/v1/watch/{}?hold=true", "/v1/watch/{}?count=1&hold=true"])
+def test_c58_a_client_that_leaves_cancels_its_call_within_a_second(path: str, edge_port: int) -> None:
+    name = uuid.uuid4().hex
+    with opened(edge_port, path.format(name)):
+        eventually(lambda: begun(edge_port), lambda names: name in names)
+    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=1.5)
+
+
+def test_a_drain_tells_the_clients(edge_folder: Path, descriptors: str, back_end: int) -> None:
+    options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
+    with processes.edge(edge_folder / "draining-sockets.log", *options) as (running, port):
+        with opened(port, "/v1/watch/w?count=1&hold=true") as socket:
+            received(socket)
+            running.terminate()
+            assert received(socket)["error"]["code"] == 14
+            assert closed(socket) == 4014
+        assert running.wait(10) == 0
