@@ -92,6 +92,8 @@ class Saga:
     state: SagaState = SagaState.RUNNING
     step: Step = Step.RESERVE_STOCK
     attempts: int = 0
+    #: How often a person set it going again: a try after that is a new one to the other services, not a repeat.
+    retries: int = 0
     #: Why it compensates or is parked.
     reason: str = ""
     #: A customer's wish to cancel, granted as soon as the present step has a definite outcome.
@@ -160,7 +162,7 @@ class Saga:
         """Return a parked saga set going again; raises SagaStateConflict."""
         if self.state is not SagaState.PARKED or self.parked_from is None:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
-        back = replace(self, state=self.parked_from, parked_from=None)
+        back = replace(self, state=self.parked_from, parked_from=None, retries=self.retries + 1)
         return _at(back, self.step, now)
 
     def compensated_by_hand(self, now: datetime, reason: str) -> "Saga":

@@ -1,6 +1,7 @@
 """What each step of the saga asks of another service, and how it is undone.
 
-Every request carries a key made of the saga and the step, so that a repeat is answered with the first result.
+Every request carries a key made of the saga and the step, so that a repeat is answered with the first result, a refusal
+included; only when a person sets a parked saga going again is it a new request.
 """
 
 from collections.abc import Awaitable, Callable
@@ -147,4 +148,5 @@ class Steps:
 
 
 def _key(saga: Saga, action: str) -> str:
-    return f"{saga.id}-{action}"
+    again = f"-{saga.retries}" if saga.retries else ""
+    return f"{saga.id}-{action}{again}"

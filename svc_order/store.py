@@ -185,6 +185,7 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
         saga.cancel_reason,
         saga.parked_from.name if saga.parked_from else None,
         saga.version,
+        saga.retries,
     )
 
 
@@ -214,6 +215,7 @@ def saga_from_row(row: Record) -> Saga:
         state=SagaState[row["state"]],
         step=Step(row["step"]),
         attempts=row["attempts"],
+        retries=row["retries"],
         reason=row["reason"],
         cancel_reason=row["cancel_reason"],
         parked_from=SagaState[row["parked_from"]] if row["parked_from"] else None,

@@ -57,6 +57,8 @@ CREATE TABLE saga (
     state text NOT NULL CHECK (state IN ('RUNNING', 'DONE', 'COMPENSATING', 'COMPENSATED', 'PARKED')),
     step text NOT NULL,
     attempts int NOT NULL,
+    -- How often a person set it going again.
+    retries int NOT NULL DEFAULT 0,
     next_attempt_time timestamptz NOT NULL,
     reason text NOT NULL DEFAULT '',
     cancel_reason text NOT NULL DEFAULT '',

@@ -68,6 +68,7 @@ def test_after_too_many_unknown_outcomes_it_waits_for_a_person():
     assert saga.state is SagaState.PARKED
     retried = saga.retried(NOW)
     assert (retried.state, retried.step, retried.attempts) == (SagaState.RUNNING, Step.RESERVE_STOCK, 0)
+    assert retried.retries == 1
 
 
 def test_waiting_for_a_provider_uses_up_no_attempts():

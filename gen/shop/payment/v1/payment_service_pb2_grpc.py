@@ -96,10 +96,11 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuthorizePayment(self, request, context):
-        """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise; PROCESSING
-        means that the provider's answer is not known yet, REQUIRES_ACTION that the customer has to act:
-        both end later, and events tell how. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A
-        repeated `payment_id` returns the payment as it now stands.
+        """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise;
+        REQUIRES_ACTION means that the customer has to act, and events tell how that ends. While the
+        provider's answer is not known the call fails as UNAVAILABLE, and a repeat goes on with the same
+        payment. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A repeated `payment_id` returns
+        the payment as it now stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,10 +21,11 @@ class PaymentServiceStub:
     ValidatePaymentMethod: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ValidatePaymentMethodRequest, _payment_service_pb2.PaymentMethod]
     """Checks that a payment method can be used, and describes it. Moves no money."""
     AuthorizePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.AuthorizePaymentRequest, _payment_service_pb2.Payment]
-    """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise; PROCESSING
-    means that the provider's answer is not known yet, REQUIRES_ACTION that the customer has to act:
-    both end later, and events tell how. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A
-    repeated `payment_id` returns the payment as it now stands.
+    """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise;
+    REQUIRES_ACTION means that the customer has to act, and events tell how that ends. While the
+    provider's answer is not known the call fails as UNAVAILABLE, and a repeat goes on with the same
+    payment. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A repeated `payment_id` returns
+    the payment as it now stands.
     """
     CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.CapturePaymentRequest, _payment_service_pb2.Payment]
     """Moves a payment from AUTHORIZED to CAPTURED. Does nothing to one that is CAPTURED already."""
@@ -66,10 +67,11 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.AuthorizePaymentRequest,
         context: _aio.ServicerContext[_payment_service_pb2.AuthorizePaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
-        """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise; PROCESSING
-        means that the provider's answer is not known yet, REQUIRES_ACTION that the customer has to act:
-        both end later, and events tell how. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A
-        repeated `payment_id` returns the payment as it now stands.
+        """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise;
+        REQUIRES_ACTION means that the customer has to act, and events tell how that ends. While the
+        provider's answer is not known the call fails as UNAVAILABLE, and a repeat goes on with the same
+        payment. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A repeated `payment_id` returns
+        the payment as it now stands.
         """
 
     @_abc_1.abstractmethod
