@@ -90,56 +90,59 @@ async def customer(newcomer):
     return await newcomer()
 
 
-@pytest_asyncio.fixture
-async def staff_desk(stack, door):
-    person = staff(Secrets(stack.state))
-    return await door.sign_in(person.email, person.password)
+@dataclass
+class Market:
+    """The shop as those see it who keep it, and products of a test's own."""
 
+    door: Shopfront
+    staff: Shopfront
+    courier: Shopfront
+    provider: Partner
+    #: A place to be delivered at, in Bangkok.
+    slot: dict[str, object]
 
-@pytest_asyncio.fixture
-async def courier_desk(stack, door):
-    person = courier(Secrets(stack.state))
-    return await door.sign_in(person.email, person.password)
-
-
-@pytest.fixture
-def payment_provider(stack):
-    return Partner.of(stack.state.read(), Secrets(stack.state), "payment_provider")
-
-
-@pytest.fixture
-def new_sku(staff_desk):
-    """Puts a product of its own on the shelf: so many units at 100.00 THB each."""
-
-    async def make(units):
+    async def new_sku(self, units):
+        """Put a new product on the shelf, at 100.00 THB each."""
         sku = f"E2E-{uuid.uuid4().hex[:12]}"
         price = {"currencyCode": "THB", "units": 100}
         variant = {"sku": sku, "price": price, "taxRateBasisPoints": 700, "weightGrams": 500}
-        await staff_desk.post(f"/v1/products?requestId={new_key()}", {"name": f"Thing {sku}", "variants": [variant]})
-        await staff_desk.put(f"/v1/stock/{sku}/locations/bangkok", {"onHand": units, "requestId": new_key()})
+        await self.staff.post(f"/v1/products?requestId={new_key()}", {"name": f"Thing {sku}", "variants": [variant]})
+        await self.staff.put(f"/v1/stock/{sku}/locations/bangkok", {"onHand": units, "requestId": new_key()})
         return sku
 
-    return make
+    async def available(self, sku):
+        return (await self.door.get(f"/v1/stock/{sku}"))["available"]
 
+    async def places(self):
+        """How many can still choose the slot."""
+        found = await self.door.get("/v1/delivery/slots", zoneId=self.slot["zoneId"], pageSize=100)
+        return next(one["available"] for one in found["slots"] if one["slotId"] == self.slot["slotId"])
 
-@pytest.fixture
-def order_for():
-    """Makes the body of CreateOrder."""
-
-    def make(sku, quantity=1, **changes):
-        return {
-            "lines": [{"sku": sku, "quantity": quantity}],
-            "currencyCode": "THB",
-            "shippingAddress": ADDRESS,
-            "paymentMethodToken": "tok_ok",
-            "requestId": new_key(),
-        } | changes
-
-    return make
+    async def payments(self, order):
+        """What the payment provider knows of an order: status and captured amount."""
+        found = await self.provider.get("/v1/payments", reference=order["paymentId"])
+        return [(one["status"], one["amount_captured"]) for one in found["data"]]
 
 
 @pytest_asyncio.fixture
-async def slot(door):
-    """A place to be delivered at, and its id."""
-    found = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=1)
-    return found["slots"][0]
+async def market(stack, door):
+    secrets = Secrets(stack.state)
+    people = (staff(secrets), courier(secrets))
+    slots = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=1)
+    return Market(
+        door,
+        *[await door.sign_in(person.email, person.password) for person in people],
+        Partner.of(stack.state.read(), secrets, "payment_provider"),
+        slots["slots"][0],
+    )
+
+
+def wish(sku, quantity=1, **changes):
+    """Make the body of CreateOrder."""
+    return {
+        "lines": [{"sku": sku, "quantity": quantity}],
+        "currencyCode": "THB",
+        "shippingAddress": ADDRESS,
+        "paymentMethodToken": "tok_ok",
+        "requestId": new_key(),
+    } | changes

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from mesh.shopfront import Refused, new_key, state
 from shop.order.v1 import order_service_pb2 as pb
-from tests.e2e.purchases.conftest import PASSWORD
+from tests.e2e.purchases.conftest import PASSWORD, wish
 
 CREATE = "/shop.order.v1.OrderService/CreateOrder"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -86,9 +86,9 @@ def caller(stack, bearer):
 
 
 @pytest.fixture
-def wanted(order_for):
+def wanted():
     """A request that nothing is wrong with."""
-    return order_for("BEANS-DOI-CHANG-250")
+    return wish("BEANS-DOI-CHANG-250")
 
 
 def changed(wanted, path, value):
@@ -135,8 +135,8 @@ async def test_a_nul_byte_is_refused_where_it_stands(caller, wanted):
     assert (by_json.fields, by_grpc.fields) == (["shippingAddress.recipient"], ["shipping_address.recipient"])
 
 
-async def test_after_a_refusal_the_right_request_is_taken_under_the_same_key(customer, new_sku, order_for):
-    right = order_for(await new_sku(10))
+async def test_after_a_refusal_the_right_request_is_taken_under_the_same_key(customer, market):
+    right = wish(await market.new_sku(10))
     for wrong in (changed(right, ("lines", 0, "quantity"), -1), right | {"currencyCode": "JPY"}):
         with pytest.raises(Refused):
             await customer.front.post("/v1/orders", wrong)

@@ -2,31 +2,17 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import asyncpg
 import pytest
 
 from mesh.sample_data.loading import load
 from mesh.sample_data.people import admin, courier, staff
 from mesh.sample_data.shop import Level, sample_shop
 from mesh.secrets import Secrets
-from mesh.servers.postgres import Postgres
 from shop.catalog.v1.catalog_service_pb2 import Product
+from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import Cli
-
-
-@asynccontextmanager
-async def database(stack, name):
-    """A connection that may do anything, as nobody in the shop may."""
-    run = stack.state.read().run
-    url = Postgres(stack.folder / "postgres", f"{run}/postgres").url
-    connection = await asyncpg.connect(url, database=name)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_changes_nothing(stack):
@@ -38,11 +24,11 @@ def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_chan
     assert again.stdout == f"nothing to do: all {sum(told['kept'].values())} were there already\n"
 
 
-async def test_loading_goes_on_where_it_was_broken_off(stack, new_sku):
+async def test_loading_goes_on_where_it_was_broken_off(stack, market):
     whole, secrets = sample_shop(), Secrets(stack.state)
     product = Product()
     product.CopyFrom(whole.products[0])
-    sku = await new_sku(1)
+    sku = await market.new_sku(1)
     product.product_id, product.variants[0].sku = f"product-{sku}".lower(), f"{sku}-2"
     del product.variants[1:]
     levels = (Level(f"{sku}-2", "bangkok", 5), Level(sku, "phuket", 7))

@@ -1,0 +1,18 @@
+"""The databases of a stack, seen by nobody in the shop."""
+
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from mesh.servers.postgres import Postgres
+
+
+@asynccontextmanager
+async def database(stack, name):
+    """A connection that may do anything."""
+    run = stack.state.read().run
+    connection = await asyncpg.connect(Postgres(stack.folder / "postgres", f"{run}/postgres").url, database=name)
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,161 @@
+"""Processes are killed while shoppers buy. Afterwards nothing is lost, held, oversold or paid twice."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import contextmanager
+
+from tests.e2e.purchases.databases import database
+from tests.e2e.stacks import COMMAND
+
+#: Steps that a process has begun and not ended since it started; $1 is when that was.
+UNDER_WAY = """
+SELECT CASE state WHEN 'COMPENSATING' THEN 'undo ' ELSE '' END || step FROM saga
+WHERE state IN ('RUNNING', 'COMPENSATING') AND attempts > 0 AND next_attempt_time > now()
+    AND step <> 'await_shipment' AND update_time > $1"""
+#: How long a kill waits for a step that no kill has met yet.
+PICKY_SECONDS = 0.7
+
+
+class Shopping:
+    """A load that goes on until it is ended."""
+
+    def __init__(self, child, history):
+        self._child = child
+        self.history = history
+
+    def end(self):
+        """Have the shoppers finish what they are at, and return what they tell."""
+        self._child.send_signal(signal.SIGINT)
+        said, complaint = self._child.communicate(timeout=120)
+        assert self._child.returncode == 0, complaint
+        return json.loads(said)
+
+
+@contextmanager
+def shopping(stack, folder, *words):
+    history = folder / "history.jsonl"
+    words = ("load", "--json", "--seconds", "170", "--history", str(history), *words)
+    with subprocess.Popen(
+        [COMMAND, *words], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            yield Shopping(child, history)
+        finally:
+            child.kill()
+
+
+def record_of(stack, name):
+    return next(one for one in stack.state.read().processes if one.name == name)
+
+
+async def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
+async def back(stack, name, restarts):
+    """Wait until a process has been restarted so often, and does its work again."""
+
+    def is_back():
+        one = record_of(stack, name)
+        return one.restarts >= restarts and one.state == "ready"
+
+    await until(is_back)
+
+
+async def orders_made(connection):
+    return await connection.fetchval("SELECT count(*) FROM orders")
+
+
+async def all_is_well(stack, history):
+    verdict = await asyncio.to_thread(stack.run, "verify", "--json", "--wait", "90", "--history", str(history))
+    broken = {one["name"]: one["rows"] for one in json.loads(verdict.stdout)["checks"] if one["rows"]}
+    assert broken == {}
+    assert verdict.returncode == 0
+
+
+async def kill_between_steps(stack, connection, met):
+    """Kill svc_order while it is at a step of some saga, if possible one that was not met before; returns the steps.
+
+    It is frozen before the database is asked, so that what is read is where it is killed.
+    """
+    began, since = time.monotonic(), await connection.fetchval("SELECT now()")
+    pid = record_of(stack, "svc_order").pid
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        steps = [row[0] for row in await connection.fetch(UNDER_WAY, since)]
+        waited = time.monotonic() - began
+        if any(not met[step] for step in steps) or (steps and waited > PICKY_SECONDS):
+            os.kill(pid, signal.SIGKILL)
+            return steps
+        os.kill(pid, signal.SIGCONT)
+        assert waited < 60, "nobody buys anything"
+        await asyncio.sleep(0.002)
+
+
+async def test_the_orders_service_is_killed_between_steps_ten_times_and_every_order_ends_well(stack, tmp_path):
+    met, restarts = Counter(), record_of(stack, "svc_order").restarts
+    async with database(stack, "shop_order") as connection:
+        before = await orders_made(connection)
+        with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+            for kill in range(1, 11):
+                met.update(await kill_between_steps(stack, connection, met))
+                await back(stack, "svc_order", restarts + kill)
+            while await orders_made(connection) - before < 50:
+                await asyncio.sleep(0.1)
+            told = await asyncio.to_thread(load.end)
+        await all_is_well(stack, load.history)
+        assert await connection.fetchval("SELECT count(*) FROM orders WHERE state = 'PENDING'") == 0
+    assert len(met) >= 4, met
+    assert told["requests"]["order"]["unknown"] > 0
+
+
+async def test_every_other_process_is_killed_once_and_every_order_ends_well(stack, tmp_path):
+    names = [one.name for one in stack.state.read().processes if one.name not in ("svc_order", "postgres", "redis")]
+    with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+        await until(lambda: load.history.exists() and load.history.stat().st_size)
+        for name in names:
+            restarts = record_of(stack, name).restarts
+            stack.kill(name)
+            await back(stack, name, restarts + 1)
+        told = await asyncio.to_thread(load.end)
+    assert told["orders"].get("CONFIRMED")
+    await all_is_well(stack, load.history)
+
+
+async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
+    restarts = record_of(stack, "redis").restarts
+    with shopping(stack, tmp_path, "--mix", "deliver", "--concurrency", "4") as load:
+        await until(lambda: load.history.exists() and load.history.stat().st_size)
+        stack.kill("redis")
+        await back(stack, "redis", restarts + 1)
+        seen = load.history.stat().st_size
+        await until(lambda: load.history.stat().st_size > seen + 5_000)
+        told = await asyncio.to_thread(load.end)
+    assert told["orders"].get("CONFIRMED")
+    await all_is_well(stack, load.history)
+
+
+async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lost(stack, tmp_path):
+    with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+        for _ in range(2):
+            await until(lambda: load.history.exists() and load.history.stat().st_size)
+            restarts = record_of(stack, "postgres").restarts
+            os.kill(record_of(stack, "postgres").pid, signal.SIGQUIT)  # "immediate": no checkpoint, no goodbye
+            await back(stack, "postgres", restarts + 1)
+            seen = load.history.read_text().count('"outcome": "ok"')
+            await until(lambda: load.history.read_text().count('"outcome": "ok"') > seen + 5)  # noqa: B023
+        told = await asyncio.to_thread(load.end)
+    assert told["requests"]["order"]["unknown"] > 0
+    await all_is_well(stack, load.history)
+
+
+async def test_in_the_end_all_processes_are_ready(stack):
+    await until(lambda: {one.state for one in stack.state.read().processes} == {"ready"})
