@@ -37,7 +37,7 @@ lint: setup ## Check style, types, layers and protos
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
-	$(BIN)/lint-imports --no-cache | tail -n 3
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m mesh.codegen --deps
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos

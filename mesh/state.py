@@ -130,12 +130,14 @@ class State:
         self._write("stack.json", asdict(record))
 
     def secret(self, name: str, make: Callable[[], str]) -> str:
-        """A secret of this stack: made when first asked for, the same ever after."""
+        """A secret of this stack: made when first asked for, the same ever after, whoever asks at the same time."""
         path = self.folder / "secrets.json"
-        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-        if name not in known:
-            self._write("secrets.json", known | {name: make()})
-            return self.secret(name, make)
+        with (self.folder / "secrets.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+            if name not in known:
+                known[name] = make()
+                self._write("secrets.json", known)
         return known[name]
 
     def _write(self, name: str, content: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def _wipe(state: State) -> None:
     remove_home(state.folder / "postgres")
     for name in ("redis", "kafka", "ingress", "logs"):
         shutil.rmtree(state.folder / name, ignore_errors=True)
-    for pattern in ("*.json", "*.json.new", "*.sqlite*", "lock"):
+    for pattern in ("*.json", "*.json.new", "*.sqlite*", "lock", "*.lock"):
         for file in state.folder.glob(pattern):
             file.unlink()
     with suppress(OSError):

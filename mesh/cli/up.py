@@ -118,6 +118,7 @@ def _tell(record: Record, secrets: Secrets, *, detached: bool) -> None:
     if record.grpc:
         rows.append(("gRPC, gRPC-Web", f"{record.grpc}   grpcurl -plaintext {record.grpc} list"))
     rows += [
+        ("docs", f"{record.edge}/docs"),
         ("admin", f"{ADMIN_EMAIL} / {secrets.admin_password}"),
         ("logs", "shopmesh logs [NAME] [-f]"),
         ("stop", "shopmesh down" if detached else "Ctrl-C"),

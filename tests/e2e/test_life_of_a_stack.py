@@ -13,6 +13,7 @@ import pytest
 
 from mesh.places import home_for, unprivileged_account
 from mesh.ports import free_base
+from mesh.servers import kafka
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
 from tests.e2e.stacks import COMMAND, Cli
@@ -101,6 +102,18 @@ async def test_servers_that_the_environment_names_are_used_and_several_processes
             replies = [await client.get("/v1/products") for _ in range(40)]
         assert {reply.status_code for reply in replies} == {200}  # the other one answers meanwhile
         assert cli.run("down").returncode == 0
+
+
+@pytest.mark.kafka
+@pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTED on Kafka: {kafka.missing()}")
+def test_events_can_be_carried_by_kafka(cli):
+    told = cli.up("--events", "kafka")
+    assert cli.process("kafka")["state"] == "ready"
+    assert httpx.get(f"{told['edge']}/v1/products").status_code == 200
+    cli.kill("kafka")
+    until(lambda: cli.process("kafka")["restarts"] == 1 and cli.process("kafka")["state"] == "ready")
+    assert cli.run("down").returncode == 0
+    assert (cli.alive, cli.listening) == ([], [])
 
 
 def test_damaged_data_are_reported_and_nothing_keeps_running(cli):

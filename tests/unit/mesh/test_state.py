@@ -1,5 +1,7 @@
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from secrets import token_hex
 
 import pytest
 
@@ -53,6 +55,12 @@ def test_a_secret_is_the_same_at_every_start_and_differs_between_stacks(state, t
     first = Secrets(state).key("courier")
     assert Secrets(State(state.folder)).key("courier") == first
     assert Secrets(other).key("courier") != first
+
+
+def test_a_secret_that_several_ask_for_at_once_is_made_once(state):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: State(state.folder).secret(f"name-{number % 4}", token_hex), range(64)))
+    assert len(set(made)) == 4
 
 
 def test_each_use_has_a_secret_of_its_own(state):
