@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
-from mesh.services import SERVICES
+from mesh.verify.checks import PARTICIPANTS
 from mesh.verify.places import places_of
 from mesh.verify.verifying import Finding
 from mesh.verify.verifying import verify as find_breaches
@@ -43,7 +43,7 @@ def verify(
         print_json({"ok": not broken, "seconds": round(seconds, 3), "checks": checks})
     else:
         _tell(findings, seconds)
-        if missing := set(SERVICES) - set(record.services):
+        if missing := PARTICIPANTS - set(record.services):
             out.print(f"[yellow]not asked[/] what holds between services, for want of {', '.join(sorted(missing))}")
     if broken:
         raise typer.Exit(1)

@@ -12,6 +12,8 @@ _HEADING = re.compile(r"^-- (always|soon|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n"
 EVERYWHERE = "everywhere"
 TOGETHER = "together"
 HISTORY = "history"
+#: Whose copies TOGETHER is asked of.
+PARTICIPANTS = frozenset({"svc_inventory", "svc_order", "svc_payment", "svc_delivery"})
 
 
 @dataclass(frozen=True, slots=True)

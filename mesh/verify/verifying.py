@@ -15,8 +15,7 @@ import asyncpg
 
 from mesh.errors import StackError
 from mesh.partners import Partner
-from mesh.services import SERVICES
-from mesh.verify.checks import HISTORY, TOGETHER, Check, Copy, read_checks
+from mesh.verify.checks import HISTORY, PARTICIPANTS, TOGETHER, Check, Copy, read_checks
 from mesh.verify.places import Places
 
 _ASK_AGAIN = 0.5  # seconds
@@ -71,7 +70,7 @@ async def _ask(places: Places, told: Table | None) -> list[Finding]:
     if "svc_order" in places.databases:
         answers.append(await _ask_database("svc_order", places.databases["svc_order"]))
     findings = [finding for found, _ in answers for finding in found]
-    if set(places.databases) >= set(SERVICES):
+    if set(places.databases) >= PARTICIPANTS:
         tables = [*zip(_BOOKS, books, strict=True), *(table for _, copies in answers for table in copies)]
         findings += ask_together(tables + ([("operation", told)] if told else []))
     return findings

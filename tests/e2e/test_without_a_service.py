@@ -1,0 +1,87 @@
+"""A service is one folder and one line: without them, everything else runs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.stacks import Cli, cleaned
+
+GONE = "svc_delivery"
+PARTS = (
+    "chassis",
+    "edge_gateway",
+    "gen",
+    "mesh",
+    "svc_catalog",
+    "svc_inventory",
+    "svc_order",
+    "svc_payment",
+    "svc_user",
+)
+
+
+class CheckedOut(Cli):
+    """The command, run from a checkout of its own."""
+
+    def __init__(self, folder: Path, checkout: Path) -> None:
+        super().__init__(folder, PYTHONPATH=f"{checkout}:{checkout / 'gen'}", PYTHONSAFEPATH="1")
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mesh", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, repository):
+    checkout = tmp_path_factory.mktemp("checkout")
+    for part in PARTS:
+        shutil.copytree(repository / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
+    services = checkout / "mesh" / "services.py"
+    lines = services.read_text().splitlines(keepends=True)
+    services.write_text("".join(line for line in lines if line.strip() != f'"{GONE}",'))
+    with cleaned(CheckedOut(tmp_path_factory.mktemp("stack"), checkout)) as cli:
+        cli.told = cli.json("up", "--detach", "--port-base", "0")
+        yield cli
+
+
+def test_all_others_run(stack):
+    assert set(stack.told["services"]) == {part for part in PARTS if part.startswith("svc_")}
+    assert {one["state"] for one in stack.told["processes"]} == {"ready"}
+
+
+def test_what_it_has_no_part_in_works(stack):
+    with httpx.Client(base_url=stack.told["edge"], trust_env=False) as client:
+        account = {"email": "ann@example.com", "password": "a long enough password"}
+        assert client.post("/v1/auth/register", json=account | {"requestId": "ann"}).status_code == 200
+        token = client.post("/v1/auth/login", json=account).json()["accessToken"]
+        assert client.get("/v1/products").json()["products"] == []
+        mine = client.get("/v1/orders", headers={"authorization": f"Bearer {token}"})
+        assert (mine.status_code, mine.json()["orders"]) == (200, [])
+
+
+def test_what_it_would_do_is_unavailable_and_says_so(stack):
+    answer = httpx.get(f"{stack.told['edge']}/v1/delivery/zones", trust_env=False)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == 14
+
+
+def test_the_invariants_of_the_others_are_verified(stack):
+    done = stack.run("verify")
+    assert done.returncode == 0, done.stdout
+    assert f"for want of {GONE}" in done.stdout
+
+
+def test_sample_data_need_it(stack):
+    done = stack.run("sample-data")
+    assert done.returncode == 1
+    assert f"the sample data needs {GONE}" in done.stderr
