@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--heartbeat", type=float, metavar="SECONDS", default=defaults.heartbeat)
     it.add_argument("--cors-origin", metavar="ORIGIN", action="append", default=[])
     it.add_argument("--no-compression", action="store_true")
+    it.add_argument("--no-docs", action="store_true", help="serve neither /openapi.json nor the pages under /docs")
     it.add_argument("--redis", metavar="URL", default="", help="count rate limits here, for all workers together")
     it.add_argument("--drain", type=float, metavar="SECONDS", default=defaults.drain)
     return it  # fmt: skip
@@ -109,6 +110,7 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         heartbeat=options.heartbeat,
         cors_origins=tuple(options.cors_origin),
         compress=not options.no_compression,
+        docs=not options.no_docs,
         redis_url=options.redis,
         drain=options.drain,
         workers=options.workers,

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Collection
 
 from protobuf import Message, Registry
 
+from edge_gateway.batch import Batch
 from edge_gateway.compression import choose_coding, compress, is_compressible
-from edge_gateway.errors import EdgeError, allow_header, internal, render
+from edge_gateway.errors import EdgeError, allow_header, internal, method_not_allowed, render
 from edge_gateway.exchange import Disconnected, Exchange, Receive, Scope, Send, Watch
 from edge_gateway.headers import Header
 from edge_gateway.health import Health
+from edge_gateway.own_pages import own_pages
 from edge_gateway.parts import build_parts
 from edge_gateway.router import Match
 from edge_gateway.rules import Routes, Rule
@@ -22,9 +24,6 @@ from edge_gateway.websocket import WebSockets
 
 log = logging.getLogger("edge_gateway")
 
-#: Serves one path that is no RPC, such as /healthz.
-Page = Callable[[Exchange], Awaitable[None]]
-
 
 class Gateway:
     """Serves the routes of a registry over HTTP."""
@@ -35,7 +34,7 @@ class Gateway:
         self._streams = HttpStreams(parts)
         self._sockets = WebSockets(parts)
         self.health = Health(upstreams)
-        self.pages: dict[str, Page] = {"/healthz": self.health.page}
+        self._pages = own_pages(registry, routes, settings, self.health, Batch(self, parts.router, settings))
 
     def begin_drain(self) -> None:
         """Makes /healthz say so, and ends the streams."""
@@ -82,11 +81,13 @@ class Gateway:
             exchange.common = self._parts.cors.headers(origin)
         if len(request.path) + len(request.query) > self._parts.settings.max_url:
             raise EdgeError(3, f"the URL is longer than {self._parts.settings.max_url} bytes", (), 414)
-        page = self.pages.get(request.path)
-        if page is not None:
-            await page(exchange)
-        elif request.method == "OPTIONS":
-            await self._options(exchange)
+        page = self._pages.get(request.path)
+        if request.method == "OPTIONS":
+            await self._options(exchange, page.methods if page is not None else ())
+        elif page is not None:
+            if not page.takes(request.method):
+                raise method_not_allowed(page.methods)
+            await page.serve(exchange)
         else:
             match = self._parts.router.match(request.method, request.path)
             if match.target.rpc.is_limited:
@@ -96,10 +97,10 @@ class Gateway:
             else:
                 await self._streams.serve(exchange, match)
 
-    async def _options(self, exchange: Exchange) -> None:
+    async def _options(self, exchange: Exchange, known: Collection[str]) -> None:
         """Says what a path knows, to anyone; to browsers also what they may send there."""
         request = exchange.request
-        methods = allow_header(self._parts.router.methods(request.path)).encode()
+        methods = allow_header(known or self._parts.router.methods(request.path)).encode()
         headers: list[Header] = [(b"allow", methods)]
         if b"access-control-request-method" in request.headers:
             wanted = request.header(b"access-control-request-headers")

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from edge_gateway.binding import parse_query
-from edge_gateway.errors import EdgeError, method_not_allowed
+from edge_gateway.errors import EdgeError
 from edge_gateway.exchange import Exchange
 from edge_gateway.upstream import UpstreamError, Upstreams
 
@@ -24,8 +24,6 @@ class Health:
 
     async def page(self, exchange: Exchange) -> None:
         """Serves /healthz, and /healthz?service=pkg.Service."""
-        if exchange.request.method not in ("GET", "HEAD"):
-            raise method_not_allowed(["GET"])
         service = dict(parse_query(exchange.request.query)).get("service", "")
         status = "NOT_SERVING" if self.draining else await self.check(service)
         body = b'{"status":"%s"}' % status.encode()

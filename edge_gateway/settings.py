@@ -43,6 +43,8 @@ class Settings:
     #: Origins that browsers may call from: exact ones, `https://*.example.com`, or `*`.
     cors_origins: tuple[str, ...] = ()
     cors_max_age: int = 7200
+    #: Whether /openapi.json and the pages under /docs are served.
+    docs: bool = True
     compress: bool = True
     #: Replies smaller than this are not compressed.
     compress_from: int = 1024

@@ -1,0 +1,107 @@
+"""What the edge serves besides its routes: the document and the pages."""
+
+import json
+import re
+import zlib
+from pathlib import Path
+
+import brotli
+import pytest
+import zstandard
+from openapi_spec_validator import validate
+
+from tests.edge import processes
+from tests.edge.client import ask
+from tests.unit.edge_openapi.conftest import document_of
+
+FILES = ["/docs", "/docs/page.css", "/docs/reference.css", "/docs/reference.js", "/docs/schema.js", "/docs/try.js"]
+
+
+def test_the_document_is_that_of_the_routes(port: int, folder: Path) -> None:
+    answer = ask(port, "GET", "/openapi.json")
+
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json == document_of((folder / "test.binpb").read_bytes())
+    validate(answer.json)
+
+
+def test_the_document_follows_the_options_of_the_edge(folder: Path, options: tuple[str, ...]) -> None:
+    chosen = ("--proto-names", "--unbound", "--omit-defaults")
+    with processes.edge(folder / "other.log", *options, *chosen) as (_, port):
+        document = ask(port, "GET", "/openapi.json").json
+
+    assert "/edgetest.v1.Library/Unbound" in document["paths"]
+    assert "snake_case_name" in document["components"]["schemas"]["Kinds"]["properties"]
+    assert "required" not in document["components"]["schemas"]["Kinds"]
+
+
+@pytest.mark.parametrize(
+    ("coding", "decode"),
+    [
+        ("br", brotli.decompress),
+        ("gzip", lambda body: zlib.decompress(body, 31)),
+        ("zstd", lambda body: zstandard.ZstdDecompressor().decompressobj().decompress(body)),
+    ],
+)
+def test_the_document_is_compressed_and_asked_for_again_by_its_tag(port: int, coding: str, decode) -> None:
+    answer = ask(port, "GET", "/openapi.json", headers=[("accept-encoding", coding)])
+
+    assert answer.headers["content-encoding"] == coding
+    assert json.loads(decode(answer.body))["openapi"] == "3.1.0"
+    again = ask(port, "GET", "/openapi.json", headers=[("if-none-match", answer.headers["etag"])])
+    assert (again.status, again.body) == (304, b"")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_the_pages_are_served_and_may_run_nothing_but_their_own_files(port: int, path: str) -> None:
+    answer = ask(port, "GET", path)
+
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith(("text/html", "text/css", "text/javascript"))
+    assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["etag"]
+    head = ask(port, "HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+
+
+def test_every_file_that_a_page_names_is_there(port: int) -> None:
+    waiting, seen = ["/docs"], set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        answer = ask(port, "GET", path)
+        assert answer.status == 200, path
+        text = answer.body.decode()
+        folder = path.rpartition("/")[0]
+        named = re.findall(r'(?:src|href)="([\w./]+\.(?:js|css|svg|json))"', text) + re.findall(
+            r'from "\./(\w+\.js)"', text
+        )
+        waiting += [f"{folder}/{name}" for name in named]
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)[\w.]+", text), "a page that works offline"
+    assert {"/docs/reference.js", "/docs/http.js", "/docs/page.js", "/docs/icon.svg", "/openapi.json"} <= seen
+
+
+def test_the_pages_are_there_behind_the_prefix_too(port: int) -> None:
+    assert ask(port, "GET", "/api/docs").status == 200
+    assert ask(port, "GET", "/api/openapi.json").status == 200
+
+
+def test_the_live_page_is_only_where_orders_are(port: int) -> None:
+    assert ask(port, "GET", "/docs/live").status == 404
+
+
+def test_pages_take_no_other_methods(port: int) -> None:
+    for path in ("/docs", "/openapi.json", "/healthz"):
+        answer = ask(port, "POST", path, b"{}")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_an_edge_may_be_told_to_serve_no_pages(folder: Path, options: tuple[str, ...]) -> None:
+    with processes.edge(folder / "bare.log", *options, "--no-docs") as (_, port):
+        assert ask(port, "GET", "/docs").status == 404
+        assert ask(port, "GET", "/openapi.json").status == 404
+        assert ask(port, "GET", "/healthz").status == 200
