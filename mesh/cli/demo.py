@@ -137,8 +137,8 @@ class _Clock:
     def place(self, begin: float, end: float) -> tuple[int, int]:
         """The first column of a span, and how many it fills, at least one."""
         scale = _BAR / (self._length or 1.0)
-        left = min(_BAR - 1, int(self._starts[begin] * scale))
-        return left, max(1, min(_BAR - left, round((end - begin) * scale)))
+        left = min(_BAR - 1, round(self._starts[begin] * scale))
+        return left, max(1, round((self._starts[begin] + end - begin) * scale) - left)
 
 
 def _span(step: dict[str, Any]) -> tuple[float, float]:

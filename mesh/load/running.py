@@ -53,7 +53,7 @@ async def run_load(url: str, crew: Crew, plan: Plan, history: History) -> dict[s
                 await day.spend(shoppers)
             finally:
                 loop.remove_signal_handler(signal.SIGINT)
-            return _summary(plan, history, loop.time() - began)
+            return summary_of(plan, history, loop.time() - began)
     except (Refused, Unknown) as error:
         raise StackError(f"the shop lets nobody in: {error}", fix="see `shopmesh status`") from error
 
@@ -117,7 +117,8 @@ async def _register(door: Shopfront, number: int, password: str) -> Shopfront:
     return await door.sign_in(email, password)
 
 
-def _summary(plan: Plan, history: History, seconds: float) -> dict[str, Any]:
+def summary_of(plan: Plan, history: History, seconds: float) -> dict[str, Any]:
+    """What a load that took so long comes to."""
     return {
         "mix": plan.mix,
         "concurrency": plan.concurrency,

@@ -1,0 +1,186 @@
+"""Every check of a service's database finds what breaks it, and nothing where nothing is."""
+
+import asyncpg
+import pytest
+
+from mesh.services import SERVICES
+from mesh.verify.checks import EVERYWHERE, read_checks
+
+_STOCK = "INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('A', 'here', 5, 1);"
+_RECEIVED = """
+INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta, actor)
+VALUES ('A', 'here', 'RECEIVED', 5, 0, 0, 0, 'me');"""
+_RESERVATION = """
+INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
+VALUES ('r', 'o', 'HELD', now() + interval '1 hour', 1, now(), now());"""
+_RESERVED = """
+INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta,
+    reservation_id, actor)
+VALUES ('A', 'here', '{kind}', 0, 0, 0, 0, 'r', 'me');"""
+_ORDER = """
+INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
+    tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time)
+VALUES ('o', 'u', '{state}', 'UNPAID', 'UNFULFILLED', 'THB', 100, 10, 7, 110, '', '', 'r', 'p', 1, now(), now());"""
+_SAGA = """
+INSERT INTO saga (saga_id, order_id, state, step, attempts, next_attempt_time, version, payment_method_token,
+    create_time, update_time)
+VALUES ('s', 'o', '{state}', '{step}', 1, now(), 1, '{token}', now(), now());"""
+_MOVE = """
+INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time)
+VALUES ('o', {version}, '{before}', '{after}', '', now());"""
+_PAYMENT = """
+INSERT INTO payment (payment_id, order_id, user_id, amount, currency, token, state, authorized, captured, refunded,
+    provider, version)
+VALUES ('p', 'o', 'u', 100, 'THB', 'tok_ok', '{state}', {authorized}, {captured}, {refunded}, 'x', 1);"""
+_ENTRY = """
+INSERT INTO entry (payment_id, operation_id, kind, outcome, amount, provider, reference)
+VALUES ('p', '{operation}', '{kind}', '{outcome}', 100, 'x', '{operation}{outcome}');"""
+_SLOT = """
+INSERT INTO slot (slot_id, zone_id, start_time, end_time, cutoff_time, capacity, booked, version)
+VALUES ('s', 'z', now(), now() + interval '1 hour', now(), 5, {booked}, {version});"""
+_SHIPMENT = """
+INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, slot_id, weight_grams, version,
+    create_time, update_time)
+VALUES ('s', 'o', 'u', 'LABELLED', '', '', 1, {version}, now(), now());"""
+_STAGE = """
+INSERT INTO shipment_update (shipment_id, version, state, note, actor, create_time)
+VALUES ('s', {version}, '{state}', '', 'me', now());"""
+_ACCOUNT = """
+INSERT INTO account (user_id, email, password_hash, registration_id, display_name, phone, roles, version, create_time,
+    update_time)
+VALUES ('u', 'a@b.co', '$argon2id$', 'r', '', '', '{{{roles}}}', 1, now(), now());"""
+
+#: What breaks each check; foreign keys and triggers are off, so that a single row will do.
+BREAKS = {
+    EVERYWHERE: {
+        "answer_is_whole": "INSERT INTO idempotency (principal, method, key, request_hash) VALUES ('u', 'm', 'k', '')",
+        "outbox_is_drained": "INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 'x', '')",
+        "no_dead_letters": """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)
+            VALUES ('c', gen_random_uuid(), 't', 'k', 'x', '', 5, 'why')""",
+    },
+    "svc_user": {
+        "account_has_admin": "",
+        "one_live_token": """DROP INDEX refresh_token_live;
+            INSERT INTO refresh_token (token_digest, session_id, create_time)
+            VALUES (sha256('1'), 's', now()), (sha256('2'), 's', now())""",
+        "reuse_ends_the_session": """
+            ALTER TABLE refresh_token DROP CONSTRAINT refresh_token_check1;
+            INSERT INTO refresh_token (token_digest, session_id, create_time, sealed_successor)
+            VALUES (sha256('1'), 's', now(), '')""",
+        "roles_have_a_history": """INSERT INTO role_change (user_id, actor, roles_before, roles_after, traceparent)
+            VALUES ('u', 'me', '{customer}', '{customer,staff}', '')""",  # and is an admin
+    },
+    "svc_catalog": {
+        "product_has_variants": """INSERT INTO product (product_id, name, description, brand, status, lowest_price,
+            version) VALUES ('p', 'n', '', '', 'ACTIVE', 1, 1)""",
+        "lowest_price_is_lowest": """INSERT INTO product (product_id, name, description, brand, status, lowest_price,
+            version) VALUES ('p', 'n', '', '', 'ACTIVE', 1, 1);
+            INSERT INTO variant (sku, product_id, position, attributes, price, currency, tax_rate_basis_points,
+                weight_grams) VALUES ('A', 'p', 1, '{}', 2, 'THB', 0, 0)""",
+    },
+    "svc_inventory": {
+        "never_oversold": "ALTER TABLE stock DROP CONSTRAINT never_oversold;"
+        + _STOCK
+        + "UPDATE stock SET reserved = 6",
+        "counters_are_reservations": _STOCK + "UPDATE stock SET reserved = 1",
+        "counters_are_movements": _STOCK,
+        "version_counts_movements": _STOCK + _RECEIVED + "UPDATE stock SET version = 2",
+        "reservation_ends_once": _RESERVED.format(kind="RESERVED")
+        + _RESERVED.format(kind="UNRESERVED")
+        + _RESERVED.format(kind="EXPIRED"),
+        "movements_tell_the_state": _RESERVATION + _RESERVED.format(kind="RESERVED") + _RESERVED.format(kind="SHIPPED"),
+        "reservation_holds_something": _RESERVATION,
+        "lapsed_holds_are_free": _RESERVATION + "UPDATE reservation SET expire_time = now() - interval '1 minute'",
+    },
+    "svc_order": {
+        "one_saga_for_each_order": _ORDER.format(state="PENDING"),
+        "moves_are_legal": _MOVE.format(version=1, before="CONFIRMED", after="DELIVERED"),
+        "moves_are_a_chain": _ORDER.format(state="PENDING")
+        + _MOVE.format(version=1, before="", after="PENDING")
+        + _MOVE.format(version=2, before="PENDING", after="CONFIRMED"),
+        "total_is_the_sum": _ORDER.format(state="PENDING"),
+        "saga_and_order_agree": _ORDER.format(state="PENDING")
+        + _SAGA.format(state="DONE", step="fulfill_reservation", token=""),
+        "done_saga_did_all_steps": _SAGA.format(state="DONE", step="fulfill_reservation", token="")
+        + """INSERT INTO saga_step (saga_id, name, state, attempts, start_time, update_time)
+            VALUES ('s', 'reserve_stock', 'UNKNOWN', 1, now(), now())""",
+        "refusals_have_a_reason": _ORDER.format(state="REJECTED")
+        + _SAGA.format(state="COMPENSATED", step="reserve_stock", token=""),
+        "payment_method_is_forgotten": _SAGA.format(state="DONE", step="fulfill_reservation", token="tok_ok"),
+        "every_version_was_told": _ORDER.format(state="PENDING"),
+        "no_order_is_pending": _ORDER.format(state="PENDING")
+        + _SAGA.format(state="RUNNING", step="reserve_stock", token="tok_ok"),
+        "no_saga_is_under_way": _SAGA.format(state="COMPENSATING", step="reserve_stock", token="tok_ok"),
+    },
+    "svc_payment": {
+        "amounts_are_entries": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0),
+        "amounts_are_in_order": "ALTER TABLE payment DROP CONSTRAINT never_overpaid_back;"
+        + _PAYMENT.format(state="REFUNDED", authorized=100, captured=50, refunded=60),
+        "charged_once": _ENTRY.format(operation="a", kind="CHARGE", outcome="SUCCESS")
+        + _ENTRY.format(operation="b", kind="CHARGE", outcome="SUCCESS"),
+        "one_payment_for_each_order": "ALTER TABLE payment DROP CONSTRAINT payment_order_id_key;"
+        + _PAYMENT.format(state="FAILED", authorized=0, captured=0, refunded=0)
+        + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="FAILED", authorized=0, captured=0, refunded=0),
+        "state_is_what_happened": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
+        "nothing_is_asked_for": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
+        "nothing_unwanted_is_held": _PAYMENT.format(state="VOIDED", authorized=100, captured=0, refunded=0)
+        + _ENTRY.format(operation="a", kind="AUTHORIZATION", outcome="SUCCESS"),
+    },
+    "svc_delivery": {
+        "never_overbooked": _SLOT.format(booked=1, version=1),
+        "slot_changes_are_counted": _SLOT.format(booked=0, version=2),
+        "shipment_history_is_whole": _SHIPMENT.format(version=2)
+        + _STAGE.format(version=1, state="CREATED")
+        + _STAGE.format(version=2, state="FAILED"),
+        "shipment_moves_are_legal": _STAGE.format(version=1, state="CREATED")
+        + _STAGE.format(version=2, state="DELIVERED"),
+        "nothing_waits_for_dispatch": "INSERT INTO dispatch VALUES ('o', 'me', 1, now())",
+    },
+}
+#: Holds of an empty shop only once there is an admin.
+_BEGUN = {"svc_user": _ACCOUNT.format(roles="admin")}
+#: Cannot be broken from within the transaction that looks for it; its test is below.
+_APART = "no_transaction_is_left_open"
+
+CHECKS = [(service, check) for service in SERVICES for check in read_checks(service)[0] if check.name != _APART]
+
+
+@pytest.mark.parametrize(("service", "check"), CHECKS, ids=lambda one: getattr(one, "name", one))
+async def test_a_check_finds_what_breaks_it(fresh_database, service, check):
+    broken = BREAKS[service].get(check.name) or BREAKS[EVERYWHERE].get(check.name, "")
+    async with fresh_database(service) as url:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute("SET session_replication_role = replica")
+            if check.name != "account_has_admin":
+                await connection.execute(_BEGUN.get(service, "SELECT"))
+                assert await connection.fetch(check.sql) == []
+            await connection.execute(broken or "SELECT")
+            assert len(await connection.fetch(check.sql)) >= 1
+        finally:
+            await connection.close()
+
+
+async def test_a_transaction_that_is_left_open_is_found_after_a_while(fresh_database):
+    (check,) = [check for check in read_checks("svc_order")[0] if check.name == _APART]
+    at_once = check.sql.replace("5 seconds", "0 seconds")
+    assert at_once != check.sql
+    async with fresh_database("svc_order") as url:
+        idle, asking = await asyncpg.connect(url), await asyncpg.connect(url)
+        try:
+            assert await asking.fetch(at_once) == []
+            async with idle.transaction():
+                await idle.execute("SELECT 1")
+                assert len(await asking.fetch(at_once)) == 1
+                assert await asking.fetch(check.sql) == []
+        finally:
+            await idle.close()
+            await asking.close()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_two_checks_have_one_name_and_every_one_says_what_it_means(service):
+    checks, copies = read_checks(service)
+    names = [check.name for check in checks] + [copy.name for copy in copies]
+    assert len(set(names)) == len(names)
+    assert all(check.says.endswith(".") for check in checks)

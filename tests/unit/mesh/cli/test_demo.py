@@ -1,0 +1,43 @@
+"""The chart of a saga: bars in the order of time, on one scale, whatever the pauses between them."""
+
+from mesh.cli.demo import _bars
+
+
+def step(name, start, end, attempts=1, state="DONE"):
+    stamp = "2026-01-01T00:00:{:06.3f}Z"
+    return {
+        "name": name,
+        "state": f"SAGA_STEP_STATE_{state}",
+        "attempts": attempts,
+        "startTime": stamp.format(start),
+        **({"endTime": stamp.format(end)} if end is not None else {}),
+    }
+
+
+def charted(*steps):
+    return [bar.plain for bar in _bars(steps)]
+
+
+def test_bars_follow_each_other_and_fill_the_width():
+    first, second = charted(step("reserve_stock", 1.0, 1.1), step("book_slot", 1.1, 1.2))
+    assert first.index("█") < second.index("█")
+    assert first.rindex("█") < second.index("█")
+    assert abs(first.count("█") - second.count("█")) <= 1
+    assert "100.0 ms" in first
+
+
+def test_a_long_wait_between_two_steps_takes_no_room():
+    quick, late = charted(step("reserve_stock", 1.0, 1.1), step("capture_payment", 50.0, 50.1))
+    assert quick.count("█") > 10
+    assert late.count("█") > 10
+
+
+def test_a_step_that_has_not_ended_and_one_that_was_tried_again_are_shown():
+    (row,) = charted(step("authorize_payment", 1.0, None, attempts=3, state="RUNNING"))
+    assert "3 tries" in row
+    assert row.count("█") == 1
+
+
+def test_every_row_fits_into_eighty_columns():
+    rows = charted(*(step("confirm_reservation", n, n + 0.5, attempts=12) for n in range(6)))
+    assert max(map(len, rows)) <= 80
