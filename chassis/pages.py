@@ -33,29 +33,35 @@ def page_position(token: str, parts: int) -> list[str] | None:
     return position
 
 
-def int_position(token: str, first: int) -> int:
-    """Return a position that is one natural number, `first` for the first page; raises PageTokenInvalid."""
-    parts = page_position(token, 1)
-    if parts is None:
-        return first
+def natural(part: str, most: int = _MOST) -> int:
+    """Return a part of a position that is a natural number, up to what its column holds; raises PageTokenInvalid."""
     try:
-        position = int(parts[0])
+        number = int(part)
     except ValueError:
         raise PageTokenInvalid from None
-    if not 0 <= position <= _MOST:
+    if not 0 <= number <= most:
         raise PageTokenInvalid
-    return position
+    return number
+
+
+def moment(part: str) -> datetime:
+    """Return a part of a position that is a time; raises PageTokenInvalid."""
+    try:
+        time = datetime.fromisoformat(part)
+        if time.tzinfo is None:
+            raise PageTokenInvalid
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError):  # some hours beyond the first or the last day that there is
+        raise PageTokenInvalid from None
+
+
+def int_position(token: str, first: int) -> int:
+    """Return a position that is one natural number, `first` for the first page; raises PageTokenInvalid."""
+    position = page_position(token, 1)
+    return first if position is None else natural(position[0])
 
 
 def time_position(token: str, first: tuple[datetime, str]) -> tuple[datetime, str]:
     """Return the (time, id) after which a page begins; raises PageTokenInvalid."""
     position = page_position(token, 2)
-    if position is None:
-        return first
-    try:
-        moment = datetime.fromisoformat(position[0])
-        if moment.tzinfo is None:
-            raise PageTokenInvalid
-        return moment.astimezone(UTC), position[1]
-    except (ValueError, OverflowError):  # some hours beyond the first or the last day that there is
-        raise PageTokenInvalid from None
+    return first if position is None else (moment(position[0]), position[1])
