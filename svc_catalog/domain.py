@@ -52,9 +52,15 @@ class Product:
         return [variant.sku for variant in self.variants]
 
     def updated(self, changes: Mapping[str, Any], etag: str) -> "Product":
-        """Return the product with some fields replaced; raises VersionMismatch for a stale etag."""
+        """Return the product with some fields replaced, itself when none differs; raises VersionMismatch."""
         check_etag(f"The product {self.id}", self.version, etag)
-        return replace(self, **changes, version=self.version + 1)
+        updated = replace(self, **changes)
+        return self if updated == self else replace(updated, version=self.version + 1)
+
+    def deleted(self, etag: str) -> "Product":
+        """Return the product as it is when it is gone; raises VersionMismatch."""
+        check_etag(f"The product {self.id}", self.version, etag)
+        return replace(self, category_ids=(), version=self.version + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +74,10 @@ class Category:
     version: int = 1
 
     def updated(self, changes: Mapping[str, Any], etag: str) -> "Category":
-        """Return the category with some fields replaced; raises VersionMismatch for a stale etag."""
+        """Return the category with some fields replaced, itself when none differs; raises VersionMismatch."""
         check_etag(f"The category {self.id}", self.version, etag)
-        return replace(self, **changes, version=self.version + 1)
+        updated = replace(self, **changes)
+        return self if updated == self else replace(updated, version=self.version + 1)
 
 
 def check_etag(resource: str, version: int, etag: str) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
-
 from chassis import Record, timestamp
 from chassis.money import minor_units, money
 from shop.catalog.v1 import catalog_events_pb2 as events
@@ -54,11 +51,6 @@ def category_changes(category: pb.Category, paths: Collection[str]) -> dict[str,
     return {path: getattr(category, path) for path in paths if path in _CATEGORY_FIELDS}
 
 
-def updated_paths(mask: FieldMask, resource: Message) -> Collection[str]:
-    """Return what an update replaces: the mask's paths, or without any the fields that are filled in."""
-    return mask.paths or [field.name for field, _ in resource.ListFields()]
-
-
 def status_from_proto(status: "pb.ProductStatus.ValueType") -> Status:
     """Return a status; unspecified means ACTIVE."""
     return Status[pb.ProductStatus.Name(status).removeprefix("PRODUCT_STATUS_")] if status else Status.ACTIVE
@@ -73,7 +65,7 @@ def snapshot_to_proto(row: Record) -> pb.VariantSnapshot:
         price=money(row["price"], row["currency"]),
         tax_rate_basis_points=row["tax_rate_basis_points"],
         weight_grams=row["weight_grams"],
-        active=row["status"] == Status.ACTIVE.name and row["delete_time"] is None,
+        active=row["active"],
     )
 
 

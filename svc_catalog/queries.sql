@@ -21,53 +21,66 @@ SELECT * FROM product WHERE product_id = ANY($1::text[]) AND delete_time IS NULL
 -- Reads one product that is not deleted and keeps others from changing it.
 SELECT * FROM product WHERE product_id = $1 AND delete_time IS NULL FOR NO KEY UPDATE;
 
--- name: list_newest
--- Lists products from a position on, newest first.
-SELECT product.*, to_char(create_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') AS sort_key
-FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8 = '' OR (create_time, product_id) < ($8::text::timestamp AT TIME ZONE 'UTC', $9)
+-- name: list_by_create_time_asc
+-- Lists products from a position on, by time of creation.
+SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::timestamptz IS NULL OR (create_time, product_id) > ($8, $9)
+ORDER BY create_time, product_id LIMIT $10;
+
+-- name: list_by_create_time_desc
+-- Lists products from a position on, by time of creation, backwards.
+SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::timestamptz IS NULL OR (create_time, product_id) < ($8, $9)
 ORDER BY create_time DESC, product_id DESC LIMIT $10;
 
--- name: list_ascending
--- Lists products from a position on, by a key that sorts as text.
-SELECT * FROM (
-    SELECT product.*, CASE $11 WHEN 'name' THEN name WHEN 'price' THEN lpad(lowest_price::text, 20, '0')
-        ELSE to_char(create_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') END AS sort_key
-    FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product) AS keyed
-WHERE $8 = '' OR (sort_key, product_id) > ($8, $9)
-ORDER BY sort_key, product_id LIMIT $10;
+-- name: list_by_name_asc
+-- Lists products from a position on, by name.
+SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::text IS NULL OR (left(name, 60), product_id) > ($8, $9)
+ORDER BY left(name, 60), product_id LIMIT $10;
 
--- name: list_descending
--- Lists products from a position on, by a key that sorts as text, backwards.
-SELECT * FROM (
-    SELECT product.*, CASE $11 WHEN 'name' THEN name WHEN 'price' THEN lpad(lowest_price::text, 20, '0')
-        ELSE to_char(create_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') END AS sort_key
-    FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product) AS keyed
-WHERE $8 = '' OR (sort_key, product_id) < ($8, $9)
-ORDER BY sort_key DESC, product_id DESC LIMIT $10;
+-- name: list_by_name_desc
+-- Lists products from a position on, by name, backwards.
+SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::text IS NULL OR (left(name, 60), product_id) < ($8, $9)
+ORDER BY left(name, 60) DESC, product_id DESC LIMIT $10;
+
+-- name: list_by_price_asc
+-- Lists products from a position on, by lowest price.
+SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::bigint IS NULL OR (lowest_price, product_id) > ($8, $9)
+ORDER BY lowest_price, product_id LIMIT $10;
+
+-- name: list_by_price_desc
+-- Lists products from a position on, by lowest price, backwards.
+SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
+WHERE $8::bigint IS NULL OR (lowest_price, product_id) < ($8, $9)
+ORDER BY lowest_price DESC, product_id DESC LIMIT $10;
 
 -- name: read_variants_of
 -- Reads the variants of some products.
-SELECT * FROM variant WHERE product_id = ANY($1::text[]) ORDER BY product_id, position;
+SELECT * FROM variant WHERE product_id = ANY($1::text[]) AND NOT dropped ORDER BY product_id, position;
 
 -- name: read_categories_of
 -- Reads in which categories some products are.
 SELECT * FROM product_category WHERE product_id = ANY($1::text[]) ORDER BY product_id, position;
 
--- name: find_foreign_sku
--- Finds a SKU that belongs to another product, deleted ones included.
-SELECT sku FROM variant WHERE sku = ANY($1::text[]) AND product_id <> $2 ORDER BY sku LIMIT 1;
+-- name: drop_variants
+-- Drops the variants of a product that are not among some; their SKUs stay taken.
+UPDATE variant SET dropped = true WHERE product_id = $1 AND sku <> ALL ($2::text[]);
 
--- name: delete_variants
--- Removes the variants of a product, before they are written anew.
-DELETE FROM variant WHERE product_id = $1;
-
--- name: insert_variants
--- Inserts the variants of a product.
+-- name: write_variants
+-- Writes variants of a product, and returns their SKUs; one that belongs to another product is left alone.
 INSERT INTO variant (product_id, sku, position, attributes, price, currency, tax_rate_basis_points, weight_grams)
 SELECT $1, sku, position, attributes::jsonb, price, currency, rate, weight
 FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::int[], $7::int[]) WITH ORDINALITY
-    AS one (sku, attributes, price, currency, rate, weight, position);
+    AS one (sku, attributes, price, currency, rate, weight, position)
+ORDER BY sku
+ON CONFLICT (sku) DO UPDATE SET position = excluded.position, attributes = excluded.attributes,
+    price = excluded.price, currency = excluded.currency, tax_rate_basis_points = excluded.tax_rate_basis_points,
+    weight_grams = excluded.weight_grams, dropped = false
+WHERE variant.product_id = excluded.product_id
+RETURNING sku;
 
 -- name: delete_categories_of
 -- Takes a product out of its categories.
@@ -80,7 +93,7 @@ SELECT $1, category_id, position FROM unnest($2::text[]) WITH ORDINALITY AS one 
 
 -- name: read_snapshots
 -- Reads what an order copies of some SKUs.
-SELECT variant.*, product.name, product.status, product.delete_time
+SELECT variant.*, product.name, product.status = 'ACTIVE' AND delete_time IS NULL AND NOT dropped AS active
 FROM variant JOIN product USING (product_id) WHERE sku = ANY($1::text[]);
 
 -- name: insert_category
@@ -100,6 +113,10 @@ DELETE FROM category WHERE category_id = $1;
 -- name: read_category
 -- Reads one category.
 SELECT * FROM category WHERE category_id = $1;
+
+-- name: lock_category
+-- Locks one category once all who put something into it have committed, and keeps others from doing so.
+SELECT * FROM category WHERE category_id = $1 FOR UPDATE;
 
 -- name: lock_categories
 -- Keeps the tree of categories as it is until this transaction ends: a move is checked against all of it.
@@ -121,8 +138,8 @@ SELECT EXISTS (SELECT FROM category WHERE parent_id = $1)
         WHERE category_id = $1 AND delete_time IS NULL);
 
 -- name: list_categories
--- Lists categories from a position on, in order of their parent, position and name.
-SELECT * FROM category
+-- Lists categories from a position on, by parent, position and as much of the name as fits a page token.
+SELECT *, left(name, 40) AS sort_name FROM category
 WHERE ($1 = '' OR parent_id = $1)
-    AND (coalesce(parent_id, ''), position, name, category_id) > ($2, $3, $4, $5)
-ORDER BY coalesce(parent_id, ''), position, name, category_id LIMIT $6;
+    AND (coalesce(parent_id, ''), position, left(name, 40), category_id) > ($2, $3, $4, $5)
+ORDER BY coalesce(parent_id, ''), position, left(name, 40), category_id LIMIT $6;

@@ -1,12 +1,14 @@
 """The catalog's RPCs about products; those about categories are in service_categories."""
 
 import uuid
+from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
 
 from chassis import Cache, Context, Database, Transaction, current_call, once, outbox
+from chassis.masks import updated_fields
 from chassis.money import minor_units
-from chassis.pages import page_position, page_size, page_token
+from chassis.pages import moment, natural, page_position, page_size, page_token
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import ProductNotFound
@@ -20,6 +22,8 @@ from svc_catalog.store import Filter
 
 _STAFF = frozenset({"staff", "admin"})
 _ANY_PRICE = 2**62
+#: How a page token's sort key is read, by what the list is ordered by.
+_SORT_KEYS: dict[str, Callable[[str], object]] = {"create_time": moment, "name": str, "price": natural}
 
 
 class CatalogService(CategoryRpcs):
@@ -70,8 +74,8 @@ class CatalogService(CategoryRpcs):
         return await self.cache.through(LISTS, entry, pb.ListProductsResponse, seconds, read)
 
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.Product:
-        paths = messages.updated_paths(request.update_mask, request.product)
-        changes = messages.product_changes(request.product, paths)
+        fields = updated_fields(request.product, request.update_mask)
+        changes = messages.product_changes(request.product, fields)
         for path in ("name", "variants"):
             if path in changes and not changes[path]:
                 raise InvalidRequest(field=f"product.{path}", problem="cannot be empty")
@@ -79,6 +83,8 @@ class CatalogService(CategoryRpcs):
         async def change(tx: Transaction) -> pb.Product:
             before = await store.lock_product(tx, request.product.product_id)
             product = before.product.updated(changes, request.product.etag)
+            if product is before.product:
+                return messages.product_to_proto(before)
             stored = await store.update_product(tx, product)
             await outbox.add(tx, messages.product_event(events.ProductUpdated, product))
             return messages.product_to_proto(stored)
@@ -89,9 +95,8 @@ class CatalogService(CategoryRpcs):
 
     async def DeleteProduct(self, request: pb.DeleteProductRequest, context: Context) -> Empty:
         async def change(tx: Transaction) -> Empty:
-            stored = await store.lock_product(tx, request.product_id)
-            gone = stored.product.updated({}, request.etag)
-            await store.delete_product(tx, stored.product)
+            gone = (await store.lock_product(tx, request.product_id)).product.deleted(request.etag)
+            await store.delete_product(tx, gone)
             await outbox.add(tx, events.ProductDeleted(product_id=gone.id, version=gone.version, skus=gone.skus))
             return Empty()
 
@@ -111,14 +116,12 @@ class CatalogService(CategoryRpcs):
     async def _list(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
         key, _, direction = (request.order_by or "create_time desc").partition(" ")
         size = page_size(request.page_size)
-        sort_key, last_id = page_position(request.page_token, 2) or ("", "")
         async with self.db.connection() as tx:
             found = await store.list_products(
                 tx,
                 _filter(request),
-                key=key,
-                descending=direction == "desc",
-                after=(sort_key, last_id),
+                order=f"{key}_{direction or 'asc'}",
+                after=_position(key, request.page_token),
                 limit=size + 1,
             )
         last = found[size - 1] if len(found) > size else None
@@ -131,6 +134,12 @@ class CatalogService(CategoryRpcs):
 def _is_staff() -> bool:
     call = current_call()
     return bool(call and call.user and call.user.roles & _STAFF)
+
+
+def _position(key: str, token: str) -> tuple[object, str]:
+    """Return the (sort key, id) after which a page begins; raises PageTokenInvalid."""
+    position = page_position(token, 2)
+    return (None, "") if position is None else (_SORT_KEYS[key](position[0]), position[1])
 
 
 def _filter(request: pb.ListProductsRequest) -> Filter:

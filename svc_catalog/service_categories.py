@@ -5,14 +5,18 @@ import uuid
 from google.protobuf.empty_pb2 import Empty
 
 from chassis import Context, Database, Transaction, once, outbox
-from chassis.pages import page_position, page_size, page_token
+from chassis.masks import updated_fields
+from chassis.pages import natural, page_position, page_size, page_token
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import CategoryCycle, CategoryNotEmpty
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
-from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid
+from shop.chassis.v1.chassis_errors import InvalidRequest
 from svc_catalog import messages, store
 from svc_catalog.domain import Category, check_etag
+
+#: The database's int.
+_LAST_PLACE = 2**31 - 1
 
 
 class CategoryRpcs(CatalogServiceServicer):
@@ -49,21 +53,26 @@ class CategoryRpcs(CatalogServiceServicer):
         last = rows[size - 1] if len(rows) > size else None
         return pb.ListCategoriesResponse(
             categories=[messages.category_to_proto(row) for row in rows[:size]],
-            next_page_token=page_token(last["parent_id"] or "", last["position"], last["name"], last["category_id"])
+            next_page_token=page_token(
+                last["parent_id"] or "", last["position"], last["sort_name"], last["category_id"]
+            )
             if last
             else "",
         )
 
     async def UpdateCategory(self, request: pb.UpdateCategoryRequest, context: Context) -> pb.Category:
         asked = request.category
-        changes = messages.category_changes(asked, messages.updated_paths(request.update_mask, asked))
+        changes = messages.category_changes(asked, updated_fields(asked, request.update_mask))
         if changes.get("name") == "":
             raise InvalidRequest(field="category.name", problem="cannot be empty")
 
         async def change(tx: Transaction) -> pb.Category:
             await store.lock_categories(tx)
-            before = store.category_from_row(await store.read_category(tx, asked.category_id))
+            row = await store.read_category(tx, asked.category_id)
+            before = store.category_from_row(row)
             category = before.updated(changes, asked.etag)
+            if category is before:
+                return messages.category_to_proto(row)
             if category.parent_id and await store.is_below(tx, category.parent_id, category.id):
                 raise CategoryCycle(category_id=category.id, parent_id=category.parent_id)
             row = await store.update_category(tx, category)
@@ -74,8 +83,7 @@ class CategoryRpcs(CatalogServiceServicer):
 
     async def DeleteCategory(self, request: pb.DeleteCategoryRequest, context: Context) -> Empty:
         async def change(tx: Transaction) -> Empty:
-            await store.lock_categories(tx)
-            category = store.category_from_row(await store.read_category(tx, request.category_id))
+            category = store.category_from_row(await store.lock_category(tx, request.category_id))
             check_etag(f"The category {category.id}", category.version, request.etag)
             if await store.is_used(tx, category.id):
                 raise CategoryNotEmpty(category_id=category.id)
@@ -91,6 +99,4 @@ def _position(token: str) -> tuple[str, int, str, str]:
     if position is None:
         return ("", -1, "", "")
     parent_id, place, name, category_id = position
-    if not place.isdecimal():
-        raise PageTokenInvalid
-    return (parent_id, int(place), name, category_id)
+    return (parent_id, natural(place, _LAST_PLACE), name, category_id)

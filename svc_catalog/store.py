@@ -53,7 +53,7 @@ async def update_product(tx: Transaction, product: Product) -> Stored:
     """Replace a product that was locked; raises SkuTaken or CategoryNotFound."""
     row = await tx.fetchrow(sql.update_product, *_product_values(product))
     assert row is not None, "the row is locked"
-    await tx.execute(sql.delete_variants, product.id)
+    await tx.execute(sql.drop_variants, product.id, product.skus)
     await tx.execute(sql.delete_categories_of, product.id)
     await _write_parts(tx, product)
     return Stored(row, product)
@@ -61,7 +61,7 @@ async def update_product(tx: Transaction, product: Product) -> Stored:
 
 async def delete_product(tx: Transaction, product: Product) -> None:
     """Hide a product for good and take it out of its categories; its SKUs stay taken."""
-    await tx.execute(sql.delete_product, product.id, product.version + 1)
+    await tx.execute(sql.delete_product, product.id, product.version)
     await tx.execute(sql.delete_categories_of, product.id)
 
 
@@ -76,9 +76,9 @@ async def lock_product(tx: Transaction, product_id: str) -> Stored:
 
 
 async def list_products(
-    tx: Transaction, wanted: Filter, *, key: str, descending: bool, after: tuple[str, str], limit: int
+    tx: Transaction, wanted: Filter, *, order: str, after: tuple[object, str], limit: int
 ) -> list[Stored]:
-    """Return products after a position, in order of `key`; each row's `sort_key` begins the next position."""
+    """Return products after a position, in an order such as `price_desc`; `sort_key` of a row begins the next one."""
     values = (
         wanted.status.name,
         wanted.category_id,
@@ -90,11 +90,7 @@ async def list_products(
         *after,
         limit,
     )
-    if key == "create_time" and descending:
-        rows = await tx.fetch(sql.list_newest, *values)
-    else:
-        rows = await tx.fetch(sql.list_descending if descending else sql.list_ascending, *values, key)
-    return await _products(tx, rows)
+    return await _products(tx, await tx.fetch(getattr(sql, f"list_by_{order}"), *values))
 
 
 async def read_snapshots(tx: Transaction, skus: Sequence[str]) -> dict[str, Record]:
@@ -137,6 +133,14 @@ async def read_category(tx: Transaction, category_id: str) -> Record:
     return row
 
 
+async def lock_category(tx: Transaction, category_id: str) -> Record:
+    """Return a category's row, locked so that nothing can be put into it; raises CategoryNotFound."""
+    row = await tx.fetchrow(sql.lock_category, category_id)
+    if row is None:
+        raise CategoryNotFound(category_id=category_id)
+    return row
+
+
 async def is_below(tx: Transaction, category_id: str, top: str) -> bool:
     """Tell whether a category is, or stands in, `top`."""
     below: bool = await tx.fetchval(sql.is_below, category_id, top)
@@ -168,13 +172,10 @@ def category_from_row(row: Record) -> Category:
 
 
 async def _write_parts(tx: Transaction, product: Product) -> None:
-    taken = await tx.fetchval(sql.find_foreign_sku, product.skus, product.id)
-    if taken is not None:
-        raise SkuTaken(sku=taken)
     await _check_categories(tx, product.category_ids)
     await tx.execute(sql.insert_categories_of, product.id, product.category_ids)
-    await tx.execute(
-        sql.insert_variants,
+    rows = await tx.fetch(
+        sql.write_variants,
         product.id,
         product.skus,
         [json.dumps(dict(variant.attributes)) for variant in product.variants],
@@ -183,6 +184,8 @@ async def _write_parts(tx: Transaction, product: Product) -> None:
         [variant.tax_rate_basis_points for variant in product.variants],
         [variant.weight_grams for variant in product.variants],
     )
+    if taken := set(product.skus) - {row["sku"] for row in rows}:
+        raise SkuTaken(sku=min(taken))
 
 
 async def _check_categories(tx: Transaction, category_ids: Sequence[str]) -> None:
