@@ -1,0 +1,185 @@
+-- name: read_now
+-- Reads the database's clock, by which slots close.
+SELECT now();
+
+-- name: knows_time_zone
+-- Tells whether a time zone is one that the IANA names.
+SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1);
+
+-- name: insert_zone
+-- Inserts a zone that does not exist yet; returns whether it did not.
+INSERT INTO zone (zone_id, name, country_code, currency_code, base_fee, fee_per_kg, tax_rate_basis_points, time_zone)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING true;
+
+-- name: insert_prefixes
+-- Inserts the prefixes of a zone that no zone has yet; returns how many.
+WITH fresh AS (
+    INSERT INTO zone_prefix (country_code, prefix, zone_id)
+    SELECT $2, prefix, $1 FROM unnest($3::text[]) AS prefix ORDER BY prefix
+    ON CONFLICT DO NOTHING RETURNING 1
+) SELECT count(*) FROM fresh;
+
+-- name: read_foreign_prefix
+-- Reads the first of some prefixes that another zone has.
+SELECT prefix, zone_id FROM zone_prefix WHERE country_code = $2 AND prefix = ANY($3::text[]) AND zone_id <> $1
+ORDER BY prefix LIMIT 1;
+
+-- name: insert_rule
+-- Inserts one slot rule of a zone.
+INSERT INTO slot_rule (zone_id, position, weekdays, start_time, end_time, lead_time, capacity)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: list_zones
+-- Lists zones after a position, by id.
+SELECT * FROM zone WHERE zone_id > $1 ORDER BY zone_id LIMIT $2;
+
+-- name: read_zone
+-- Reads one zone.
+SELECT * FROM zone WHERE zone_id = $1;
+
+-- name: read_prefixes
+-- Reads the prefixes of some zones.
+SELECT * FROM zone_prefix WHERE zone_id = ANY($1::text[]) ORDER BY zone_id, prefix;
+
+-- name: read_rules
+-- Reads the slot rules of some zones.
+SELECT * FROM slot_rule WHERE zone_id = ANY($1::text[]) ORDER BY zone_id, position;
+
+-- name: find_zones
+-- Finds the zones of some postal codes, each by the longest prefix that fits; numbers the codes as they came.
+SELECT place.number, zone.zone_id
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS place (country_code, code, number)
+CROSS JOIN LATERAL (
+    SELECT zone_id FROM zone_prefix
+    WHERE zone_prefix.country_code = place.country_code
+        AND prefix = ANY (ARRAY(SELECT left(place.code, length) FROM generate_series(0, length(place.code)) AS length))
+    ORDER BY length(prefix) DESC LIMIT 1
+) AS zone;
+
+-- name: insert_slot
+-- Inserts a slot, unless its zone has one of that very span.
+INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING RETURNING *;
+
+-- name: insert_slots_by_rule
+-- Inserts the slots that the rules ask for from a moment to some days later, where they are missing and not closed.
+INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity)
+SELECT zone_id, starts, ends, starts - lead_time, capacity
+FROM slot_rule JOIN zone USING (zone_id)
+CROSS JOIN LATERAL (
+    SELECT ($1::timestamptz AT TIME ZONE time_zone)::date + ahead AS day FROM generate_series(0, $2::int) AS ahead
+) AS calendar
+CROSS JOIN LATERAL (
+    SELECT (day + slot_rule.start_time) AT TIME ZONE time_zone AS starts,
+        (day + slot_rule.end_time) AT TIME ZONE time_zone AS ends
+) AS span
+-- Where clocks are put forward, the hour that is skipped has no slot.
+WHERE extract(isodow FROM day) = ANY(weekdays) AND starts < ends AND starts - lead_time > $1
+    AND ($3 = '' OR zone_id = $3)
+ORDER BY zone_id, starts, position
+ON CONFLICT DO NOTHING;
+
+-- name: list_slots
+-- Lists the slots of a zone that can still be booked, from a time on and after a position, earliest first.
+SELECT * FROM slot
+WHERE zone_id = $1 AND start_time >= $2 AND start_time < $3 AND (start_time, slot_id) > ($4, $5)
+    AND cutoff_time > now() AND booked < capacity
+ORDER BY start_time, slot_id LIMIT $6;
+
+-- name: read_slots
+-- Reads slots.
+SELECT * FROM slot WHERE slot_id = ANY($1::text[]);
+
+-- name: update_slots
+-- Replaces the counters of slots whose version is still the one that was read; returns how many.
+WITH changed AS (
+    UPDATE slot SET booked = new.booked, version = new.version
+    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS new (id, booked, version, read_version)
+    WHERE slot_id = new.id AND slot.version = new.read_version
+    RETURNING 1
+) SELECT count(*) FROM changed;
+
+-- name: read_bookings
+-- Reads the bookings of some orders, with the span of their slots.
+SELECT booking.*, slot.start_time, slot.end_time FROM booking LEFT JOIN slot USING (slot_id)
+WHERE order_id = ANY($1::text[]);
+
+-- name: insert_bookings
+-- Inserts the bookings of orders that have none yet; returns how many.
+WITH fresh AS (
+    INSERT INTO booking (order_id, slot_id, state, version, create_time, update_time)
+    SELECT id, slot_id, state, version, now(), now()
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, slot_id, state, version)
+    ON CONFLICT DO NOTHING RETURNING 1
+) SELECT count(*) FROM fresh;
+
+-- name: update_bookings
+-- Moves bookings whose version is still the one that was read; returns how many.
+WITH changed AS (
+    UPDATE booking SET state = new.state, version = new.version, update_time = now()
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
+    WHERE order_id = new.id AND booking.version = new.read_version
+    RETURNING 1
+) SELECT count(*) FROM changed;
+
+-- name: claim_dispatch
+-- Notes that an order is to be shipped, and keeps others from trying for a while.
+INSERT INTO dispatch (order_id, actor, attempts, next_attempt_time) VALUES ($1, $2, 1, now() + $3::interval)
+ON CONFLICT (order_id) DO UPDATE SET next_attempt_time = excluded.next_attempt_time;
+
+-- name: claim_due_dispatches
+-- Claims orders whose shipping was left undone, those that wait longest first.
+UPDATE dispatch SET attempts = attempts + 1, next_attempt_time = now() + $1::interval
+WHERE order_id IN (
+    SELECT order_id FROM dispatch WHERE next_attempt_time <= now()
+    ORDER BY next_attempt_time LIMIT $2 FOR UPDATE SKIP LOCKED
+) RETURNING order_id, actor, attempts;
+
+-- name: postpone_dispatch
+-- Sets when an order is tried again.
+UPDATE dispatch SET next_attempt_time = now() + $2::interval WHERE order_id = $1;
+
+-- name: delete_dispatch
+-- Forgets an order for which nothing remains to be done.
+DELETE FROM dispatch WHERE order_id = $1;
+
+-- name: insert_shipment
+-- Inserts the shipment of an order that has none; returns whether it had none.
+INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, slot_id, weight_grams, version,
+    create_time, update_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING true;
+
+-- name: read_shipment
+-- Reads one shipment.
+SELECT * FROM shipment WHERE shipment_id = $1;
+
+-- name: lock_shipment
+-- Locks one shipment for a change.
+SELECT * FROM shipment WHERE shipment_id = $1 FOR NO KEY UPDATE;
+
+-- name: update_shipment
+-- Replaces what can change of a shipment that this transaction has locked.
+UPDATE shipment SET state = $2, consignment_id = $3, tracking_number = $4, courier_version = $5, version = $6,
+    update_time = $7
+WHERE shipment_id = $1;
+
+-- name: insert_updates
+-- Appends to the history of a shipment.
+INSERT INTO shipment_update (shipment_id, version, state, note, actor, create_time)
+SELECT $1, version, state, note, $5, $6::timestamptz
+FROM unnest($2::bigint[], $3::text[], $4::text[]) AS move (version, state, note);
+
+-- name: read_updates
+-- Reads the histories of some shipments, oldest first.
+SELECT * FROM shipment_update WHERE shipment_id = ANY($1::text[]) ORDER BY shipment_id, version;
+
+-- name: list_shipments
+-- Lists shipments before a position, newest first; an empty user, order or state stands for any.
+SELECT * FROM shipment
+WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
+    AND (create_time, shipment_id) < ($4, $5)
+ORDER BY create_time DESC, shipment_id DESC LIMIT $6;
+
+-- name: claim_webhook
+-- Notes that a webhook came; returns whether it is the first of its id.
+INSERT INTO courier_event (webhook_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true;

@@ -1,0 +1,310 @@
+"""svc_delivery with a courier that is a process of its own, and with the real svc_order to ask about orders."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+from google.type.dayofweek_pb2 import DayOfWeek
+from google.type.money_pb2 import Money
+
+from chassis import Database
+from chassis.testing import acting, client_for, serving
+from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.type.v1.address_pb2 import Address
+from svc_delivery.__main__ import compose
+from svc_delivery.settings import Settings
+from svc_order import store as order_store
+from svc_order.__main__ import compose as compose_orders
+from svc_order.domain import Bill, Line, Order
+from svc_order.domain import State as OrderState
+from svc_order.domain_saga import NEVER, Saga, Step, saga_id
+from svc_order.settings import Settings as OrderSettings
+
+SERVICE = "shop.delivery.v1.DeliveryService"
+SECRET = "whsec_c2ltdWxhdG9ycy1hbmQtdGhlLXNob3Atc2hhcmUtdGhpcw=="
+KEY = "key-of-the-tests"
+EVERY_DAY = [DayOfWeek.Name(day) for day in range(1, 8)]
+ADDRESS = Address(recipient="Somchai", line1="1 Silom Road", city="Bangkok", postal_code="10500", country_code="TH")
+
+
+@dataclass(frozen=True)
+class CourierDesk:
+    """The courier as its own staff sees it."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    async def consignments(self, reference: str) -> list[dict]:
+        """The consignments that carry our reference: never more than one."""
+        return (await self.http.get("/v1/consignments", params={"reference": reference})).json()["data"]
+
+    async def advance(self, reference: str, to: str | None = None) -> dict:
+        """Moves a parcel on, and returns how it is then."""
+        (consignment,) = await self.consignments(reference)
+        body = {"to": to} if to else {}
+        answer = await self.http.post(f"/v1/consignments/{consignment['id']}/advance", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def cancel(self, reference: str) -> dict:
+        (consignment,) = await self.consignments(reference)
+        return (await self.http.post(f"/v1/consignments/{consignment['id']}/cancel", json={})).json()
+
+    async def misbehave(self, **faults: object) -> None:
+        answer = await self.http.put("/v1/faults", json=faults)
+        assert answer.status_code == 200, answer.text
+
+
+@contextmanager
+def courier_process(folder: Path, **env: str) -> Iterator[str]:
+    """Runs a courier, as a user starts it; yields its URL."""
+    with (folder / "courier.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mesh.simulators.courier"],
+            env={"PATH": os.environ["PATH"], "LISTEN": "127.0.0.1:0", "API_KEY": KEY} | env,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening on "), (folder / "courier.log").read_text()
+        yield f"http://{line.split()[-1]}"
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait(timeout=10)
+
+
+@asynccontextmanager
+async def desk_of(url: str) -> AsyncIterator[CourierDesk]:
+    async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {KEY}"}) as http:
+        desk = CourierDesk(url, http)
+        yield desk
+        await desk.misbehave()
+
+
+@pytest.fixture(scope="session")
+def courier_url(tmp_path_factory):
+    with courier_process(tmp_path_factory.mktemp("courier")) as url:
+        yield url
+
+
+@pytest.fixture
+async def courier(courier_url):
+    """The courier, which outlives the test; its faults do not."""
+    async with desk_of(courier_url) as desk:
+        yield desk
+
+
+@pytest.fixture
+def order_id() -> str:
+    """A name that the courier has not seen."""
+    return f"order-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def database(fresh_database):
+    async with fresh_database("svc_delivery") as url:
+        yield url
+
+
+@pytest.fixture
+async def rows(database):
+    """A connection to the service's database."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def orders_app(fresh_database, redis_url, event_prefix, issuer):
+    """svc_order, which nobody but svc_delivery calls here: the other services are not there."""
+    async with fresh_database("svc_order") as url:
+        settings = OrderSettings(
+            database_url=url, redis_url=redis_url, event_prefix=event_prefix, upstreams="*=127.0.0.1:1"
+        )
+        async with serving("svc_order", settings, compose_orders, issuer) as app:
+            yield app
+
+
+@pytest.fixture
+def orders_address():
+    """Where svc_order is: nowhere, unless a test has to do with orders."""
+    return "127.0.0.1:1"
+
+
+@pytest.fixture
+def settings(database, redis_url, event_prefix, courier, orders_address):
+    """An impatient service."""
+    return Settings(
+        database_url=database,
+        redis_url=redis_url,
+        event_prefix=event_prefix,
+        upstreams=f"shop.order.v1.OrderService={orders_address}",
+        courier_url=courier.url,
+        courier_key=KEY,
+        courier_webhook_secret=SECRET,
+        courier_timeout=0.5,
+        slot_seconds=0.05,
+        dispatch_seconds=0.05,
+    )
+
+
+@pytest.fixture
+def replica(settings, issuer):
+    """Serves one more process of the service, with other settings where asked: `async with replica() as app`."""
+    return lambda **changes: serving("svc_delivery", replace(settings, **changes), compose, issuer)
+
+
+@pytest.fixture
+async def app(replica):
+    async with replica() as app:
+        yield app
+
+
+@pytest.fixture
+async def bookings(app):
+    """The service as svc_order calls it."""
+    async with client_for(app.address, DeliveryServiceStub, SERVICE, caller="svc_order") as stub:
+        yield stub
+
+
+@pytest.fixture
+async def counter(app):
+    """The service as clients reach it through the edge."""
+    async with client_for(app.address, DeliveryServiceStub, SERVICE) as stub:
+        yield stub
+
+
+@pytest.fixture
+def staff(issuer):
+    """Makes calls as a member of staff: `with staff():`."""
+    return lambda: acting(f"Bearer {issuer.token('staff-1', 'staff')}")
+
+
+@pytest.fixture
+def customer(issuer):
+    """Makes calls as a customer: `with customer():`."""
+    return lambda user_id="user-1", *roles: acting(f"Bearer {issuer.token(user_id, *roles)}")
+
+
+def a_zone(zone_id="bkk", *prefixes, **changes) -> pb.Zone:
+    values = {
+        "name": "Bangkok",
+        "country_code": "TH",
+        "base_fee": Money(currency_code="THB", units=40),
+        "fee_per_kg": Money(currency_code="THB", units=12, nanos=500_000_000),
+        "tax_rate_basis_points": 700,
+        "time_zone": "Asia/Bangkok",
+    }
+    return pb.Zone(zone_id=zone_id, postal_prefixes=prefixes or ["10"], **values | changes)
+
+
+@pytest.fixture
+def open_zone(counter, staff):
+    """Creates a zone: `await open_zone(a_zone("bkk", "10"))`."""
+
+    async def open_zone(zone=None, *, request_id=None):
+        with staff():
+            return await counter.CreateZone(
+                pb.CreateZoneRequest(zone=zone or a_zone(), request_id=request_id or uuid.uuid4().hex)
+            )
+
+    return open_zone
+
+
+@pytest.fixture
+async def ship_order(orders_app):
+    """Gives svc_order a CONFIRMED order, as its saga leaves it: `await ship_order("order-1")`."""
+    async with Database.open(orders_app.settings.database_url, 1) as database:
+
+        async def ship_order(
+            order_id, *, user_id="user-1", slot_id="", state=OrderState.CONFIRMED, step=Step.AWAIT_SHIPMENT, **address
+        ):
+            async with database.transaction() as tx:
+                order = an_order(order_id, user_id, slot_id, await order_store.read_now(tx), address)
+                await order_store.insert_order(tx, replace(order, state=state))
+                saga = Saga(
+                    id=saga_id(order_id), order_id=order_id, step=step, next_attempt_time=order.create_time + NEVER
+                )
+                await order_store.insert_saga(tx, saga, "tok_ok", order.create_time)
+            return order_id
+
+        yield ship_order
+
+
+def an_order(order_id, user_id, slot_id, now, address) -> Order:
+    line = Line(
+        sku="sku-1",
+        product_id="product-1",
+        name="Tea",
+        quantity=3,
+        unit_price=10_000,
+        tax_rate_basis_points=700,
+        tax=1_963,
+        total=30_000,
+        weight_grams=400,
+    )
+    to = Address()
+    to.CopyFrom(ADDRESS)
+    to.MergeFrom(Address(**address))
+    return Order(
+        id=order_id,
+        user_id=user_id,
+        bill=Bill(currency="THB", lines=(line,), shipping_fee=0, tax_total=1_963),
+        shipping_address=to.SerializeToString(),
+        slot_id=slot_id,
+        reservation_id=f"reservation-{order_id}",
+        payment_id=f"payment-{order_id}",
+        create_time=now,
+        update_time=now,
+    )
+
+
+@pytest.fixture
+def ask_to_ship(counter, staff, order_id):
+    """Asks for the shipment of the order, as staff: `shipment = await ask_to_ship()`."""
+
+    async def ask_to_ship(request_id="ship"):
+        with staff():
+            return await counter.CreateShipment(pb.CreateShipmentRequest(order_id=order_id, request_id=request_id))
+
+    return ask_to_ship
+
+
+@pytest.fixture
+def ship(ship_order, ask_to_ship, order_id):
+    """Has a new order shipped: `shipment = await ship()`."""
+
+    async def ship(**changes):
+        await ship_order(order_id, **changes)
+        return await ask_to_ship()
+
+    return ship
+
+
+@pytest.fixture
+def move(counter, staff):
+    """Moves a shipment on as staff: `await move(shipment, pb.SHIPMENT_STATE_PICKED_UP)`."""
+
+    async def move(shipment, state, *, note="", request_id=None):
+        request = pb.UpdateShipmentStatusRequest(
+            shipment_id=shipment.shipment_id,
+            state=state,
+            note=note,
+            request_id=request_id or f"{shipment.shipment_id}-{state}",
+        )
+        with staff():
+            return await counter.UpdateShipmentStatus(request)
+
+    return move

@@ -1,0 +1,207 @@
+"""From the wish of staff to the courier's hands, with something broken at every step of the way."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import timedelta
+
+import pytest
+
+from chassis import Database
+from chassis.client import Clients
+from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.order.v1.order_errors import OrderNotCancellable
+from shop.order.v1.order_service_pb2 import CancelOrderRequest
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from svc_delivery import store_shipment
+from svc_delivery.courier import Courier
+from svc_delivery.dispatch import Dispatcher
+from svc_delivery.domain_shipment import shipment_id
+from tests.integration.svc_delivery.parcels import News
+from tests.integration.svc_delivery.waiting import until
+
+LABELLED = pb.SHIPMENT_STATE_LABELLED
+
+
+@pytest.fixture
+def orders_address(orders_app):
+    return orders_app.address
+
+
+@pytest.fixture
+def state_of(rows, order_id):
+    """The state of the order's shipment in the rows, None while it has none."""
+    return lambda: rows.fetchval("SELECT state FROM shipment WHERE order_id = $1", order_id)
+
+
+async def let_leases_end(rows):
+    """Lets the time pass in which nobody but who claimed a dispatch may go on with it."""
+    await rows.execute("UPDATE dispatch SET next_attempt_time = now() - interval '1 second'")
+
+
+async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, courier, state_of, rows):
+    await courier.misbehave(next=["create_500", "create_500"])
+    shipment = await ship()
+    assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_CREATED, "")
+    await let_leases_end(rows)
+    await until(state_of, lambda state: state == "LABELLED")
+    assert len(await courier.consignments(shipment.shipment_id)) == 1
+    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
+
+
+@pytest.mark.parametrize("word", ["create_500_then_done", "create_timeout_then_done"])
+async def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_made_twice(ship, courier, state_of, rows, word):
+    await courier.misbehave(next=[word])
+    shipment = await ship()
+    assert shipment.state == pb.SHIPMENT_STATE_CREATED
+    (made,) = await courier.consignments(shipment.shipment_id)
+    await until(state_of, lambda state: state == "LABELLED")
+    assert await courier.consignments(shipment.shipment_id) == [made]
+    assert await rows.fetchval("SELECT tracking_number FROM shipment") == made["tracking_number"]
+
+
+async def test_news_that_comes_before_the_answer_is_as_good_as_the_answer(ship, courier, app, state_of, rows):
+    await courier.misbehave(next=["create_500_then_done"])
+    shipment = await ship()
+    await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
+    await News(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
+    assert await state_of() == "PICKED_UP"
+    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
+
+
+@pytest.mark.parametrize("refusal", [{"postal_code": "00000"}, {"word": "declined"}])
+async def test_a_parcel_that_the_courier_refuses_has_failed_and_may_come_back(ship, move, courier, rows, refusal):
+    await courier.misbehave(next=[refusal["word"]] if "word" in refusal else [])
+    shipment = await ship(**{name: value for name, value in refusal.items() if name != "word"})
+    assert shipment.state == pb.SHIPMENT_STATE_FAILED
+    assert shipment.updates[-1].note == "The courier does not take this parcel."
+    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
+    assert (await move(shipment, pb.SHIPMENT_STATE_RETURNED)).state == pb.SHIPMENT_STATE_RETURNED
+
+
+async def test_an_order_that_is_being_shipped_cannot_be_cancelled(ship, orders_app, customer, order_id):
+    await ship()
+    clients = Clients(f"*={orders_app.address}", "edge")
+    orders = clients.stub(OrderServiceStub, "shop.order.v1.OrderService")
+    with customer("user-1"), pytest.raises(OrderNotCancellable):
+        await orders.CancelOrder(CancelOrderRequest(order_id=order_id, request_id="cancel"))
+    await clients.close()
+
+
+class Halves:
+    """The steps of shipping orders one by one, as a process takes them that may die after each."""
+
+    def __init__(self, settings, db, dispatcher, ship_order):
+        self.settings = settings
+        self.db = db
+        self.dispatcher = dispatcher
+        self.ship_order = ship_order
+
+    async def note(self, order_id):
+        async with self.db.transaction() as tx:
+            await store_shipment.claim_dispatch(tx, order_id, "staff-1", timedelta())
+
+    async def tie(self, order_id):
+        order = await self.dispatcher.begin(order_id, "staff-1")
+        async with self.db.transaction() as tx:
+            await store_shipment.postpone_dispatch(tx, order_id, timedelta())
+        return order
+
+    async def create(self, order_id):
+        order = await self.tie(order_id)
+        async with self.db.transaction() as tx:
+            await self.dispatcher.create(tx, order, "staff-1")
+            await store_shipment.postpone_dispatch(tx, order_id, timedelta())
+
+
+@pytest.fixture
+async def halves(settings, ship_order):
+    clients = Clients(settings.upstreams, "svc_delivery")
+    courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
+    async with Database.open(settings.database_url, 2) as db:
+        orders = clients.stub(OrderServiceStub, "shop.order.v1.OrderService")
+        yield Halves(settings, db, Dispatcher(db, orders, courier), ship_order)
+    await courier.aclose()
+    await clients.close()
+
+
+@pytest.mark.parametrize("died_after", ["note", "tie", "create"])
+async def test_what_a_dead_process_had_begun_is_finished_by_the_next(halves, order_id, replica, rows, died_after):
+    await halves.ship_order(order_id)
+    await getattr(halves, died_after)(order_id)
+    async with replica():
+        look = lambda: rows.fetchrow("SELECT state, shipment_id FROM shipment")  # noqa: E731
+        shipped = await until(look, lambda row: row is not None and row["state"] == "LABELLED")
+    assert shipped["shipment_id"] == shipment_id(order_id)
+    actors = await rows.fetch("SELECT actor FROM shipment_update ORDER BY version")
+    assert [row["actor"] for row in actors] == ["staff-1", "courier"]
+    assert await rows.fetchval("SELECT count(*) FROM outbox") == 2
+
+
+async def test_a_wish_for_an_order_that_cannot_be_shipped_is_dropped(halves, order_id, replica, rows):
+    await halves.note(order_id)
+    async with replica():
+        await until(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
+    assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
+
+
+async def test_two_processes_ship_each_order_once(halves, order_id, replica, courier, rows):
+    names = [f"{order_id}-{number}" for number in range(12)]
+    for name in names:
+        await halves.ship_order(name)
+        await halves.note(name)
+    async with replica(), replica():
+        await until(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
+    assert await rows.fetchval("SELECT count(*) FROM shipment WHERE state = 'LABELLED'") == 12
+    assert await rows.fetchval("SELECT count(*) FROM outbox") == 24
+    found = await asyncio.gather(*(courier.consignments(shipment_id(name)) for name in names))
+    assert [len(one) for one in found] == [1] * 12
+
+
+@contextmanager
+def process_of(settings, **streams):
+    """Runs the service as a process of its own, as the stack starts it."""
+    env = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "svc_delivery"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | env,
+        **{"stderr": subprocess.DEVNULL} | streams,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+async def test_a_process_killed_while_the_courier_thinks_leaves_one_parcel_and_the_next_one_knows_it(
+    halves, order_id, replica, courier, rows
+):
+    await halves.ship_order(order_id)
+    await courier.misbehave(next=["create_timeout_then_done"])
+    await halves.note(order_id)
+    with process_of(replace(halves.settings, courier_timeout=60.0)) as process:
+        (made,) = await until(lambda: courier.consignments(shipment_id(order_id)), len)
+        assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait, 10)
+    await let_leases_end(rows)
+    async with replica():
+        await until(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
+    assert await courier.consignments(shipment_id(order_id)) == [made]
+    assert await rows.fetchval("SELECT consignment_id FROM shipment") == made["id"]
+
+
+async def test_a_process_without_its_courier_does_not_start_and_says_why(settings):
+    for name, complaint in (
+        ("courier_url", b"COURIER_URL is not set"),
+        ("courier_webhook_secret", b"COURIER_WEBHOOK_SECRET is not set"),
+    ):
+        with process_of(replace(settings, **{name: ""}), stderr=subprocess.PIPE) as process:
+            _, said = await asyncio.to_thread(process.communicate, None, 20)
+        assert process.returncode == 2
+        assert complaint in said

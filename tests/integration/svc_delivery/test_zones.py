@@ -1,0 +1,240 @@
+"""Zones, what delivery costs in them, and the slots that their rules make."""
+
+import asyncio
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.type.money_pb2 import Money
+from google.type.timeofday_pb2 import TimeOfDay
+
+from chassis.testing import acting
+from shop.chassis.v1.chassis_errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    PageTokenInvalid,
+    RoleMissing,
+    TokenMissing,
+)
+from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1.delivery_errors import (
+    AddressNotServed,
+    CurrencyMismatch,
+    PostalPrefixTaken,
+    ZoneIdTaken,
+    ZoneNotFound,
+)
+from svc_delivery import store
+from tests.integration.svc_delivery.conftest import EVERY_DAY, a_zone
+from tests.integration.svc_delivery.waiting import until
+
+
+def a_rule(first, last, *, weekdays=EVERY_DAY, lead=timedelta(), capacity=5):
+    """A rule from one hour to another."""
+    rule = pb.SlotRule(
+        weekdays=weekdays, start_time=TimeOfDay(hours=first), end_time=TimeOfDay(hours=last), capacity=capacity
+    )
+    if lead:
+        rule.lead_time.FromTimedelta(lead)
+    return rule
+
+
+def quote(postal_code, weight_grams=0, country_code="TH", currency_code=""):
+    return pb.QuoteDeliveryRequest(
+        country_code=country_code, postal_code=postal_code, weight_grams=weight_grams, currency_code=currency_code
+    )
+
+
+async def test_zones_are_listed_as_they_were_created_page_by_page(counter, open_zone):
+    rule = a_rule(9, 12, weekdays=["SATURDAY", "MONDAY"], lead=timedelta(hours=2))
+    await open_zone(a_zone("bkk", "1050", "10 1", slot_rules=[rule]))
+    await open_zone(a_zone("cnx", "50"))
+    first = await counter.ListZones(pb.ListZonesRequest(page_size=1))
+    rest = await counter.ListZones(pb.ListZonesRequest(page_size=1, page_token=first.next_page_token))
+    ((bkk,), (cnx,)) = (first.zones, rest.zones)
+    assert (bkk.zone_id, bkk.postal_prefixes, cnx.zone_id, rest.next_page_token) == ("bkk", ["101", "1050"], "cnx", "")
+    (kept,) = bkk.slot_rules
+    assert (list(kept.weekdays), kept.start_time.hours, kept.lead_time) == ([1, 6], 9, Duration(seconds=7200))
+    assert (bkk.fee_per_kg, bkk.time_zone) == (Money(currency_code="THB", units=12, nanos=500_000_000), "Asia/Bangkok")
+
+
+async def test_a_zone_needs_staff(counter, issuer):
+    request = pb.CreateZoneRequest(zone=a_zone(), request_id="k-1")
+    with pytest.raises(TokenMissing):
+        await counter.CreateZone(request)
+    with acting(f"Bearer {issuer.token('user-1')}"), pytest.raises(RoleMissing):
+        await counter.CreateZone(request)
+
+
+async def test_a_zone_is_created_once_for_each_key_and_each_name(open_zone):
+    first = await open_zone(request_id="k-1")
+    assert await open_zone(request_id="k-1") == first
+    with pytest.raises(IdempotencyKeyReused):
+        await open_zone(a_zone("other", "20"), request_id="k-1")
+    with pytest.raises(ZoneIdTaken):
+        await open_zone(a_zone("bkk", "20"))
+
+
+async def test_a_prefix_belongs_to_one_zone_of_a_country_whatever_its_spelling(counter, open_zone):
+    await open_zone(a_zone("london", "SW1", country_code="GB"))
+    with pytest.raises(PostalPrefixTaken) as refusal:
+        await open_zone(a_zone("chelsea", "SW3", "sw-1", country_code="GB"))
+    assert refusal.value.metadata == {"prefix": "SW1", "zone_id": "london"}
+    zones = (await counter.ListZones(pb.ListZonesRequest())).zones
+    assert [zone.zone_id for zone in zones] == ["london"]
+    assert (await open_zone(a_zone("elsewhere", "SW1", country_code="IE"))).zone_id == "elsewhere"
+
+
+async def test_of_two_zones_with_one_prefix_created_at_once_one_is(counter, open_zone):
+    outcomes = await asyncio.gather(
+        *(open_zone(a_zone(f"z-{number}", "10", f"2{number}")) for number in range(8)), return_exceptions=True
+    )
+    created = [one for one in outcomes if isinstance(one, pb.Zone)]
+    assert len(created) == 1
+    assert all(isinstance(one, PostalPrefixTaken) for one in outcomes if one not in created)
+    assert list((await counter.ListZones(pb.ListZonesRequest())).zones) == created
+
+
+async def test_a_zone_has_one_currency_whole_amounts_and_a_time_zone_that_exists(open_zone):
+    with pytest.raises(CurrencyMismatch):
+        await open_zone(a_zone(fee_per_kg=Money(currency_code="USD", units=1)))
+    with pytest.raises(InvalidRequest) as refusal:
+        await open_zone(a_zone(base_fee=Money(currency_code="THB", nanos=1)))
+    assert refusal.value.metadata["field"] == "zone.base_fee"
+    with pytest.raises(InvalidRequest) as refusal:
+        await open_zone(a_zone(time_zone="Asia/Atlantis"))
+    assert refusal.value.metadata["field"] == "zone.time_zone"
+
+
+BROKEN_ZONES = {
+    "zone.zone_id": {"zone_id": "a b"},
+    "zone.country_code": {"country_code": "th"},
+    "zone.fee_per_kg": {"fee_per_kg": Money(currency_code="THB", units=-1)},
+    "zone.base_fee": {"base_fee": Money(currency_code="THB", units=2**63 - 1)},
+    "zone.name": {"name": "a\x00b"},
+    "zone.slot_rules[0]": {"slot_rules": [a_rule(12, 12)]},
+    "zone.slot_rules[0].end_time": {"slot_rules": [a_rule(9, 24)]},
+    "zone.slot_rules[0].capacity": {"slot_rules": [a_rule(9, 12, capacity=0)]},
+    "zone.slot_rules[0].weekdays": {"slot_rules": [a_rule(9, 12, weekdays=[])]},
+    "zone.slot_rules[0].weekdays[0]": {"slot_rules": [a_rule(9, 12, weekdays=[9])]},
+    "zone.slot_rules[0].lead_time": {"slot_rules": [a_rule(9, 12, lead=timedelta(days=8))]},
+}
+
+
+async def test_a_zone_that_breaks_a_rule_is_refused_with_the_field_named(open_zone):
+    for field, change in BROKEN_ZONES.items():
+        with pytest.raises(InvalidRequest) as refusal:
+            await open_zone(a_zone(**{"zone_id": "bkk"} | change))
+        assert refusal.value.metadata["field"] == field
+
+
+async def test_a_quote_is_by_the_zone_with_the_longest_prefix_and_by_weight(counter, open_zone):
+    await open_zone(a_zone("thailand", ""))
+    await open_zone(a_zone("bkk", "10", base_fee=Money(currency_code="THB", units=20)))
+    near = await counter.QuoteDelivery(quote("10-500", 1001))
+    assert (near.zone_id, near.fee, near.tax_rate_basis_points) == (
+        "bkk",
+        Money(currency_code="THB", units=45),
+        700,
+    )
+    far = await counter.QuoteDelivery(quote("50000", 0))
+    assert (far.zone_id, far.fee) == ("thailand", Money(currency_code="THB", units=40))
+
+
+async def test_what_is_not_served_or_not_in_the_currency_is_not_quoted(counter, open_zone):
+    await open_zone()
+    with pytest.raises(AddressNotServed) as refusal:
+        await counter.QuoteDelivery(quote("50000"))
+    assert refusal.value.metadata == {"postal_code": "50000", "country_code": "TH"}
+    with pytest.raises(AddressNotServed):
+        await counter.QuoteDelivery(quote("10500", country_code="JP"))
+    with pytest.raises(CurrencyMismatch) as mismatch:
+        await counter.QuoteDelivery(quote("10500", currency_code="USD"))
+    assert mismatch.value.metadata == {"expected": "USD", "actual": "THB"}
+
+
+async def test_the_heaviest_parcel_at_the_highest_fees_has_a_price(counter, open_zone):
+    highest = {
+        "base_fee": Money(currency_code="KWD", units=10**12),
+        "fee_per_kg": Money(currency_code="KWD", units=10**7),
+    }
+    await open_zone(a_zone("dear", "", country_code="KW", **highest))
+    quoted = await counter.QuoteDelivery(quote("13001", 100_000_000, country_code="KW"))
+    assert quoted.fee == Money(currency_code="KWD", units=2 * 10**12)
+
+
+async def test_the_rules_of_a_zone_make_its_slots_by_the_clocks_of_the_zone(counter, open_zone):
+    await open_zone(a_zone(slot_rules=[a_rule(9, 12, lead=timedelta(hours=1)), a_rule(18, 21, capacity=2)]))
+    slots = (await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
+    now, zone = datetime.now(UTC), ZoneInfo("Asia/Bangkok")
+    today = now.astimezone(zone).date()
+    expected = []
+    for day in (today + timedelta(days=ahead) for ahead in range(15)):
+        for first, last, lead, capacity in ((9, 12, timedelta(hours=1), 5), (18, 21, timedelta(), 2)):
+            start, end = (datetime.combine(day, time(hour), zone) for hour in (first, last))
+            if start - lead > now:
+                expected.append((start, end, start - lead, capacity))
+    assert [
+        (
+            slot.start_time.ToDatetime(UTC),
+            slot.end_time.ToDatetime(UTC),
+            slot.cutoff_time.ToDatetime(UTC),
+            slot.available,
+        )
+        for slot in slots
+    ] == expected
+
+
+async def test_slots_are_made_on_the_weekdays_of_a_rule_only(counter, open_zone):
+    await open_zone(a_zone(slot_rules=[a_rule(9, 12, weekdays=["TUESDAY", "SUNDAY"])]))
+    slots = (await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
+    starts = [slot.start_time.ToDatetime(UTC).astimezone(ZoneInfo("Asia/Bangkok")) for slot in slots]
+    assert {start.isoweekday() for start in starts} == {2, 7}
+
+
+async def test_missing_slots_are_made_again_and_no_slot_is_made_twice(counter, open_zone, rows):
+    await open_zone(a_zone(slot_rules=[a_rule(9, 12), a_rule(9, 12, capacity=7)]))
+    before = await rows.fetch("SELECT start_time, capacity FROM slot ORDER BY start_time")
+    await rows.execute("DELETE FROM slot WHERE start_time > now() + interval '3 days'")
+    made = "SELECT start_time, capacity FROM slot ORDER BY start_time"
+    assert await until(lambda: rows.fetch(made), lambda slots: len(slots) >= len(before)) == before
+    assert {row["capacity"] for row in before} == {5}
+
+
+@pytest.fixture
+async def new_york(open_zone):
+    rules = [a_rule(2, 3), a_rule(1, 4)]
+    await open_zone(a_zone("nyc", "1", country_code="US", time_zone="America/New_York", slot_rules=rules))
+
+
+async def test_slots_keep_to_the_clocks_when_these_are_changed(new_york, rows):
+    """On 2027-03-14 the hour from two to three does not exist in New York; on 2027-11-07 one to two comes twice."""
+    for day in (datetime(2027, 3, 13, 12, tzinfo=UTC), datetime(2027, 11, 6, 12, tzinfo=UTC)):
+        await store.insert_slots_by_rule(rows, day, 1)
+    made = await rows.fetch("SELECT * FROM slot WHERE start_time > '2027-01-01' ORDER BY start_time, end_time")
+    assert [(row["start_time"].isoformat()[5:16], row["end_time"] - row["start_time"]) for row in made] == [
+        ("03-14T06:00", timedelta(hours=2)),
+        ("11-07T06:00", timedelta(hours=3)),
+        ("11-07T07:00", timedelta(hours=1)),
+    ]
+
+
+async def test_slots_of_an_unknown_zone_or_of_a_place_that_is_not_served_are_refused(counter, open_zone):
+    await open_zone()
+    with pytest.raises(ZoneNotFound):
+        await counter.ListSlots(pb.ListSlotsRequest(zone_id="nowhere"))
+    with pytest.raises(AddressNotServed):
+        await counter.ListSlots(pb.ListSlotsRequest(country_code="TH", postal_code="50000"))
+    with pytest.raises(InvalidRequest):
+        await counter.ListSlots(pb.ListSlotsRequest(country_code="TH"))
+    with pytest.raises(PageTokenInvalid):
+        await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_token="bm90aGluZw=="))
+
+
+async def test_the_database_itself_refuses_what_must_not_be(open_zone, rows):
+    await open_zone(a_zone(slot_rules=[a_rule(9, 12)]))
+    for change in ("booked = capacity + 1", "booked = -1", "cutoff_time = start_time + interval '1 hour'"):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await rows.execute(f"UPDATE slot SET {change}")
