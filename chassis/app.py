@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 
 from chassis import idempotency, telemetry
 from chassis.auth import KeySource, TokenVerifier, http_key_source
-from chassis.bus import Bus
+from chassis.bus import Bus, end
 from chassis.bus_kafka import KafkaBus
 from chassis.bus_redis import RedisBus
 from chassis.cache import Cache
@@ -159,9 +159,7 @@ class App:
                 for news in self._news:
                     news.close()
                 await self._server.stop(self.settings.drain_seconds)
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end(*tasks)
 
     async def _open(self, opening: Any) -> Any:
         return await self._closing.enter_async_context(opening)

@@ -12,7 +12,7 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import RedisError, ResponseError
 
-from chassis.bus import Event
+from chassis.bus import Event, end
 
 _BATCH = 200
 _BLOCK_MS = 1_000
@@ -66,7 +66,7 @@ class RedisBus:
         try:
             yield subscription
         finally:
-            renewal.cancel()
+            await end(renewal)
             await subscription.leave()
 
 
