@@ -1,8 +1,10 @@
 """Moments between the database, which gives aware datetimes, and messages."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from shop.chassis.v1.chassis_errors import InvalidRequest
 
 
 def timestamp(moment: datetime) -> Timestamp:
@@ -10,3 +12,11 @@ def timestamp(moment: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(moment)
     return message
+
+
+def moment(message: Timestamp, field: str) -> datetime:
+    """Return a message as an aware datetime; raises InvalidRequest naming `field` for one that is no moment at all."""
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except ValueError:
+        raise InvalidRequest(field=field, problem="must be a moment of the years 1 to 9999") from None
