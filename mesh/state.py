@@ -73,16 +73,30 @@ class State:
             ) from None
 
     def create(self) -> None:
-        """Make the folder; StackError when it cannot be written."""
+        """Make the folder; StackError when it cannot be written, or is used for something else."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # Root's database runs as somebody else, who must be able to pass.
-            self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            if not self.folder.exists():
+                # Root's database runs as somebody else, who must be able to pass.
+                self.folder.mkdir(0o711 if os.geteuid() == 0 else 0o700, parents=True)
+            if any(self.folder.iterdir()) and not self.exists:
+                raise StackError(
+                    f"{self.folder} is used for something else", fix="name another folder with --state-dir"
+                )
+            self._lock.touch()
             (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(
                 f"cannot keep a stack in {self.folder}: {error.strerror}", fix="name another folder with --state-dir"
             ) from None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is that of a stack, running or not."""
+        return self._lock.is_file()
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"
 
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
@@ -91,7 +105,7 @@ class State:
     def running(self) -> bool:
         """Whether a supervisor holds this folder."""
         try:
-            with (self.folder / "lock").open() as file:
+            with self._lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -109,7 +123,7 @@ class State:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Be this folder's one supervisor; the kernel lets go of it whatever becomes of us."""
-        with (self.folder / "lock").open("w") as file:
+        with self._lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

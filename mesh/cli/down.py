@@ -30,7 +30,7 @@ def down(
     if record and ran:
         _stop(state, record)
     left = leftovers.remove(record) if record else []
-    if wipe:
+    if wipe and state.exists:
         _wipe(state)
     if left and not ran:
         err.print(f"ended what a killed stack had left: {', '.join(left)}")
@@ -54,12 +54,6 @@ def _stop(state: State, record: Record) -> None:
 
 
 def _wipe(state: State) -> None:
-    """Delete what a stack keeps, and only that: the folder may have been somebody's choice."""
+    """Delete the stack's folder, and what the database keeps elsewhere."""
     remove_home(state.folder / "postgres")
-    for name in ("redis", "kafka", "ingress", "logs"):
-        shutil.rmtree(state.folder / name, ignore_errors=True)
-    for pattern in ("*.json", "*.json.new", "*.sqlite*", "lock", "*.lock"):
-        for file in state.folder.glob(pattern):
-            file.unlink()
-    with suppress(OSError):
-        state.folder.rmdir()
+    shutil.rmtree(state.folder)

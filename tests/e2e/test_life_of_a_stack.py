@@ -169,12 +169,22 @@ def test_replicas_that_make_no_sense_are_refused(cli, words):
     assert not cli.folder.exists()
 
 
-def test_wiping_leaves_other_files_alone(cli):
-    cli.state.create()
+def test_a_folder_of_something_else_is_neither_used_nor_wiped(cli):
+    cli.folder.mkdir()
     (cli.folder / "mine").write_text("precious")
-    (cli.folder / "redis").mkdir()
+    done = cli.run("up")
+    assert done.returncode == 1
+    assert "is used for something else" in done.stderr
     assert cli.run("down", "--wipe").returncode == 0
     assert [file.name for file in cli.folder.iterdir()] == ["mine"]
+
+
+def test_wiping_leaves_nothing_of_a_stack(cli):
+    cli.state.create()
+    home = home_for(cli.folder / "postgres", unprivileged_account())
+    assert cli.run("down", "--wipe").returncode == 0
+    assert not home.exists()
+    assert not cli.folder.exists()
 
 
 def test_stopping_what_does_not_run_is_no_error(cli):

@@ -105,6 +105,20 @@ def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path):
     assert "--state-dir" in it.value.fix
 
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    tmp_path.chmod(0o755)
+    with pytest.raises(StackError, match="is used for something else"):
+        State(tmp_path).create()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_is_used_again(state):
+    assert state.exists
+    State(state.folder).create()
+
+
 def test_the_usual_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert State.default_folder() == tmp_path / "shopmesh"
