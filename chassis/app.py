@@ -8,13 +8,14 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 import grpc
 import uvloop
 from google.protobuf.message import Message
@@ -77,9 +78,9 @@ class App:
 
     async def database(self) -> Database:
         """Open the service's database, with its outbox relayed to the bus."""
-        database: Database = await self._open(
-            Database.open(self.settings.database_url, self.settings.database_connections)
-        )
+        settings = self.settings
+        with _blaming("DATABASE_URL"):
+            database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._news.append(database.news)
         self.background(database.news.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
@@ -93,7 +94,8 @@ class App:
             if settings.events == "kafka":
                 self._bus = await self._open(KafkaBus.open(settings.kafka_bootstrap, settings.event_prefix))
             else:
-                self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
+                with _blaming("REDIS_URL"):
+                    self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
         return self._bus
 
     def cache(self) -> Cache:
@@ -239,7 +241,8 @@ def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[N
 
 
 async def _migrate(package: str, settings: Settings) -> None:
-    applied = await migrate(settings.migration_database_url, Path(str(files(package))))
+    with _blaming("MIGRATION_DATABASE_URL"):
+        applied = await migrate(settings.migration_database_url, Path(str(files(package))))
     log.info("migrated", extra={"applied": applied})
 
 
@@ -249,8 +252,27 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.otel_exporter_otlp_endpoint:
         telemetry.start_tracing(package)
+    await _require_free(settings.listen)
     app = await composed(App(package, settings), compose, settings)
     async with app.serving():
         log.info("serving", extra={"address": app.address})
         await stop.wait()
         log.info("draining")
+
+
+async def _require_free(address: str) -> None:
+    """Try the address before gRPC does, which would complain in lines of its own."""
+    host, _, port = address.rpartition(":")
+    with _blaming(f"LISTEN={address}"):
+        probe = await asyncio.get_running_loop().create_server(asyncio.Protocol, host.strip("[]"), int(port))
+        probe.close()
+        await probe.wait_closed()
+
+
+@contextmanager
+def _blaming(setting: str) -> Iterator[None]:
+    """Say of what fails here which setting is to be looked at."""
+    try:
+        yield
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise SettingsError(f"{setting} cannot be used: {error}") from error

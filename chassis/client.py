@@ -11,6 +11,7 @@ import grpc
 
 from chassis.context import current_call
 from chassis.errors import error_from_call
+from chassis.settings import SettingsError
 from shop.contract import RPCS, IdempotencyLevel
 
 Stub = TypeVar("Stub")
@@ -21,7 +22,7 @@ _OPTIONS = (
 )
 
 
-class UpstreamError(Exception):
+class UpstreamError(SettingsError):
     """UPSTREAMS does not say where a service is."""
 
 

@@ -50,7 +50,7 @@ class Settings:
     #: An OpenTelemetry collector; empty exports no spans. OpenTelemetry reads its other OTEL_* variables itself.
     otel_exporter_otlp_endpoint: str = ""
     #: Least level that is logged: DEBUG also logs every request message, redacted.
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -80,7 +80,7 @@ def _parse(name: str, kind: Any, text: str) -> object:
 
 
 def _choose(name: str, choices: Mapping[str, object], text: str) -> object:
-    try:
-        return choices[text]
-    except KeyError:
-        raise SettingsError(f"{name} must be {' or '.join(choices)}, not {text!r}") from None
+    for word, choice in choices.items():
+        if word.lower() == text.lower():
+            return choice
+    raise SettingsError(f"{name} must be {' or '.join(choices)}, not {text!r}")

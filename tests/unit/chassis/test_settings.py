@@ -17,7 +17,7 @@ class Settings(chassis.Settings):
 
 def test_every_field_is_read_by_its_name_in_capitals():
     settings = Settings.from_env(
-        {"API_KEY": "k", "PATIENCE_SECONDS": "2.5", "DATABASE_CONNECTIONS": "3", "EVENTS": "kafka", "EAGER": "true"}
+        {"API_KEY": "k", "PATIENCE_SECONDS": "2.5", "DATABASE_CONNECTIONS": "3", "EVENTS": "kafka", "EAGER": "True"}
     )
     assert settings == Settings(api_key="k", patience_seconds=2.5, database_connections=3, events="kafka", eager=True)
 
@@ -35,11 +35,16 @@ def test_what_is_not_set_has_its_default():
         ("PATIENCE_SECONDS", ""),
         ("EVENTS", "kafak"),
         ("EAGER", "maybe"),
+        ("LOG_LEVEL", "LOUD"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_name(name, text):
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({"API_KEY": "k", name: text})
+
+
+def test_a_choice_may_be_written_in_small_letters():
+    assert Settings.from_env({"API_KEY": "k", "LOG_LEVEL": "debug"}).log_level == "DEBUG"
 
 
 def test_a_missing_value_is_refused_by_name():

@@ -1,0 +1,172 @@
+"""A service as a process: it serves, drains, and ends; and when it cannot start it says why in one line."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+
+import asyncpg
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from chassis.testing import client_for
+from shop.inventory.v1 import inventory_service_pb2 as pb
+from shop.inventory.v1.inventory_errors import SkuNotFound
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+
+SERVICE = "shop.inventory.v1.InventoryService"
+PASSWORD = "canary-9f2c"
+PATIENCE = 30
+
+
+class Service:
+    """`python -m svc_inventory`, and what it logs."""
+
+    def __init__(self, child):
+        self.child = child
+        self.lines = []
+
+    async def said(self, message):
+        """Wait for a log line."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                line = await self.child.stderr.readline()
+                assert line, f"it ended without saying {message!r}: {self.lines}"
+                self.lines.append(json.loads(line))
+                if self.lines[-1]["message"] == message:
+                    return self.lines[-1]
+
+    async def ended(self):
+        """Wait for its end, and return its exit code."""
+        async with asyncio.timeout(PATIENCE):
+            rest = await self.child.stderr.read()
+            self.lines += [json.loads(line) for line in rest.splitlines()]
+            return await self.child.wait()
+
+
+@pytest.fixture
+def start(repository):
+    @asynccontextmanager
+    async def start(*arguments, **environment):
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "svc_inventory", *arguments),
+            cwd=repository,
+            env={**inherited, "PYTHONPATH": os.pathsep.join((".", "gen")), **environment},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield Service(child)
+        finally:
+            if child.returncode is None:
+                child.kill()
+            await child.communicate()
+
+    return start
+
+
+@pytest.fixture
+async def environment(fresh_database, redis_url, event_prefix):
+    async with fresh_database("svc_inventory") as url:
+        yield {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url, "REDIS_URL": redis_url, "EVENT_PREFIX": event_prefix}
+
+
+async def test_it_serves_until_it_is_told_to_stop_and_then_drains(start, environment):
+    connection = await asyncpg.connect(environment["DATABASE_URL"])
+    await connection.execute("INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('a', 'bkk', 5, 1)")
+    await connection.close()
+    async with start(**environment, DRAIN_SECONDS="5") as service:
+        address = (await service.said("serving"))["address"]
+        async with (
+            client_for(address, InventoryServiceStub, SERVICE) as client,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            with pytest.raises(SkuNotFound):
+                await client.GetStock(pb.GetStockRequest(sku="other"))
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+            watch = channel.unary_stream(
+                f"/{SERVICE}/WatchAvailability",
+                pb.WatchAvailabilityRequest.SerializeToString,
+                pb.WatchAvailabilityResponse.FromString,
+            )(pb.WatchAvailabilityRequest(skus=["a"]), metadata=(("x-shop-caller", "edge"),))
+            assert (await watch.read()).stock.available == 5
+            service.child.send_signal(signal.SIGTERM)
+            assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as told:
+                await watch.read()
+            assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+            health.cancel()
+        assert await service.ended() == 0
+    messages = [line["message"] for line in service.lines]
+    assert messages[0] == "serving"
+    assert "draining" in messages
+    assert all(line["level"] in ("INFO", "WARNING") for line in service.lines)
+
+
+async def test_it_is_gone_soon_after_it_was_told_to_stop_while_redis_is_away(start, environment):
+    async with start(**{**environment, "REDIS_URL": "unix:///nowhere/redis.sock"}, DRAIN_SECONDS="0.1") as service:
+        await service.said("serving")
+        service.child.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
+
+
+async def test_a_port_in_use_is_named(start, environment):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with start(**environment, LISTEN=address) as service:
+            assert await service.ended() == 2
+    (line,) = service.lines
+    assert address in line["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"DATABASE_CONNECTIONS": "many"}, "DATABASE_CONNECTIONS"),
+        ({"EVENTS": "pigeons"}, "EVENTS"),
+        ({"UPSTREAMS": "nonsense"}, "UPSTREAMS"),
+        ({"LISTEN": "nowhere"}, "nowhere"),
+        ({"DATABASE_URL": f"postgresql://svc:{PASSWORD}@127.0.0.1:1/x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": f"mysql://svc:{PASSWORD}@127.0.0.1:1/x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL"),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL"),
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+async def test_what_keeps_it_from_starting_is_said_in_one_line_without_secrets(start, environment, changes, said):
+    async with start(**environment | changes) as service:
+        assert await service.ended() == 2
+    (line,) = service.lines
+    assert (line["service"], line["level"]) == ("svc_inventory", "ERROR")
+    assert said in line["message"]
+    assert PASSWORD not in str(line)
+
+
+async def test_a_role_that_the_database_refuses_is_said_in_one_line(start, environment):
+    url = environment["DATABASE_URL"].replace("//postgres:", "//nobody_knows_it:")
+    async with start(**environment | {"DATABASE_URL": url}) as service:
+        assert await service.ended() == 2
+    (line,) = service.lines
+    assert "DATABASE_URL" in line["message"]
+
+
+async def test_migrate_brings_the_database_up_to_date_and_ends(start, postgres, environment):
+    async with start("migrate", **environment) as service:
+        assert await service.ended() == 0
+    (line,) = service.lines
+    assert (line["message"], line["applied"]) == ("migrated", [])
+
+
+async def test_migrate_says_when_it_cannot(start, environment):
+    async with start("migrate", MIGRATION_DATABASE_URL=f"postgresql://svc:{PASSWORD}@127.0.0.1:1/x") as service:
+        assert await service.ended() == 2
+    (line,) = service.lines
+    assert PASSWORD not in str(line)
