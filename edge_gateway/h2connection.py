@@ -19,6 +19,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_message: int) -> None:
         self.loop = loop
         self.transport: asyncio.Transport
+        self.is_connected = False
         self.writable = asyncio.Event()
         self.writable.set()
         self.send_window = http2.DEFAULT_WINDOW
@@ -27,7 +28,6 @@ class Connection(asyncio.Protocol):
         self.peer_streams = http2.MAX_WINDOW
         #: Set by GOAWAY or by running out of stream numbers: no new calls.
         self.is_closing = False
-        self.is_lost = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self._max_message = max_message
         self._streams: dict[int, Stream] = {}
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_room(self) -> bool:
-        return not (self.is_closing or self.is_lost) and len(self._streams) < self.peer_streams
+        return self.is_connected and not self.is_closing and len(self._streams) < self.peer_streams
 
     def call(self, block: bytes, body: bytes | None) -> Stream:
         """Opens a stream; with a body, all of the request goes out at once if the windows allow."""
@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's is one by its methods alone
+        self.is_connected = True
         ours = (
             (http2.SETTING_HEADER_TABLE_SIZE, 0),
             (http2.SETTING_ENABLE_PUSH, 0),
@@ -104,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._release()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
+        self.is_connected = False
         self.writable.set()
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("the connection was closed"))
@@ -114,7 +115,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self.is_closing = True
-        if not self.is_lost:
+        if self.is_connected:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:

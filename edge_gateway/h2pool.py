@@ -1,7 +1,6 @@
 """The connections to one target: opened when needed, more than one only when the first is full."""
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ class Pool:
 
     async def _connect(self) -> Connection:
         while True:
-            self._connections = [connection for connection in self._connections if not connection.is_lost]
+            self._connections = [connection for connection in self._connections if connection.is_connected]
             connection = self.idle()
             if connection is not None:
                 return connection
@@ -114,9 +113,11 @@ class Pool:
         except (OSError, TimeoutError) as error:
             self._pause = min(max(self._pause * 2, _PAUSE), _LONGEST_PAUSE)
             self._closed_until = loop.time() + self._pause
-            with contextlib.suppress(AttributeError):
-                connection.close()
+            connection.close()
             raise Failure(14, f"failed to connect: {error or type(error).__name__}") from error
+        except asyncio.CancelledError:
+            connection.close()
+            raise
         self._pause = 0.0
         self._connections.append(connection)
 
@@ -135,7 +136,7 @@ class Pool:
 
     def close(self) -> None:
         if self._opening is not None:
-            self._opening.cancel()
+            self._opening.cancel()  # which closes what it has opened so far
         for connection in self._connections:
             connection.close()
 

@@ -181,14 +181,14 @@ class Stream:
         """Ends the call from this side, unless it has ended."""
         if not self.ended:
             self.failure = failure
-            if not self._connection.is_lost:
+            if self._connection.is_connected:
                 reset = http2.frame(http2.RST_STREAM, 0, self.id, http2.long(http2.CANCEL))
                 self._connection.transport.write(reset)
             self.finish()
 
     def finish(self) -> None:
         """Lets go of the call."""
-        if self.is_open and self.failure is None and not self._connection.is_lost:
+        if self.is_open and self.failure is None and self._connection.is_connected:
             # The server has said all it wants to; there is no use in sending it the rest.
             reset = http2.frame(http2.RST_STREAM, 0, self.id, http2.long(http2.NO_ERROR))
             self._connection.transport.write(reset)
