@@ -149,6 +149,18 @@ async def test_a_wish_for_an_order_that_cannot_be_shipped_is_dropped(halves, ord
     assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
 
 
+async def test_a_shipment_is_handed_over_even_when_a_refused_try_has_dropped_the_note(halves, order_id, replica, rows):
+    """Two try at once: one is refused just before the order becomes shippable, the other ties it and dies."""
+    await halves.ship_order(order_id)
+    order = await halves.tie(order_id)
+    async with halves.db.transaction() as tx:
+        await store_shipment.delete_dispatch(tx, order_id)
+        await halves.dispatcher.create(tx, order, "staff-1")
+    await let_leases_end(rows)
+    async with replica():
+        await until(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
+
+
 async def test_two_processes_ship_each_order_once(halves, order_id, replica, courier, rows):
     names = [f"{order_id}-{number}" for number in range(12)]
     for name in names:
