@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from chassis import Database, current_call
-from chassis.bus import Event
+from chassis.bus import Event, end
 from chassis.bus_redis import RedisBus
 from chassis.consumer import Consumer
 from chassis.testing import until
@@ -69,8 +69,7 @@ async def consuming(database, bus, projection, name="svc_toy"):
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def applied(database):
@@ -248,14 +247,15 @@ async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Nobody waits long for a connection."""
-    monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 0.05)
+async def small(database_url, monkeypatch):
+    """A database with one connection, for which nobody waits long."""
+    async with Database.open(database_url, connections=1) as small:
+        monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 0.05)
+        yield small
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_full_pool_is_no_fault_of_the_event(database, database_url, bus, projection, log):
-    async with Database.open(database_url, connections=1) as small, consuming(small, bus, projection):
+async def test_a_full_pool_is_no_fault_of_the_event(database, small, bus, projection, log):
+    async with consuming(small, bus, projection):
         async with small.connection():
             await bus.publish([stock_changed("a", 1)])
             await until(lambda: len(log.lines("consumer restarts")) >= 3)

@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from chassis import Database
+from chassis.bus import end
 from chassis.news import CHANNEL, Draining, News
 from chassis.testing import until
 
@@ -31,11 +32,10 @@ async def listening(database):
             while heard.wakes < 2:  # the first is the present; a notification that is heard is the second
                 await notify(database, "ready")
                 await asyncio.sleep(0.01)
-        heard.task.cancel()
+        await end(heard.task)
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def listener(database):
@@ -68,8 +68,7 @@ async def watching(news, *keys):
     watcher = Watcher(news, *keys)
     await until(lambda: watcher.wakes)
     yield watcher
-    watcher.task.cancel()
-    await asyncio.gather(watcher.task, return_exceptions=True)
+    await end(watcher.task)
 
 
 async def test_a_watcher_begins_with_the_present_and_wakes_for_its_keys_only(database):

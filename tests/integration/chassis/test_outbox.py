@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from chassis import Database, outbox
-from chassis.bus import Event
+from chassis.bus import Event, end
 from chassis.bus_redis import RedisBus
 from chassis.consumer import Consumer
 from chassis.news import CHANNEL
@@ -52,8 +52,7 @@ async def relaying(database, bus):
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 def stock(available, sku="a"):
@@ -183,8 +182,7 @@ async def test_a_relay_that_dies_between_publishing_and_remembering_publishes_ag
     assert figures(await published()) == [1, 2] * 3 + [3]
     assert len({event.id for event in await published()}) == 3
     await until(lambda: has_applied(database, [1, 2, 3]))
-    consumer.cancel()
-    await asyncio.gather(consumer, return_exceptions=True)
+    await end(consumer)
 
 
 async def has_applied(database, what):
