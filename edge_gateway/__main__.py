@@ -13,7 +13,7 @@ from edge_gateway.app import Gateway
 from edge_gateway.descriptors import DescriptorError, has_policies, load_registry
 from edge_gateway.reflection import fetch_registry, serve_reflection
 from edge_gateway.rules import Routes, compile_routes
-from edge_gateway.server import bind, serve, supervise
+from edge_gateway.server import CANNOT_START, bind, serve, supervise
 from edge_gateway.settings import Settings
 from edge_gateway.upstream import UnknownServiceError, Upstreams, parse_upstreams
 
@@ -26,10 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.workers > 1 and not options.check:
         return uvloop.run(supervise([*given, "--workers", "1", "--shared-port"], options.workers))
     try:
-        return uvloop.run(_run(options))
+        code = uvloop.run(_run(options))
     except (DescriptorError, ValueError, OSError) as error:
         print(f"edge_gateway: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks so
-        return 1
+        code = 1
+    return CANNOT_START if code and options.shared_port else code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,7 +84,16 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--no-compression", action="store_true")
     it.add_argument("--no-docs", action="store_true", help="serve neither /openapi.json nor the pages under /docs")
     it.add_argument("--redis", metavar="URL", default="", help="count rate limits here, for all workers together")
-    it.add_argument("--drain", type=float, metavar="SECONDS", default=defaults.drain)
+    it.add_argument(
+        "--drain-delay",
+        type=float,
+        metavar="SECONDS",
+        default=defaults.drain_delay,
+        help="listen on for so long after SIGTERM, while /healthz fails",
+    )
+    it.add_argument(
+        "--drain", type=float, metavar="SECONDS", default=defaults.drain, help="how long running calls may take then"
+    )
     return it  # fmt: skip
 
 
@@ -112,8 +122,8 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         compress=not options.no_compression,
         docs=not options.no_docs,
         redis_url=options.redis,
+        drain_delay=options.drain_delay,
         drain=options.drain,
-        workers=options.workers,
     )
 
 
@@ -153,7 +163,7 @@ async def _serve(
         logging.getLogger("edge_gateway").info("%d routes on http://%s:%d", len(routes.rules), host, port)
 
     try:
-        await serve(gateway, sock, drain=settings.drain, ready=ready)
+        await serve(gateway, sock, settings, ready)
     finally:
         if reflection is not None:
             await reflection.stop(1.0)

@@ -37,8 +37,11 @@ class Gateway:
         self._pages = own_pages(registry, routes, settings, self.health, Batch(self, parts.router, settings))
 
     def begin_drain(self) -> None:
-        """Makes /healthz say so, and ends the streams."""
+        """Makes /healthz say so."""
         self.health.draining = True
+
+    def end_streams(self) -> None:
+        """Tells the clients of running streams to connect elsewhere."""
         self._parts.relays.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,8 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from edge_gateway.app import Gateway
+from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
+
+#: What a worker exits with that would fail again: the customary number for bad configuration.
+CANNOT_START = 78
 
 
 def bind(listen: str, *, shared: bool) -> socket.socket:
@@ -25,7 +29,11 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind((host, int(port)))
+    try:
+        sock.bind((host, int(port)))
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen at {listen}: {error.strerror}") from error
     sock.set_inheritable(False)
     return sock
 
@@ -47,8 +55,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(gateway: Gateway, sock: socket.socket, *, drain: float, ready: Callable[[], None]) -> None:
+class _Quiet(logging.Filter):
+    """Drops what uvicorn says of answers that are broken off, or given instead of a handshake, on purpose."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("ASGI callable returned without completing")
+
+
+async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
+    logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
         gateway,
         http="httptools",
@@ -62,13 +78,18 @@ async def serve(gateway: Gateway, sock: socket.socket, *, drain: float, ready: C
         log_config=None,
         log_level="warning",
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(drain)),
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+        ws_max_size=settings.max_body,
     )
     server = _Server(config, ready)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         gateway.begin_drain()
+        loop.call_later(settings.drain_delay, close)
+
+    def close() -> None:
+        gateway.end_streams()
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,35 +98,30 @@ async def serve(gateway: Gateway, sock: socket.socket, *, drain: float, ready: C
 
 
 async def supervise(arguments: Sequence[str], count: int) -> int:
-    """Runs `count` worker processes, restarts those that die, and passes a stop on to all."""
+    """Runs `count` worker processes, replaces those that die, and passes a stop on to all."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     command = [sys.executable, "-m", "edge_gateway", *arguments]
-    await asyncio.gather(*(_keep(command, stopping) for _ in range(count)))
-    return 0
+    codes = await asyncio.gather(*(_keep(command, stopping) for _ in range(count)))
+    return max(codes)
 
 
-async def _keep(command: list[str], stopping: asyncio.Event) -> None:
-    delay = 0.1
+async def _keep(command: list[str], stopping: asyncio.Event) -> int:
+    """Keeps one worker running; one that cannot even start ends them all."""
     while not stopping.is_set():
         worker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
         stopped = asyncio.ensure_future(stopping.wait())
         ended = asyncio.ensure_future(worker.wait())
-        started = loop_time()
         await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if stopping.is_set():
-            if worker.returncode is None:
-                worker.terminate()
+        if not ended.done():
+            worker.terminate()
             await ended
-            return
-        log.warning("worker %d ended with %s; starting another", worker.pid, worker.returncode)
-        delay = 0.1 if loop_time() - started > 10 else min(delay * 2, 5.0)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), delay)
-
-
-def loop_time() -> float:
-    return asyncio.get_running_loop().time()
+        elif worker.returncode == CANNOT_START:
+            stopping.set()
+            return 1
+        elif not stopping.is_set():
+            log.warning("worker %d ended with %s; starting another", worker.pid, worker.returncode)
+    return 0

@@ -1,6 +1,6 @@
 """What a gateway can be told; the command line fills it, see docs/edge.md."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Settings:
     compress_from: int = 1024
     #: Where rate limits are counted for all workers; without it each worker counts for itself.
     redis_url: str = ""
-    #: Seconds that running calls get on SIGTERM.
+    #: Seconds between SIGTERM, when /healthz starts to fail, and the end of listening.
+    drain_delay: float = 0.0
+    #: Seconds that running calls get after that.
     drain: float = 20.0
-    workers: int = 1
-    upstreams: dict[str, str] = field(default_factory=dict)
