@@ -8,7 +8,12 @@ import grpc_tools
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent / "protos"
-_INCLUDES = (PROTOS, Path(sysconfig.get_path("purelib")), Path(grpc_tools.__file__).parent / "_proto")
+HOUSE_PROTOS = Path(__file__).parent / "house_protos"
+_INCLUDES = (
+    Path(__file__).parent.parent.parent / "protos",
+    Path(sysconfig.get_path("purelib")),
+    Path(grpc_tools.__file__).parent / "_proto",
+)
 
 
 def descriptor_set(protos: Path, into: Path) -> Path:
@@ -27,6 +32,6 @@ def python_modules(protos: Path, into: Path) -> None:
 
 def _run(protos: Path, *arguments: str) -> None:
     files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
-    includes = [f"-I{path}" for path in (protos, *_INCLUDES[1:])]
+    includes = [f"-I{path}" for path in (protos, *_INCLUDES)]
     if protoc.main(["protoc", *includes, *arguments, *files]) != 0:
         raise RuntimeError(f"protoc failed for {protos}")
