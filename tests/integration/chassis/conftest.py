@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+import os
+import sys
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -163,3 +165,58 @@ async def kafka_bootstrap(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kafka")
     async with kafka.Kafka(folder, port=ports.kafka, controller_port=ports.kafka_controller) as broker:
         yield broker.bootstrap
+
+
+PATIENCE = 30
+
+
+class Service:
+    """`python -m svc_inventory`, and what it logs."""
+
+    def __init__(self, child):
+        self.child = child
+        self.lines = []
+
+    async def said(self, message):
+        """Wait for a log line."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                line = await self.child.stderr.readline()
+                assert line, f"it ended without saying {message!r}: {self.lines}"
+                self.lines.append(json.loads(line))
+                if self.lines[-1]["message"] == message:
+                    return self.lines[-1]
+
+    async def ended(self):
+        """Wait for its end, and return its exit code."""
+        async with asyncio.timeout(PATIENCE):
+            rest = await self.child.stderr.read()
+            self.lines += [json.loads(line) for line in rest.splitlines()]
+            return await self.child.wait()
+
+
+@pytest.fixture
+def start(repository):
+    @asynccontextmanager
+    async def start(*arguments, **environment):
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "svc_inventory", *arguments),
+            cwd=repository,
+            env={**inherited, "PYTHONPATH": os.pathsep.join((".", "gen")), **environment},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield Service(child)
+        finally:
+            if child.returncode is None:
+                child.kill()
+            await child.communicate()
+
+    return start
+
+
+@pytest.fixture
+async def environment(fresh_database, redis_url, event_prefix):
+    async with fresh_database("svc_inventory") as url:
+        yield {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url, "REDIS_URL": redis_url, "EVENT_PREFIX": event_prefix}

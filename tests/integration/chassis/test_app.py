@@ -1,12 +1,7 @@
 """A service as a process: it serves, drains, and ends; and when it cannot start it says why in one line."""
 
-import asyncio
-import json
-import os
 import signal
 import socket
-import sys
-from contextlib import asynccontextmanager
 
 import asyncpg
 import grpc
@@ -20,59 +15,6 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 
 SERVICE = "shop.inventory.v1.InventoryService"
 PASSWORD = "canary-9f2c"
-PATIENCE = 30
-
-
-class Service:
-    """`python -m svc_inventory`, and what it logs."""
-
-    def __init__(self, child):
-        self.child = child
-        self.lines = []
-
-    async def said(self, message):
-        """Wait for a log line."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                line = await self.child.stderr.readline()
-                assert line, f"it ended without saying {message!r}: {self.lines}"
-                self.lines.append(json.loads(line))
-                if self.lines[-1]["message"] == message:
-                    return self.lines[-1]
-
-    async def ended(self):
-        """Wait for its end, and return its exit code."""
-        async with asyncio.timeout(PATIENCE):
-            rest = await self.child.stderr.read()
-            self.lines += [json.loads(line) for line in rest.splitlines()]
-            return await self.child.wait()
-
-
-@pytest.fixture
-def start(repository):
-    @asynccontextmanager
-    async def start(*arguments, **environment):
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "svc_inventory", *arguments),
-            cwd=repository,
-            env={**inherited, "PYTHONPATH": os.pathsep.join((".", "gen")), **environment},
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            yield Service(child)
-        finally:
-            if child.returncode is None:
-                child.kill()
-            await child.communicate()
-
-    return start
-
-
-@pytest.fixture
-async def environment(fresh_database, redis_url, event_prefix):
-    async with fresh_database("svc_inventory") as url:
-        yield {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url, "REDIS_URL": redis_url, "EVENT_PREFIX": event_prefix}
 
 
 async def test_it_serves_until_it_is_told_to_stop_and_then_drains(start, environment):
