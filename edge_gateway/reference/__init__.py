@@ -29,6 +29,7 @@ _REFERENCE = {
     "/docs/page.css": "page.css",
     "/docs/reference.css": "reference.css",
     "/docs/reference.js": "reference.js",
+    "/docs/operation.js": "operation.js",
     "/docs/schema.js": "schema.js",
     "/docs/try.js": "try.js",
     "/docs/page.js": "page.js",

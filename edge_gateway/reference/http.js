@@ -82,7 +82,8 @@ export async function* eventsOf(body) {
         for (const line of block.split("\n")) {
           const at = line.indexOf(":");
           const name = line.slice(0, at);
-          if (at > 0 && name in found) found[name] = (found[name] && name === "data" ? `${found.data}\n` : "") + line.slice(at + 1).trimStart();
+          if (at > 0 && name in found)
+            found[name] = (found[name] && name === "data" ? `${found.data}\n` : "") + line.slice(at + 1).trimStart();
         }
         if (found.data) yield found;
       }
@@ -115,7 +116,8 @@ export async function watch(path, { onMessage, onState, signal }) {
     } catch (error) {
       if (signal.aborted) return;
       const code = error.body?.code;
-      const isOver = error instanceof Failure && error.status !== 503 && error.status !== 429 && code !== 14 && code !== 4;
+      const isOver =
+        error instanceof Failure && error.status !== 503 && error.status !== 429 && code !== 14 && code !== 4;
       if (isOver) return onState("ended", error);
     }
     onState("waiting");

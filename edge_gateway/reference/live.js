@@ -36,9 +36,17 @@ async function buildForm() {
     postalCode: (zone?.postalPrefixes?.[0] ?? "").padEnd(5, "0"),
     countryCode: zone?.countryCode ?? "",
   };
-  const sku = h("select", { name: "sku" }, variants.map(({ product, variant }) => h("option", { value: variant.sku }, labelOf(product, variant))));
+  const sku = h(
+    "select",
+    { name: "sku" },
+    variants.map(({ product, variant }) => h("option", { value: variant.sku }, labelOf(product, variant))),
+  );
   const quantity = h("input", { name: "quantity", type: "number", min: "1", max: "99", value: "1" });
-  const card = h("select", { name: "card" }, CARDS.map(([value, text]) => h("option", { value }, text)));
+  const card = h(
+    "select",
+    { name: "card" },
+    CARDS.map(([value, text]) => h("option", { value }, text)),
+  );
   const line1 = h("input", { name: "line1", value: address.line1, required: true });
   const postalCode = h("input", { name: "postalCode", value: address.postalCode, required: true });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
@@ -48,7 +56,12 @@ async function buildForm() {
     h("label", { class: "field" }, h("span", {}, "What"), sku),
     h("label", { class: "field" }, h("span", {}, "How many"), quantity),
     h("label", { class: "field" }, h("span", {}, "Paid with"), card),
-    h("div", { class: "pair" }, h("label", { class: "field" }, h("span", {}, "Street"), line1), h("label", { class: "field" }, h("span", {}, "Postal code"), postalCode)),
+    h(
+      "div",
+      { class: "pair" },
+      h("label", { class: "field" }, h("span", {}, "Street"), line1),
+      h("label", { class: "field" }, h("span", {}, "Postal code"), postalCode),
+    ),
     problem,
     button,
   );
@@ -93,11 +106,23 @@ async function listOrders() {
 }
 
 function listed(order) {
-  const time = order.createTime ? new Date(order.createTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
+  const time = order.createTime
+    ? new Date(order.createTime).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })
+    : "";
   return h(
     "li",
     { "data-order": order.orderId },
-    h("button", { type: "button", class: "bare pick", onclick: () => open(order) }, h("span", { class: "grow" }, h("span", {}, money(order.total) || "Order"), h("span", { class: "soft small" }, time)), h("span", { class: `chip ${toneOf(order.state)}` }, shortState(order.state))),
+    h(
+      "button",
+      { type: "button", class: "bare pick", onclick: () => open(order) },
+      h(
+        "span",
+        { class: "grow" },
+        h("span", {}, money(order.total) || "Order"),
+        h("span", { class: "soft small" }, time),
+      ),
+      h("span", { class: `chip ${toneOf(order.state)}` }, shortState(order.state)),
+    ),
   );
 }
 
@@ -109,7 +134,8 @@ function onChange(order) {
   $("button", item).setAttribute("aria-current", "true");
   if (found) found.replaceWith(item);
   else list.prepend(item);
-  for (const other of list.querySelectorAll("[aria-current]")) if (other !== $("button", item)) other.removeAttribute("aria-current");
+  for (const other of list.querySelectorAll("[aria-current]"))
+    if (other !== $("button", item)) other.removeAttribute("aria-current");
   for (const empty of list.querySelectorAll("li:not([data-order])")) empty.remove();
 }
 

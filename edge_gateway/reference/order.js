@@ -98,7 +98,11 @@ class Track {
   }
 
   connection(state, error) {
-    const [tone, text] = { live: ["accent pulse", "live"], waiting: ["warn", "connecting again"], ended: ["", "final"] }[state];
+    const [tone, text] = {
+      live: ["accent pulse", "live"],
+      waiting: ["warn", "connecting again"],
+      ended: ["", "final"],
+    }[state];
     this.light.className = `chip ${tone}`;
     this.light.textContent = error ? explain(error) : text;
   }
@@ -111,18 +115,30 @@ export class OrderBoard {
     this.onChange = onChange;
     this.isStaff = isStaff;
     this.events = h("ol", { class: "log", "aria-live": "polite", "aria-label": "What happened" });
-    this.tracks = Object.fromEntries(Object.keys(TRACKS).map((kind) => [kind, new Track(kind, (...said) => this.log(...said))]));
+    this.tracks = Object.fromEntries(
+      Object.keys(TRACKS).map((kind) => [kind, new Track(kind, (...said) => this.log(...said))]),
+    );
     this.total = h("span", {});
     this.lines = h("ul", { class: "lines" });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
-    this.cancel = h("button", { type: "button", onclick: () => this.act("cancel", { requestId: newKey() }) }, "Cancel order");
+    this.cancel = h(
+      "button",
+      { type: "button", onclick: () => this.act("cancel", { requestId: newKey() }) },
+      "Cancel order",
+    );
     this.next = h("button", { type: "button", class: "main", hidden: true });
     this.watching = new Set();
     this.id = order.orderId;
     this.element = h(
       "div",
       { class: "stack" },
-      h("header", { class: "row title" }, h("div", { class: "grow" }, h("h1", {}, this.total), h("code", { class: "soft" }, order.orderId)), this.next, this.cancel),
+      h(
+        "header",
+        { class: "row title" },
+        h("div", { class: "grow" }, h("h1", {}, this.total), h("code", { class: "soft" }, order.orderId)),
+        this.next,
+        this.cancel,
+      ),
       this.problem,
       this.lines,
       Object.values(this.tracks).map((track) => track.element),
@@ -135,14 +151,26 @@ export class OrderBoard {
   showOrder(order) {
     this.order = order;
     this.total.textContent = money(order.total) || "Order";
-    const rows = [...(order.lines ?? []).map((line) => [`${line.quantity} × ${line.name}`, line.total]), ["Delivery", order.shippingFee]];
-    this.lines.replaceChildren(...rows.filter(([, price]) => price).map(([what, price]) => h("li", {}, what, h("span", { class: "soft" }, money(price)))));
+    const rows = [
+      ...(order.lines ?? []).map((line) => [`${line.quantity} × ${line.name}`, line.total]),
+      ["Delivery", order.shippingFee],
+    ];
+    this.lines.replaceChildren(
+      ...rows
+        .filter(([, price]) => price)
+        .map(([what, price]) => h("li", {}, what, h("span", { class: "soft" }, money(price)))),
+    );
     this.tracks.order.show(order.state, order.stateReason && words(order.stateReason));
     if (TRACKS.order.bad.some((state) => order.state.endsWith(state)) && !order.shipmentId) this.tracks.shipment.none();
-    this.cancel.hidden = !["ORDER_STATE_PENDING", "ORDER_STATE_CONFIRMED"].includes(order.state) || Boolean(order.shipmentId);
+    this.cancel.hidden =
+      !["ORDER_STATE_PENDING", "ORDER_STATE_CONFIRMED"].includes(order.state) || Boolean(order.shipmentId);
     this.offerNext();
-    if (order.paymentId) this.follow("payment", `/v1/payments/${order.paymentId}/watch`, ({ payment }) => this.tracks.payment.show(payment.state, payment.declineCode));
-    if (order.shipmentId) this.follow("shipment", `/v1/shipments/${order.shipmentId}/watch`, ({ shipment }) => this.showShipment(shipment));
+    if (order.paymentId)
+      this.follow("payment", `/v1/payments/${order.paymentId}/watch`, ({ payment }) =>
+        this.tracks.payment.show(payment.state, payment.declineCode),
+      );
+    if (order.shipmentId)
+      this.follow("shipment", `/v1/shipments/${order.shipmentId}/watch`, ({ shipment }) => this.showShipment(shipment));
     this.onChange(order);
   }
 
@@ -159,7 +187,10 @@ export class OrderBoard {
     const canMove = state && steps.includes(state) && state !== "CREATED" && next;
     this.next.hidden = !this.isStaff || !(canShip || canMove);
     this.next.textContent = canShip ? "Ship it" : `Mark as ${words(next ?? "").toLowerCase()}`;
-    this.next.onclick = () => (canShip ? this.staff("/v1/shipments", { orderId: this.id }) : this.staff(`/v1/shipments/${this.order.shipmentId}/status`, { state: `SHIPMENT_STATE_${next}` }));
+    this.next.onclick = () =>
+      canShip
+        ? this.staff("/v1/shipments", { orderId: this.id })
+        : this.staff(`/v1/shipments/${this.order.shipmentId}/status`, { state: `SHIPMENT_STATE_${next}` });
   }
 
   async staff(path, body) {
@@ -179,7 +210,8 @@ export class OrderBoard {
     this.watching.add(kind);
     const onState = (state, error) => {
       // A payment is made a moment after its order names it.
-      if (error?.status === 404) setTimeout(() => !this.abort.signal.aborted && this.watching.delete(kind) && this.showOrder(this.order), 1000);
+      if (error?.status === 404)
+        setTimeout(() => !this.abort.signal.aborted && this.watching.delete(kind) && this.showOrder(this.order), 1000);
       else this.tracks[kind].connection(state, error);
     };
     watch(path, { onMessage, onState, signal: this.abort.signal });
@@ -204,7 +236,9 @@ export class OrderBoard {
 
   log(what, state) {
     const time = new Date().toLocaleTimeString("en-GB");
-    this.events.prepend(h("li", {}, h("time", { class: "soft mono" }, time), h("span", {}, what), h("strong", {}, state)));
+    this.events.prepend(
+      h("li", {}, h("time", { class: "soft mono" }, time), h("span", {}, what), h("strong", {}, state)),
+    );
   }
 
   close() {

@@ -33,7 +33,12 @@ export function paragraphs(text) {
     .filter(Boolean)
     .map((block) => {
       const lines = block.split("\n");
-      if (lines.every((line) => line.startsWith("- "))) return h("ul", {}, lines.map((line) => h("li", {}, prose(line.slice(2)))));
+      if (lines.every((line) => line.startsWith("- ")))
+        return h(
+          "ul",
+          {},
+          lines.map((line) => h("li", {}, prose(line.slice(2)))),
+        );
       return h("p", {}, prose(lines.join(" ")));
     });
 }
@@ -102,7 +107,13 @@ export function explain(error) {
 /** A form that signs in. */
 export function signInForm(onDone) {
   const email = h("input", { type: "email", name: "email", autocomplete: "username", required: true });
-  const password = h("input", { type: "password", name: "password", autocomplete: "current-password", required: true, minLength: 8 });
+  const password = h("input", {
+    type: "password",
+    name: "password",
+    autocomplete: "current-password",
+    required: true,
+    minLength: 8,
+  });
   const isNew = h("input", { type: "checkbox", name: "new" });
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const button = h("button", { class: "main", type: "submit" }, "Sign in");

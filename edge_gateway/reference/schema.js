@@ -12,7 +12,10 @@ export class Schemas {
   /** Follows references to their end. */
   resolve(node) {
     while (node?.$ref) {
-      node = node.$ref.slice(2).split("/").reduce((place, step) => place?.[step], this.api);
+      node = node.$ref
+        .slice(2)
+        .split("/")
+        .reduce((place, step) => place?.[step], this.api);
     }
     return node ?? {};
   }
@@ -23,7 +26,8 @@ export class Schemas {
     const parts = [schema];
     while (parts.length) {
       const part = parts.shift();
-      if (part.$ref) parts.unshift({ ...this.resolve(part), description: part.description ?? this.resolve(part).description });
+      if (part.$ref)
+        parts.unshift({ ...this.resolve(part), description: part.description ?? this.resolve(part).description });
       parts.push(...(part.allOf ?? []));
       for (const [key, value] of Object.entries(part)) {
         if (key === "properties") flat[key] = this.joined(flat[key] ?? {}, value);
@@ -36,7 +40,8 @@ export class Schemas {
 
   joined(ours, theirs) {
     const all = { ...ours };
-    for (const [name, schema] of Object.entries(theirs)) all[name] = name in ours ? { allOf: [ours[name], schema] } : schema;
+    for (const [name, schema] of Object.entries(theirs))
+      all[name] = name in ours ? { allOf: [ours[name], schema] } : schema;
     return all;
   }
 
@@ -46,8 +51,12 @@ export class Schemas {
     if (named) return named.split("/").pop();
     const flat = this.flatten(schema);
     if (flat.type === "array") return `list of ${this.typeName(flat.items ?? {})}`;
-    if (flat.type === "object" && typeof flat.additionalProperties === "object") return `map to ${this.typeName(flat.additionalProperties)}`;
-    const type = [flat.type ?? "any"].flat().filter((it) => it !== "null").join(" or ");
+    if (flat.type === "object" && typeof flat.additionalProperties === "object")
+      return `map to ${this.typeName(flat.additionalProperties)}`;
+    const type = [flat.type ?? "any"]
+      .flat()
+      .filter((it) => it !== "null")
+      .join(" or ");
     return flat.format && flat.format !== type ? `${type} (${flat.format})` : type;
   }
 
@@ -56,7 +65,8 @@ export class Schemas {
     const flat = this.flatten(schema);
     const said = [];
     const between = (low, high, unit) => {
-      if (low !== undefined && high !== undefined) said.push(low === high ? `${low} ${unit}` : `${low} to ${high} ${unit}`);
+      if (low !== undefined && high !== undefined)
+        said.push(low === high ? `${low} ${unit}` : `${low} to ${high} ${unit}`);
       else if (low !== undefined) said.push(`at least ${low} ${unit}`);
       else if (high !== undefined) said.push(`at most ${high} ${unit}`);
     };
@@ -66,7 +76,8 @@ export class Schemas {
     between(flat.minProperties, flat.maxProperties, "entries");
     const low = wide(flat.minimum);
     const high = wide(flat.maximum);
-    if (low !== undefined || high !== undefined) said.push(low === undefined ? `≤ ${high}` : high === undefined ? `≥ ${low}` : `${low} … ${high}`);
+    if (low !== undefined || high !== undefined)
+      said.push(low === undefined ? `≤ ${high}` : high === undefined ? `≥ ${low}` : `${low} … ${high}`);
     if (flat.exclusiveMinimum !== undefined) said.push(`> ${flat.exclusiveMinimum}`);
     if (flat.exclusiveMaximum !== undefined) said.push(`< ${flat.exclusiveMaximum}`);
     if (flat.uniqueItems) said.push("all different");
@@ -88,7 +99,9 @@ export class Schemas {
     return h(
       "ul",
       { class: "tree" },
-      Object.entries(properties).map(([name, property]) => this.row(name, property, asked, required.includes(name), depth, above)),
+      Object.entries(properties).map(([name, property]) =>
+        this.row(name, property, asked, required.includes(name), depth, above),
+      ),
     );
   }
 
@@ -111,7 +124,12 @@ export class Schemas {
       {},
       h("div", { class: "line" }, h("code", { class: "name" }, name), h("span", { class: "type" }, type), marks),
       flat.description && h("p", { class: "small" }, prose(flat.description)),
-      this.rules(schema).length > 0 && h("p", { class: "rules" }, this.rules(schema).map((rule) => h("code", {}, rule))),
+      this.rules(schema).length > 0 &&
+        h(
+          "p",
+          { class: "rules" },
+          this.rules(schema).map((rule) => h("code", {}, rule)),
+        ),
       values && h("details", {}, h("summary", {}, "values"), values),
       folds && this.fold(inner, asked, depth, above),
     );
@@ -120,7 +138,8 @@ export class Schemas {
   /** Makes the tree below a row when it is first unfolded, since messages may hold themselves. */
   fold(inner, asked, depth, above) {
     const details = h("details", {}, h("summary", {}, "fields"));
-    const fill = () => details.open && details.append(this.tree(inner.schema, asked, depth + 1, [...above, inner.name]));
+    const fill = () =>
+      details.open && details.append(this.tree(inner.schema, asked, depth + 1, [...above, inner.name]));
     details.addEventListener("toggle", fill, { once: true });
     return details;
   }
@@ -140,7 +159,9 @@ export class Schemas {
     return h(
       "ul",
       { class: "values" },
-      flat.enum.map((value, at) => h("li", {}, h("code", {}, value || '""'), " ", h("span", { class: "soft small" }, prose(said[at] ?? "")))),
+      flat.enum.map((value, at) =>
+        h("li", {}, h("code", {}, value || '""'), " ", h("span", { class: "soft small" }, prose(said[at] ?? ""))),
+      ),
     );
   }
 }

@@ -8,7 +8,8 @@ const MOST_EVENTS = 200;
 export class Try {
   constructor(schemas, method, path, operation) {
     Object.assign(this, { schemas, method, path, operation });
-    this.isStream = Boolean(operation["x-streaming"]) && "text/event-stream" in (operation.responses["200"].content ?? {});
+    this.isStream =
+      Boolean(operation["x-streaming"]) && "text/event-stream" in (operation.responses["200"].content ?? {});
     this.inputs = (operation.parameters ?? []).map((parameter) => this.input(parameter));
     this.body = this.bodyInput();
     this.curl = h("pre", { class: "curl", tabIndex: 0, "aria-label": "The same with curl" });
@@ -25,20 +26,51 @@ export class Try {
     const others = this.inputs.filter((it) => !it.parameter.required);
     return h(
       "form",
-      { class: "try stack", oninput: () => this.refresh(), onsubmit: (event) => this.run(event), onkeydown: (event) => this.keys(event) },
+      {
+        class: "try stack",
+        oninput: () => this.refresh(),
+        onsubmit: (event) => this.run(event),
+        onkeydown: (event) => this.keys(event),
+      },
       h("h2", {}, "Try it"),
       wanted.map((it) => it.element),
       this.body?.element,
-      others.length > 0 && h("details", {}, h("summary", {}, `${others.length} optional parameter${others.length > 1 ? "s" : ""}`), h("div", { class: "stack inset" }, others.map((it) => it.element))),
-      h("div", { class: "row" }, this.go, this.stop, this.operation["x-idempotency-key"] && this.keyButton(), h("span", { class: "soft small hint" }, "Ctrl + Enter")),
+      others.length > 0 &&
+        h(
+          "details",
+          {},
+          h("summary", {}, `${others.length} optional parameter${others.length > 1 ? "s" : ""}`),
+          h(
+            "div",
+            { class: "stack inset" },
+            others.map((it) => it.element),
+          ),
+        ),
+      h(
+        "div",
+        { class: "row" },
+        this.go,
+        this.stop,
+        this.operation["x-idempotency-key"] && this.keyButton(),
+        h("span", { class: "soft small hint" }, "Ctrl + Enter"),
+      ),
       this.result,
-      h("div", { class: "row spread" }, h("h3", {}, "curl"), copyButton(() => this.curl.textContent)),
+      h(
+        "div",
+        { class: "row spread" },
+        h("h3", {}, "curl"),
+        copyButton(() => this.curl.textContent),
+      ),
       this.curl,
     );
   }
 
   keyButton() {
-    return h("button", { type: "button", title: "A repeat with the same key changes nothing", onclick: () => this.renewKey() }, "New key");
+    return h(
+      "button",
+      { type: "button", title: "A repeat with the same key changes nothing", onclick: () => this.renewKey() },
+      "New key",
+    );
   }
 
   keys(event) {
@@ -53,10 +85,26 @@ export class Try {
     const value = isKey ? newKey() : parameter.in === "path" || parameter.required ? (parameter.example ?? "") : "";
     const choices = flat.enum ?? (flat.type === "boolean" ? ["true", "false"] : null);
     const field = choices
-      ? h("select", { name: parameter.name }, h("option", { value: "" }, ""), choices.map((it) => h("option", { value: it }, it)))
-      : h("input", { name: parameter.name, value: String(value), autocomplete: "off", spellcheck: "false", placeholder: flat.type === "array" ? "one, another" : "" });
+      ? h(
+          "select",
+          { name: parameter.name },
+          h("option", { value: "" }, ""),
+          choices.map((it) => h("option", { value: it }, it)),
+        )
+      : h("input", {
+          name: parameter.name,
+          value: String(value),
+          autocomplete: "off",
+          spellcheck: "false",
+          placeholder: flat.type === "array" ? "one, another" : "",
+        });
     if (choices && value !== "") field.value = String(value);
-    const label = h("label", { class: "field" }, h("span", {}, h("code", {}, parameter.name), parameter.required ? " *" : ""), field);
+    const label = h(
+      "label",
+      { class: "field" },
+      h("span", {}, h("code", {}, parameter.name), parameter.required ? " *" : ""),
+      field,
+    );
     return { parameter, field, isList: flat.type === "array", isMap: flat.type === "object", element: label };
   }
 
@@ -64,10 +112,21 @@ export class Try {
     const content = this.operation.requestBody?.content;
     if (!content) return null;
     const [mediaType, { example = "" }] = Object.entries(content)[0];
-    const text = typeof example === "string" && mediaType !== "application/json" ? example : JSON.stringify(this.fresh(example), null, 2);
-    const field = h("textarea", { name: "body", rows: Math.min(Math.max(text.split("\n").length, 3), 22), spellcheck: "false" });
+    const text =
+      typeof example === "string" && mediaType !== "application/json"
+        ? example
+        : JSON.stringify(this.fresh(example), null, 2);
+    const field = h("textarea", {
+      name: "body",
+      rows: Math.min(Math.max(text.split("\n").length, 3), 22),
+      spellcheck: "false",
+    });
     field.value = text;
-    return { field, mediaType: mediaType === "*/*" ? "application/octet-stream" : mediaType, element: h("label", { class: "field" }, h("span", {}, "Body"), field) };
+    return {
+      field,
+      mediaType: mediaType === "*/*" ? "application/octet-stream" : mediaType,
+      element: h("label", { class: "field" }, h("span", {}, "Body"), field),
+    };
   }
 
   fresh(example) {
@@ -99,7 +158,9 @@ export class Try {
       else if (!value) continue;
       else if (parameter.in === "header") headers[parameter.name.toLowerCase()] = value;
       else if (isList) for (const part of value.split(",")) query.append(parameter.name, part.trim());
-      else if (isMap) for (const part of value.split(",")) query.append(`${parameter.name}[${part.split("=")[0].trim()}]`, part.split("=")[1]?.trim() ?? "");
+      else if (isMap)
+        for (const part of value.split(","))
+          query.append(`${parameter.name}[${part.split("=")[0].trim()}]`, part.split("=")[1]?.trim() ?? "");
       else query.append(parameter.name, value);
     }
     const url = urlOf(path);
@@ -112,7 +173,9 @@ export class Try {
   refresh() {
     const { url, headers, body } = this.request();
     const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-    const lines = [`curl${this.isStream ? " -N" : ""} ${this.method === "GET" ? "" : `-X ${this.method} `}${quote(url.href)}`];
+    const lines = [
+      `curl${this.isStream ? " -N" : ""} ${this.method === "GET" ? "" : `-X ${this.method} `}${quote(url.href)}`,
+    ];
     if (token.value && this.operation.security?.length !== 0) lines.push(`-H "authorization: Bearer $TOKEN"`);
     for (const [name, value] of Object.entries(headers)) lines.push(`-H ${quote(`${name}: ${value}`)}`);
     if (body) lines.push(`-d ${quote(compact(body))}`);
@@ -133,7 +196,10 @@ export class Try {
       if (this.isStream && response.ok) await this.showEvents(response);
       else await this.showReply(response, start);
     } catch (error) {
-      if (!abort.signal.aborted) this.result.replaceChildren(h("p", { class: "problem" }, error instanceof Failure ? error.message : `No reply from ${base.host}.`));
+      if (!abort.signal.aborted)
+        this.result.replaceChildren(
+          h("p", { class: "problem" }, error instanceof Failure ? error.message : `No reply from ${base.host}.`),
+        );
     } finally {
       this.go.disabled = false;
       this.stop.hidden = true;
@@ -147,7 +213,12 @@ export class Try {
     const shown = /json|text/.test(type) ? pretty(await blob.text()) : `${blob.size} bytes of ${type || "nothing"}`;
     const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
     this.result.replaceChildren(
-      h("div", { class: "row spread" }, h("div", { class: "row" }, statusChip(response), h("span", { class: "soft small" }, `${took} ms`)), copyButton(() => shown)),
+      h(
+        "div",
+        { class: "row spread" },
+        h("div", { class: "row" }, statusChip(response), h("span", { class: "soft small" }, `${took} ms`)),
+        copyButton(() => shown),
+      ),
       h("pre", { tabIndex: 0 }, shown || "No body."),
       h("details", {}, h("summary", {}, "headers"), h("pre", { tabIndex: 0 }, headers)),
     );
@@ -156,7 +227,11 @@ export class Try {
   async showEvents(response) {
     const list = h("ol", { class: "events" });
     const note = h("p", { class: "soft small" }, "Live: nothing has come yet.");
-    this.result.replaceChildren(h("div", { class: "row" }, statusChip(response), h("span", { class: "chip accent live" }, "live")), note, list);
+    this.result.replaceChildren(
+      h("div", { class: "row" }, statusChip(response), h("span", { class: "chip accent live" }, "live")),
+      note,
+      list,
+    );
     let count = 0;
     const live = this.result.querySelector(".live");
     try {
@@ -165,7 +240,14 @@ export class Try {
         count += 1;
         note.textContent = `${count} message${count > 1 ? "s" : ""}, the latest first.`;
         const time = new Date().toLocaleTimeString();
-        list.prepend(h("li", {}, h("span", { class: "soft small" }, event === "error" ? `${time}, the stream failed` : time), h("pre", { class: event === "error" ? "failed" : "" }, pretty(data))));
+        list.prepend(
+          h(
+            "li",
+            {},
+            h("span", { class: "soft small" }, event === "error" ? `${time}, the stream failed` : time),
+            h("pre", { class: event === "error" ? "failed" : "" }, pretty(data)),
+          ),
+        );
         while (list.children.length > MOST_EVENTS) list.lastChild.remove();
       }
     } finally {

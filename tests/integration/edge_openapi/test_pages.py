@@ -14,7 +14,15 @@ from tests.edge import processes
 from tests.edge.client import ask
 from tests.unit.edge_openapi.conftest import document_of
 
-FILES = ["/docs", "/docs/page.css", "/docs/reference.css", "/docs/reference.js", "/docs/schema.js", "/docs/try.js"]
+FILES = [
+    "/docs",
+    "/docs/page.css",
+    "/docs/reference.css",
+    "/docs/reference.js",
+    "/docs/operation.js",
+    "/docs/schema.js",
+    "/docs/try.js",
+]
 
 
 def test_the_document_is_that_of_the_routes(port: int, folder: Path) -> None:
