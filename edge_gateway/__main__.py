@@ -69,6 +69,13 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--strip-prefix", metavar="PATH", default=defaults.prefix, help="a path prefix taken as absent")
     it.add_argument("--trusted-hops", type=int, default=0, help="proxies in front that append to X-Forwarded-For")
     it.add_argument("--max-body", type=int, metavar="BYTES", default=defaults.max_body)
+    it.add_argument(
+        "--body-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=defaults.body_timeout,
+        help="the longest silence in a body",
+    )
     it.add_argument("--max-reply", type=int, metavar="BYTES", default=defaults.max_reply)
     it.add_argument("--default-timeout", type=float, metavar="SECONDS", default=defaults.default_timeout)
     it.add_argument(
@@ -109,6 +116,7 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         prefix=options.strip_prefix,
         trusted_hops=options.trusted_hops,
         max_body=options.max_body,
+        body_timeout=options.body_timeout,
         max_reply=options.max_reply,
         default_timeout=options.default_timeout,
         ignore_unknown=options.ignore_unknown_fields,

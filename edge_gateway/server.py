@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from edge_gateway.app import Gateway
+from edge_gateway.http1 import EdgeProtocol
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
@@ -67,7 +68,7 @@ async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
         gateway,
-        http="httptools",
+        http=EdgeProtocol,
         ws="websockets-sansio",
         loop="uvloop",
         lifespan="on",

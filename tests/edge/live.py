@@ -1,5 +1,6 @@
 """A client that reads an answer as it comes, and may leave at any time."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -14,13 +15,23 @@ class Live:
     """One request on a socket of its own."""
 
     def __init__(self, port: int, path: str, *headers: str, method: str = "GET", receive_buffer: int = 0) -> None:
+        lines = [f"{method} {path} HTTP/1.1", "Host: edge", *headers, "", ""]
+        self._open(port, "\r\n".join(lines).encode(), receive_buffer)
+
+    @classmethod
+    def raw(cls, port: int, said: bytes) -> Self:
+        """One that says just this."""
+        live = cls.__new__(cls)
+        live._open(port, said, 0)
+        return live
+
+    def _open(self, port: int, said: bytes, receive_buffer: int) -> None:
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(10)
         self._socket.connect(("127.0.0.1", port))
-        lines = [f"{method} {path} HTTP/1.1", "Host: edge", *headers, "", ""]
-        self._socket.sendall("\r\n".join(lines).encode())
+        self._socket.sendall(said)
         self.seen = b""
 
     def __enter__(self) -> Self:
@@ -32,6 +43,12 @@ class Live:
     def send(self, raw: bytes) -> None:
         self._socket.sendall(raw)
 
+    def flood(self, piece: bytes, times: int) -> None:
+        """Sends much, as long as the other side takes it."""
+        with contextlib.suppress(ConnectionError):
+            for _ in range(times):
+                self._socket.sendall(piece)
+
     def until(self, wanted: bytes) -> bytes:
         """Reads on until something has come."""
         while wanted not in self.seen:
@@ -41,10 +58,14 @@ class Live:
         return self.seen
 
     def rest(self) -> bytes:
-        """Reads to the end of the connection."""
+        """Reads to the end of the connection, however it comes."""
+        with contextlib.suppress(ConnectionResetError):
+            self._read_on()
+        return self.seen
+
+    def _read_on(self) -> None:
         while part := self._socket.recv(65536):
             self.seen += part
-        return self.seen
 
 
 def eventually(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 5.0) -> T:

@@ -1,0 +1,143 @@
+"""HTTP/1.1 itself: what is malformed, endless or slow, and what browsers and proxies ask for."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import brotli
+import pytest
+import zstandard
+
+from tests.edge import processes
+from tests.edge.client import ask
+from tests.edge.live import Live
+
+BROWSER = "https://shop.example"
+
+
+@pytest.fixture(scope="session")
+def guarded_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[int]:
+    """An edge that lets some origins in, and waits for bodies only briefly."""
+    options = ("--cors-origin", BROWSER, "--cors-origin", "https://*.shop.example", "--body-timeout", "0.3")
+    with processes.edge(
+        edge_folder / "guarded.log", "--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", *options
+    ) as (_, port):
+        yield port
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v1/shelves/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
+        b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=range(8),
+)
+def test_s21_a_malformed_request_is_refused_as_json(raw: bytes, edge_port: int) -> None:
+    with Live.raw(edge_port, raw) as live:
+        head, _, body = live.rest().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["code"] == 3
+
+
+def test_s21_a_line_cannot_be_smuggled_into_an_answer(edge_port: int) -> None:
+    answer = ask(edge_port, "GET", "/v1/echo?name=%0D%0Ax-evil:%201", headers=[("x-request-id", "a")])
+    assert answer.json["name"] == "\r\nx-evil: 1"
+    assert "x-evil" not in answer.headers
+
+
+@pytest.mark.parametrize("piece", [b"a" * 65_536, b"X-A: b\r\n" * 8_192], ids=["one-header", "many-headers"])
+def test_s10_headers_without_end_are_refused(piece: bytes, edge_port: int) -> None:
+    with Live.raw(edge_port, b"GET / HTTP/1.1\r\nHost: x\r\nX-B: ") as live:
+        live.flood(piece, 20)
+        assert b" 431 " in live.rest()
+
+
+def test_s10_a_body_that_stops_is_not_waited_for(guarded_port: int) -> None:
+    with Live(
+        guarded_port, "/v1/shelves", "Content-Length: 10", "Content-Type: application/json", method="POST"
+    ) as live:
+        live.send(b'{"s"')
+        seen = live.until(b"}")
+    assert b" 408 " in seen
+
+
+def test_c49_a_body_without_a_length_is_limited_too(edge_port: int) -> None:
+    chunked = ("Transfer-Encoding: chunked", "Content-Type: application/json")
+    with Live(edge_port, "/v1/shelves", *chunked, method="POST") as live:
+        live.flood(b"10000\r\n" + b"x" * 65_536 + b"\r\n", 40)
+        assert b" 413 " in live.until(b"}")
+
+
+def test_requests_on_one_connection_are_answered_in_order(edge_port: int) -> None:
+    one = b"GET /v1/single/%d HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Live.raw(edge_port, b"".join(one % number for number in range(20))) as live:
+        seen = live.until(b'"name":"19"')
+    assert [seen.index(b'"name":"%d"' % number) for number in range(20)] == sorted(
+        seen.index(b'"name":"%d"' % number) for number in range(20)
+    )
+
+
+@pytest.mark.parametrize("origin", [BROWSER, "https://a.shop.example", "https://a.b.shop.example"])
+def test_an_origin_that_is_let_in_may_read_answers_and_errors(origin: str, guarded_port: int) -> None:
+    for path in ("/v1/shelves/1", "/nothing", "/v1/watch/x?count=1"):
+        answer = ask(guarded_port, "GET", path, headers=[("Origin", origin)])
+        assert answer.headers["access-control-allow-origin"] == origin
+        assert "etag" in answer.headers["access-control-expose-headers"]
+        assert "origin" in answer.headers.get("vary", "origin")
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://shop.example", "https://shop.example.evil", "null", "https://.shop.example"],
+)
+def test_another_origin_is_not(origin: str, guarded_port: int) -> None:
+    answer = ask(guarded_port, "GET", "/v1/shelves/1", headers=[("Origin", origin)])
+    assert (answer.status, "access-control-allow-origin" in answer.headers) == (200, False)
+    preflight = ask(
+        guarded_port, "OPTIONS", "/v1/shelves", headers=[("Origin", origin), ("Access-Control-Request-Method", "POST")]
+    )
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+def test_a_preflight_says_what_may_be_sent(guarded_port: int) -> None:
+    asked = [
+        ("Origin", BROWSER),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "Content-Type, Idempotency-Key, X-Evil, Grpc-Metadata-Foo"),
+    ]
+    answer = ask(guarded_port, "OPTIONS", "/v1/shelves", headers=asked)
+    assert answer.status == 204
+    assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
+    assert answer.headers["access-control-allow-headers"] == "content-type, idempotency-key, grpc-metadata-foo"
+    assert answer.headers["access-control-max-age"] == "7200"
+    assert ask(guarded_port, "OPTIONS", "/nothing", headers=asked).status == 404
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding"), [("gzip", "gzip"), ("br, gzip", "br"), ("zstd;q=1, gzip;q=0.5", "zstd"), ("identity", None)]
+)
+def test_a_long_reply_is_compressed_as_the_client_likes(accept: str, coding: str | None, edge_port: int) -> None:
+    answer = ask(edge_port, "GET", "/v1/shelves?name=50", headers=[("Accept-Encoding", accept)])
+    assert answer.headers.get("content-encoding") == coding
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    inflate = {
+        "gzip": gzip.decompress,
+        "br": brotli.decompress,
+        "zstd": zstandard.ZstdDecompressor().decompressobj().decompress,
+    }
+    body = inflate[coding](answer.body) if coding else answer.body
+    assert len(json.loads(body)["shelves"]) == 50
+
+
+@pytest.mark.parametrize("path", ["/v1/shelves/1", "/v1/files/" + "x" * 3000, "/v1/watch/x?count=99"])
+def test_what_is_short_or_no_text_or_a_stream_is_not_compressed(path: str, edge_port: int) -> None:
+    assert "content-encoding" not in ask(edge_port, "GET", path, headers=[("Accept-Encoding", "gzip")]).headers
