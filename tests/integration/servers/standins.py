@@ -98,7 +98,7 @@ async def http_server():
     server.capture_signals = nullcontext  # signals are pytest's
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110  nothing announces it
+        while not server.started:
             await asyncio.sleep(0.01)
     try:
         yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
