@@ -1,0 +1,147 @@
+"""Every service is a house of the same shape: the same files, none of them large, and nothing in the wrong place."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mesh.services import SERVICES
+
+ROOT = Path(__file__).parents[2]
+CODE = ("chassis", "edge_gateway", "mesh", *SERVICES)
+
+FILES = {"README.md", "__init__.py", "__main__.py", "settings.py", "service.py", "domain.py", "store.py", "queries.sql"}
+#: Lines that a file may have. Generous: what nears them wants to be two.
+BUDGETS = {"__main__.py": 90, "settings.py": 90, "README.md": 80, "queries.sql": 700}
+FILE_BUDGET = 340
+FUNCTION_BUDGET = 60
+FORBIDDEN_WORDS = {"utils", "util", "helpers", "helper", "common", "base", "manager", "impl", "misc", "core", "lib"}
+
+every_service = pytest.mark.parametrize("service", SERVICES)
+every_package = pytest.mark.parametrize("package", CODE)
+chassis_and_every_service = pytest.mark.parametrize("package", ["chassis", *SERVICES])
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def test_every_house_is_listed_and_every_one_listed_stands() -> None:
+    assert {path.name for path in ROOT.glob("svc_*") if (path / "__init__.py").exists()} == set(SERVICES)
+
+
+@every_service
+def test_a_house_has_the_files_of_every_house(service: str) -> None:
+    present = {path.name for path in (ROOT / service).iterdir()}
+    assert FILES - present == set()
+    assert (ROOT / service / "migrations").is_dir()
+
+
+@every_service
+def test_a_house_has_no_rooms(service: str) -> None:
+    """It is split by resource, never by layer into folders."""
+    folders = {path.name for path in (ROOT / service).iterdir() if path.is_dir()}
+    assert folders - {"migrations", "__pycache__"} == set()
+
+
+@chassis_and_every_service
+def test_no_file_is_too_long_to_read(package: str) -> None:
+    files = [*modules(package), *(ROOT / package).glob("queries.sql"), *(ROOT / package).glob("README.md")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in files}
+    assert {name: n for name, n in lengths.items() if n > BUDGETS.get(Path(name).name, FILE_BUDGET)} == {}
+
+
+@chassis_and_every_service
+def test_no_function_is_too_long_to_read(package: str) -> None:
+    long = {
+        f"{path.relative_to(ROOT)}:{node.name}": length
+        for path in modules(package)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_BUDGET
+    }
+    assert long == {}
+
+
+@every_package
+def test_no_module_or_class_is_named_by_a_word_that_says_nothing(package: str) -> None:
+    names = [path.stem for path in modules(package)]
+    assert [name for name in names if FORBIDDEN_WORDS & set(name.split("_"))] == []
+    classes = [
+        node.name for path in modules(package) for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)
+    ]
+    assert [name for name in classes if re.match(r"Abstract|I[A-Z][a-z]|Base[A-Z]", name)] == []
+    assert [name for name in classes if re.search(r"(Manager|Helper|Impl|Utils?)$", name)] == []
+
+
+@every_package
+def test_every_module_says_in_a_few_lines_what_it_owns(package: str) -> None:
+    spoken = {path: ast.get_docstring(tree(path)) for path in modules(package) if path.read_text("utf-8").strip()}
+    assert [str(path) for path, said in spoken.items() if not said] == []
+    assert [str(path) for path, said in spoken.items() if said and len(said.splitlines()) > 14] == []
+
+
+@every_service
+def test_only_the_chassis_reads_the_environment(service: str) -> None:
+    assert [path.name for path in modules(service) if re.search(r"\bos\.environ\b|\bgetenv\b", path.read_text())] == []
+
+
+@every_service
+def test_rules_import_the_standard_library_and_their_own_errors_and_rules_alone(service: str) -> None:
+    domain = service.removeprefix("svc_")
+    allowed = re.compile(rf"shop\.errors|shop\.{domain}\.v1\.{domain}_errors|{service}\.domain\w*")
+    foreign = [
+        name
+        for path in (ROOT / service).glob("domain*.py")
+        for name in imports(tree(path))
+        if name.partition(".")[0] not in sys.stdlib_module_names and not allowed.fullmatch(name)
+    ]
+    assert foreign == []
+
+
+@every_service
+def test_rules_have_no_clock_and_do_not_wait(service: str) -> None:
+    for path in (ROOT / service).glob("domain*.py"):
+        nodes = list(ast.walk(tree(path)))
+        assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in nodes)
+        called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+        assert not {name for name in called if re.search(r"\.(now|utcnow|today)$|^time\.(time|monotonic)$", name)}
+
+
+@every_service
+def test_a_service_imports_no_other_service(service: str) -> None:
+    others = {other for other in SERVICES if other != service}
+    assert [
+        (path.name, name)
+        for path in modules(service)
+        for name in imports(tree(path))
+        if name.partition(".")[0] in others
+    ] == []
+
+
+def imports(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if node.module in (*SERVICES, "shop") else [node.module]
+
+
+def test_the_layers_hold() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,175 @@
+"""The contract is whole: every RPC says who may call it and for how long, and no request can be without bounds."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.api.annotations_pb2 import http
+from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from buf.validate import validate_pb2
+from mesh.services import SERVICES, workload
+from shop.contract import RPCS, Access, IdempotencyLevel, Rpc
+from shop.user.v1 import user_service_pb2
+
+for _service in SERVICES:
+    _domain = _service.removeprefix("svc_")
+    importlib.import_module(f"shop.{_domain}.v1.{_domain}_service_pb2")
+
+POOL = descriptor_pool.Default()
+WORKLOADS = {"edge", *SERVICES}
+#: What svc_user can give to a user.
+_ROLES_FIELD = user_service_pb2.SetUserRolesRequest.DESCRIPTOR.fields_by_name["roles"]
+ROLES = set(getattr(_ROLES_FIELD.GetOptions().Extensions[validate_pb2.field].repeated.items.string, "in"))
+
+every_rpc = pytest.mark.parametrize("rpc", RPCS.values(), ids=RPCS)
+
+
+def changes(rpc: Rpc) -> bool:
+    return rpc.idempotency_level is not IdempotencyLevel.NO_SIDE_EFFECTS
+
+
+def is_webhook(rpc: Rpc) -> bool:
+    return rpc.request_type == HttpBody.DESCRIPTOR.full_name
+
+
+def route(rpc: Rpc) -> str | None:
+    """The HTTP method of its route, or None."""
+    options = POOL.FindMethodByName(f"{rpc.service}.{rpc.method}").GetOptions()
+    return options.Extensions[http].WhichOneof("pattern") if options.HasExtension(http) else None
+
+
+def test_there_are_rpcs_of_every_service() -> None:
+    assert {workload(rpc.service) for rpc in RPCS.values()} == set(SERVICES)
+
+
+@every_rpc
+def test_its_callers_are_named_and_known(rpc: Rpc) -> None:
+    assert rpc.callers
+    assert set(rpc.callers) <= WORKLOADS
+
+
+@every_rpc
+def test_its_roles_are_known_and_belong_to_an_access_by_roles(rpc: Rpc) -> None:
+    assert set(rpc.roles) <= ROLES - {"customer"}
+    assert bool(rpc.roles) == (rpc.access is Access.ROLES)
+
+
+@every_rpc
+def test_what_only_workloads_may_call_has_no_way_in_from_outside(rpc: Rpc) -> None:
+    if rpc.access is Access.WORKLOAD:
+        assert "edge" not in rpc.callers
+    assert (route(rpc) is not None) == rpc.has_http
+    if rpc.has_http:
+        assert "edge" in rpc.callers
+
+
+@every_rpc
+def test_what_changes_something_has_a_key_that_makes_a_repeat_harmless(rpc: Rpc) -> None:
+    assert rpc.has_request_id == (changes(rpc) and not is_webhook(rpc))
+
+
+@every_rpc
+def test_a_read_is_a_get_and_a_change_is_none(rpc: Rpc) -> None:
+    """Proxies and browsers repeat a GET as they like."""
+    if route(rpc) == "get":
+        assert not changes(rpc)
+    elif route(rpc) is not None and not changes(rpc):
+        assert route(rpc) == "post", "a question too large for an address"
+
+
+@every_rpc
+def test_its_time_is_bounded_unless_it_streams(rpc: Rpc) -> None:
+    if rpc.server_streaming:
+        assert rpc.timeout is None
+        assert not changes(rpc)
+    else:
+        assert rpc.timeout is not None
+        assert 0 < rpc.timeout <= 15
+
+
+@every_rpc
+def test_a_change_that_anyone_may_make_is_limited(rpc: Rpc) -> None:
+    if rpc.access is Access.PUBLIC and changes(rpc) and not is_webhook(rpc):
+        assert rpc.rate_limit is not None
+
+
+@every_rpc
+def test_a_change_that_a_role_allows_is_audited(rpc: Rpc) -> None:
+    if rpc.access is Access.ROLES and changes(rpc):
+        assert rpc.audit
+
+
+@every_rpc
+def test_its_service_implements_it(rpc: Rpc) -> None:
+    domain = rpc.service.split(".")[1]
+    stubs = importlib.import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc")
+    service = importlib.import_module(f"{workload(rpc.service)}.service")
+    base = getattr(stubs, f"{rpc.service.rpartition('.')[2]}Servicer")
+    (kind,) = [
+        one
+        for one in vars(service).values()
+        if isinstance(one, type) and issubclass(one, base) and one is not base and one.__module__ == service.__name__
+    ]
+    assert getattr(kind, rpc.method) is not getattr(base, rpc.method)
+
+
+def fields(kind: Descriptor, path: str = "", seen: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldDescriptor]]:
+    """Every field of a request, at any depth, with its path."""
+    for field in kind.fields:
+        here = f"{path}{field.name}"
+        yield here, field
+        inner = field.message_type
+        ours = inner is not None and inner.full_name.startswith("shop.") and not inner.GetOptions().map_entry
+        if ours and inner.full_name not in seen:
+            yield from fields(inner, f"{here}.", (*seen, kind.full_name))
+
+
+REQUESTS = sorted({rpc.request_type for rpc in RPCS.values() if not is_webhook(rpc)})
+
+
+@pytest.mark.parametrize("request_type", REQUESTS)
+def test_no_field_of_a_request_is_without_bounds(request_type: str) -> None:
+    """S10, S28, S30: a text of any length, a list of any size, a NUL, are refused before anybody looks at them."""
+    unbounded = [
+        path
+        for path, field in fields(POOL.FindMessageTypeByName(request_type))
+        if not _is_output(field) and not _bounded(field, field.GetOptions().Extensions[validate_pb2.field])
+    ]
+    assert unbounded == []
+
+
+def _is_output(field: FieldDescriptor) -> bool:
+    return OUTPUT_ONLY in field.GetOptions().Extensions[field_behavior]
+
+
+def _bounded(field: FieldDescriptor, rules: Any) -> bool:
+    if field.is_repeated:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+            return bool(rules.map.max_pairs and _bounded(key, rules.map.keys) and _bounded(value, rules.map.values))
+        few = rules.repeated.max_items or (rules.repeated.unique and field.type == FieldDescriptor.TYPE_ENUM)
+        return bool(few) and _single_bounded(field, rules.repeated.items)
+    return _single_bounded(field, rules)
+
+
+def _single_bounded(field: FieldDescriptor, rules: Any) -> bool:
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _text_bounded(rules.string)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return bool(rules.bytes.max_len)
+    if field.type == FieldDescriptor.TYPE_ENUM:
+        return bool(rules.enum.defined_only or rules.enum.HasField("const") or getattr(rules.enum, "in"))
+    return True
+
+
+def _text_bounded(rules: Any) -> bool:
+    closed = rules.HasField("const") or getattr(rules, "in") or rules.uuid
+    ends = rules.pattern.startswith("^") and rules.pattern.endswith("$")
+    measured = ends and not rules.pattern.rstrip("$").endswith(("*", "+"))
+    short = rules.max_len or rules.max_bytes or rules.len
+    return bool(closed or measured or (short and (ends or rules.WhichOneof("well_known"))))
