@@ -7,6 +7,7 @@ import pytest
 from tests.e2e.stacks import Cli, cleaned
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
