@@ -19,18 +19,19 @@ _INCLUDES = (
 def descriptor_set(protos: Path, into: Path) -> Path:
     """Compiles every proto under a folder to a FileDescriptorSet with its imports."""
     out = into / "test.binpb"
-    _run(protos, f"--descriptor_set_out={out}", "--include_imports", "--include_source_info")
+    generate(protos, f"--descriptor_set_out={out}", "--include_imports", "--include_source_info")
     return out
 
 
 def python_modules(protos: Path, into: Path) -> None:
     """Compiles to Python modules, and makes them importable."""
-    _run(protos, f"--python_out={into}", f"--grpc_python_out={into}")
+    generate(protos, f"--python_out={into}", f"--grpc_python_out={into}")
     if str(into) not in sys.path:
         sys.path.insert(0, str(into))
 
 
-def _run(protos: Path, *arguments: str) -> None:
+def generate(protos: Path, *arguments: str) -> None:
+    """Runs protoc over every proto under a folder."""
     files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
     includes = [f"-I{path}" for path in (protos, *_INCLUDES)]
     if protoc.main(["protoc", *includes, *arguments, *files]) != 0:

@@ -15,8 +15,15 @@ _DEADLINE = 20.0
 @contextlib.contextmanager
 def process(*command: str, ready: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Runs a Python module until the block ends; yields it and what the pattern `ready` found in its output."""
+    with program(sys.executable, "-m", *command, ready=ready, log=log) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def program(*command: str, ready: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Like `process`, for any program."""
     with log.open("wb") as out:
-        running = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=out, stderr=out)
+        running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
     try:
         yield running, _await(running, re.compile(ready), log)
     finally:

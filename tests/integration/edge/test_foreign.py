@@ -1,0 +1,71 @@
+"""The standalone edge in front of a service that is not ours: one written in Go, with its own protos."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.edge import golang, processes
+from tests.edge.client import ask
+from tests.edge.compile import descriptor_set
+
+pytestmark = [
+    pytest.mark.foreign,
+    pytest.mark.skipif(shutil.which("go") is None, reason="no Go toolchain, so no foreign service"),
+    pytest.mark.timeout(600),
+]
+JSON = [("content-type", "application/json")]
+
+
+@pytest.fixture(scope="session")
+def foreign_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("foreign")
+    program = golang.build(folder)
+    with processes.program(str(program), ready=r"(?m)^(\d+)$", log=folder / "go.log") as (_, port):
+        yield int(port)
+
+
+@pytest.fixture(scope="session", params=["descriptors", "reflection"])
+def port(request: pytest.FixtureRequest, foreign_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The edge, told of the service by a descriptor set or by the service itself."""
+    folder = tmp_path_factory.mktemp("edge")
+    target = f"127.0.0.1:{foreign_port}"
+    told = ("--reflect", target)
+    if request.param == "descriptors":
+        told = ("--descriptor-set", str(descriptor_set(golang.PROTOS, folder)), "--upstream", f"*={target}")
+    with processes.edge(folder / "edge.log", *told) as (_, port):
+        yield port
+
+
+def test_a_reply_is_read(port: int) -> None:
+    answer = ask(port, "GET", "/v1/parcels/7", headers=[("Authorization", "Bearer x")])
+    parcel = answer.json
+    assert parcel.pop("createTime").endswith("Z")
+    assert parcel == {"name": "parcels/7", "weightGrams": "9007199254740993", "stamps": ["Bearer x"], "locker": 7}
+
+
+def test_a_request_is_written_with_its_mask(port: int) -> None:
+    answer = ask(port, "PATCH", "/v1/parcels/7", b'{"street":"Main","stamps":["a"]}', JSON)
+    assert answer.json["parcel"]["street"] == "Main"
+    assert answer.json["updateMask"] == "street,stamps"
+
+
+def test_a_refusal_keeps_its_details(port: int) -> None:
+    answer = ask(port, "GET", "/v1/parcels/none")
+    assert (answer.status, answer.json["message"]) == (404, "no such parcel")
+    assert answer.json["details"][0]["reason"] == "LOST"
+
+
+def test_streams_run(port: int) -> None:
+    answer = ask(port, "GET", "/v1/parcels/7:track?count=500")
+    assert [json.loads(line)["result"]["step"] for line in answer.body.splitlines()] == list(range(1, 501))
+    broken = ask(port, "GET", "/v1/parcels/lost:track?count=1").body.splitlines()
+    assert json.loads(broken[-1])["error"]["code"] == 15
+    weighed = ask(port, "POST", "/v1/parcels:weigh", b'{"weightGrams":1}{"weightGrams":"2"}', JSON)
+    assert weighed.json["weightGrams"] == "3"
+
+
+def test_health_is_the_services_own(port: int) -> None:
+    assert ask(port, "GET", "/healthz").json == {"status": "SERVING"}
+    assert ask(port, "GET", "/healthz?service=nope").status == 404
