@@ -249,21 +249,21 @@ async def test_one_order_that_is_booked_twenty_times_at_once_takes_one_place(boo
     assert await rows.fetchval("SELECT booked FROM slot WHERE slot_id = $1", slot.slot_id) == 1
 
 
-async def test_one_order_that_asks_for_two_slots_at_once_has_one_of_them(bookings, twin, put, slot, rows):
-    other = await put(hours=3)
-    outcomes = await asyncio.gather(
-        *(
-            insist(stub.BookSlot, book("o-1", wanted.slot_id))
-            for stub in (bookings, twin)
-            for wanted in (slot, other)
-            for _ in range(5)
-        ),
-        return_exceptions=True,
-    )
-    booked = {one.slot_id for one in outcomes if isinstance(one, pb.SlotBooking)}
-    assert len(booked) == 1
-    assert all(isinstance(one, (pb.SlotBooking, SlotAlreadyBooked)) for one in outcomes)
-    assert await rows.fetchval("SELECT sum(booked) FROM slot") == 1
+async def test_orders_that_ask_for_two_slots_at_once_have_one_of_them_each(bookings, twin, put, slot, rows):
+    slots = [await put(hours=3, capacity=100), await put(hours=6, capacity=100)]
+    orders = [f"o-{number}" for number in range(60)]
+
+    async def ask(stub, wanted):
+        return await asyncio.gather(
+            *(insist(stub.BookSlot, book(order, wanted.slot_id)) for order in orders), return_exceptions=True
+        )
+
+    # Each process books another slot for the same orders, so that they meet at the bookings and not at the slots.
+    pairs = zip(*await asyncio.gather(ask(bookings, slots[0]), ask(twin, slots[1])), strict=True)
+    for outcomes in pairs:
+        assert sorted(type(one).__name__ for one in outcomes) == ["SlotAlreadyBooked", "SlotBooking"]
+    assert await rows.fetchval("SELECT sum(booked) FROM slot") == len(orders)
+    await assert_places_are_the_bookings_that_stand(rows)
 
 
 async def test_bookings_and_releases_that_race_leave_no_place_taken_for_nobody(bookings, twin, put, slot, rows):
