@@ -30,7 +30,7 @@ down: setup ## Stop a stack that was started with ARGS=--detach, or left behind
 
 .PHONY: test
 test: setup ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check style, types, layers and protos

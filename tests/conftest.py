@@ -7,18 +7,24 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from chassis.testing import Issuer, Templates
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, so that what they share is started once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class _ByFile(LoadScopeScheduling):
+    """Keeps the tests of a file in one process, and those of whole stacks, which fill the machine, in one as well."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Share the tests between processes by what they start. (xdist's own groups have no effect under pytest 9.)"""
+    return _ByFile(config, log)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

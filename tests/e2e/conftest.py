@@ -7,12 +7,10 @@ import pytest
 from tests.e2e.stacks import Cli, cleaned
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.xdist_group("stack"))
             item.add_marker(pytest.mark.timeout(300))
 
 

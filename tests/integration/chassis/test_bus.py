@@ -69,7 +69,7 @@ class OnKafka:
         return 2
 
 
-@pytest.fixture(params=["redis", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.xdist_group("kafka")])])
+@pytest.fixture(params=["redis", pytest.param("kafka", marks=[pytest.mark.kafka])])
 def server(request, event_prefix):
     if request.param == "redis":
         return OnRedis(request.getfixturevalue("redis_url"), event_prefix)
