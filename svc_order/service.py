@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from chassis import Context, Database, Transaction, answered, current_call, current_user, once, outbox
+from chassis.db import AWAY
 from chassis.money import minor_units, money, text
 from chassis.pages import page_size, page_token, time_position
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
@@ -82,7 +83,7 @@ class OrderService(SagaRpcs):
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.Order:
         # A repeat is answered before prices are asked for: they may have changed since the first.
         if order := await answered(self.db, request, pb.Order):
-            return await self.reached(order.order_id)
+            return await self.reached(order)
         bill = await self._price(request.lines, request.currency_code, request.shipping_address)
         _agree(request, bill)
         await self._validate_payment_method(request.payment_method_token, bill)
@@ -94,7 +95,7 @@ class OrderService(SagaRpcs):
             return messages.order_to_proto(claim.order)
 
         order = await once(self.db, request, pb.Order, change)
-        return await self.reached(order.order_id, claim)
+        return await self.reached(order, claim)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
         async with self.db.connection() as tx:
@@ -123,8 +124,7 @@ class OrderService(SagaRpcs):
                 await store.update_saga(tx, domain_saga.cancel(order, saga, now, reason))
             return messages.order_to_proto(order)
 
-        await once(self.db, request, pb.Order, change)
-        return await self.reached(request.order_id)
+        return await self.reached(await once(self.db, request, pb.Order, change))
 
     async def WatchOrder(self, request: pb.WatchOrderRequest, context: Context) -> AsyncIterator[pb.WatchOrderResponse]:
         seen = request.resume_token
@@ -158,14 +158,17 @@ class OrderService(SagaRpcs):
             await outbox.add(tx, *messages.changes(before, after))
         return messages.order_to_proto(after)
 
-    async def reached(self, order_id: str, claim: Claim | None = None) -> pb.Order:
+    async def reached(self, order: pb.Order, claim: Claim | None = None) -> pb.Order:
         """Drive an order's saga for as long as the caller waits, and return the order as far as it came."""
         call = current_call()
         left = call.remaining() if call else None
-        driving = self.driver.start(domain_saga.saga_id(order_id), claim)
+        driving = self.driver.start(domain_saga.saga_id(order.order_id), claim)
         await asyncio.wait([driving], timeout=None if left is None else max(0.0, left - _ANSWER_SECONDS))
-        async with self.db.connection() as tx:
-            return messages.order_to_proto(await store.read_order(tx, order_id))
+        try:
+            async with self.db.connection() as tx:
+                return messages.order_to_proto(await store.read_order(tx, order.order_id))
+        except AWAY:  # the order is taken all the same: no error must make it look as if it were not
+            return order
 
     async def complete(self) -> bool:
         """Complete some orders whose time to give them back is over; returns whether there may be more."""

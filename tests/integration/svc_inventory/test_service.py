@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from chassis.testing import acting
+from chassis.testing import acting, client_for, serving
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing, TokenMissing
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import (
@@ -17,6 +17,8 @@ from shop.inventory.v1.inventory_errors import (
     StockBelowPromised,
     VersionMismatch,
 )
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from svc_inventory.__main__ import compose
 
 
 @pytest.fixture
@@ -120,16 +122,9 @@ async def test_two_hundred_buyers_of_fifty_units_get_exactly_fifty(inventory, sh
     await assert_counters_are_the_sum_of_movements(database)
 
 
-async def test_two_processes_over_one_database_never_oversell(
-    inventory, app, database, redis_url, event_prefix, issuer, put
-):
-    from chassis.testing import client_for, serving
-    from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
-    from svc_inventory.__main__ import compose
-    from svc_inventory.settings import Settings
-
+async def test_two_processes_over_one_database_never_oversell(inventory, app, database, issuer, put):
     await put("hot", "bkk", 30)
-    settings = Settings(database_url=database, redis_url=redis_url, event_prefix=event_prefix)
+    settings = app.settings
     async with (
         serving("svc_inventory", settings, compose, issuer) as other,
         client_for(

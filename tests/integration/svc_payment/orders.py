@@ -61,7 +61,7 @@ def sums(payment) -> tuple[int, int, int]:
 async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 45) -> None:
     """Wait until an async condition holds."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  it is another process that makes it true
+        while not await condition():
             await asyncio.sleep(0.02)
 
 
