@@ -19,7 +19,7 @@ from shop.order.v1.order_service_pb2 import Order, StartFulfillmentRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_delivery import domain_shipment, messages, store, store_shipment
 from svc_delivery.courier import Consignment, Courier
-from svc_delivery.domain_shipment import Shipment, shipment_id
+from svc_delivery.domain_shipment import Shipment, State, shipment_id
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ class Dispatcher:
             await store_shipment.claim_dispatch(tx, order.order_id, actor, _LEASE)
             await outbox.add(tx, messages.shipment_created(shipment))
 
-    async def hand_over(self, shipment: Shipment, attempt: int = 1) -> None:
+    async def hand_over(self, shipment: Shipment, attempt: int) -> None:
         """Have the courier take a shipment that it is not known to have; returns knowing it or not."""
-        if shipment.consignment_id or not domain_shipment.MOVES[shipment.state]:
+        if shipment.consignment_id or shipment.state is not State.CREATED:
             await self._forget(shipment.order_id)
             return
         match await self._ask(shipment, again=attempt > 1):

@@ -36,13 +36,14 @@ class ShipmentRpcs(DeliveryServiceServicer):
         self.webhook_secrets = webhook_secrets
 
     async def CreateShipment(self, request: pb.CreateShipmentRequest, context: Context) -> pb.Shipment:
-        if await answered(self.db, request, pb.Shipment) is None:
+        repeated = await answered(self.db, request, pb.Shipment) is not None
+        if not repeated:
             order = await self.dispatcher.begin(request.order_id, current_user().id)
             await once(self.db, request, pb.Shipment, lambda tx: self._create(tx, order))
         key = shipment_id(request.order_id)
         async with self.db.connection() as tx:
             shipment = await store_shipment.read_shipment(tx, key)
-        await self.dispatcher.hand_over(shipment)
+        await self.dispatcher.hand_over(shipment, attempt=2 if repeated else 1)
         async with self.db.connection() as tx:
             return await _told(tx, await store_shipment.read_shipment(tx, key))
 

@@ -74,13 +74,25 @@ async def test_news_that_comes_before_the_answer_is_as_good_as_the_answer(ship, 
 
 
 @pytest.mark.parametrize("refusal", [{"postal_code": "00000"}, {"word": "declined"}])
-async def test_a_parcel_that_the_courier_refuses_has_failed_and_may_come_back(ship, move, courier, rows, refusal):
+async def test_a_parcel_that_the_courier_refuses_has_failed_and_may_come_back(
+    ship, ask_to_ship, move, courier, refusal
+):
     await courier.misbehave(next=[refusal["word"]] if "word" in refusal else [])
     shipment = await ship(**{name: value for name, value in refusal.items() if name != "word"})
     assert shipment.state == pb.SHIPMENT_STATE_FAILED
     assert shipment.updates[-1].note == "The courier does not take this parcel."
-    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
+    assert await ask_to_ship() == shipment
     assert (await move(shipment, pb.SHIPMENT_STATE_RETURNED)).state == pb.SHIPMENT_STATE_RETURNED
+
+
+async def test_an_answer_that_is_lost_is_asked_for_by_who_asks_again(ship, ask_to_ship, courier, rows):
+    await courier.misbehave(next=["create_500_then_done"])
+    first = await ship()
+    await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
+    second = await ask_to_ship()
+    assert (first.state, second.state) == (pb.SHIPMENT_STATE_CREATED, LABELLED)
+    assert len(await courier.consignments(first.shipment_id)) == 1
+    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
 
 async def test_an_order_that_is_being_shipped_cannot_be_cancelled(ship, orders_app, customer, order_id):
