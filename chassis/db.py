@@ -114,13 +114,13 @@ class Database:
         """
         async with self.connection() as connection:
             transaction = connection.transaction()
-            await transaction.start()
             try:
+                # Not torn either: a BEGIN that was sent must be followed by its end before others get the connection.
+                await uninterrupted(transaction.start())
                 yield connection
             except BaseException:
-                with suppress(
-                    asyncpg.PostgresError, asyncpg.InterfaceError, OSError
-                ):  # a lost connection is rolled back
+                # A lost connection is rolled back, and a transaction that did not begin needs no end.
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await uninterrupted(transaction.rollback())
                 raise
             await uninterrupted(transaction.commit())
@@ -137,8 +137,13 @@ class Database:
             raise Overloaded from None
 
 
-async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Leave a returned connection as it is: we set nothing on sessions, and undoing it took a query each time."""
+async def _keep_session(connection: asyncpg.Connection) -> None:
+    """Leave a returned connection as it is: we set nothing on sessions, and undoing it took a query each time.
+
+    Only a transaction that did not end, whatever kept it from that, is never handed on.
+    """
+    if connection.is_in_transaction():
+        await connection.reset()
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:

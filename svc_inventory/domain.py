@@ -150,8 +150,10 @@ class Shelf:
     levels: dict[tuple[str, str], Level]
     reservations: dict[str, Reservation]
     movements: list[Movement] = field(default_factory=list)
-    #: The reservations that are new or moved.
+    #: The reservations that are new or moved, as they are now.
     moved: dict[str, Reservation] = field(default_factory=dict)
+    #: Each of them after each of its moves, in order.
+    moves: list[Reservation] = field(default_factory=list)
     #: Versions as read, by key; what is not in here is new.
     read_versions: dict[tuple[str, str] | str, int] = field(init=False)
 
@@ -242,6 +244,7 @@ class Shelf:
             self.levels[key] = movement.applied_to(self.levels[key])
             self.movements.append(movement)
         self.reservations[reservation.id] = self.moved[reservation.id] = reservation
+        self.moves.append(reservation)
 
 
 #: The legal moves, and what each does to the counters of the units it holds.

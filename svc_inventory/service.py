@@ -145,7 +145,7 @@ class InventoryService(InventoryServiceServicer):
                 outcomes = shelf.fold([*lapsed, *commands])[len(lapsed) :]
             await store.write_shelf(tx, shelf, _ACTOR)
             await outbox.add(tx, *map(messages.level_changed, shelf.changed_levels()))
-            await outbox.add(tx, *map(messages.reservation_moved, shelf.moved.values()))
+            await outbox.add(tx, *map(messages.reservation_moved, shelf.moves))
         return outcomes
 
     async def _lapsed_in_the_way(self, tx: Transaction, shelf: Shelf) -> list[Command]:

@@ -223,3 +223,28 @@ async def assert_whole(database, size=5):
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
     )
     assert left == 0
+
+
+async def test_a_transaction_that_somehow_did_not_end_is_not_handed_on(database_url):
+    async with Database.open(database_url, 1) as database:
+        async with database.connection() as connection:
+            await connection.execute("BEGIN")
+        async with database.connection() as connection:
+            assert not connection.is_in_transaction()
+
+
+async def test_a_begin_that_is_cancelled_leaves_no_transaction_open(database_url):
+    async with Database.open(database_url, 1) as database:
+
+        async def work():
+            async with database.transaction():
+                await asyncio.Event().wait()
+
+        for turns in range(30):
+            task = asyncio.create_task(work())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            async with database.connection() as connection:
+                assert not connection.is_in_transaction()
