@@ -81,7 +81,8 @@ def _with_public_comments_only(image: bytes) -> bytes:
         commented = [
             location
             for location in file.source_code_info.location
-            if file.package.startswith(("shop.", "google.type")) and (location.leading_comments or location.trailing_comments)
+            if file.package.startswith(("shop.", "google.type"))
+            and (location.leading_comments or location.trailing_comments)
         ]
         file.ClearField("source_code_info")
         file.source_code_info.location.extend(commented)

@@ -7,7 +7,7 @@ import sys
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 
-from mesh.codegen import checks, render_docs, render_python
+from mesh.codegen import checks, render_client, render_docs, render_python
 from mesh.codegen.schema import Schema
 
 
@@ -19,8 +19,11 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     if problems:
         response.error = "\n".join(problems)
         return response
-    render = render_docs.render if request.parameter == "docs" else render_python.render
-    for name, content in sorted(render(schema).items()):
+    if request.parameter == "docs":
+        rendered = render_docs.render(schema)
+    else:
+        rendered = {**render_python.render(schema), **render_client.render(schema)}
+    for name, content in sorted(rendered.items()):
         response.file.add(name=name, content=content)
     return response
 

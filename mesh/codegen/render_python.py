@@ -121,7 +121,7 @@ def _error_class(reason: Reason) -> str:
     return f"""
 
 class {_camel(reason.name)}(ShopError):
-    {_docstring(reason.place.comment)}
+    {docstring(reason.place.comment)}
 
     code = {reason.error.code}  # {Code.Name(reason.error.code)}
     reason = "{reason.name}"
@@ -266,7 +266,8 @@ def _camel(reason: str) -> str:
     return "".join(re.sub(r"[^a-z0-9]", "", word.lower()).capitalize() for word in reason.split("_"))
 
 
-def _docstring(comment: str) -> str:
+def docstring(comment: str) -> str:
+    """A comment as the docstring of a class or a method."""
     text = comment.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
     text = text[:-1] + '\\"' if text.endswith('"') else text
     first, _, rest = text.partition("\n")

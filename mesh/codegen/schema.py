@@ -118,6 +118,21 @@ class Schema:
                         place=self._places[f"{file.package}.{value.name}"],
                     )
 
+    def comment(self, name: str) -> str:
+        """The comment above a service, method, message, field or enum value."""
+        place = self._places.get(name)
+        return place.comment if place else ""
+
+    def is_required(self, field: FieldDescriptor) -> bool:
+        """Whether google.api.field_behavior says REQUIRED."""
+        try:
+            extension: Any = self._pool.FindExtensionByName("google.api.field_behavior")
+        except KeyError:  # no file of the request imports it
+            return False
+        kind = self._pool.FindMessageTypeByName("google.protobuf.FieldOptions")
+        options = message_factory.GetMessageClass(kind).FromString(field.GetOptions().SerializeToString())
+        return extension.enum_type.values_by_name["REQUIRED"].number in options.Extensions[extension]
+
     def events(self) -> Iterator[Event]:
         """Every message that is marked as an event or stands at the top of an events file."""
         for file in self.files:
@@ -178,6 +193,7 @@ def _places(file: FileDescriptorProto) -> Iterator[tuple[str, Place]]:
 def _paths(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Full names with their paths in SourceCodeInfo; the numbers are descriptor.proto's field numbers."""
     for i, service in enumerate(file.service):
+        yield f"{file.package}.{service.name}", (6, i)
         for j, method in enumerate(service.method):
             yield f"{file.package}.{service.name}.{method.name}", (6, i, 2, j)
     for i, message in enumerate(file.message_type):

@@ -1,0 +1,74 @@
+"""The Python client that the plugin makes of a domain."""
+
+import ast
+import json
+
+import pytest
+
+from mesh.codegen import protoc_gen_shop
+from shop.channel import service_config
+from shop.contract import RPCS, IdempotencyLevel
+
+
+@pytest.fixture
+def rendered(compiled) -> dict[str, str]:
+    return {file.name: file.content for file in protoc_gen_shop.respond(compiled()).file}
+
+
+@pytest.fixture
+def methods(rendered: dict[str, str]) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    module = ast.parse(rendered["shop/toy/v1/toy_client.py"])
+    (client,) = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    assert (client.name, ast.get_docstring(client)) == ("ToyClient", "Keeps toys.")
+    return {node.name: node for node in client.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def keywords(method: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, str]:
+    """The keyword arguments of a method, with their types and defaults."""
+    arguments = method.args
+    return {
+        name.arg: f"{ast.unparse(name.annotation)}{f' = {ast.unparse(default)}' if default else ''}"
+        for name, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    }
+
+
+def test_a_method_takes_the_fields_of_its_request_and_fills_in_the_key(methods) -> None:
+    assert keywords(methods["create_toy"]) == {
+        "request_id": "str = ''",
+        "toy": "toy_service_pb2.Toy | None = None",
+        "timeout": "float | None = None",
+    }
+    assert ast.unparse(methods["create_toy"].returns) == "toy_service_pb2.Toy"
+    assert "request_id=request_id or new_key()" in ast.unparse(methods["create_toy"])
+    assert ast.get_docstring(methods["create_toy"]) == "Makes a toy."
+
+
+def test_a_stream_is_no_coroutine_and_has_no_deadline(methods) -> None:
+    assert isinstance(methods["watch_toy"], ast.FunctionDef)
+    assert keywords(methods["watch_toy"]) == {"toy_id": "str = ''"}
+    assert ast.unparse(methods["watch_toy"].returns) == "AsyncIterator[toy_service_pb2.Toy]"
+
+
+def test_webhooks_and_what_only_services_may_call_are_left_out(methods, compiled) -> None:
+    assert set(methods) == {"__init__", "get_toy", "create_toy", "watch_toy"}
+
+    inside = compiled('callers: "edge"\n      callers: "svc_order"', 'callers: "svc_order"')
+    text = next(file.content for file in protoc_gen_shop.respond(inside).file if file.name.endswith("toy_client.py"))
+    assert "get_toy" not in text
+
+
+def test_a_domain_with_a_resource_of_its_name_is_in_the_plural(rendered: dict[str, str]) -> None:
+    assert "self.toys = ToyClient(channel)" in rendered["shop/client.py"]
+
+
+def test_exactly_what_the_contract_lets_be_repeated_is_retried() -> None:
+    (config,) = json.loads(service_config())["methodConfig"]
+
+    retried = {f"/{name['service']}/{name['method']}" for name in config["name"]}
+    assert retried == {
+        path
+        for path, rpc in RPCS.items()
+        if rpc.idempotency_level is not IdempotencyLevel.UNKNOWN and not rpc.server_streaming
+    }
+    assert "/shop.user.v1.UserService/Login" not in retried
+    assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
