@@ -93,6 +93,11 @@ export async function* eventsOf(body) {
   }
 }
 
+/** Whether a failure is of the connection or of a server that may be back soon, not a refusal. */
+function isPassing({ status, body }) {
+  return status === 0 ? [2, 4, 13, 14].includes(body?.code) : [429, 502, 503, 504].includes(status);
+}
+
 /**
  * Watches a stream: calls `onMessage` for each message and `onState` with "live", "waiting" or "ended". A connection that
  * breaks is taken up again where it broke; a refusal ends it.
@@ -115,10 +120,7 @@ export async function watch(path, { onMessage, onState, signal }) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      const code = error.body?.code;
-      const isOver =
-        error instanceof Failure && error.status !== 503 && error.status !== 429 && code !== 14 && code !== 4;
-      if (isOver) return onState("ended", error);
+      if (error instanceof Failure && !isPassing(error)) return onState("ended", error);
     }
     onState("waiting");
     await new Promise((resolve) => setTimeout(resolve, wait));
