@@ -12,8 +12,6 @@ CREATE TABLE IF NOT EXISTS schema_migration (
     scope text NOT NULL, name text NOT NULL, checksum text NOT NULL, apply_time timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (scope, name)
 )"""
-
-
 _REMEMBER = "INSERT INTO schema_migration (scope, name, checksum) VALUES ($1, $2, $3)"
 
 
