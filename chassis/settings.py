@@ -67,6 +67,12 @@ class Settings:
                 raise SettingsError(f"{field.name.upper()} is not set")
         return cls(**values)
 
+    def require(self, *names: str) -> None:
+        """Raise SettingsError for the first of these that is empty: what serving needs and migrating does not."""
+        for name in names:
+            if not getattr(self, name):
+                raise SettingsError(f"{name.upper()} is not set")
+
 
 def _parse(name: str, kind: Any, text: str) -> object:
     if get_origin(kind) is Literal:

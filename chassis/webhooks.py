@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
+from chassis.settings import SettingsError
+
 T = TypeVar("T")
 
 TOLERANCE = timedelta(seconds=300)
@@ -82,6 +84,22 @@ def key_of(secret: str) -> bytes:
     if prefix != "whsec" or not 24 <= len(key) <= 64:
         raise ValueError("a webhook secret is whsec_ and 24 to 64 bytes in base64")
     return key
+
+
+def secrets_of(setting: str, text: str) -> tuple[str, ...]:
+    """The secrets that a setting holds, two of them with a comma between while one replaces the other.
+
+    Raises SettingsError, naming the setting, when there is none or one is malformed.
+    """
+    secrets = tuple(secret.strip() for secret in text.split(",") if secret.strip())
+    if not secrets:
+        raise SettingsError(f"{setting} is not set")
+    try:
+        for secret in secrets:
+            key_of(secret)
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {error}") from None
+    return secrets
 
 
 def _digest(secret: str, content: bytes) -> bytes:

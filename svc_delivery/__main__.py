@@ -1,7 +1,7 @@
 """Composes svc_delivery."""
 
 from chassis import App, run
-from chassis.settings import SettingsError
+from chassis.webhooks import secrets_of
 from shop.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_delivery.courier import Courier
@@ -12,9 +12,8 @@ from svc_delivery.settings import Settings
 
 async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
-    if not settings.courier_url:
-        raise SettingsError("COURIER_URL is not set")
-    secrets = settings.webhook_secrets()
+    settings.require("courier_url", "courier_key")
+    secrets = secrets_of("COURIER_WEBHOOK_SECRET", settings.courier_webhook_secret)
     db = await app.database()
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     app.on_close(courier.aclose)

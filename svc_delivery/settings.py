@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 
 import chassis
-from chassis.settings import SettingsError
-from chassis.webhooks import key_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +13,7 @@ class Settings(chassis.Settings):
     courier_url: str = ""
     #: Our key to it.
     courier_key: str = field(default="", repr=False)
-    #: What the courier signs its webhooks with; two, with a space between, while one replaces the other.
+    #: What the courier signs its webhooks with; two, with a comma between, while one replaces the other.
     courier_webhook_secret: str = field(default="", repr=False)
     #: Seconds that one question to the courier may take.
     courier_timeout: float = 2.5
@@ -25,15 +23,3 @@ class Settings(chassis.Settings):
     slot_seconds: float = 600.0
     #: Seconds between two looks for parcels that the courier has not answered for.
     dispatch_seconds: float = 1.0
-
-    def webhook_secrets(self) -> tuple[str, ...]:
-        """Return the courier's secrets; raises SettingsError when one is missing or malformed."""
-        secrets = tuple(self.courier_webhook_secret.split())
-        if not secrets:
-            raise SettingsError("COURIER_WEBHOOK_SECRET is not set")
-        try:
-            for secret in secrets:
-                key_of(secret)
-        except ValueError as error:
-            raise SettingsError(f"COURIER_WEBHOOK_SECRET: {error}") from None
-        return secrets

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from chassis import App, run
+from chassis.webhooks import secrets_of
 from shop.payment.v1.payment_service_pb2_grpc import add_PaymentServiceServicer_to_server
 from svc_payment.provider import PaymentProvider
 from svc_payment.service import PaymentService
@@ -12,7 +13,8 @@ from svc_payment.settlement import Settlement
 
 async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
-    secrets = settings.webhook_secrets()
+    settings.require("payment_provider_url", "payment_provider_key")
+    secrets = secrets_of("PAYMENT_WEBHOOK_SECRET", settings.payment_webhook_secret)
     timeout = settings.payment_provider_timeout
     provider = PaymentProvider(url=settings.payment_provider_url, key=settings.payment_provider_key, timeout=timeout)
     app.on_close(provider.aclose)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 
 import chassis
-from chassis.settings import SettingsError
-from chassis.webhooks import key_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +21,3 @@ class Settings(chassis.Settings):
     payment_arrival_seconds: float = 20.0
     #: Seconds between two looks for payments that are due.
     settle_seconds: float = 1.0
-
-    def webhook_secrets(self) -> tuple[str, ...]:
-        """Return the secrets, checked; raises SettingsError, as for an address or key that is missing."""
-        for name in ("payment_provider_url", "payment_provider_key", "payment_webhook_secret"):
-            if not getattr(self, name):
-                raise SettingsError(f"{name.upper()} is not set")
-        secrets = tuple(secret.strip() for secret in self.payment_webhook_secret.split(","))
-        try:
-            for secret in secrets:
-                key_of(secret)
-        except ValueError as error:
-            raise SettingsError(f"PAYMENT_WEBHOOK_SECRET: {error}") from None
-        return secrets
