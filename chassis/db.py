@@ -33,6 +33,7 @@ AWAY = (
     Overloaded,
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # how asyncpg may find a connection that was killed under it
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -120,7 +121,7 @@ class Database:
                 yield connection
             except BaseException:
                 # A lost connection is rolled back, and a transaction that did not begin needs no end.
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                with suppress(asyncpg.PostgresError, *AWAY):
                     await uninterrupted(transaction.rollback())
                 raise
             await uninterrupted(transaction.commit())

@@ -213,6 +213,7 @@ async def test_an_unexpected_error_of_a_stream_tells_the_client_an_id(serve, con
         (OutcomeUnknown("/shop.X/Y", grpc.StatusCode.UNAVAILABLE), "UNAVAILABLE"),
         (ConnectionRefusedError(CANARY), "UNAVAILABLE"),
         (asyncpg.InterfaceError(f"connection is closed {CANARY}"), "UNAVAILABLE"),
+        (asyncpg.InternalClientError(CANARY), "UNAVAILABLE"),
         (asyncpg.ConnectionDoesNotExistError(CANARY), "UNAVAILABLE"),
         (asyncpg.AdminShutdownError(CANARY), "UNAVAILABLE"),
         (asyncpg.CannotConnectNowError(CANARY), "UNAVAILABLE"),
