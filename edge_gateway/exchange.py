@@ -1,6 +1,7 @@
 """One request and its answer, on the bare ASGI callables."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,6 +14,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+#: Together they make request ids that no other process makes.
+_PROCESS, _COUNT = os.urandom(8).hex(), itertools.count(1)
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 #: A call that is done sooner does not pay for being watched.
 _WATCH_AFTER = 0.2
@@ -38,7 +41,7 @@ class Request:
 
     def index(self) -> None:
         """Reads the headers, or raises EdgeError 400 for one that must not be repeated."""
-        self.id = os.urandom(16).hex()
+        self.id = f"{_PROCESS}{next(_COUNT):016x}"
         self.headers = collect(self.raw_headers)
         self.id = accept_request_id(self.headers.get(b"x-request-id")) or self.id
 
@@ -77,30 +80,35 @@ class Exchange:
             return b""
         if length is not None and int(length) > limit:
             raise payload_too_large(limit)
-        parts = [part async for part in self.parts(limit, patience)]
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body, more = await self._part(patience)
+        while more:
+            if len(body) > limit:
+                raise payload_too_large(limit)
+            part, more = await self._part(patience)
+            body += part
+        if len(body) > limit:
+            raise payload_too_large(limit)
         coding = headers.get(b"content-encoding")
         return body if coding is None else inflate(body, coding.decode("latin-1"), limit)
 
-    async def parts(self, limit: int | None, patience: float | None) -> AsyncIterator[bytes]:
-        """Yields the body as it arrives."""
-        total = 0
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    message = await self._receive()
-            except TimeoutError:
-                raise EdgeError(4, "the request body arrives too slowly", (), 408) from None
-            if message["type"] != "http.request":
-                raise Disconnected
-            part = message.get("body", b"")
-            total += len(part)
-            if limit is not None and total > limit:
-                raise payload_too_large(limit)
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yields a body of any length as it arrives."""
+        more = True
+        while more:
+            part, more = await self._part(None)
             if part:
                 yield part
-            if not message.get("more_body", False):
-                return
+
+    async def _part(self, patience: float | None) -> tuple[bytes, bool]:
+        """What has arrived of the body, and whether there is more to come."""
+        try:
+            async with asyncio.timeout(patience):
+                message = await self._receive()
+        except TimeoutError:
+            raise EdgeError(4, "the request body arrives too slowly", (), 408) from None
+        if message["type"] != "http.request":
+            raise Disconnected
+        return message.get("body", b""), message.get("more_body", False)
 
     async def gone(self) -> None:
         """Returns when the client has gone; to be used when the body is read or does not matter."""

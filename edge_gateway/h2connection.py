@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 
 from edge_gateway import http2
+from edge_gateway.cork import Corked
 from edge_gateway.h2stream import STREAM_WINDOW, Failure, Stream
 from edge_gateway.http2 import BlockReader, ProtocolError
 
@@ -18,7 +19,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_message: int) -> None:
         self.loop = loop
-        self.transport: asyncio.Transport
+        self.transport: Corked
         self.is_connected = False
         self.writable = asyncio.Event()
         self.writable.set()
@@ -86,7 +87,7 @@ class Connection(asyncio.Protocol):
                 future.set_result(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's is one by its methods alone
+        self.transport = Corked(transport, self.loop)  # type: ignore[arg-type]  # uvloop's is one by its methods alone
         self.is_connected = True
         ours = (
             (http2.SETTING_HEADER_TABLE_SIZE, 0),

@@ -4,6 +4,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edge_gateway.cork import Corked
 from edge_gateway.errors import EdgeError, invalid_argument, render
 
 #: The longest request line and headers, and the longest wait for their end.
@@ -19,7 +20,7 @@ class EdgeProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]  # a transport in all it does
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:

@@ -25,12 +25,8 @@ from protobuf import (
     message_to_json_value,
 )
 
-from edge_gateway.errors import EdgeError, internal, invalid_argument, invalid_field
-
-#: Objects inside objects; the same as what protobuf's own parsers take.
-MAX_DEPTH = 99
-#: Far more than a double or a 64-bit integer can use.
-MAX_DIGITS = 400
+from edge_gateway.errors import EdgeError, internal, invalid_argument
+from edge_gateway.jsontext import MAX_DEPTH, Refused, explain, is_json, is_plain, not_json, parse_unique, too_deep
 
 #: Well-known types whose JSON is not an object of their fields.
 _OPAQUE = {
@@ -42,7 +38,6 @@ _OPAQUE = {
 }  # fmt: skip
 
 _INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_NUL = b"\\u0000"
 
 _SCALAR_WANTS = {
     ScalarType.BOOL: "true or false",
@@ -69,6 +64,7 @@ _TYPE_WANTS = {
     "google.protobuf.Struct": "an object",
     "google.protobuf.ListValue": "a list",
 }  # fmt: skip
+_INTEGER_WRAPPERS = {"google.protobuf." + name for name in ("Int32Value", "Int64Value", "UInt32Value", "UInt64Value")}
 _INTEGERS = set(ScalarType) - {
     ScalarType.BOOL,
     ScalarType.STRING,
@@ -83,25 +79,10 @@ def is_opaque(message: DescMessage) -> bool:
     return message.type_name in _OPAQUE
 
 
-class _Refused(Exception):
-    """Carries a description up to the root while the path is put in front of it."""
-
-    def __init__(self, description: str, *path: str) -> None:
-        super().__init__(description)
-        self.description = description
-        self.path = list(path)
-
-    def as_error(self) -> EdgeError:
-        path = ""
-        for part in self.path:
-            path += part if part.startswith("[") or not path else f".{part}"
-        return invalid_field(path, self.description)
-
-
 class _Member:
     """What the scan knows of one field."""
 
-    __slots__ = ("child", "field", "is_integer", "is_list", "is_map", "oneof")
+    __slots__ = ("child", "field", "has_integer_keys", "is_integer", "is_list", "is_map", "oneof")
 
     def __init__(self, field: DescField) -> None:
         self.field = field
@@ -111,7 +92,8 @@ class _Member:
         self.oneof = None if isinstance(value, DescFieldValueList | DescFieldValueMap) else value.oneof
         element = field_element(field)
         self.child = element if isinstance(element, DescMessage) and not is_opaque(element) else None
-        self.is_integer = isinstance(element, ScalarType) and element in _INTEGERS
+        self.is_integer = element in _INTEGERS or getattr(element, "type_name", "") in _INTEGER_WRAPPERS
+        self.has_integer_keys = isinstance(value, DescFieldValueMap) and value.key in _INTEGERS
 
 
 def field_element(field: DescField) -> Any:
@@ -142,6 +124,7 @@ class JsonCodec:
         self.registry = registry
         self.ignore_unknown = ignore_unknown
         self._members: dict[str, dict[str, _Member]] = {}
+        self._simple: dict[str, bool] = {}
 
     def decode(self, message: DescMessage, text: bytes) -> Message:
         """Reads a message, or raises EdgeError 400 with the path of the field at fault."""
@@ -149,17 +132,19 @@ class JsonCodec:
             decoded = message.type.from_json(text, registry=self.registry, ignore_unknown_fields=self.ignore_unknown)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise self._diagnosis(message, text, error) from None
-        value = self._scanned(message, text)
-        # To the codec, ignoring unknown fields means ignoring unknown enum names too; so it reads again.
-        return self._from_value(message, value) if self.ignore_unknown else decoded
+        if self.ignore_unknown:
+            # To the codec, ignoring unknown fields means ignoring unknown enum names too; so it reads again.
+            return self._from_value(message, self._scanned(message, text))
+        if not (self._is_simple(message) and is_plain(text)):
+            self._scanned(message, text)
+        return decoded
 
     def decode_field(self, holder: DescMessage, field: DescField, text: bytes) -> Message:
         """Reads one field's value, and returns a message of `holder` in which only that field is set."""
-        error = _explain(text, field.json_name)
-        if error is not None:  # so that the text below cannot break out of its braces
+        # One whole value, so that the text below cannot break out of its braces.
+        if not is_json(text) and (error := explain(text, field.json_name)) is not None:
             raise error
-        wrapped = b'{"%s":%s}' % (field.json_name.encode(), text)
-        return self.decode(holder, wrapped)
+        return self.decode(holder, b'{"%s":%s}' % (field.json_name.encode(), text))
 
     def encode(self, message: Message, how: Print) -> bytes:
         """Writes a message; what cannot be written is the back end's fault."""
@@ -194,16 +179,11 @@ class JsonCodec:
 
     def _scanned(self, message: DescMessage, text: bytes) -> Any:
         """Parses and scans; in a lenient codec, unknown fields are taken out of what it returns."""
-        try:
-            value = _UNIQUE.decode(text.decode())
-        except (ValueError, RecursionError):
-            raise _explain(text) or _not_json() from None
-        if _NUL in text and (error := _explain(text)) is not None:
-            raise error
+        value = parse_unique(text)
         if not is_opaque(message):
             try:
                 self._scan(message, value, 1)
-            except _Refused as refused:
+            except Refused as refused:
                 raise refused.as_error() from None
         return value
 
@@ -216,11 +196,18 @@ class JsonCodec:
             self._members[message.type_name] = members
         return members
 
+    def _is_simple(self, message: DescMessage) -> bool:
+        """Tells of a type that its text alone can show what the scan looks for; found out once for each type."""
+        known = self._simple.get(message.type_name)
+        if known is None:
+            known = self._simple[message.type_name] = all(map(_has_simple_fields, _reachable(message)))
+        return known
+
     def _scan(self, message: DescMessage, value: Any, depth: int) -> None:
         if type(value) is not dict:
             return  # of a wrong type, which the codec says
         if depth > MAX_DEPTH:
-            raise _Refused(f"objects are nested deeper than {MAX_DEPTH}")
+            raise Refused(f"objects are nested deeper than {MAX_DEPTH}")
         members = self._members_of(message)
         chosen: dict[str, str] = {}
         for key in tuple(value) if self.ignore_unknown else value:
@@ -234,11 +221,11 @@ class JsonCodec:
             if member.oneof is not None and item is not None:
                 other = chosen.setdefault(member.oneof.name, key)
                 if other != key:
-                    raise _Refused(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
+                    raise Refused(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
             if item is not None:
                 try:
                     self._scan_member(member, item, depth)
-                except _Refused as refused:
+                except Refused as refused:
                     refused.path.insert(0, member.field.json_name)
                     raise
 
@@ -246,28 +233,31 @@ class JsonCodec:
         if self.ignore_unknown:
             del value[key]
         elif not (key.startswith("[") and key.endswith("]")):  # an extension; the codec knows which ones exist
-            raise _Refused("is not a field of this message", key)
+            raise Refused("is not a field of this message", key)
 
     def _scan_member(self, member: _Member, item: Any, depth: int) -> None:
-        if member.child is not None:
-            for label, element in _elements(member, item):
-                try:
-                    self._scan(member.child, element, depth + 1)
-                except _Refused as refused:
-                    if label:
-                        refused.path.insert(0, label)
-                    raise
-        elif member.is_integer:
-            for label, element in _elements(member, item):
-                if type(element) is str and not _INTEGER_TEXT.fullmatch(element):
-                    raise _Refused("must be an integer", *([label] if label else []))
+        if member.has_integer_keys and isinstance(item, dict):
+            for key in item:
+                _check_integer(key, f'["{key}"]')
+        if member.child is None and not member.is_integer:
+            return
+        for label, element in _elements(member, item):
+            if member.child is None:
+                _check_integer(element, label)
+                continue
+            try:
+                self._scan(member.child, element, depth + 1)
+            except Refused as refused:
+                if label:
+                    refused.path.insert(0, label)
+                raise
 
     def _diagnosis(self, message: DescMessage, text: bytes, error: Exception) -> EdgeError:
         """Says where a text went wrong that the codec refused."""
         if isinstance(error, RecursionError):
-            return _too_deep()
+            return too_deep()
         if isinstance(error, json.JSONDecodeError):
-            return _explain(text) or _not_json()
+            return explain(text) or not_json()
         try:
             value = self._scanned(message, text)
         except EdgeError as found:
@@ -278,35 +268,35 @@ class JsonCodec:
         refused = self._locate(message, value)
         return refused.as_error() if refused else invalid_argument(f"the body is not a valid {message.name}")
 
-    def _locate(self, message: DescMessage, value: Any) -> _Refused | None:
+    def _locate(self, message: DescMessage, value: Any) -> Refused | None:
         """Finds the first part that the codec refuses on its own: it is asked, never second-guessed."""
         if self._takes(message, value):
             return None
         if not isinstance(value, dict) or is_opaque(message):
-            return _Refused(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
+            return Refused(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
         for key, item in value.items():
             member = self._members_of(message).get(key)
             if member is not None and not self._takes(message, {key: item}):
                 return self._locate_member(message, member, item)
         return None
 
-    def _locate_member(self, message: DescMessage, member: _Member, item: Any) -> _Refused:
+    def _locate_member(self, message: DescMessage, member: _Member, item: Any) -> Refused:
         key = member.field.json_name
         if (member.is_list and not isinstance(item, list)) or (member.is_map and not isinstance(item, dict)):
-            return _Refused("must be a list" if member.is_list else "must be an object", key)
+            return Refused("must be a list" if member.is_list else "must be an object", key)
         for label, element in _elements(member, item):
             alone = [element] if member.is_list else {label[2:-2]: element} if member.is_map else element
             if self._takes(message, {key: alone}):
                 continue
             path = [key, label] if label else [key]
             if element is None:
-                return _Refused("must not be null", *path)
+                return Refused("must not be null", *path)
             inner = self._locate(member.child, element) if member.child is not None else None
             if inner is not None:
                 inner.path[:0] = path
                 return inner
-            return _Refused(f"must be {_wants(member.field)}", *path)
-        return _Refused(f"must be {_wants(member.field)}", key)
+            return Refused(f"must be {_wants(member.field)}", *path)
+        return Refused(f"must be {_wants(member.field)}", key)
 
     def _takes(self, message: DescMessage, value: Any) -> bool:
         try:
@@ -314,6 +304,28 @@ class JsonCodec:
         except (ValueError, TypeError, OverflowError, RecursionError):
             return False
         return True
+
+
+def _reachable(message: DescMessage) -> list[DescMessage]:
+    """A type and all types of its fields, of theirs, and so on."""
+    found = {message.type_name: message}
+    left = [message]
+    while left:
+        for field in left.pop().fields:
+            element = field_element(field)
+            if isinstance(element, DescMessage) and element.type_name not in found:
+                found[element.type_name] = element
+                left.append(element)
+    return list(found.values())
+
+
+def _has_simple_fields(message: DescMessage) -> bool:
+    """No oneof whose members exclude each other, no Any, and no second spelling without a `_` to show it."""
+    if is_opaque(message):
+        return message.type_name != "google.protobuf.Any"
+    return not message.oneofs and all(
+        field.name == field.json_name or "_" in field.name + field.json_name for field in message.fields
+    )
 
 
 def _elements(member: _Member, item: Any) -> list[tuple[str, Any]]:
@@ -335,98 +347,13 @@ def _wants(field: DescField) -> str:
     return "one of " + ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
+def _check_integer(value: Any, label: str) -> None:
+    """Refuses the text of an integer that JSON would not write so."""
+    if type(value) is str and not _INTEGER_TEXT.fullmatch(value):
+        raise Refused("must be an integer", *([label] if label else []))
+
+
 def _refuse_both_spellings(field: DescField, key: str, value: dict[str, Any]) -> None:
     other = field.json_name if key == field.name else field.name
     if other in value:
-        raise _Refused(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise _DuplicateKeyError
-    return value
-
-
-class _Bad:
-    """Stands in a parsed text for a part that is not to be taken."""
-
-    def __init__(self, description: str, *path: str) -> None:
-        self.refused = _Refused(description, *path)
-
-
-def _pairs_or_bad(pairs: list[tuple[str, Any]]) -> Any:
-    value = dict(pairs)
-    if len(value) == len(pairs):
-        return value
-    names = [key for key, _ in pairs]
-    return _Bad("occurs more than once", next(key for key in names if names.count(key) > 1))
-
-
-def _integer_or_bad(digits: str) -> Any:
-    return int(digits) if len(digits) <= MAX_DIGITS else _Bad(f"has more than {MAX_DIGITS} digits")
-
-
-_UNIQUE = json.JSONDecoder(object_pairs_hook=_unique)
-_EXPLAINING = json.JSONDecoder(
-    object_pairs_hook=_pairs_or_bad,
-    parse_int=_integer_or_bad,
-    parse_constant=lambda name: _Bad(f"must not be {name}, which is not JSON"),
-)
-
-
-def _explain(text: bytes, *path: str) -> EdgeError | None:
-    """Says why a text is no JSON that this edge takes, whatever its message type; None when it is."""
-    try:
-        value = _EXPLAINING.decode(text.decode())
-        _visit(value)
-    except UnicodeDecodeError:
-        return invalid_argument("the body is not UTF-8")
-    except json.JSONDecodeError as error:
-        return invalid_argument(f"the body is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}")
-    except RecursionError:
-        return _too_deep()
-    except _Refused as refused:
-        refused.path[:0] = path
-        return refused.as_error()
-    return None
-
-
-def _visit(value: Any) -> None:
-    """Refuses the first bad part inside a parsed text, with the path to it."""
-    items: Any = ()
-    if isinstance(value, _Bad):
-        raise value.refused
-    if isinstance(value, str):
-        _refuse_text(value)
-    elif isinstance(value, dict):
-        for key in value:
-            _refuse_text(key)
-        items = value.items()
-    elif isinstance(value, list):
-        items = ((f"[{index}]", item) for index, item in enumerate(value))
-    for key, item in items:
-        try:
-            _visit(item)
-        except _Refused as refused:
-            refused.path.insert(0, key)
-            raise
-
-
-def _refuse_text(text: str) -> None:
-    if "\0" in text:
-        raise _Refused("must not hold the character NUL")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Refused("must not hold a lone surrogate")
-
-
-def _not_json() -> EdgeError:
-    return invalid_argument("the body is not valid JSON")
-
-
-def _too_deep() -> EdgeError:
-    return invalid_argument(f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise Refused(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)

@@ -73,7 +73,7 @@ class HttpStreams:
         request = exchange.request
         content_type = request.header(b"content-type")
         splitter = None if match.target.raw_request else ObjectSplitter(self._parts.settings.max_body)
-        async for part in exchange.parts(None, None):
+        async for part in exchange.parts():
             for piece in [part] if splitter is None else splitter.feed(part):
                 message, _ = self._parts.transcoder.request(match, piece, content_type, request.query, of_stream=True)
                 if not await call.write(to_binary(message)):

@@ -1,24 +1,32 @@
-"""`python -m bench.edge`: CPU microseconds a request of each edge, for the same requests and the same back end."""
+"""`python -m bench.edge`: what each edge costs, for the same requests and the same back end.
+
+Prints CPU microseconds a request, and the memory that a thousand idle streams take in ours. Machines are noisy, so the
+edges take turns and the median of the rounds counts; ratios survive what absolute figures do not.
+"""
 
 import argparse
 import asyncio
 import json
+import resource
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvloop
 
 from bench.edge import edges, load
+from tests.edge import golang
 from tests.edge.compile import descriptor_set, python_modules
 
-_PROTOS = Path(__file__).parent / "protos"
+_HERE = Path(__file__).parent
+_PROTOS = _HERE / "protos"
 _LINE = {
     "sku": "SKU-00001",
     "title": "A product title number 1",
@@ -27,32 +35,36 @@ _LINE = {
     "total": {"currencyCode": "THB", "units": "200"},
 }
 _ORDER = json.dumps({"customer": "users/42", "lines": [_LINE] * 5, "labels": {"channel": "web"}}).encode()
+_HEAD = "POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CASES = {
     "one order": b"GET /v1/orders/1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "list of 20": b"GET /v1/orders?pageSize=20 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "POST an order": b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-    + str(len(_ORDER)).encode()
-    + b"\r\n\r\n"
-    + _ORDER,
+    "POST an order": f"{_HEAD}Content-Length: {len(_ORDER)}\r\n\r\n".encode() + _ORDER,
 }
+_WATCH = b"GET /v1/orders/1:watch HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
+_SOCKET = (
+    b"GET /v1/orders/1:watch HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+_IDLE = 1000
 
 
 def main() -> None:
     it = argparse.ArgumentParser(prog="bench.edge")
-    it.add_argument("--requests", type=int, default=4000)
-    it.add_argument("--rounds", type=int, default=3)
+    it.add_argument("--requests", type=int, default=3000)
+    it.add_argument("--rounds", type=int, default=5)
     it.add_argument("--concurrency", type=int, default=16)
-    it.add_argument("--only", action="append", help="ours, envoy, starlette, go")
+    it.add_argument("--only", action="append", choices=["ours", "envoy", "go", "starlette"])
     it.add_argument("--json", action="store_true")
     options = it.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         started = dict(_edges(Path(name), stack, options.only))
         table = uvloop.run(_measure(started, options))
-    print(json.dumps(table, indent=2) if options.json else _text(table))
+        idle = uvloop.run(_idle(started["ours"])) if "ours" in started else {}
+    print(json.dumps({"cpu_us": table, "idle_mib": idle}, indent=2) if options.json else _text(table, idle))
 
 
 async def _measure(started: dict[str, edges.Started], options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Takes turns, so that a busy moment of the machine falls on all; the median of the rounds counts."""
     seen: dict[str, dict[str, list[float]]] = {case: {edge: [] for edge in started} for case in CASES}
     for case, request in CASES.items():
         for edge in started.values():
@@ -66,6 +78,28 @@ async def _measure(started: dict[str, edges.Started], options: argparse.Namespac
     return {case: {edge: statistics.median(runs) for edge, runs in row.items()} for case, row in seen.items()}
 
 
+async def _idle(edge: edges.Started) -> dict[str, float]:
+    """What idle clients add to the memory of our edge, by their kind."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * _IDLE), hard), hard))
+    grown = {}
+    for kind, request in (("server-sent events", _WATCH), ("WebSocket", _SOCKET)):
+        before = load.resident(edge.process.pid)
+        clients = [await _client(edge.port, request) for _ in range(_IDLE)]
+        grown[kind] = load.resident(edge.process.pid) - before
+        for client in clients:
+            client.close()
+        await asyncio.gather(*(client.wait_closed() for client in clients), return_exceptions=True)
+    return grown
+
+
+async def _client(port: int, request: bytes) -> asyncio.StreamWriter:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    await reader.readuntil(b'"version":"7"')
+    return writer
+
+
 def _edges(folder: Path, stack: ExitStack, only: list[str] | None) -> Iterator[tuple[str, edges.Started]]:
     python_modules(_PROTOS, folder)
     descriptors = descriptor_set(_PROTOS, folder)
@@ -73,11 +107,14 @@ def _edges(folder: Path, stack: ExitStack, only: list[str] | None) -> Iterator[t
     command = [sys.executable, "-m", "bench.edge.back_end", str(folder), f"127.0.0.1:{back_end}"]
     stack.enter_context(_ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)))
     _await(back_end)
-    starts = {
+    starts: dict[str, Callable[[int, Path], edges.Started]] = {
         "ours": lambda port, log: edges.ours(descriptors, back_end, port, log),
         "envoy": lambda port, log: edges.envoy(descriptors, back_end, port, log),
         "starlette": lambda port, log: edges.starlette(folder, back_end, port, log),
     }
+    if shutil.which("go") and (only is None or "go" in only):
+        program = golang.build(_HERE / "go_gateway", _PROTOS, folder)
+        starts["go"] = lambda port, log: edges.go_gateway(program, back_end, port, log)
     for name, start in starts.items():
         if only is None or name in only:
             port = _free_port()
@@ -99,7 +136,8 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def _await(port: int) -> None:
@@ -114,11 +152,12 @@ def _await(port: int) -> None:
             time.sleep(0.05)
 
 
-def _text(table: dict[str, dict[str, float]]) -> str:
+def _text(table: dict[str, dict[str, float]], idle: dict[str, float]) -> str:
     names = list(next(iter(table.values())))
-    lines = ["CPU us a request | " + " | ".join(names), "---|" + "---|" * len(names)]
+    lines = ["| CPU us a request | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for case, row in table.items():
-        lines.append(f"{case} | " + " | ".join(f"{row[name]:.0f}" for name in names))
+        lines.append(f"| {case} | " + " | ".join(f"{row[name]:.0f}" for name in names) + " |")
+    lines += [f"{_IDLE} idle clients by {kind}: {grown:.1f} MiB" for kind, grown in idle.items()]
     return "\n".join(lines)
 
 

@@ -44,8 +44,8 @@ def envoy(descriptors: Path, back_end: int, port: int, log: Path) -> Started:
 
 
 def go_gateway(program: Path, back_end: int, port: int, log: Path) -> Started:
-    """grpc-gateway, on one processor as the others."""
-    return _start(["env", "GOMAXPROCS=1", str(program), f"127.0.0.1:{back_end}", f"127.0.0.1:{port}"], port, log)
+    """grpc-gateway, as it comes."""
+    return _start([str(program), f"127.0.0.1:{back_end}", f"127.0.0.1:{port}"], port, log)
 
 
 def _start(command: list[str], port: int, log: Path) -> Started:

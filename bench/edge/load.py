@@ -37,7 +37,7 @@ class _Client(asyncio.Protocol):
             self._buffer = b""
             self._next()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its signature is given
         if not self._done.done():
             self._done.set_result(None)
 

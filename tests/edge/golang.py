@@ -1,4 +1,4 @@
-"""Builds the foreign service of the tests: a gRPC server in Go."""
+"""Builds programs in Go: the foreign service of the tests, and the gateway that ours is compared with."""
 
 import os
 import shutil
@@ -7,22 +7,24 @@ from pathlib import Path
 
 from tests.edge.compile import generate
 
-SOURCE = Path(__file__).parent / "foreign"
-PROTOS = SOURCE / "protos"
+FOREIGN = Path(__file__).parent / "foreign"
+PROTOS = FOREIGN / "protos"
 
 
-def build(into: Path) -> Path:
-    """Generates and compiles it; returns the program."""
-    folder = into / "go"
-    shutil.copytree(SOURCE, folder)
+def build(source: Path, protos: Path, into: Path) -> Path:
+    """Generates with the tools that a Go module names, and compiles it; returns the program."""
+    folder = into / source.name
+    shutil.copytree(source, folder)
+    module = (source / "go.mod").read_text().split()[1]
     tools = folder / "bin"
     _go(folder, "install", "tool", GOBIN=str(tools))
-    plugins = [f"--plugin={tool.name}={tool}" for tool in tools.iterdir()]
-    module = "module=foreign"
-    outs = [f"--go_out={folder}", f"--go_opt={module}", f"--go-grpc_out={folder}", f"--go-grpc_opt={module}"]
-    generate(PROTOS, *plugins, *outs)
-    _go(folder, "build", "-o", "parcel", ".")
-    return folder / "parcel"
+    arguments = []
+    for tool in sorted(tools.iterdir()):
+        kind = tool.name.removeprefix("protoc-gen-")
+        arguments += [f"--plugin={tool.name}={tool}", f"--{kind}_out={folder}", f"--{kind}_opt=module={module}"]
+    generate(protos, *arguments)
+    _go(folder, "build", "-o", "program", ".")
+    return folder / "program"
 
 
 def _go(folder: Path, *arguments: str, **environment: str) -> None:

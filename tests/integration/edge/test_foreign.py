@@ -21,7 +21,7 @@ JSON = [("content-type", "application/json")]
 @pytest.fixture(scope="session")
 def foreign_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("foreign")
-    program = golang.build(folder)
+    program = golang.build(golang.FOREIGN, golang.PROTOS, folder)
     with processes.program(str(program), ready=r"(?m)^(\d+)$", log=folder / "go.log") as (_, port):
         yield int(port)
 
