@@ -11,7 +11,7 @@ from typing import Any
 from protobuf import DescEnum, DescField, Registry, ScalarType, message_to_json_value
 
 from edge_gateway.descriptors import option
-from edge_gateway.openapi.numbers import integer_pattern
+from edge_gateway.openapi.numbers import duration_pattern, integer_pattern
 
 Json = dict[str, Any]
 
@@ -129,7 +129,7 @@ def _typed(kind: str, rule: Json, element: Any, found: Constraint) -> Json:
         return _field_mask(rule)
     if kind in ("duration", "timestamp", "any", "bytes"):
         found.notes += _spoken(kind, rule)
-        return {}
+        return _duration(rule) if kind == "duration" else {}
     if element in UNSIGNED_64 or element in SIGNED_64:
         return _long(rule, element in UNSIGNED_64)
     keywords = {_PLAIN[name]: value for name, value in rule.items() if name in _PLAIN}
@@ -179,6 +179,15 @@ def _long(rule: Json, unsigned: bool) -> Json:  # noqa: FBT001 - one of two kind
     if low is not None and high is not None and low > high:  # protovalidate reads this as what is outside
         return {}
     return {"pattern": integer_pattern(low, high)}
+
+
+def _duration(rule: Json) -> Json:
+    """A range of whole seconds; any other is left to the words for it."""
+    ends = [rule.get("gte", "-"), rule.get("lte", rule.get("lt", "-"))]
+    if not all(re.fullmatch(r"[0-9]{1,12}s", end) for end in ends):
+        return {}
+    low, high = (int(end[:-1]) for end in ends)
+    return {"pattern": duration_pattern(low, high, inclusive="lte" in rule)} if low <= high else {}
 
 
 def _enum(rule: Json, element: Any) -> Json:

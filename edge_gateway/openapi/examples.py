@@ -32,7 +32,7 @@ _NUMBERS = {"nanos": 0}
 _ID = re.compile(r"(.*?)_?[iI]d")
 _FORMATS = {
     "date-time": "2026-01-02T03:04:05Z",
-    "duration": "3.5s",
+    "google-duration": "3.5s",
     "byte": "aGVsbG8=",
     "email": "ada@example.com",
     "uuid": "6f1c1f0e-8f0b-4c7d-9d61-3a6f0a3f5c11",
@@ -120,7 +120,9 @@ class Examples:
 
     def _is_simple(self, schema: Json) -> bool:
         flat = self.flatten(schema)
-        return flat.get("type") in ("string", "integer", "number", "boolean") and flat.get("format") != "field-mask"
+        return (
+            flat.get("type") in ("string", "integer", "number", "boolean") and flat.get("format") != "google-fieldmask"
+        )
 
 
 def _one_of_each(names: Iterable[str], properties: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""Patterns for 64-bit integers, which JSON carries as text: the only way to give them a range there."""
+"""Patterns for what JSON carries as text, 64-bit integers and durations: the only way to give them a range there."""
 
 #: All texts of up to this many digits fit into 64 bits; the few longer ones that do are left out of open ranges.
 _DIGITS = 18
@@ -13,6 +13,12 @@ def integer_pattern(low: int | None, high: int | None) -> str:
     if high is None or high >= 0:
         parts += _magnitudes(max(low or 0, 0), high)
     return f"^(?:{'|'.join(parts)})$"
+
+
+def duration_pattern(low: int, high: int, *, inclusive: bool) -> str:
+    """A pattern for the durations from `low` seconds to `high`, neither of them negative."""
+    forms = [rf"(?:{'|'.join(_span(low, high - 1))})(?:\.[0-9]{{1,9}})?"] if high > low else []
+    return f"^(?:{'|'.join([*forms, *([str(high)] if inclusive else [])])})s$"
 
 
 def _magnitudes(low: int, high: int | None) -> list[str]:

@@ -10,8 +10,8 @@ _PATHS = r"[A-Za-z][A-Za-z0-9]*(?:\.[A-Za-z][A-Za-z0-9]*)*"
 
 _FORMS: dict[str, dict[str, Any]] = {
     "Timestamp": {"type": "string", "format": "date-time"},
-    "Duration": {"type": "string", "format": "duration", "pattern": r"^-?[0-9]{1,12}(?:\.[0-9]{1,9})?s$"},
-    "FieldMask": {"type": "string", "format": "field-mask", "pattern": f"^(?:{_PATHS}(?:,{_PATHS})*)?$"},
+    "Duration": {"type": "string", "format": "google-duration", "pattern": r"^-?[0-9]{1,12}(?:\.[0-9]{1,9})?s$"},
+    "FieldMask": {"type": "string", "format": "google-fieldmask", "pattern": f"^(?:{_PATHS}(?:,{_PATHS})*)?$"},
     "Struct": {"type": "object", "additionalProperties": True},
     "Value": {"description": "Any JSON value."},
     "ListValue": {"type": "array", "items": {}},

@@ -82,7 +82,7 @@ export class Schemas {
     if (flat.exclusiveMaximum !== undefined) said.push(`< ${flat.exclusiveMaximum}`);
     if (flat.uniqueItems) said.push("all different");
     if (flat.const !== undefined) said.push(`always ${JSON.stringify(flat.const)}`);
-    if (flat.pattern && !["int64", "uint64", "duration", "field-mask"].includes(flat.format)) said.push(flat.pattern);
+    if (flat.pattern && !["int64", "uint64", "google-duration", "google-fieldmask"].includes(flat.format)) said.push(flat.pattern);
     return said;
   }
 

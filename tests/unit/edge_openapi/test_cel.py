@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edge_gateway.openapi.cel import Demand, demands
 from edge_gateway.openapi.comments import summary_of
 from edge_gateway.openapi.examples import plainest
-from edge_gateway.openapi.numbers import integer_pattern
+from edge_gateway.openapi.numbers import duration_pattern, integer_pattern
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,25 @@ def test_a_pattern_matches_exactly_the_integers_of_its_range(one: int, two: int,
 def test_a_range_may_be_open(end: int, number: int) -> None:
     assert (re.search(integer_pattern(end, None), str(number)) is not None) == (number >= end)
     assert (re.search(integer_pattern(None, end), str(number)) is not None) == (number <= end)
+
+
+@given(
+    ends=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
+    seconds=st.integers(0, 10**6),
+    inclusive=st.booleans(),
+    fraction=st.booleans(),
+)
+def test_a_pattern_matches_exactly_the_durations_of_its_range(
+    *, ends: tuple[int, int], seconds: int, inclusive: bool, fraction: bool
+) -> None:
+    low, high = sorted(ends)
+    pattern = duration_pattern(low, high, inclusive=inclusive)
+
+    for whole in (low, high, high + 1, seconds, *([low - 1] if low else [])):
+        value = whole + (0.5 if fraction else 0)
+        text = f"{whole}.5s" if fraction else f"{whole}s"
+        is_in = low <= value < high or (inclusive and value == high)
+        assert (re.search(pattern, text) is not None) == is_in
 
 
 @pytest.mark.parametrize("text", ["", "-", "-0", "01", "+1", "1.0", "1e3", " 1", "a"])

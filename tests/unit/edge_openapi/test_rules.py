@@ -35,7 +35,8 @@ THING = {
         "maxProperties": 2,
     },
     "wait": {
-        "type": "string", "format": "duration", "pattern": r"^-?[0-9]{1,12}(?:\.[0-9]{1,9})?s$",
+        "type": "string", "format": "google-duration",
+        "pattern": r"^(?:(?:[1-9]|1[0-9]|[2-5][0-9])(?:\.[0-9]{1,9})?|60)s$",
         "description": "Must be at least 1s and at most 60s.",
     },
     "when": {"type": "string", "format": "date-time", "description": "Must be in the future."},
