@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
@@ -46,7 +47,17 @@ _SOCKET = (
     b"GET /v1/orders/1:watch HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+_WATCHES = {"server-sent events": _WATCH, "WebSocket": _SOCKET}
 _IDLE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What all edges are given: the compiled protos and the port of the back end."""
+
+    folder: Path
+    descriptors: Path
+    back_end: int
 
 
 def main() -> None:
@@ -58,9 +69,9 @@ def main() -> None:
     it.add_argument("--json", action="store_true")
     options = it.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        started = dict(_edges(Path(name), stack, options.only))
-        table = uvloop.run(_measure(started, options))
-        idle = uvloop.run(_idle(started["ours"])) if "ours" in started else {}
+        made = _make(Path(name), stack)
+        table = uvloop.run(_measure(dict(_edges(made, stack, options.only)), options))
+        idle = {kind: uvloop.run(_idle(made, request)) for kind, request in _WATCHES.items()}
     print(json.dumps({"cpu_us": table, "idle_mib": idle}, indent=2) if options.json else _text(table, idle))
 
 
@@ -78,15 +89,18 @@ async def _measure(started: dict[str, edges.Started], options: argparse.Namespac
     return {case: {edge: statistics.median(runs) for edge, runs in row.items()} for case, row in seen.items()}
 
 
-async def _idle(edge: edges.Started) -> dict[str, float]:
-    """What idle clients add to the memory of our edge, by their kind."""
+async def _idle(made: _Made, request: bytes) -> float:
+    """What idle clients add to the memory of one of our edges that has done nothing else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * _IDLE), hard), hard))
-    grown = {}
-    for kind, request in (("server-sent events", _WATCH), ("WebSocket", _SOCKET)):
+    port = _free_port()
+    edge = edges.ours(made.descriptors, made.back_end, port, made.folder / "idle.log")
+    with _ended(edge.process):
+        _await(port)
+        await load.run(port, CASES["one order"], 500, 8)
         before = load.resident(edge.process.pid)
-        clients = [await _client(edge.port, request) for _ in range(_IDLE)]
-        grown[kind] = load.resident(edge.process.pid) - before
+        clients = [await _client(port, request) for _ in range(_IDLE)]
+        grown = load.resident(edge.process.pid) - before
         for client in clients:
             client.close()
         await asyncio.gather(*(client.wait_closed() for client in clients), return_exceptions=True)
@@ -100,13 +114,17 @@ async def _client(port: int, request: bytes) -> asyncio.StreamWriter:
     return writer
 
 
-def _edges(folder: Path, stack: ExitStack, only: list[str] | None) -> Iterator[tuple[str, edges.Started]]:
+def _make(folder: Path, stack: ExitStack) -> _Made:
     python_modules(_PROTOS, folder)
-    descriptors = descriptor_set(_PROTOS, folder)
     back_end = _free_port()
     command = [sys.executable, "-m", "bench.edge.back_end", str(folder), f"127.0.0.1:{back_end}"]
     stack.enter_context(_ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)))
     _await(back_end)
+    return _Made(folder, descriptor_set(_PROTOS, folder), back_end)
+
+
+def _edges(made: _Made, stack: ExitStack, only: list[str] | None) -> Iterator[tuple[str, edges.Started]]:
+    folder, descriptors, back_end = made.folder, made.descriptors, made.back_end
     starts: dict[str, Callable[[int, Path], edges.Started]] = {
         "ours": lambda port, log: edges.ours(descriptors, back_end, port, log),
         "envoy": lambda port, log: edges.envoy(descriptors, back_end, port, log),
@@ -142,14 +160,15 @@ def _free_port() -> int:
 
 def _await(port: int) -> None:
     deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    while not _answers(port):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing listens on port {port}")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _text(table: dict[str, dict[str, float]], idle: dict[str, float]) -> str:

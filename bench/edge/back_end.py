@@ -3,6 +3,8 @@
 Run as `python -m bench.edge.back_end FOLDER LISTEN`, FOLDER holding the compiled protos.
 """
 
+# ruff: noqa: ARG001 - gRPC hands every handler a context, and this one its own request
+
 import asyncio
 import importlib
 import sys
