@@ -5,6 +5,7 @@ Order per key: one consumer of a group holds the group's lease and reads alone; 
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,8 +21,12 @@ _LEASE_MS = 5_000
 #: Redis keeps roughly this many events of a topic; a group that falls further behind loses the oldest.
 _KEPT = 1_000_000
 
-#: Extends the lease only while it is still ours.
-_RENEW = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
+#: Takes the lease when nobody has it, and extends it when it is ours.
+_HOLD = """
+local holder = redis.call('get', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1"""
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
@@ -79,23 +84,26 @@ class _Subscription:
         self._lease = f"{prefix}lease:{group}:{'+'.join(streams)}"
         self._token = secrets.token_hex(8)
         self._leads = asyncio.Event()
+        self._leads_until = 0.0
         self._unacknowledged: dict[str, list[bytes]] = {}
 
     async def keep_lease(self) -> None:
         """Win the group's lease and renew it for as long as this subscription lives."""
         while True:
+            asked = time.monotonic()
             try:
-                held = await (self._renew() if self._leads.is_set() else self._win())
+                held = await self._client.eval(_HOLD, 1, self._lease, self._token, str(_LEASE_MS))
             except RedisError:
                 held = False  # a lease that cannot be renewed may already be another's
+            self._leads_until = asked + _LEASE_MS / 1_000
             (self._leads.set if held else self._leads.clear)()
             await asyncio.sleep(_LEASE_MS / 5_000)
 
-    async def _win(self) -> bool:
-        return bool(await self._client.set(self._lease, self._token, nx=True, px=_LEASE_MS))
-
-    async def _renew(self) -> bool:
-        return bool(await self._client.eval(_RENEW, 1, self._lease, self._token, str(_LEASE_MS)))
+    def _still_leads(self) -> bool:
+        """Tell whether the lease is surely ours; after a pause of this process it may be another's."""
+        if time.monotonic() >= self._leads_until:
+            self._leads.clear()
+        return self._leads.is_set()
 
     async def leave(self) -> None:
         """Give the lease to whoever waits for it."""
@@ -106,9 +114,11 @@ class _Subscription:
         while True:
             await self._leads.wait()
             position = "0"  # the pending entries; every leader reads as the same consumer, so they are ours now
-            while self._leads.is_set():
+            while self._still_leads():
                 events = await self._read(position)
-                if self._unacknowledged:
+                if not self._still_leads():
+                    self._unacknowledged.clear()  # whoever leads now finds them pending
+                elif self._unacknowledged:
                     yield events
                 elif position == "0":
                     position = ">"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import uuid
 from collections import defaultdict
@@ -17,6 +18,7 @@ from redis.exceptions import RedisError
 from chassis.bus import Event
 from chassis.bus_kafka import KafkaBus
 from chassis.bus_redis import RedisBus
+from chassis.testing import until
 
 TOPIC = "shop.toy.v1.Toy"
 PATIENCE = 40.0  # a Kafka group takes its time to notice that a member is gone
@@ -35,6 +37,23 @@ async def main(kind, address, prefix, group, topic):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+@asynccontextmanager
+async def python(program, *words, cwd):
+    """A process of its own, killed at the end."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *words),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((".", "gen"))},
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
 
 
 class OnRedis:
@@ -156,19 +175,59 @@ async def test_what_was_acknowledged_comes_no_more_and_what_was_not_comes_again(
 async def test_what_a_crashed_consumer_had_taken_comes_to_the_next(bus, server, repository):
     sent = [event(number) for number in range(3)]
     await bus.publish(sent)
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", CRASHER, server.kind, server.address, server.prefix, "g", TOPIC),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=repository,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((".", "gen"))},
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            assert int(await child.stdout.readline()) == 3
-    finally:
-        child.kill()
-        await child.communicate()
+    words = (server.kind, server.address, server.prefix, "g", TOPIC)
+    async with asyncio.timeout(PATIENCE), python(CRASHER, *words, cwd=repository) as child:
+        assert int(await child.stdout.readline()) == 3
     assert await take(bus, "g", 3) == sent
+
+
+#: Reads and acknowledges as the leader that it is, with a lease that a test can outwait.
+LEADER = """
+import asyncio, sys
+from chassis import bus_redis
+
+async def main(address, prefix, group, topic):
+    bus_redis._LEASE_MS = 1_500
+    async with bus_redis.RedisBus.open(address, prefix) as bus:
+        async with bus.subscribe(group, [topic]) as subscription:
+            async for batch in subscription:
+                print(*(event.id for event in batch), flush=True)
+                await subscription.acknowledge()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_leader_that_was_stopped_for_too_long_takes_nothing_more_when_it_wakes(
+    redis_url, event_prefix, repository, monkeypatch
+):
+    """F03: another leads by then, and two that read would break the order."""
+    monkeypatch.setattr("chassis.bus_redis._LEASE_MS", 1_500)
+    async with (
+        RedisBus.open(redis_url, event_prefix) as bus,
+        python(LEADER, redis_url, event_prefix, "g", TOPIC, cwd=repository) as stopped,
+    ):
+        first, *rest = [event(number) for number in range(6)]
+        await bus.publish([first])
+        assert (await stopped.stdout.readline()).decode().split() == [first.id]
+        await until(lambda: is_acknowledged(bus))
+        stopped.send_signal(signal.SIGSTOP)
+        async with taking(bus, "g") as take:
+            await bus.publish(rest[:1])
+            came = await take(1)
+            stopped.send_signal(signal.SIGCONT)
+            for one in rest[1:]:
+                await bus.publish([one])
+            while rest[-1] not in came:
+                came += await take(1)
+            assert list(dict.fromkeys(came)) == rest
+        stopped.kill()
+        assert await stopped.stdout.read() == b""
+
+
+async def is_acknowledged(bus):
+    (group,) = await bus._client.xinfo_groups(bus._prefix + TOPIC)
+    return group["pending"] == 0
 
 
 async def test_when_the_one_that_reads_leaves_the_other_goes_on_where_it_stood(bus):
