@@ -1,9 +1,9 @@
 """What the edge serves itself, at paths that are no RPC's: pages, and assets that never change while it runs."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from edge_gateway.compression import choose_coding, compress
 from edge_gateway.exchange import Exchange
@@ -26,28 +26,28 @@ class Asset:
 
     def __init__(self, media_type: str, make: Callable[[], bytes], *headers: Header) -> None:
         self._make = make
+        self._made: asyncio.Task[bytes] | None = None
         self._headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-cache"), *headers]
         self._coded: dict[str, bytes] = {}
 
-    @cached_property
-    def body(self) -> bytes:
-        return self._make()
-
-    @cached_property
-    def _tag(self) -> bytes:
-        return b'"%s"' % hashlib.blake2b(self.body, digest_size=12).hexdigest().encode()
+    async def _body(self) -> bytes:
+        """Makes the body beside the calls that are running: the document takes a good part of a second."""
+        if self._made is None:
+            self._made = asyncio.create_task(asyncio.to_thread(self._make))
+        return await asyncio.shield(self._made)
 
     async def serve(self, exchange: Exchange) -> None:
         """Sends the body, or 304 to a client that has it."""
-        request = exchange.request
-        headers = [*self._headers, (b"etag", self._tag), (b"vary", b"accept-encoding")]
-        if self._tag in request.header(b"if-none-match"):
+        request, body = exchange.request, await self._body()
+        tag = b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+        headers = [*self._headers, (b"etag", tag), (b"vary", b"accept-encoding")]
+        if tag in request.header(b"if-none-match"):
             await exchange.answer(304, headers, b"")
             return
         coding = choose_coding(request.header(b"accept-encoding"))
         if not coding:
-            await exchange.answer(200, headers, self.body)
+            await exchange.answer(200, headers, body)
             return
         if coding not in self._coded:
-            self._coded[coding] = compress(self.body, coding)
+            self._coded[coding] = compress(body, coding)
         await exchange.answer(200, [*headers, (b"content-encoding", coding.encode())], self._coded[coding])

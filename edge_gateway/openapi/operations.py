@@ -10,7 +10,7 @@ from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.examples import Examples
 from edge_gateway.openapi.paths import Paths
 from edge_gateway.openapi.queries import Queries
-from edge_gateway.openapi.reasons import Reasons, idempotency_of
+from edge_gateway.openapi.reasons import Reasons, header_ref, idempotency_of, rate_headers
 from edge_gateway.openapi.schemas import Schemas, View
 from edge_gateway.protojson import field_element
 from edge_gateway.rules import Rule
@@ -132,8 +132,8 @@ class Operations:
         text = summary_of(self._comments.of(message.type_name))[0] if isinstance(message, DescMessage) else ""
         nothing = rule.response_field is None and output.type_name == "google.protobuf.Empty"
         reply: Json = {"description": f"{text or ('Done' if nothing else 'The reply')}."}
-        if _is_tagged(rule):
-            reply["headers"] = {"ETag": {"$ref": "#/components/headers/ETag"}}
+        if headers := [*(["ETag"] if _is_tagged(rule) else []), *rate_headers(rule)]:
+            reply["headers"] = {name: header_ref(name) for name in headers}
         if rule.raw_response:
             return {**reply, "content": _ANY_TYPE}
         field = rule.response_field

@@ -17,9 +17,6 @@ from edge_gateway.rules import Rule
 _PREFIX = "ERROR_REASON_"
 _OPTION = "shop.options.v1.error"
 
-#: Statuses that say when to come back.
-_RETRIED = (429, 503)
-
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -123,7 +120,7 @@ class Reasons:
         for status, reasons in sorted(by_status.items()):
             own = any(reason.package == service.file.proto.package for reason in reasons)
             name = f"{service.name}.{status}" if own else str(status)
-            found[str(status)] = self._shared(name, _response(status, reasons))
+            found[str(status)] = self._shared(name, _response(status, reasons, rate_headers(rule)))
         return {**found, "default": self._shared("Failure", _FAILURE)}
 
     def _shared(self, name: str, response: Json) -> Json:
@@ -163,7 +160,17 @@ def _reason(enum: DescEnum, value: Any, error: Any, comments: Comments) -> Reaso
     )
 
 
-def _response(status: int, reasons: list[Reason]) -> Json:
+def rate_headers(rule: Rule) -> list[str]:
+    """The headers that tell a client how much of its rate is left."""
+    policy = rule.rpc.policy
+    return ["RateLimit", "RateLimit-Policy"] if policy is not None and policy.rate_limit is not None else []
+
+
+def header_ref(name: str) -> Json:
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _response(status: int, reasons: list[Reason], of_limit: list[str]) -> Json:
     said = [f"- `{reason.name}` ({CODE_NAMES[reason.code]}): {reason.meaning}" for reason in reasons]
     if status == 400:
         said.insert(0, "- The request does not fit the method; `google.rpc.BadRequest` names the fields.")
@@ -171,10 +178,8 @@ def _response(status: int, reasons: list[Reason]) -> Json:
     if status == 400:
         examples["INVALID_ARGUMENT"] = {"$ref": "#/components/examples/edge.INVALID_ARGUMENT"}
     response: Json = {"description": "\n".join(said), "content": _content(examples)}
-    headers = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status in _RETRIED else {}
-    if status == 401:
-        headers["WWW-Authenticate"] = {"$ref": "#/components/headers/WWWAuthenticate"}
-    return {**response, "headers": headers} if headers else response
+    headers = ["Retry-After", *of_limit] if status == 429 else ["WWW-Authenticate"] if status == 401 else []
+    return {**response, "headers": {name: header_ref(name) for name in headers}} if headers else response
 
 
 def _content(examples: Json) -> Json:
@@ -264,8 +269,16 @@ SCHEMAS: dict[str, Json] = {
 
 HEADERS: dict[str, Json] = {
     "ETag": {"description": "The version of the reply, for `If-None-Match`.", "schema": {"type": "string"}},
-    "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
-    "WWWAuthenticate": {
+    "RateLimit": {
+        "description": "What is left: `r` calls in the next `t` seconds.",
+        "schema": {"type": "string", "examples": ['"rpc";r=299;t=60']},
+    },
+    "RateLimit-Policy": {
+        "description": "The limit: `q` calls in any `w` seconds.",
+        "schema": {"type": "string", "examples": ['"rpc";q=300;w=60']},
+    },
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
+    "WWW-Authenticate": {
         "description": "`Bearer`, with an error when the token is at fault.",
         "schema": {"type": "string"},
     },

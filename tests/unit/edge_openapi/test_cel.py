@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.openapi.cel import Demand, demands
@@ -37,6 +37,7 @@ def test_an_expression_demands_what_can_be_told(expression: str, wanted: list[De
 _LIMIT = 10**18 - 1
 
 
+@settings(deadline=None)
 @given(st.integers(-_LIMIT, _LIMIT), st.integers(-_LIMIT, _LIMIT), st.integers(-_LIMIT, _LIMIT))
 def test_a_pattern_matches_exactly_the_integers_of_its_range(one: int, two: int, number: int) -> None:
     low, high = sorted((one, two))
@@ -46,12 +47,14 @@ def test_a_pattern_matches_exactly_the_integers_of_its_range(one: int, two: int,
         assert (re.search(pattern, str(candidate)) is not None) == (low <= candidate <= high)
 
 
+@settings(deadline=None)
 @given(st.integers(-_LIMIT, _LIMIT), st.integers(-_LIMIT, _LIMIT))
 def test_a_range_may_be_open(end: int, number: int) -> None:
     assert (re.search(integer_pattern(end, None), str(number)) is not None) == (number >= end)
     assert (re.search(integer_pattern(None, end), str(number)) is not None) == (number <= end)
 
 
+@settings(deadline=None)
 @given(
     ends=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)),
     seconds=st.integers(0, 10**6),
@@ -80,6 +83,7 @@ def test_other_spellings_of_a_number_do_not_match(text: str) -> None:
 _PIECES = ["[a-z]{0,3}", "[0-9]+", "[^a]", "[^a-f0]{2}", "(x|y)", r"\d{2}", r"[^\d]", r"\.", ".", "k*", r"[\w-]+?"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(_PIECES), max_size=5).map("".join))
 def test_the_plainest_text_of_a_pattern_matches_it(pattern: str) -> None:
     assert re.search(f"^(?:{pattern})$", plainest(f"^(?:{pattern})$")) is not None

@@ -204,7 +204,10 @@ def test_limits_of_rate_and_time_are_said(shop: Json) -> None:
 
     assert login["x-rate-limit"]["seconds"] == 60.0
     assert f"At most {login['x-rate-limit']['requests']} calls" in login["description"]
-    assert "429" in login["responses"]
+    assert set(login["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
+    refused = resolved(shop, login["responses"]["429"])
+    assert set(refused["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    assert "RATE_LIMITED" in refused["content"]["application/json"]["examples"]
     assert login["x-timeout-seconds"] > 0
 
 
