@@ -7,6 +7,7 @@ from protobuf import ScalarType
 
 from edge_gateway.binding import Slot
 from edge_gateway.openapi.constraints import Json
+from edge_gateway.openapi.overlay import rejects_empty
 from edge_gateway.openapi.schemas import Schemas, View
 from edge_gateway.protojson import field_element
 from edge_gateway.rules import Rule
@@ -61,8 +62,8 @@ class Paths:
             schema = self._schemas.field(slot.field, View.INPUT)
             schema = {key: value for key, value in schema.items() if key not in ("readOnly", "x-immutable")}
             parameter["description"] = schema.pop("description", "")
-            if field_element(slot.field) is ScalarType.STRING and "pattern" not in schema:
-                schema.setdefault("minLength", 1)
+            if field_element(slot.field) is ScalarType.STRING and not rejects_empty(schema, slot.field):
+                schema["minLength"] = 1
         else:
             schema = {"type": "string", "minLength": 1}
             of = f" of `{place.pattern}` in `{slot.name}`" if slot is not None else ""
