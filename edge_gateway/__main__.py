@@ -189,7 +189,7 @@ def _read(path: str) -> bytes:
 
 
 def _check_upstreams(routes: Routes, upstreams: Upstreams, *, check: bool) -> None:
-    for service in sorted({rule.rpc.path[1:].partition("/")[0] for rule in routes.rules}):
+    for service in sorted({rule.rpc.service for rule in routes.rules}):
         try:
             upstreams.target(service)
         except UnknownServiceError:

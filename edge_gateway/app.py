@@ -33,7 +33,7 @@ class Gateway:
         self._parts = parts = build_parts(registry, routes, upstreams, settings)
         self._streams = HttpStreams(parts)
         self._sockets = WebSockets(parts)
-        self.health = Health(upstreams)
+        self.health = Health(upstreams, {rule.rpc.service for rule in routes.rules})
         self._pages = own_pages(registry, routes, settings, self.health, Batch(self, parts.router, settings))
 
     def begin_drain(self) -> None:

@@ -1,6 +1,7 @@
 """`/healthz`: the back ends' own grpc.health.v1, as HTTP statuses."""
 
 import asyncio
+from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -18,8 +19,10 @@ _STATUSES = {"SERVING": 200, "SERVICE_UNKNOWN": 404}
 class Health:
     """Asks the back ends how they are; says NOT_SERVING while this process drains."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, services: Iterable[str]) -> None:
         self._upstreams = upstreams
+        #: Where the routed services are; a target that no route leads to is nobody's business.
+        self._targets = sorted({upstreams.target(service) for service in services})
         self.draining = False
 
     async def page(self, exchange: Exchange) -> None:
@@ -37,7 +40,7 @@ class Health:
                 return await self._ask(self._upstreams.target(service), service)
             except LookupError:
                 return "SERVICE_UNKNOWN"
-        found = await asyncio.gather(*(self._ask(target, "") for target in self._upstreams.targets()))
+        found = await asyncio.gather(*(self._ask(target, "") for target in self._targets))
         return next((status for status in found if status != "SERVING"), "SERVING")
 
     async def _ask(self, target: str, service: str) -> str:

@@ -29,6 +29,8 @@ class Rpc:
     server_streaming: bool
     policy: Policy | None
     desc: DescMethod
+    #: `pkg.Service`
+    service: str
     is_unary: bool
     is_limited: bool
 
@@ -122,6 +124,7 @@ def _rpc(registry: Registry, service: DescService, method: DescMethod) -> Rpc:
         server_streaming=kind in ("server_streaming", "bidi_streaming"),
         policy=policy,
         desc=method,
+        service=service.type_name,
         is_unary=kind == "unary",
         is_limited=policy is not None and policy.rate_limit is not None,
     )

@@ -59,10 +59,6 @@ class Upstreams:
                 return self._targets[pattern]
         raise UnknownServiceError(service)
 
-    def targets(self) -> list[str]:
-        """Every distinct target."""
-        return sorted(set(self._targets.values()))
-
     async def unary(self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
         """Makes a call with one message either way; raises UpstreamError."""
         pool, head = self._method(method)

@@ -158,6 +158,13 @@ def test_a_back_end_that_is_down_is_503_and_comes_back(edge_folder: Path, descri
         eventually(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
 
 
+def test_health_is_that_of_the_services_with_routes(edge_folder: Path, descriptors: str, back_end: int) -> None:
+    options = ("--upstream", f"edgetest.v1.Library=127.0.0.1:{back_end}", "--upstream", "*=127.0.0.1:1")
+    with processes.edge(edge_folder / "unused.log", "--descriptor-set", descriptors, *options) as (_, port):
+        assert ask(port, "GET", "/healthz").json == {"status": "SERVING"}
+        assert ask(port, "GET", "/healthz?service=other.v1.S").status == 503, "its target does not answer"
+
+
 def test_a_drain_lets_calls_end_and_tells_streams(edge_folder: Path, descriptors: str, back_end: int) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "draining.log", *options) as (running, port):
