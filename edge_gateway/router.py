@@ -153,8 +153,7 @@ def _capture(template: Template, segments: list[str]) -> tuple[str, ...]:
         return ()
     values = []
     for variable in template.variables:
-        start = variable.start if variable.start >= 0 else len(segments) + variable.start
-        run = segments[start : len(segments) - variable.end]
+        run = segments[variable.start : variable.stop]
         values.append("/".join(map(_decode_multiple, run)) if variable.multiple else decode_percent(run[0]))
     return tuple(values)
 

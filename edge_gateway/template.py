@@ -25,13 +25,13 @@ class TemplateError(ValueError):
 class Variable:
     """Names the field that a run of segments fills.
 
-    `start` counts from the path's first segment, `end` from its last one (0 is past the last), because
-    a `**` in between makes the length of the path vary.
+    The run is the slice from `start` to `stop` of a path's segments. What stands after a `**` counts from the end,
+    since a `**` makes the length of the path vary.
     """
 
     field_path: tuple[str, ...]
     start: int
-    end: int
+    stop: int | None
     multiple: bool
 
 
@@ -69,9 +69,14 @@ class _Parser:
         path, start, stop = found
         covered = self.segments[start:stop]
         multiple = len(covered) > 1 or REST in covered
-        if REST in self.segments[:start]:
-            return Variable(path, start - len(self.segments), len(self.segments) - stop, multiple)
-        return Variable(path, start, len(self.segments) - stop, multiple)
+        rest = self.segments.index(REST) if REST in self.segments else len(self.segments)
+        from_end = stop - len(self.segments)
+        return Variable(
+            path,
+            start if start <= rest else start - len(self.segments),
+            stop if stop <= rest else from_end or None,
+            multiple,
+        )
 
     def _segments(self, *, inside_variable: bool) -> None:
         self._segment(inside_variable=inside_variable)

@@ -83,9 +83,9 @@ def _places(rule: Rule) -> list[Place]:
             continue
         found = Place(segment, None, segment, is_whole=False)
         for variable, slot in zip(rule.template.variables, rule.variables, strict=True):
-            start = variable.start if variable.start >= 0 else len(segments) + variable.start
-            stop = len(segments) - variable.end
-            if start <= at < stop:
-                found = Place(segment, slot, "/".join(segments[start:stop]), is_whole=segments[start:stop] == (STAR,))
+            covered = range(len(segments))[variable.start : variable.stop]
+            if at in covered:
+                run = segments[variable.start : variable.stop]
+                found = Place(segment, slot, "/".join(run), is_whole=run == (STAR,))
         places.append(found)
     return places

@@ -67,6 +67,41 @@ def test_a_path_is_matched_exactly_when_a_template_of_its_method_matches(
         assert found.startswith(method) or (method == "HEAD" and found.startswith("GET"))
 
 
+@st.composite
+def variables(draw: st.DrawFn) -> tuple[str, re.Pattern[str]]:
+    """A template whose segments are all held by variables or literals, and what each variable has to capture."""
+    text, pattern, rest = "", "", False
+    for number in range(draw(st.integers(1, 4))):
+        inner = draw(st.lists(st.sampled_from(["a", STAR, REST]), min_size=1, max_size=3))
+        inner = [part for at, part in enumerate(inner) if part != REST or not (rest or REST in inner[:at])] or ["a"]
+        rest = rest or REST in inner
+        held = draw(st.booleans())
+        text += f"/{{v{number}={'/'.join(inner)}}}" if held else "/" + "/".join(inner)
+        # The slash before a variable is not a part of it; a `**` of no segments has no slash either.
+        parts = {STAR: "/[^/]+", REST: "(?:/[^/]+)*"}
+        run = "".join(parts.get(part, "/" + part) for part in inner)
+        pattern += f"(?P<v{number}>{run})" if held else run
+    return text, re.compile(pattern)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    rule=variables(),
+    path=st.lists(st.sampled_from(["a", "a", "b"]), min_size=1, max_size=7).map(lambda parts: "/" + "/".join(parts)),
+)
+def test_variables_capture_the_segments_that_they_cover(rule: tuple[str, re.Pattern[str]], path: str) -> None:
+    text, pattern = rule
+    router: Router[str] = Router()
+    router.add("GET", parse_template(text), text)
+    wanted = pattern.fullmatch(path)
+    found = attempt(lambda: router.match("GET", path))
+    if isinstance(found, EdgeError):
+        assert wanted is None
+    else:
+        assert wanted is not None
+        assert list(found.captured) == [value.removeprefix("/") for value in wanted.groupdict().values()]
+
+
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(path=st.text(max_size=60).map(lambda text: "/v1/" + text), method=st.text(max_size=8))
 def test_no_path_does_more_than_miss(path: str, method: str) -> None:

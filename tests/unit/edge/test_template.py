@@ -37,8 +37,10 @@ def test_a_good_template_is_cut_into_segments(text: str, segments: tuple[str, ..
 
 
 def test_variables_know_what_they_cover() -> None:
-    template = parse_template("/v1/{a.b=x/*}/**/{c}")
-    assert template.variables == (
-        Variable(("a", "b"), start=1, end=2, multiple=True),
-        Variable(("c",), start=-1, end=0, multiple=False),
+    assert parse_template("/v1/{a.b=x/*}/**/{c}/{d}").variables == (
+        Variable(("a", "b"), start=1, stop=3, multiple=True),
+        Variable(("c",), start=-2, stop=-1, multiple=False),
+        Variable(("d",), start=-1, stop=None, multiple=False),
     )
+    assert parse_template("/v1/{a=x/**}/y").variables == (Variable(("a",), start=1, stop=-1, multiple=True),)
+    assert parse_template("/v1/{a=**}").variables == (Variable(("a",), start=1, stop=None, multiple=True),)

@@ -18,6 +18,7 @@ CASES = [
     get("C5-literal-after-rest", "/v1/tail/x/y/end", {"name": "x/y"}),
     get("C5-literal-after-empty-rest", "/v1/tail/end", {"name": ""}),
     get("C6-literal-beats-rest", "/c/x/d/e", {"shelf": "x", "book": ""}),
+    get("C5-variable-before-an-empty-rest", "/c/x/d", {"shelf": "x", "book": ""}),
     get("C6-rest-where-no-literal-fits", "/c/x/d/f/e", {"shelf": "x", "book": "f/e"}),
     get("C6-literal-beats-star", "/c/f/d/e", {"shelf": "", "book": ""}),
     get("C7-no-partial-match", "/prefix/other", status=404),

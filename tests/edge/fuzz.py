@@ -1,0 +1,84 @@
+"""Fuzzing led by coverage: `python -m tests.edge.fuzz TARGET DESCRIPTORS [libFuzzer options]`.
+
+A target takes bytes and may refuse them as the edge refuses things; anything else is a finding.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["edge_gateway"], enable_loader_override=False):
+    from edge_gateway.binding import QueryBinder
+    from edge_gateway.descriptors import load_registry
+    from edge_gateway.errors import EdgeError
+    from edge_gateway.fields import parse_fields
+    from edge_gateway.protojson import JsonCodec, Print
+    from edge_gateway.router import Router
+    from edge_gateway.rules import compile_routes
+    from edge_gateway.splitter import ObjectSplitter
+    from edge_gateway.template import TemplateError, parse_template
+
+
+def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
+    """Everything that reads what a client sends."""
+    registry = load_registry(Path(descriptors).read_bytes())
+    kinds = registry.message("edgetest.v1.Kinds")
+    assert kinds is not None
+    router = compile_routes(registry, prefix="/api").router
+    strict, lenient = JsonCodec(registry), JsonCodec(registry, ignore_unknown=True)
+
+    def route(data: bytes) -> object:
+        method, _, path = data.decode("latin-1").partition(" ")
+        return router.match(method, path)
+
+    def body(data: bytes) -> object:
+        codec = strict if data[:1] < b"\x80" else lenient
+        message = codec.decode(kinds, data[1:])
+        again = codec.decode(kinds, codec.encode(message, Print()))
+        assert again == message
+        return message.to_binary()
+
+    def query(data: bytes) -> object:
+        message = kinds.type()
+        QueryBinder(kinds, variables=(), body=None, closed=False).bind(message, data)
+        return message.to_binary()
+
+    def stream(data: bytes) -> object:
+        splitter = ObjectSplitter(1000)
+        found = [part for at in range(0, len(data), 7) for part in splitter.feed(data[at : at + 7])]
+        splitter.finish()
+        return found
+
+    def template(data: bytes) -> object:
+        try:
+            parsed = parse_template(data.decode("latin-1"))
+        except TemplateError:
+            return None
+        Router[int]().add("GET", parsed, 1)
+        return parsed
+
+    def fields(data: bytes) -> object:
+        return parse_fields(data.decode("latin-1"), kinds)
+
+    return {"route": route, "body": body, "query": query, "stream": stream, "template": template, "fields": fields}
+
+
+def main() -> None:
+    name, descriptors, *options = sys.argv[1:]
+    target = targets(descriptors)[name]
+
+    def once(data: bytes) -> None:
+        try:
+            target(data)
+        except EdgeError as error:
+            if error.http_status not in (400, 404, 405, 413):
+                raise AssertionError(f"refused with {error.http_status}") from error
+
+    atheris.Setup([sys.argv[0], *options], once)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
