@@ -18,7 +18,7 @@ from protobuf import (
 )
 
 from edge_gateway.errors import EdgeError, invalid_argument, invalid_field
-from edge_gateway.protojson import field_element
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.router import decode_percent
 from edge_gateway.textvalue import FIELD_MASK, parser_for
 

@@ -9,7 +9,7 @@ from typing import Any
 from protobuf import DescField, DescFieldValueMap, DescMessage
 
 from edge_gateway.errors import EdgeError, invalid_argument
-from edge_gateway.protojson import field_element, is_opaque
+from edge_gateway.fieldtypes import field_element, is_opaque
 
 #: What is kept of each key; an empty selection keeps the whole value.
 Selection = dict[str, "Selection"]

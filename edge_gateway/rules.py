@@ -8,7 +8,7 @@ from protobuf import DescField, DescMessage, DescMethod, DescService, Message, R
 
 from edge_gateway.binding import BindingError, QueryBinder, Slot, variable_slot
 from edge_gateway.descriptors import Policy, has_policies, option, policy_of, services
-from edge_gateway.protojson import field_element
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.router import DuplicateRouteError, Router
 from edge_gateway.template import Template, TemplateError, parse_template
 from edge_gateway.textvalue import FIELD_MASK

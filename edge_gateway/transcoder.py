@@ -10,7 +10,8 @@ from protobuf import DescField, DescFieldValueMessage, DescMessage, Message
 
 from edge_gateway.errors import internal, unsupported_media_type
 from edge_gateway.fields import Selection, parse_fields, select
-from edge_gateway.protojson import JsonCodec, Print, field_element, is_opaque
+from edge_gateway.fieldtypes import field_element, is_opaque
+from edge_gateway.protojson import JsonCodec, Print
 from edge_gateway.router import Match
 from edge_gateway.rules import Rule
 

@@ -7,13 +7,13 @@ from typing import Any
 from protobuf import DescMessage, Registry
 
 from edge_gateway.batch import PATH as BATCH_PATH
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi import batch, reasons
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.links import Target, links_of
 from edge_gateway.openapi.operations import Operation, Operations
 from edge_gateway.openapi.schemas import Schemas
-from edge_gateway.protojson import field_element
 from edge_gateway.rules import Routes, Rule
 from edge_gateway.settings import Settings
 

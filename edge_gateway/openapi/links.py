@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from protobuf import DescField, DescFieldValueList, DescMessage
 
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.schemas import Schemas
-from edge_gateway.protojson import field_element
 from edge_gateway.rules import Rule
 
 #: Names that do not say whose they are.

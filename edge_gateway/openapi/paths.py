@@ -6,10 +6,10 @@ from typing import Any
 from protobuf import ScalarType
 
 from edge_gateway.binding import Slot
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import rejects_empty
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.protojson import field_element
 from edge_gateway.rules import Rule
 from edge_gateway.template import REST, STAR
 

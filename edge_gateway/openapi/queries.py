@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from protobuf import DescField, DescFieldValueList, DescFieldValueMap, DescMessage
 
 from edge_gateway.binding import Slot
+from edge_gateway.fieldtypes import field_element, is_opaque
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import Overlay
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.protojson import field_element, is_opaque
 from edge_gateway.rules import Rule
 
 

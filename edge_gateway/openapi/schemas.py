@@ -21,6 +21,7 @@ from protobuf import (
 )
 
 from edge_gateway.descriptors import option
+from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.cel import demands
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import (
@@ -37,7 +38,6 @@ from edge_gateway.openapi.constraints import (
 from edge_gateway.openapi.numbers import integer_pattern
 from edge_gateway.openapi.overlay import Overlay, rejects_empty
 from edge_gateway.openapi.wellknown import well_known
-from edge_gateway.protojson import field_element
 from edge_gateway.settings import Settings
 
 #: Names of components that are not messages.

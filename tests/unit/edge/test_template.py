@@ -13,7 +13,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_a_bad_template_is_refused_and_quoted(text: str) -> None:
+def test_c19_a_bad_template_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
         parse_template(text)
     assert repr(text) in str(caught.value)
