@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("--strip-prefix", metavar="PATH", default=defaults.prefix, help="a path prefix taken as absent")
     it.add_argument("--trusted-hops", type=int, default=0, help="proxies in front that append to X-Forwarded-For")
-    it.add_argument("--max-body", type=int, metavar="BYTES", default=defaults.max_body)
+    it.add_argument("--max-body", type=int, metavar="BYTES", default=defaults.max_body, help="of a request (1 MiB)")
     it.add_argument(
         "--body-timeout",
         type=float,
@@ -76,8 +76,14 @@ def parser() -> argparse.ArgumentParser:
         default=defaults.body_timeout,
         help="the longest silence in a body",
     )
-    it.add_argument("--max-reply", type=int, metavar="BYTES", default=defaults.max_reply)
-    it.add_argument("--default-timeout", type=float, metavar="SECONDS", default=defaults.default_timeout)
+    it.add_argument("--max-reply", type=int, metavar="BYTES", default=defaults.max_reply, help="of a reply (16 MiB)")
+    it.add_argument(
+        "--default-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=defaults.default_timeout,
+        help="the deadline of unary calls that nobody sets another for (30)",
+    )
     it.add_argument(
         "--ignore-unknown-fields", action="store_true", help="ignore unknown JSON fields rather than refuse them"
     )
@@ -85,10 +91,28 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--proto-names", action="store_true", help="write proto field names rather than lowerCamelCase")
     it.add_argument("--enum-numbers", action="store_true", help="write enum values as numbers")
     it.add_argument("--unbound", action="store_true", help="serve methods without a rule at POST /pkg.Service/Method")
-    it.add_argument("--public-max-age", type=int, metavar="SECONDS", default=defaults.public_max_age)
-    it.add_argument("--heartbeat", type=float, metavar="SECONDS", default=defaults.heartbeat)
-    it.add_argument("--cors-origin", metavar="ORIGIN", action="append", default=[])
-    it.add_argument("--no-compression", action="store_true")
+    it.add_argument(
+        "--public-max-age",
+        type=int,
+        metavar="SECONDS",
+        default=defaults.public_max_age,
+        help="how long caches may keep public reads (5)",
+    )
+    it.add_argument(
+        "--heartbeat",
+        type=float,
+        metavar="SECONDS",
+        default=defaults.heartbeat,
+        help="the longest silence of an event stream (15)",
+    )
+    it.add_argument(
+        "--cors-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="an origin that browsers may call from: exact, https://*.example.com, http://localhost:* or *",
+    )
+    it.add_argument("--no-compression", action="store_true", help="leave it to a proxy in front")
     it.add_argument("--no-docs", action="store_true", help="serve neither /openapi.json nor the pages under /docs")
     it.add_argument("--redis", metavar="URL", default="", help="count rate limits here, for all workers together")
     it.add_argument(

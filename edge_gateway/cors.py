@@ -19,7 +19,7 @@ class Cors:
     def __init__(self, origins: Iterable[str], *, exposed: Iterable[str] = (), max_age: int = 7200) -> None:
         self._exact = {origin.encode() for origin in origins}
         self._any = b"*" in self._exact
-        self._patterns = [_pattern(origin) for origin in self._exact if b"*." in origin]
+        self._patterns = [_pattern(origin) for origin in self._exact if b"*" in origin and origin != b"*"]
         self._exposed: Header = (b"access-control-expose-headers", ", ".join((*_EXPOSED, *exposed)).encode())
         self._max_age: Header = (b"access-control-max-age", b"%d" % max_age)
 
@@ -49,5 +49,5 @@ def _is_allowed(name: bytes) -> bool:
 
 
 def _pattern(origin: bytes) -> re.Pattern[bytes]:
-    """`https://*.example.com` stands for any host below example.com."""
-    return re.compile(re.escape(origin).replace(rb"\*\.", rb"(?:[a-z0-9-]+\.)+"))
+    """`https://*.example.com` stands for any host below example.com, `http://localhost:*` for any port."""
+    return re.compile(re.escape(origin).replace(rb"\*\.", rb"(?:[a-z0-9-]+\.)+").replace(rb":\*", rb":[0-9]+"))

@@ -74,7 +74,6 @@ async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready
         lifespan="on",
         proxy_headers=False,
         server_header=False,
-        date_header=False,
         access_log=False,
         log_config=None,
         log_level="warning",

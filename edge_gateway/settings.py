@@ -40,7 +40,7 @@ class Settings:
     public_max_age: int = 5
     #: Seconds between heartbeats of idle streams.
     heartbeat: float = 15.0
-    #: Origins that browsers may call from: exact ones, `https://*.example.com`, or `*`.
+    #: Origins that browsers may call from: exact ones, `https://*.example.com`, `http://localhost:*`, or `*`.
     cors_origins: tuple[str, ...] = ()
     cors_max_age: int = 7200
     #: Whether /openapi.json and the pages under /docs are served.

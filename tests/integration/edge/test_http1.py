@@ -19,7 +19,16 @@ BROWSER = "https://shop.example"
 @pytest.fixture(scope="session")
 def guarded_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[int]:
     """An edge that lets some origins in, and waits for bodies only briefly."""
-    options = ("--cors-origin", BROWSER, "--cors-origin", "https://*.shop.example", "--body-timeout", "0.3")
+    options = (
+        "--cors-origin",
+        BROWSER,
+        "--cors-origin",
+        "https://*.shop.example",
+        "--cors-origin",
+        "http://localhost:*",
+        "--body-timeout",
+        "0.3",
+    )
     with processes.edge(
         edge_folder / "guarded.log", "--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", *options
     ) as (_, port):
@@ -85,7 +94,9 @@ def test_requests_on_one_connection_are_answered_in_order(edge_port: int) -> Non
     )
 
 
-@pytest.mark.parametrize("origin", [BROWSER, "https://a.shop.example", "https://a.b.shop.example"])
+@pytest.mark.parametrize(
+    "origin", [BROWSER, "https://a.shop.example", "https://a.b.shop.example", "http://localhost:5173"]
+)
 def test_an_origin_that_is_let_in_may_read_answers_and_errors(origin: str, guarded_port: int) -> None:
     for path in ("/v1/shelves/1", "/nothing", "/v1/watch/x?count=1"):
         answer = ask(guarded_port, "GET", path, headers=[("Origin", origin)])
@@ -97,7 +108,14 @@ def test_an_origin_that_is_let_in_may_read_answers_and_errors(origin: str, guard
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://evil.example", "http://shop.example", "https://shop.example.evil", "null", "https://.shop.example"],
+    [
+        "https://evil.example",
+        "http://shop.example",
+        "https://shop.example.evil",
+        "null",
+        "https://.shop.example",
+        "http://localhost:1.evil",
+    ],
 )
 def test_another_origin_is_not(origin: str, guarded_port: int) -> None:
     answer = ask(guarded_port, "GET", "/v1/shelves/1", headers=[("Origin", origin)])
