@@ -11,7 +11,7 @@ from edge_gateway.h2stream import Failure
 
 _CONNECT_TIMEOUT = 5.0
 #: How long a target that could not be reached is left alone: at first, and at most.
-_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _MOST = 32
 #: The kernel finds out about a peer that is gone: pings would count as abuse on an idle stream.
 _KEEPALIVE = (
