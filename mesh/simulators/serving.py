@@ -38,7 +38,7 @@ class Settings:
     port: int
     api_key: str = field(repr=False)
     webhook_url: str | None = None
-    # Two of them, with a space between, while the shop changes from one to the other.
+    # Two of them, with a comma between, while the shop changes from one to the other.
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     state_file: Path | None = None
     faults: Faults = field(default_factory=Faults)
@@ -55,7 +55,7 @@ class Settings:
             port=int(port),
             api_key=_required("API_KEY"),
             webhook_url=url,
-            webhook_secrets=tuple(_required("WEBHOOK_SECRET").split()) if url else (),
+            webhook_secrets=tuple(_required("WEBHOOK_SECRET").split(",")) if url else (),
             state_file=Path(state_file) if state_file else None,
             faults=Faults.from_json(parse_object(os.environ.get("FAULTS", "").encode())),
         )

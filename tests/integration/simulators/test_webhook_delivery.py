@@ -81,7 +81,7 @@ async def test_the_provider_counts_what_it_sent(provider, provider_api, receiver
 
 
 async def test_while_a_secret_is_replaced_both_are_good(launch_telling, receiver, secret, reference):
-    process = launch_telling("payment_provider", WEBHOOK_SECRET=f"{NEW_SECRET} {secret}")
+    process = launch_telling("payment_provider", WEBHOOK_SECRET=f"{NEW_SECRET},{secret}")
     provider = PaymentProvider(url=process.url, key=process.key)
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     await provider.aclose()

@@ -138,7 +138,7 @@ async def test_while_secrets_change_over_both_are_believed_and_afterwards_the_ne
     replica, courier, shipment, states
 ):
     consignment = await courier.advance(shipment.shipment_id)
-    async with replica(courier_webhook_secret=f"{OTHER_SECRET} {SECRET}") as between:
+    async with replica(courier_webhook_secret=f"{OTHER_SECRET},{SECRET}") as between:
         for secrets in ((SECRET,), (OTHER_SECRET,), (OTHER_SECRET, SECRET)):
             assert await News(between.address).tell(consignment, secrets=secrets) is OK
     async with replica(courier_webhook_secret=OTHER_SECRET) as after:

@@ -143,13 +143,14 @@ def forged_roles_null():
     return forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, {**claims(), "roles": None}, ED_KEY.sign)
 
 
-ATTACKS = list(attacks())
+ATTACKS = [name for name, _ in attacks()]
 
 
-@pytest.mark.parametrize("attack", [attack for _, attack in ATTACKS], ids=[name for name, _ in ATTACKS])
-async def test_a_token_that_is_not_quite_right_is_refused(verifier, attack):
+@pytest.mark.parametrize("place", range(len(ATTACKS)), ids=ATTACKS)
+async def test_a_token_that_is_not_quite_right_is_refused(verifier, place):
+    """Each is made now: one made when the tests were collected would by now be refused for its age."""
     with pytest.raises(TokenRefused):
-        await verifier.verify(attack)
+        await verifier.verify(list(attacks())[place][1])
 
 
 async def test_the_forger_of_these_tests_can_make_good_tokens(verifier):
