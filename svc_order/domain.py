@@ -188,16 +188,18 @@ class Order:
     update_time: datetime
     state: State = State.PENDING
     state_reason: str = ""
+    #: In the words of who cancelled it.
+    state_message: str = ""
     payment_state: Payment = Payment.UNPAID
     fulfillment_state: Fulfillment = Fulfillment.UNFULFILLED
     shipment_id: str = ""
     version: int = 1
 
-    def moved(self, to: State, now: datetime, reason: str = "") -> "Order":
+    def moved(self, to: State, now: datetime, reason: str = "", message: str = "") -> "Order":
         """Return the order in another state; the same order when it is there already or the move is not legal."""
         if to not in MOVES[self.state]:
             return self
-        return replace(self, state=to, state_reason=reason, update_time=now)
+        return replace(self, state=to, state_reason=reason, state_message=message, update_time=now)
 
     def paid(self, to: Payment, now: datetime) -> "Order":
         """Return the order as far as it is paid now: never less than before, but that a void undoes a promise."""

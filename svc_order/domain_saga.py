@@ -98,6 +98,8 @@ class Saga:
     reason: str = ""
     #: A customer's wish to cancel, granted as soon as the present step has a definite outcome.
     cancel_reason: str = ""
+    #: Why it is given up, in the words of who gave it up.
+    message: str = ""
     #: Where RetrySaga takes a parked one back to.
     parked_from: SagaState | None = None
     #: Grows with every write: whoever wakes up with an old one writes nothing.
@@ -138,7 +140,7 @@ class Saga:
                 attempts = max(0, self.attempts - 1)  # waiting for a provider is no failure
                 return replace(self, attempts=attempts, next_attempt_time=now + _ASK_AGAIN, version=self.version + 1)
 
-    def cancelled(self, now: datetime, reason: str, shipment_id: str) -> "Saga":
+    def cancelled(self, now: datetime, reason: str, message: str, shipment_id: str) -> "Saga":
         """Return the saga on its way back, or with the wish noted while a step is under way; raises when too late."""
         if self.state in (SagaState.COMPENSATING, SagaState.COMPENSATED):
             return self
@@ -146,9 +148,10 @@ class Saga:
             raise OrderNotCancellable(order_id=self.order_id, state="being shipped")
         if self.cancel_reason:
             return self
+        wished = replace(self, cancel_reason=reason, message=message)
         if self.waits:
-            return _back(replace(self, reason=reason, cancel_reason=reason), now)
-        return replace(self, cancel_reason=reason, version=self.version + 1)
+            return _back(replace(wished, reason=reason), now)
+        return replace(wished, version=self.version + 1)
 
     def shipped(self, now: datetime) -> "Saga":
         """Return the saga set going by the parcel's departure; the same saga when it does not wait for that."""
@@ -165,12 +168,13 @@ class Saga:
         back = replace(self, state=self.parked_from, parked_from=None, retries=self.retries + 1)
         return _at(back, self.step, now)
 
-    def compensated_by_hand(self, now: datetime, reason: str) -> "Saga":
+    def compensated_by_hand(self, now: datetime, message: str) -> "Saga":
         """Return a saga on its way back, its present step included, since that may have taken effect; raises."""
         before_pivot = _ORDER.index(self.step) < _ORDER.index(_PIVOT)
         if self.state not in (SagaState.RUNNING, SagaState.PARKED) or not before_pivot:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.COMPENSATING.name)
-        return _undo_from(replace(self, reason=reason, parked_from=None), _ORDER.index(self.step), now)
+        given_up = replace(self, reason="COMPENSATED_BY_OPERATOR", message=message, parked_from=None)
+        return _undo_from(given_up, _ORDER.index(self.step), now)
 
     def reopened(self, step: Step, now: datetime) -> "Saga":
         """Return a compensated saga that undoes one step again, which took effect after all."""
@@ -203,11 +207,11 @@ def _at(saga: Saga, step: Step, when: datetime) -> Saga:
     return replace(saga, step=step, attempts=0, next_attempt_time=when, version=saga.version + 1)
 
 
-def cancel(order: Order, saga: Saga, now: datetime, reason: str) -> Saga:
+def cancel(order: Order, saga: Saga, now: datetime, reason: str, message: str) -> Saga:
     """Return the saga of an order that is to be cancelled; raises OrderNotCancellable when it is too late."""
     if order.state not in (State.PENDING, State.CONFIRMED):
         raise OrderNotCancellable(order_id=order.id, state=order.state.name)
-    return saga.cancelled(now, reason, order.shipment_id)
+    return saga.cancelled(now, reason, message, order.shipment_id)
 
 
 def after_step(order: Order, saga: Saga, step: Step, outcome: Outcome, now: datetime) -> Order:
@@ -217,7 +221,7 @@ def after_step(order: Order, saga: Saga, step: Step, outcome: Outcome, now: date
         if order.state is State.CONFIRMED:
             ending = State.CANCELLED
         order = order.paid(Payment.UNPAID, now).fulfilled(Fulfillment.UNFULFILLED, now)
-        return order.moved(ending, now, saga.reason)
+        return order.moved(ending, now, saga.reason, saga.message)
     if saga.state is SagaState.COMPENSATING or not isinstance(outcome, Done):
         return order
     match step:

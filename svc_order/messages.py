@@ -21,6 +21,7 @@ def order_to_proto(order: Order) -> pb.Order:
         user_id=order.user_id,
         state=pb.OrderState.Value(f"ORDER_STATE_{order.state.name}"),
         state_reason=order.state_reason,
+        state_message=order.state_message,
         payment_state=pb.OrderPaymentState.Value(f"ORDER_PAYMENT_STATE_{order.payment_state.name}"),
         fulfillment_state=pb.FulfillmentState.Value(f"FULFILLMENT_STATE_{order.fulfillment_state.name}"),
         lines=lines_to_proto(bill),
@@ -65,6 +66,7 @@ def transition_to_proto(row: Record) -> pb.OrderTransition:
         from_state=pb.OrderState.Value(f"ORDER_STATE_{before}"),
         to_state=pb.OrderState.Value(f"ORDER_STATE_{row['to_state']}"),
         reason=row["reason"],
+        message=row["message"],
         create_time=timestamp(row["create_time"]),
     )
 

@@ -42,13 +42,13 @@ SELECT count(*) FROM orders WHERE user_id = $1 AND state = 'PENDING';
 -- name: update_order
 -- Replaces what can change of an order that this transaction has locked.
 UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
-    version = $7, update_time = $8
+    version = $7, update_time = $8, state_message = $9
 WHERE order_id = $1;
 
 -- name: insert_history
 -- Appends a move to an order's history.
-INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time)
-VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time, message)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: list_history
 -- Lists the moves of an order, oldest first.
@@ -87,7 +87,7 @@ ORDER BY next_attempt_time LIMIT $1;
 -- name: update_saga
 -- Replaces what can change of a saga; an ended one forgets the payment method.
 UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
-    parked_from = $8, version = $9, retries = $10, update_time = now(),
+    parked_from = $8, version = $9, retries = $10, message = $11, update_time = now(),
     payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
 WHERE saga_id = $1;
 

@@ -120,8 +120,8 @@ class OrderService(SagaRpcs):
             saga, now = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
             order = await store.lock_order(tx, request.order_id)
             if order.state is not State.CANCELLED:
-                reason = request.reason or "CANCELLED_BY_CUSTOMER"
-                await store.update_saga(tx, domain_saga.cancel(order, saga, now, reason))
+                by = "CUSTOMER" if order.user_id == current_user().id else "STAFF"
+                await store.update_saga(tx, domain_saga.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason))
             return messages.order_to_proto(order)
 
         return await self.reached(await once(self.db, request, pb.Order, change))

@@ -50,8 +50,7 @@ class SagaRpcs(OrderServiceServicer):
     async def CompensateSaga(self, request: pb.CompensateSagaRequest, context: Context) -> pb.Saga:
         async def change(tx: Transaction) -> pb.Saga:
             saga, now = await store.lock_saga(tx, request.saga_id)
-            reason = request.reason or "COMPENSATED_BY_OPERATOR"
-            await store.update_saga(tx, saga.compensated_by_hand(now, reason))
+            await store.update_saga(tx, saga.compensated_by_hand(now, request.reason))
             return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
 
         reply = await once(self.db, request, pb.Saga, change)

@@ -65,7 +65,7 @@ async def insert_order(tx: Transaction, order: Order) -> None:
         [line.total for line in bill.lines],
         [line.weight_grams for line in bill.lines],
     )
-    await tx.execute(sql.insert_history, order.id, order.version, "", order.state.name, "", order.create_time)
+    await tx.execute(sql.insert_history, order.id, order.version, "", order.state.name, "", order.create_time, "")
 
 
 async def read_order(tx: Transaction, order_id: str) -> Order:
@@ -106,9 +106,10 @@ async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
         after.shipment_id,
         after.version,
         after.update_time,
+        after.state_message,
     )
     if after.state is not before.state:
-        move = (before.state.name, after.state.name, after.state_reason, after.update_time)
+        move = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
         await tx.execute(sql.insert_history, after.id, after.version, *move)
     return after
 
@@ -186,6 +187,7 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
         saga.parked_from.name if saga.parked_from else None,
         saga.version,
         saga.retries,
+        saga.message,
     )
 
 
@@ -218,6 +220,7 @@ def saga_from_row(row: Record) -> Saga:
         retries=row["retries"],
         reason=row["reason"],
         cancel_reason=row["cancel_reason"],
+        message=row["message"],
         parked_from=SagaState[row["parked_from"]] if row["parked_from"] else None,
         version=row["version"],
         traceparent=row["traceparent"],
@@ -252,6 +255,7 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
         update_time=row["update_time"],
         state=State[row["state"]],
         state_reason=row["state_reason"],
+        state_message=row["state_message"],
         payment_state=Payment[row["payment_state"]],
         fulfillment_state=Fulfillment[row["fulfillment_state"]],
         shipment_id=row["shipment_id"],

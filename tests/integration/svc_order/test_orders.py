@@ -161,9 +161,21 @@ async def test_a_confirmed_order_can_be_cancelled_and_gives_everything_back(shop
         cancelled = await shop.orders.CancelOrder(request)
         assert (await shop.orders.CancelOrder(request)).state == pb.ORDER_STATE_CANCELLED
         payment = await payment_of(shop, order)
-    assert (cancelled.state, cancelled.state_reason) == (pb.ORDER_STATE_CANCELLED, "changed my mind")
+    assert cancelled.state == pb.ORDER_STATE_CANCELLED
+    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "changed my mind")
     assert payment.state == payment_pb.PAYMENT_STATE_VOIDED
     assert await available(shop, "shirt") == 10
+
+
+async def test_why_an_order_was_cancelled_is_a_code_and_what_was_said_stands_beside_it(shop):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    with shop.staff():
+        request = pb.CancelOrderRequest(order_id=order.order_id, reason="torn in the store", request_id="c-1")
+        cancelled = await shop.orders.CancelOrder(request)
+        history = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))
+    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_STAFF", "torn in the store")
+    assert [(one.reason, one.message) for one in history.transitions][-1] == ("CANCELLED_BY_STAFF", "torn in the store")
 
 
 async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers_the_order(shop):

@@ -86,7 +86,7 @@ def test_past_the_pivot_a_refusal_waits_for_a_person_and_nothing_is_undone():
 
 def test_a_wish_to_cancel_waits_for_the_step_under_way():
     saga, _ = walk(a_saga(), Done(), Done())
-    wished = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "")
+    wished = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
     assert wished.state is SagaState.RUNNING
     granted = wished.advanced(Done(), NOW, 0.5)
     assert (granted.state, granted.step, granted.reason) == (
@@ -98,28 +98,29 @@ def test_a_wish_to_cancel_waits_for_the_step_under_way():
 
 def test_a_wish_to_cancel_does_not_wait_for_a_provider():
     saga, _ = walk(a_saga(), Done(), Done())
-    granted = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "").advanced(Pending(), NOW, 0.5)
+    granted = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "").advanced(Pending(), NOW, 0.5)
     assert (granted.state, granted.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
 
 
 def test_a_wish_is_noted_once():
-    wished = a_saga().cancelled(NOW, "FIRST", "")
-    assert wished.cancelled(NOW, "SECOND", "") is wished
+    wished = a_saga().cancelled(NOW, "FIRST", "", "")
+    assert wished.cancelled(NOW, "SECOND", "", "") is wished
 
 
 def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
     saga, _ = walk(a_saga(), *[Done()] * 4)
-    assert saga.cancelled(NOW, "CHANGED_MIND", "").state is SagaState.COMPENSATING
+    assert saga.cancelled(NOW, "CHANGED_MIND", "", "").state is SagaState.COMPENSATING
     with pytest.raises(OrderNotCancellable):
-        saga.cancelled(NOW, "CHANGED_MIND", "shipment-1")
+        saga.cancelled(NOW, "CHANGED_MIND", "", "shipment-1")
     with pytest.raises(OrderNotCancellable):
-        saga.shipped(NOW).cancelled(NOW, "CHANGED_MIND", "")
+        saga.shipped(NOW).cancelled(NOW, "CHANGED_MIND", "", "")
 
 
 def test_by_hand_the_present_step_is_undone_too():
     saga, _ = walk(a_saga(), Done(), Done(), *[Unknown("UNAVAILABLE")] * 12)
-    back = saga.compensated_by_hand(NOW, "operator")
+    back = saga.compensated_by_hand(NOW, "the provider rang")
     assert (back.state, back.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+    assert (back.reason, back.message) == ("COMPENSATED_BY_OPERATOR", "the provider rang")
 
 
 def test_a_payment_that_came_too_late_is_undone_again():
@@ -134,7 +135,7 @@ def test_orders_end_as_their_sagas_do():
     saga, _ = walk(a_saga(), Refused("INSUFFICIENT_STOCK"))
     rejected = domain_saga.after_step(order, saga, Step.RESERVE_STOCK, Refused("INSUFFICIENT_STOCK"), NOW)
     assert (rejected.state, rejected.state_reason) == (State.REJECTED, "INSUFFICIENT_STOCK")
-    wished, _ = walk(a_saga().cancelled(NOW, "CHANGED_MIND", ""), Refused("INSUFFICIENT_STOCK"))
+    wished, _ = walk(a_saga().cancelled(NOW, "CHANGED_MIND", "", ""), Refused("INSUFFICIENT_STOCK"))
     cancelled = domain_saga.after_step(order, wished, Step.RESERVE_STOCK, Refused("INSUFFICIENT_STOCK"), NOW)
     assert (cancelled.state, cancelled.state_reason) == (State.CANCELLED, "CHANGED_MIND")
 
@@ -152,7 +153,7 @@ def test_whatever_happens_the_saga_makes_legal_moves_and_its_version_grows(outco
         before, step, back = saga, saga.step, saga.state is SagaState.COMPENSATING
         saga = saga.claimed(NOW, LEASE)
         if turn == cancel_at:
-            saga = saga.cancelled(NOW, "CHANGED_MIND", "")
+            saga = saga.cancelled(NOW, "CHANGED_MIND", "", "")
         saga = saga.advanced(outcome, NOW, 0.5)
         if isinstance(outcome, Done):
             (held.discard if back else held.add)(step)

@@ -161,7 +161,7 @@ class OrderCancelled(_message.Message):
     user_id: _builtins.str
     """The user who made it."""
     reason: _builtins.str
-    """Why: `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or `PAYMENT_TIMED_OUT`."""
+    """Why: `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or `COMPENSATED_BY_OPERATOR`."""
     def __init__(
         self,
         *,

@@ -252,6 +252,7 @@ class Order(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_MESSAGE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     user_id: _builtins.str
@@ -260,7 +261,8 @@ class Order(_message.Message):
     """Where it stands."""
     state_reason: _builtins.str
     """Why it was rejected or cancelled: the reason of an error of the catalogue, such as
-    `INSUFFICIENT_STOCK`, or `CANCELLED_BY_CUSTOMER`.
+    `INSUFFICIENT_STOCK`, or `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or
+    `COMPENSATED_BY_OPERATOR`.
     """
     payment_state: Global___OrderPaymentState.ValueType
     """How far it is paid."""
@@ -276,6 +278,8 @@ class Order(_message.Message):
     """Its shipment; empty until one is made."""
     etag: _builtins.str
     """The version of this order."""
+    state_message: _builtins.str
+    """Why, in the words of who cancelled it; empty when they gave none."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
         """What was bought, one line for each SKU."""
@@ -330,10 +334,11 @@ class Order(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        state_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "fulfillment_state", b"fulfillment_state", "lines", b"lines", "order_id", b"order_id", "payment_id", b"payment_id", "payment_state", b"payment_state", "reservation_id", b"reservation_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "slot_id", b"slot_id", "state", b"state", "state_reason", b"state_reason", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "fulfillment_state", b"fulfillment_state", "lines", b"lines", "order_id", b"order_id", "payment_id", b"payment_id", "payment_state", b"payment_state", "reservation_id", b"reservation_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "slot_id", b"slot_id", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -469,12 +474,15 @@ class OrderTransition(_message.Message):
     TO_STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     from_state: Global___OrderState.ValueType
     """The state before; unspecified at the beginning."""
     to_state: Global___OrderState.ValueType
     """The state after."""
     reason: _builtins.str
     """Why, where the move needs a reason."""
+    message: _builtins.str
+    """Why, in the words of who made the move; empty when they gave none."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -486,10 +494,11 @@ class OrderTransition(_message.Message):
         to_state: Global___OrderState.ValueType = ...,
         reason: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "from_state", b"from_state", "reason", b"reason", "to_state", b"to_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "from_state", b"from_state", "message", b"message", "reason", b"reason", "to_state", b"to_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -845,7 +854,7 @@ class CancelOrderRequest(_message.Message):
     order_id: _builtins.str
     """The order."""
     reason: _builtins.str
-    """Why, in the customer's words; kept with the order's history."""
+    """Why, in the customer's words; the order and its history keep them as a message."""
     request_id: _builtins.str
     """The key that makes a repeat of this request harmless."""
     def __init__(
@@ -1087,7 +1096,7 @@ class CompensateSagaRequest(_message.Message):
     saga_id: _builtins.str
     """The saga."""
     reason: _builtins.str
-    """Why; kept with the saga."""
+    """Why, in the operator's words; the order and its history keep them as a message."""
     request_id: _builtins.str
     """The key that makes a repeat of this request harmless."""
     def __init__(
