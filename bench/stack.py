@@ -25,6 +25,7 @@ ADDRESS = {"recipient": "Ann", "line1": "1 Road", "city": "Bangkok", "postalCode
 def main() -> None:
     orders = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory(prefix="shopmesh-bench-") as folder:
+        Path(folder).chmod(0o711)  # or PostgreSQL, as another user, would have to keep its data elsewhere
         try:
             began = time.monotonic()
             shopmesh(folder, "up", "--detach", "--json", "--port-base", "0")
