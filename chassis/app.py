@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from chassis import idempotency, telemetry
+from chassis import consumer, idempotency, outbox, telemetry
 from chassis.auth import KeySource, TokenVerifier, http_key_source
 from chassis.bus import Bus, end
 from chassis.bus_kafka import KafkaBus
@@ -84,7 +85,9 @@ class App:
         self._news.append(database.news)
         self.background(database.news.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
-        self.repeat(partial(_forget_keys, database), _FORGET_SECONDS)
+        self.forget(database, "outbox", "publish_time", outbox.KEPT)
+        self.forget(database, "inbox", "apply_time", consumer.KEPT)
+        self.forget(database, "idempotency", "create_time", idempotency.KEPT)
         return database
 
     async def bus(self) -> Bus:
@@ -131,6 +134,10 @@ class App:
         A round that fails is logged and changes nothing about the next one.
         """
         self.background(_repeat(work, every))
+
+    def forget(self, database: Database, table: str, moment: str, kept: timedelta) -> None:
+        """Delete the rows of `table` whose column `moment` is longer ago than `kept`, now and every hour."""
+        self.repeat(partial(database.forget, table, moment, kept), _FORGET_SECONDS)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` at shutdown, before what was opened earlier is closed."""
@@ -211,11 +218,6 @@ async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
             more = False
         if not more:
             await asyncio.sleep(every)
-
-
-async def _forget_keys(database: Database) -> bool:
-    await database.pool.execute(idempotency.FORGET)
-    return False
 
 
 async def composed(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:

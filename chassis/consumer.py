@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -22,6 +23,11 @@ _CLAIM = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO 
 _BURY = """
 INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
+
+#: How long the inbox knows an event again: far longer than an event that was applied can come back. Kafka keeps events
+#: for 7 days unless told otherwise (let it not be told more than this), and a Redis group hears again only what its last
+#: leader did not live to acknowledge.
+KEPT = timedelta(days=30)
 
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.1

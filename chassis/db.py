@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 _STATEMENT_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
+#: What one statement forgets, so that it ends in time however much there is to forget.
+_FORGOTTEN_AT_ONCE = 10_000
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)\n", re.MULTILINE)
 
 
@@ -127,6 +130,12 @@ class Database:
             await uninterrupted(transaction.commit())
         for callback in self._after_commit:
             callback()
+
+    async def forget(self, table: str, moment: str, kept: timedelta) -> bool:
+        """Delete rows of `table` whose column `moment` is longer ago than `kept`; return whether there may be more."""
+        old = f"SELECT ctid FROM {table} WHERE {moment} < now() - $1::interval LIMIT {_FORGOTTEN_AT_ONCE}"  # noqa: S608
+        done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", kept)  # noqa: S608
+        return done == f"DELETE {_FORGOTTEN_AT_ONCE}"
 
     async def _acquire(self) -> Transaction:
         call = current_call()

@@ -5,6 +5,7 @@ A repeated request gets the first answer, a refusal included; a second one that 
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -25,7 +26,8 @@ ON CONFLICT DO NOTHING RETURNING true"""
 _READ = "SELECT request_hash, response, refusal FROM idempotency WHERE principal = $1 AND method = $2 AND key = $3"
 _FINISH = """
 UPDATE idempotency SET response = $4, refusal = $5 WHERE principal = $1 AND method = $2 AND key = $3"""
-FORGET = "DELETE FROM idempotency WHERE create_time < now() - interval '48 hours'"
+#: How long an answer is kept, as docs/clients.md promises.
+KEPT = timedelta(hours=48)
 
 _TRIES = 4
 

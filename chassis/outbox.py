@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC
+from datetime import UTC, timedelta
 
 from google.protobuf.message import Message
 
@@ -29,7 +29,9 @@ _UNPUBLISHED = "SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMI
 _PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
 #: Duplicates within a statement fold into one notification.
 _TELL = "SELECT pg_notify($1, key) FROM unnest($2::text[]) AS key"
-_FORGET = "DELETE FROM outbox WHERE publish_time < now() - interval '7 days'"
+
+#: How long a published event is kept, for people who look into what happened.
+KEPT = timedelta(days=7)
 
 _LEADER_LOCK = 0x6F757462
 _HINTS = "outbox"
@@ -38,7 +40,6 @@ _BATCH = 500
 _POLL_SECONDS = 1.0
 #: What commits within this time is published together: many small batches would cost more than they gain.
 _LINGER_SECONDS = 0.01
-_FORGET_SECONDS = 3600.0
 
 
 async def add(tx: Transaction, *events: Message) -> None:
@@ -92,14 +93,9 @@ class Relay:
                 connection.terminate()  # whatever went wrong, the lock ends with its session
 
     async def _lead(self, lost: Callable[[], bool]) -> None:
-        forget_at = 0.0
-        clock = asyncio.get_running_loop().time
         while not lost():
             while await self._publish_batch():
                 pass
-            if clock() >= forget_at:
-                await self._database.pool.execute(_FORGET)
-                forget_at = clock() + _FORGET_SECONDS
             await self._wait()
 
     async def _publish_batch(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from chassis import Database, once
 from chassis.context import Call, User, current_call, enter_call
-from chassis.idempotency import FORGET, answered
+from chassis.idempotency import answered
 from chassis.testing import until
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, OperationInFlight
 from shop.inventory.v1 import inventory_service_pb2 as pb
@@ -218,15 +218,6 @@ async def test_a_deadlock_without_end_is_told(database):
 
     with pytest.raises(asyncpg.DeadlockDetectedError):
         await once(database, request(), pb.StockLevel, hopeless)
-
-
-async def test_keys_are_forgotten_after_two_days_and_not_before(database, change):
-    await once(database, request("old"), pb.StockLevel, change)
-    await once(database, request("young"), pb.StockLevel, change)
-    await database.pool.execute("UPDATE idempotency SET create_time = now() - interval '49 hours' WHERE key = 'old'")
-    await database.pool.execute("UPDATE idempotency SET create_time = now() - interval '47 hours' WHERE key = 'young'")
-    await database.pool.execute(FORGET)
-    assert [row["key"] for row in await database.pool.fetch("SELECT key FROM idempotency")] == ["young"]
 
 
 async def test_outside_of_a_call_there_is_no_principal(database, change):

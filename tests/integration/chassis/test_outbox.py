@@ -284,15 +284,3 @@ async def test_watchers_are_told_the_keys_of_what_is_published(database, bus):
             await until(lambda: is_drained(database))
         await listener.reset()
     assert sorted(heard) == ["a", "b"]
-
-
-async def test_what_was_published_long_ago_is_forgotten(database, bus):
-    await tell(database, stock(1), stock(2), stock(3))
-    await database.pool.execute("UPDATE outbox SET publish_time = now() - interval '8 days' WHERE id = 1")
-    await database.pool.execute("UPDATE outbox SET publish_time = now() - interval '6 days' WHERE id = 2")
-    async with relaying(database, bus):
-        await until(lambda: has_ids(database, [2, 3]))
-
-
-async def has_ids(database, ids):
-    return [row["id"] for row in await database.pool.fetch("SELECT id FROM outbox ORDER BY id")] == ids

@@ -3,11 +3,13 @@
 import asyncio
 import random
 import time
+from datetime import timedelta
 
 import grpc
 import orjson
 import pytest
 
+from chassis.testing import until
 from mesh.simulators.webhooks import sign
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from tests.integration.svc_delivery.conftest import SECRET
@@ -144,3 +146,15 @@ async def test_while_secrets_change_over_both_are_believed_and_afterwards_the_ne
     async with replica(courier_webhook_secret=OTHER_SECRET) as after:
         assert await News(after.address).tell(consignment, secrets=(OTHER_SECRET,)) is OK
         assert await News(after.address).tell(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
+
+
+async def test_news_is_forgotten_long_after_the_courier_has_stopped_to_tell_it(replica, rows):
+    ages = {"evt_old": timedelta(days=31), "evt_young": timedelta(days=29)}
+    for webhook_id, age in ages.items():
+        await rows.execute("INSERT INTO courier_event VALUES ($1, now() - $2::interval)", webhook_id, age)
+    async with replica():
+        await until(lambda: only_the_young_one(rows))
+
+
+async def only_the_young_one(rows):
+    return [row["webhook_id"] for row in await rows.fetch("SELECT webhook_id FROM courier_event")] == ["evt_young"]

@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -167,3 +168,16 @@ async def test_an_old_webhook_about_a_refunded_payment_changes_nothing(payments,
     assert await road.bring(old, signed(old)) is grpc.StatusCode.OK
     await books.until_settled(paid, "REFUNDED")
     assert await books.events(paid) == ["Started", "Authorized", "Captured", "Refunded"]
+
+
+async def test_a_webhook_is_forgotten_long_after_the_provider_has_stopped_to_send_it(settings, issuer, books):
+    ages = {"evt_old": timedelta(days=31), "evt_young": timedelta(days=29)}
+    insert = "INSERT INTO provider_event VALUES ($1, 'payment.captured', 'pay-1', now() - $2::interval)"
+    for event_id, age in ages.items():
+        await books.rows.execute(insert, event_id, age)
+    async with serving("svc_payment", settings, compose, issuer):
+        await eventually(lambda: only_the_young_one(books))
+
+
+async def only_the_young_one(books):
+    return [row["event_id"] for row in await books.rows.fetch("SELECT event_id FROM provider_event")] == ["evt_young"]

@@ -1,0 +1,75 @@
+"""What nobody can ask for any more is forgotten, and nothing before: in every service that has a database."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from chassis import Settings, idempotency
+from chassis.testing import until
+
+#: How each row is made, by its name and its age; and the age at which it is forgotten.
+KEPT = {
+    "outbox": (
+        "INSERT INTO outbox (topic, key, type, payload, publish_time) VALUES ('t', $1, 't', '', now() - $2::interval)",
+        "SELECT key FROM outbox",
+        timedelta(days=7),
+    ),
+    "inbox": (
+        "INSERT INTO inbox (consumer, event_id, apply_time) VALUES ($1, gen_random_uuid(), now() - $2::interval)",
+        "SELECT consumer FROM inbox",
+        timedelta(days=30),
+    ),
+    "idempotency": (
+        """INSERT INTO idempotency (principal, method, key, request_hash, create_time)
+           VALUES ('u', 'm', $1, '', now() - $2::interval)""",
+        "SELECT key FROM idempotency",
+        timedelta(hours=48),
+    ),
+}
+
+
+@pytest.mark.parametrize("table", KEPT)
+async def test_a_service_forgets_old_rows_and_keeps_young_ones(
+    serve, database_url, database, redis_url, event_prefix, table
+):
+    insert, left, kept = KEPT[table]
+    for name, age in (("old", kept + timedelta(hours=1)), ("young", kept - timedelta(hours=1))):
+        await database.pool.execute(insert, name, age)
+
+    async def compose(app):
+        await app.database()
+
+    async def only_the_young_one():
+        return [row[0] for row in await database.pool.fetch(left)] == ["young"]
+
+    settings = Settings(database_url=database_url, redis_url=redis_url, event_prefix=event_prefix)
+    async with serve(settings=settings, compose=compose):
+        await until(only_the_young_one)
+
+
+async def test_an_event_that_waits_is_never_forgotten_however_old_it_is(database):
+    await database.pool.execute(
+        """INSERT INTO outbox (topic, key, type, payload, create_time)
+           VALUES ('t', 'k', 't', '', now() - interval '1 year')"""
+    )
+    await database.forget("outbox", "publish_time", timedelta(0))
+    assert await database.pool.fetchval("SELECT count(*) FROM outbox") == 1
+
+
+async def test_much_is_forgotten_a_part_at_a_time_and_it_says_when_there_is_more(database, monkeypatch):
+    """Or a table that has grown for long could not be cleaned within the time that a statement has."""
+    monkeypatch.setattr("chassis.db._FORGOTTEN_AT_ONCE", 10)
+    await database.pool.execute(
+        """INSERT INTO inbox (consumer, event_id, apply_time)
+           SELECT 'c', gen_random_uuid(), now() - interval '1 day' FROM generate_series(1, 25)"""
+    )
+    more = [await database.forget("inbox", "apply_time", timedelta(hours=1)) for _ in range(3)]
+    assert more == [True, True, False]
+    assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
+
+
+def test_clients_are_told_for_how_long_a_request_can_be_repeated(repository: Path):
+    told = f"{idempotency.KEPT // timedelta(hours=1)} hours"
+    for page in ("docs/clients.md", "docs/edge.md"):
+        assert told in (repository / page).read_text(), page
