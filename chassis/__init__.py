@@ -8,13 +8,14 @@ from chassis.context import Context, User, current_call, current_user
 from chassis.db import Database, Queries, Record, Transaction
 from chassis.errors import OutcomeUnknown
 from chassis.idempotency import answered, once
-from chassis.lane import Lane, VersionConflict
+from chassis.lane import Batch, Lane, VersionConflict
 from chassis.settings import Settings
 from chassis.telemetry import traced
 from chassis.times import timestamp
 
 __all__ = [
     "App",
+    "Batch",
     "Cache",
     "Context",
     "Database",

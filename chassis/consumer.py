@@ -24,9 +24,9 @@ _BURY = """
 INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
 
-#: How long the inbox knows an event again: far longer than an event that was applied can come back. Kafka keeps events
-#: for 7 days unless told otherwise (let it not be told more than this), and a Redis group hears again only what its last
-#: leader did not live to acknowledge.
+#: How long the inbox knows an event again: far longer than one that was applied can come back. Kafka keeps events for 7
+#: days unless told otherwise (let that not be more than this), and a Redis group hears again only what its last leader
+#: did not live to acknowledge.
 KEPT = timedelta(days=30)
 
 _ATTEMPTS = 5

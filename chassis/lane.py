@@ -9,10 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import asyncpg
 
+from chassis.context import current_call
 from chassis.db import AWAY
 
 Request = TypeVar("Request")
@@ -26,6 +28,19 @@ class VersionConflict(Exception):
     """Another process changed a row that the batch had read; nothing was written."""
 
 
+class Batch(list[Request]):
+    """Requests in arrival order, and beside each the trace of the call that made it."""
+
+    traceparents: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Request, Reply]):
+    request: Request
+    traceparent: str
+    reply: asyncio.Future[Reply]
+
+
 class Lane(Generic[Request, Reply]):
     """Applies requests in batches, in arrival order, each with a reply or a refusal of its own.
 
@@ -33,10 +48,10 @@ class Lane(Generic[Request, Reply]):
     commits before it returns, and raises VersionConflict to be called again with the same batch.
     """
 
-    def __init__(self, apply: Callable[[Sequence[Request]], Awaitable[Sequence[Reply | Exception]]]) -> None:
+    def __init__(self, apply: Callable[[Batch[Request]], Awaitable[Sequence[Reply | Exception]]]) -> None:
         """Make a lane; it starts a task of its own only while requests wait."""
         self._apply = apply
-        self._waiting: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[_Waiting[Request, Reply]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, request: Request) -> Reply:
@@ -45,7 +60,8 @@ class Lane(Generic[Request, Reply]):
         A caller that is cancelled while it waits is dropped; once its batch is in flight the outcome is unknown to it.
         """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+        call = current_call()
+        self._waiting.append(_Waiting(request, call.traceparent if call else "", future))
         if self._worker is None or self._worker.done():
             # A context of its own: the batch must not inherit the first caller's deadline or identity.
             self._worker = asyncio.create_task(self._work(), context=Context())
@@ -55,33 +71,38 @@ class Lane(Generic[Request, Reply]):
         while self._waiting:
             size = min(_BATCH, len(self._waiting))
             taken = [self._waiting.popleft() for _ in range(size)]
-            batch = [(request, future) for request, future in taken if not future.done()]
-            if batch:
+            if batch := [one for one in taken if not one.reply.done()]:
                 await self._settle(batch)
 
-    async def _settle(self, batch: list[tuple[Request, asyncio.Future[Reply]]]) -> None:
+    async def _settle(self, batch: Sequence[_Waiting[Request, Reply]]) -> None:
         try:
-            outcomes = await self._attempt([request for request, _ in batch])
+            requests = Batch(one.request for one in batch)
+            requests.traceparents = [one.traceparent for one in batch]
+            outcomes = await self._attempt(requests)
+        except asyncio.CancelledError:  # leaked out of something below: what became of the batch is unknown
+            for one in batch:
+                one.reply.cancel()
+            return
         except Exception as error:  # noqa: BLE001  whatever went wrong belongs to the callers, not to the lane
             if len(batch) > 1 and not isinstance(error, AWAY):
                 await self._isolate(batch)
                 return
             outcomes = [error] * len(batch)
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if one.reply.done():
                 continue
             if isinstance(outcome, Exception):
-                future.set_exception(outcome)
+                one.reply.set_exception(outcome)
             else:
-                future.set_result(outcome)
+                one.reply.set_result(outcome)
 
-    async def _isolate(self, batch: list[tuple[Request, asyncio.Future[Reply]]]) -> None:
+    async def _isolate(self, batch: Sequence[_Waiting[Request, Reply]]) -> None:
         """Settle one by one: a poisoned request must not take the others with it."""
-        for request, future in batch:
-            if not future.done():
-                await self._settle([(request, future)])
+        for one in batch:
+            if not one.reply.done():
+                await self._settle([one])
 
-    async def _attempt(self, requests: Sequence[Request]) -> Sequence[Reply | Exception]:
+    async def _attempt(self, requests: Batch[Request]) -> Sequence[Reply | Exception]:
         for left in reversed(range(_TRIES)):
             try:
                 outcomes = await self._apply(requests)

@@ -6,7 +6,7 @@ consumer's inbox absorbs.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, timedelta
 
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 _INSERT = """
 INSERT INTO outbox (topic, key, type, payload, traceparent)
-SELECT topic, key, type, payload, $5 FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
-    WITH ORDINALITY AS event (topic, key, type, payload, position) ORDER BY position"""
+SELECT topic, key, type, payload, traceparent FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[])
+    WITH ORDINALITY AS event (topic, key, type, payload, traceparent, position) ORDER BY position"""
 #: Never a cursor on `id`: sequence order is not commit order, and a cursor would step over late commits.
 _UNPUBLISHED = "SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT $1"
 _PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
@@ -36,25 +36,39 @@ KEPT = timedelta(days=7)
 _LEADER_LOCK = 0x6F757462
 _HINTS = "outbox"
 _BATCH = 500
+#: Half of what Kafka takes of one message unless told otherwise (1 MiB, as `message.max.bytes` and as the producer's
+#: `max_request_size`), and far below what Redis does: an event that the bus refuses would keep all others waiting.
+LARGEST_BYTES = 512 * 1024
+#: In characters; a notification, which watchers get of each key, holds 8,000 bytes.
+LONGEST_KEY = 1_000
 #: A hint may be lost with its process, so the leader also looks by itself.
 _POLL_SECONDS = 1.0
 #: What commits within this time is published together: many small batches would cost more than they gain.
 _LINGER_SECONDS = 0.01
 
 
-async def add(tx: Transaction, *events: Message) -> None:
-    """Tell `events` with this transaction: they are published, in this order, if it commits."""
+async def add(tx: Transaction, *events: Message, traces: Mapping[str, str] | None = None) -> None:
+    """Tell `events` with this transaction: they are published, in this order, if it commits.
+
+    They belong to the trace of the current call, or to those that `traces` has for their keys.
+    Raises ValueError for one that is too large to be published, so that the change which tells it fails as well.
+    """
     if not events:
         return
     call = current_call()
+    own = call.traceparent if call else ""
     kinds = [EVENTS[event.DESCRIPTOR.full_name] for event in events]
+    keys = [getattr(event, kind.key) for kind, event in zip(kinds, events, strict=True)]
+    payloads = [event.SerializeToString() for event in events]
+    if max(map(len, payloads)) > LARGEST_BYTES or max(map(len, keys)) > LONGEST_KEY:
+        raise ValueError(f"an event is larger than {LARGEST_BYTES} bytes or its key than {LONGEST_KEY} characters")
     await tx.execute(
         _INSERT,
         [kind.topic for kind in kinds],
-        [getattr(event, kind.key) for kind, event in zip(kinds, events, strict=True)],
+        keys,
         [event.DESCRIPTOR.full_name for event in events],
-        [event.SerializeToString() for event in events],
-        call.traceparent if call else "",
+        payloads,
+        [(traces or {}).get(key, own) for key in keys],
     )
 
 

@@ -6,7 +6,7 @@ Bookings go through the write lane: whoever waits is folded over the slots in on
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from chassis import Context, Database, Lane, Transaction, once, outbox
+from chassis import Batch, Context, Database, Lane, Transaction, once, outbox
 from chassis.pages import page_position, page_size, page_token, time_position
 from chassis.times import moment
 from shop.chassis.v1.chassis_errors import InvalidRequest
@@ -107,13 +107,14 @@ class DeliveryService(ShipmentRpcs):
             await store.insert_slots_by_rule(tx, await store.read_now(tx), self.days_ahead)
         return False
 
-    async def _apply(self, commands: Sequence[Command]) -> Sequence[Booking | ShopError]:
+    async def _apply(self, commands: Batch[Command]) -> Sequence[Booking | ShopError]:
         """Apply a batch in one transaction: what the lane calls."""
+        traces = dict(zip((one.order_id for one in commands), commands.traceparents, strict=True))
         async with self.db.transaction() as tx:
             board: Board = await store.read_board(tx, commands)
             outcomes = board.fold(commands)
             await store.write_board(tx, board)
-            await outbox.add(tx, *map(messages.booking_moved, board.moves))
+            await outbox.add(tx, *map(messages.booking_moved, board.moves), traces=traces)
         return outcomes
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
-from chassis import Context, Database, Lane, Transaction, current_user, once, outbox
+from chassis import Batch, Context, Database, Lane, Transaction, current_user, once, outbox
 from chassis.pages import int_position, page_size, page_token
 from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as pb
@@ -133,8 +133,9 @@ class InventoryService(InventoryServiceServicer):
     async def _move(self, reservation_id: str, to: State) -> pb.Reservation:
         return messages.reservation_to_proto(await self.lane.submit(Move(reservation_id=reservation_id, to=to)))
 
-    async def _apply(self, commands: Sequence[Command]) -> Sequence[Reservation | ShopError]:
+    async def _apply(self, commands: Batch[Command]) -> Sequence[Reservation | ShopError]:
         """Apply a batch in one transaction: what the lane calls."""
+        traces = dict(zip((one.reservation_id for one in commands), commands.traceparents, strict=True))
         async with self.db.transaction() as tx:
             shelf = await store.read_shelf(tx, commands)
             outcomes = shelf.fold(commands)
@@ -144,8 +145,9 @@ class InventoryService(InventoryServiceServicer):
                 shelf = await store.read_shelf(tx, [*lapsed, *commands])
                 outcomes = shelf.fold([*lapsed, *commands])[len(lapsed) :]
             await store.write_shelf(tx, shelf, _ACTOR)
-            await outbox.add(tx, *map(messages.level_changed, shelf.changed_levels()))
-            await outbox.add(tx, *map(messages.reservation_moved, shelf.moves))
+            last = {one.sku: traces.get(one.reservation_id, "") for one in shelf.movements}
+            await outbox.add(tx, *map(messages.level_changed, shelf.changed_levels()), traces=last)
+            await outbox.add(tx, *map(messages.reservation_moved, shelf.moves), traces=traces)
         return outcomes
 
     async def _lapsed_in_the_way(self, tx: Transaction, shelf: Shelf) -> list[Command]:

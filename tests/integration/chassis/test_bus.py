@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
+from chassis import outbox
 from chassis.bus import Event
 from chassis.bus_kafka import KafkaBus
 from chassis.bus_redis import RedisBus
@@ -140,6 +141,12 @@ async def test_what_goes_in_comes_out_as_it_was(bus):
     sent = [event(number, key=f"k-{number}") for number in range(3)]
     await bus.publish(sent)
     assert sorted(await take(bus, "g", 3), key=sent.index) == sent
+
+
+async def test_an_event_of_the_largest_size_that_the_outbox_takes_gets_through(bus):
+    sent = replace(event(), payload=bytes(outbox.LARGEST_BYTES), key="k" * 256)
+    await bus.publish([sent])
+    assert await take(bus, "g", 1) == [sent]
 
 
 async def test_events_of_a_key_come_in_their_order(bus):

@@ -29,10 +29,13 @@ KEPT = {
 }
 
 
+@pytest.fixture
+def settings(database_url, redis_url, event_prefix):
+    return Settings(database_url=database_url, redis_url=redis_url, event_prefix=event_prefix)
+
+
 @pytest.mark.parametrize("table", KEPT)
-async def test_a_service_forgets_old_rows_and_keeps_young_ones(
-    serve, database_url, database, redis_url, event_prefix, table
-):
+async def test_a_service_forgets_old_rows_and_keeps_young_ones(serve, settings, database, table):
     insert, left, kept = KEPT[table]
     for name, age in (("old", kept + timedelta(hours=1)), ("young", kept - timedelta(hours=1))):
         await database.pool.execute(insert, name, age)
@@ -43,7 +46,6 @@ async def test_a_service_forgets_old_rows_and_keeps_young_ones(
     async def only_the_young_one():
         return [row[0] for row in await database.pool.fetch(left)] == ["young"]
 
-    settings = Settings(database_url=database_url, redis_url=redis_url, event_prefix=event_prefix)
     async with serve(settings=settings, compose=compose):
         await until(only_the_young_one)
 

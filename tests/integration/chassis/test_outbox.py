@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from chassis import Database, outbox
+from chassis import Database, current_call, outbox
 from chassis.bus import Event, end
 from chassis.bus_redis import RedisBus
 from chassis.consumer import Consumer
@@ -155,6 +155,44 @@ async def test_telling_nothing_is_nothing(database):
 async def test_a_message_that_is_no_event_cannot_be_told(database):
     with pytest.raises(KeyError):
         await tell(database, pb.Stock())
+
+
+async def test_events_may_belong_to_traces_of_their_own_by_their_keys(database):
+    with acting():
+        async with database.transaction() as tx:
+            await outbox.add(tx, stock(1, "a"), stock(2, "b"), traces={"a": "trace-of-a", "c": "trace-of-c"})
+        own = current_call().traceparent
+    rows = await database.pool.fetch("SELECT key, traceparent FROM outbox")
+    assert {row["key"]: row["traceparent"] for row in rows} == {"a": "trace-of-a", "b": own}
+
+
+def sized(size):
+    """An event of exactly so many bytes."""
+    empty = events.StockChanged(sku="a", location_id="x" * size)
+    return events.StockChanged(sku="a", location_id="x" * (2 * size - empty.ByteSize()))
+
+
+async def test_the_largest_event_is_published(database, bus, published):
+    async with relaying(database, bus):
+        await tell(database, sized(outbox.LARGEST_BYTES), stock(1, "🖊" * outbox.LONGEST_KEY))
+        await until(lambda: is_drained(database))
+    assert [len(one.payload) for one in await published()][:1] == [outbox.LARGEST_BYTES]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [lambda: sized(outbox.LARGEST_BYTES + 1), lambda: stock(1, "k" * (outbox.LONGEST_KEY + 1))],
+    ids=["payload", "key"],
+)
+async def test_a_larger_event_fails_the_change_that_tells_it_rather_than_stop_all_that_come_after(database, event):
+    async def change():
+        async with database.transaction() as tx:
+            await tx.execute("INSERT INTO note (id) VALUES ('changed')")
+            await outbox.add(tx, stock(1), event())
+
+    with pytest.raises(ValueError, match="bytes"):
+        await change()
+    assert await database.pool.fetchval("SELECT (SELECT count(*) FROM note) + (SELECT count(*) FROM outbox)") == 0
 
 
 async def test_a_relay_that_dies_between_publishing_and_remembering_publishes_again_and_the_inbox_drops_it(

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis import OutcomeUnknown, timestamp
-from chassis.testing import client_for
+from chassis import OutcomeUnknown, current_call, timestamp
+from chassis.telemetry import trace_id
+from chassis.testing import acting, client_for
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, WriteContended
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import delivery_service_pb2 as pb
@@ -188,6 +189,17 @@ async def test_only_svc_order_books_and_releases(counter, slot):
         await counter.BookSlot(book("o-1", slot.slot_id))
     with pytest.raises(CallerDenied):
         await counter.ReleaseSlot(release("o-1"))
+
+
+async def test_a_booking_is_told_in_the_trace_of_the_request_that_made_it(bookings, slot, rows):
+    async def ask(order_id):
+        with acting():
+            await bookings.BookSlot(book(order_id, slot.slot_id))
+            return order_id, trace_id(current_call().traceparent)
+
+    caused = dict(await asyncio.gather(*map(ask, ("o-1", "o-2", "o-3"))))
+    told = {row["key"]: trace_id(row["traceparent"]) for row in await rows.fetch("SELECT key, traceparent FROM outbox")}
+    assert told == caused
 
 
 async def test_every_move_of_a_booking_is_told_once(bookings, slot, rows):

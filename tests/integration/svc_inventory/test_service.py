@@ -5,6 +5,8 @@ import asyncio
 import asyncpg
 import pytest
 
+from chassis import current_call
+from chassis.telemetry import trace_id
 from chassis.testing import acting, client_for, serving
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing, TokenMissing
 from shop.inventory.v1 import inventory_service_pb2 as pb
@@ -274,3 +276,23 @@ async def assert_counters_are_the_sum_of_movements(database):
     )
     await connection.close()
     assert not drifted
+
+
+async def test_what_a_reservation_moves_is_told_in_the_trace_of_the_request_that_made_it(inventory, put, database):
+    skus = ("a", "b", "c")
+    for sku in skus:
+        await put(sku, "bkk", 5)
+
+    async def ask(sku):
+        with acting():
+            await inventory.ReserveStock(reserve(f"r-{sku}", (sku, 1)))
+            return trace_id(current_call().traceparent)
+
+    caused = dict(zip(skus, await asyncio.gather(*map(ask, skus)), strict=True))
+    connection = await asyncpg.connect(database)
+    told = await connection.fetch("SELECT key, traceparent FROM outbox WHERE id > 3")
+    await connection.close()
+    assert {row["key"]: trace_id(row["traceparent"]) for row in told} == {
+        **caused,
+        **{f"r-{sku}": trace for sku, trace in caused.items()},
+    }

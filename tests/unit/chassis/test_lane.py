@@ -185,6 +185,39 @@ async def test_a_batch_has_neither_the_deadline_nor_the_identity_of_whoever_came
     assert calls == [None]
 
 
+async def test_each_request_of_a_batch_brings_the_trace_that_caused_it(counter):
+    seen = []
+
+    async def apply(requests):
+        seen.append(list(requests.traceparents))
+        return await counter.apply(requests)
+
+    lane = Lane(apply)
+    counter.troubles = [VersionConflict()]
+    with acting():
+        first, expected = await busy(lane, counter), [current_call().traceparent]
+    with acting():
+        (second,) = await submit(lane, "second")
+        expected.append(current_call().traceparent)
+    (of_nobody,) = await submit(lane, "third")
+    counter.open.set()
+    await asyncio.gather(first, second, of_nobody)
+    assert seen == [expected[:1], expected[:1], [expected[1], ""]]
+    assert expected[0] != expected[1]
+
+
+async def test_a_cancellation_that_leaks_out_of_a_batch_leaves_nobody_waiting(lane, counter):
+    """Such as that of a task within the database's client."""
+    first = await busy(lane, counter)
+    (second,) = await submit(lane, "second")
+    counter.troubles = [asyncio.CancelledError()]
+    counter.open.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await second == "SECOND"
+
+
 async def test_a_deadline_of_one_caller_does_not_end_the_batch(lane, counter):
     first = await busy(lane, counter)
     with pytest.raises(TimeoutError):
