@@ -74,7 +74,6 @@ class Constraint:
     required: bool = False
     #: Whether an empty value passes without being checked.
     lenient: bool = False
-    examples: list[Any] = field(default_factory=list)
 
 
 def rules_of(registry: Registry, described: Any, name: str) -> Json:
@@ -117,12 +116,12 @@ def add_expressions(found: Constraint, rules: Json) -> None:
 def _of_elements(rules: Json, element: Any, found: Constraint) -> Json:
     for kind, rule in rules.items():
         if isinstance(rule, dict):
-            return _typed(kind, rule, element, found)
+            examples = {"examples": rule["example"]} if rule.get("example") else {}
+            return {**_typed(kind, rule, element, found), **examples}
     return {}
 
 
 def _typed(kind: str, rule: Json, element: Any, found: Constraint) -> Json:
-    found.examples += rule.get("example", ())
     if kind == "enum":
         return _enum(rule, element)
     if kind == "fieldMask":

@@ -225,8 +225,6 @@ class Schemas:
         made = {**one, **found.keywords}
         if isinstance(element, DescEnum) and "enum" in found.keywords:
             made = {"type": "string", "enum": found.keywords["enum"]}
-        if found.examples:
-            made["examples"] = [str(it) if "pattern" in one else it for it in found.examples]
         return made
 
     def _marks(self, field: DescField, behaviors: set[str]) -> Json:

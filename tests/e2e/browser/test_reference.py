@@ -30,6 +30,14 @@ async def opened(page: PageUnderTest, shop: Shop, operation: str, title: str) ->
     await page.until(f"document.querySelector('article h1')?.textContent === {json.dumps(title)}")
 
 
+async def sign_in(page: PageUnderTest, shop: Shop) -> None:
+    await page.click("#account")
+    await page.fill("dialog input[name=email]", shop.staff.email)
+    await page.fill("dialog input[name=password]", shop.staff.password)
+    await page.click("dialog form button.main")
+    await page.until("document.querySelector('#account').textContent === 'Signed in'")
+
+
 async def test_every_operation_is_listed_and_can_be_opened(page: PageUnderTest, shop: Shop) -> None:
     await page.go(f"{shop.url}/docs")
     await page.until("document.querySelectorAll('#operations a').length > 50")
@@ -76,6 +84,16 @@ async def test_the_example_body_is_ready_to_send_with_a_new_key(page: PageUnderT
     assert first["requestId"] != second["requestId"]
 
 
+async def test_the_example_order_can_be_placed_as_it_is(page: PageUnderTest, shop: Shop) -> None:
+    await opened(page, shop, "OrderService_CreateOrder", "Create Order")
+    await sign_in(page, shop)
+
+    await page.click(".try button[type=submit]")
+
+    await page.until("document.querySelector('.result pre')")
+    assert json.loads(await page.text(".result pre"))["state"] == "ORDER_STATE_CONFIRMED"
+
+
 async def test_operations_are_found_by_the_keyboard_alone(page: PageUnderTest, shop: Shop) -> None:
     await page.go(f"{shop.url}/docs")
     await page.until("document.querySelector('#operations a')")
@@ -116,11 +134,7 @@ async def test_a_refusal_is_shown_with_its_reason(page: PageUnderTest, shop: Sho
 
 async def test_signing_in_gives_calls_a_token(page: PageUnderTest, shop: Shop) -> None:
     await opened(page, shop, "UserService_GetMe", "Get Me")
-    await page.click("#account")
-    await page.fill("dialog input[name=email]", shop.staff.email)
-    await page.fill("dialog input[name=password]", shop.staff.password)
-    await page.click("dialog form button.main")
-    await page.until("document.querySelector('#account').textContent === 'Signed in'")
+    await sign_in(page, shop)
 
     await page.click(".try button[type=submit]")
 
@@ -131,10 +145,7 @@ async def test_signing_in_gives_calls_a_token(page: PageUnderTest, shop: Shop) -
 
 async def test_a_stream_is_shown_as_it_comes_until_it_is_stopped(page: PageUnderTest, shop: Shop) -> None:
     await opened(page, shop, "InventoryService_WatchAvailability", "Watch Availability")
-    sku = await page.run(
-        "fetch('/v1/products?pageSize=1').then((it) => it.json()).then((it) => it.products[0].variants[0].sku)"
-    )
-    await page.fill(".try input[name=skus]", sku)
+    sku = await page.run("document.querySelector('.try input[name=skus]').value")
     assert "curl -N" in await page.text(".curl")
 
     await page.click(".try button[type=submit]")

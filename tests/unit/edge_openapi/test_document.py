@@ -126,6 +126,15 @@ def test_every_example_fits_its_schema(image: str, request: pytest.FixtureReques
     assert count > 10
 
 
+def test_a_field_and_an_element_of_a_list_have_the_example_that_the_proto_gives(shop: Json) -> None:
+    found = {it["operationId"]: it for _, _, it in operations(shop)}
+    parameter = found["InventoryService_WatchAvailability"]["parameters"][0]
+    assert parameter["schema"]["items"]["examples"] == parameter["example"] == ["BEANS-NAN-VALLEY-250"]
+    order = found["OrderService_CreateOrder"]["requestBody"]["content"]["application/json"]["example"]
+    assert order["paymentMethodToken"] == "tok_ok"
+    assert order["lines"] == [{"sku": "BEANS-NAN-VALLEY-250", "quantity": 1}]
+
+
 def test_every_reply_that_the_codec_writes_fits_its_schema(shop_image: bytes, shop: Json) -> None:
     registry, routes = routes_of(shop_image, Settings())
     codec = JsonCodec(registry)
