@@ -68,7 +68,7 @@ class Channel:
         """Return the RPC as an async function `(request, *, timeout=None)`."""
         rpc = self._channel.unary_unary(method, *serializers, **options)
 
-        async def call(request: Any, *, timeout: float | None = None) -> Any:
+        async def call(request: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109  gRPC's
             try:
                 return await rpc(request, timeout=self._timeout(method, timeout), metadata=self._metadata())
             except grpc.aio.AioRpcError as error:
@@ -82,7 +82,11 @@ class Channel:
         """Return the RPC as an async generator function `(request, *, timeout=None)`."""
         rpc = self._channel.unary_stream(method, *serializers, **options)
 
-        async def call(request: Any, *, timeout: float | None = None) -> AsyncIterator[Any]:
+        async def call(
+            request: Any,
+            *,
+            timeout: float | None = None,  # noqa: ASYNC109  gRPC's
+        ) -> AsyncIterator[Any]:
             running = rpc(request, timeout=self._timeout(method, timeout), metadata=self._metadata())
             try:
                 async for message in running:
@@ -133,11 +137,12 @@ async def resumed(watch: Callable[[str], AsyncGenerator[Any, None]], token: str)
                 async for message in messages:
                     token, broken = message.resume_token or token, 0
                     yield message
-            return
         except OutcomeUnknown as error:
             broken += 1
             if error.code not in _BROKEN or broken == _MOST_BROKEN:
                 raise
+        else:
+            return
         await asyncio.sleep(min(0.05 * 2**broken, 2.0))
 
 
