@@ -94,7 +94,7 @@ class Saga:
     attempts: int = 0
     #: How often a person set it going again: a try after that is a new one to the other services, not a repeat.
     retries: int = 0
-    #: Why it compensates or is parked.
+    #: Why it compensates; of one that goes forward, why it is parked.
     reason: str = ""
     #: A customer's wish to cancel, granted as soon as the present step has a definite outcome.
     cancel_reason: str = ""
@@ -102,7 +102,7 @@ class Saga:
     message: str = ""
     #: Where RetrySaga takes a parked one back to.
     parked_from: SagaState | None = None
-    #: Grows with every write: whoever wakes up with an old one writes nothing.
+    #: Grows with every try of a step and with every outcome: whoever wakes up with an old one writes nothing.
     version: int = 1
     traceparent: str = ""
 
@@ -115,6 +115,11 @@ class Saga:
     def waits(self) -> bool:
         """Whether only an event from outside sets it going."""
         return self.state is SagaState.RUNNING and self.step is Step.AWAIT_SHIPMENT
+
+    @property
+    def ships(self) -> bool:
+        """Whether the parcel may leave, or has left."""
+        return self.waits or _ORDER.index(self.step) >= _ORDER.index(_PIVOT)
 
     def claimed(self, now: datetime, lease: timedelta) -> "Saga":
         """Return the saga with its present step begun; after `lease` others may take it for abandoned."""
@@ -142,7 +147,7 @@ class Saga:
 
     def cancelled(self, now: datetime, reason: str, message: str, shipment_id: str) -> "Saga":
         """Return the saga on its way back, or with the wish noted while a step is under way; raises when too late."""
-        if self.state in (SagaState.COMPENSATING, SagaState.COMPENSATED):
+        if SagaState.COMPENSATING in (self.state, self.parked_from) or self.state is SagaState.COMPENSATED:
             return self
         if self.state is SagaState.DONE or shipment_id or _ORDER.index(self.step) >= _ORDER.index(_PIVOT):
             raise OrderNotCancellable(order_id=self.order_id, state="being shipped")
@@ -151,21 +156,24 @@ class Saga:
         wished = replace(self, cancel_reason=reason, message=message)
         if self.waits:
             return _back(replace(wished, reason=reason), now)
-        return replace(wished, version=self.version + 1)
+        return wished  # of the same version: whoever is at the step finds the wish when the step ends
 
     def shipped(self, now: datetime) -> "Saga":
         """Return the saga set going by the parcel's departure; the same saga when it does not wait for that."""
         return _at(self, Step.CAPTURE_PAYMENT, now) if self.waits else self
 
     def parked(self, reason: str) -> "Saga":
-        """Return the saga waiting for a person."""
+        """Return the saga waiting for a person; the reason to give the order up outlives any trouble in undoing it."""
+        if self.state is SagaState.COMPENSATING:
+            reason = self.reason
         return replace(self, state=SagaState.PARKED, parked_from=self.state, reason=reason, version=self.version + 1)
 
     def retried(self, now: datetime) -> "Saga":
         """Return a parked saga set going again; raises SagaStateConflict."""
         if self.state is not SagaState.PARKED or self.parked_from is None:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
-        back = replace(self, state=self.parked_from, parked_from=None, retries=self.retries + 1)
+        reason = self.reason if self.parked_from is SagaState.COMPENSATING else ""
+        back = replace(self, state=self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)
         return _at(back, self.step, now)
 
     def compensated_by_hand(self, now: datetime, message: str) -> "Saga":

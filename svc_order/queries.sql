@@ -91,6 +91,10 @@ UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, re
     payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
 WHERE saga_id = $1;
 
+-- name: renew_claim
+-- Keeps a step that is under way from being taken for abandoned, unless it was already.
+UPDATE saga SET next_attempt_time = now() + $3::interval WHERE saga_id = $1 AND version = $2;
+
 -- name: list_sagas
 -- Lists sagas from a position on, oldest first.
 SELECT * FROM saga

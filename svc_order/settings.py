@@ -9,8 +9,8 @@ import chassis
 class Settings(chassis.Settings):
     """The orders' own settings."""
 
-    #: Seconds after which a step that was begun is taken for abandoned by its process.
-    saga_lease_seconds: float = 15.0
+    #: Seconds after which a step that was begun is taken for abandoned by its process, which renews this meanwhile.
+    saga_lease_seconds: float = 5.0
     #: Seconds between two looks for sagas that are due.
     saga_poll_seconds: float = 0.5
     #: Sagas that one process drives at the same time.

@@ -4,10 +4,12 @@ Every request carries a key made of the saga and the step, so that a repeat is a
 included; only when a person sets a parked saga going again is it a new request.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from chassis import OutcomeUnknown
 from chassis.money import money
+from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import BookingNotFound
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
@@ -21,9 +23,6 @@ from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.type.v1.address_pb2 import Address
 from svc_order.domain import Order
 from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Step, Unknown
-
-#: Refusals by the framework that say nothing about the step itself.
-_PASSING = frozenset({"OVERLOADED", "RATE_LIMITED", "OPERATION_IN_FLIGHT", "WRITE_CONTENDED"})
 
 Action = Callable[[Saga, Order, str], Awaitable[Outcome]]
 
@@ -61,9 +60,17 @@ class Steps:
             # What was never made needs no undoing.
             return Done() if saga.state is SagaState.COMPENSATING else Refused(absent.reason)
         except ShopError as refusal:
-            return Unknown(refusal.reason) if refusal.reason in _PASSING else Refused(refusal.reason)
+            if refusal.domain == InvalidRequest.domain and not isinstance(refusal, InvalidRequest):
+                # Refused by the framework, which says nothing about the step: an earlier try may have done it.
+                return Unknown(refusal.reason)
+            return Refused(refusal.reason)
         except OutcomeUnknown as error:
             return Unknown(error.code.name)
+        except asyncio.CancelledError:
+            # At shutdown channels may close under a call; nobody cancels steps.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            return Unknown("CANCELLED")
 
     async def _reserve_stock(self, saga: Saga, order: Order, _token: str) -> Outcome:
         lines = [inventory_pb.StockLine(sku=line.sku, quantity=line.quantity) for line in order.bill.lines]

@@ -191,6 +191,11 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
     )
 
 
+async def renew_claim(tx: Transaction, claimed: Saga, lease: timedelta) -> None:
+    """Keep a claim for another `lease`, unless it was lost."""
+    await tx.execute(sql.renew_claim, claimed.id, claimed.version, lease)
+
+
 async def write_steps(tx: Transaction, saga_id: str, *steps: StepRecord) -> None:
     """Record how some steps of a saga stand."""
     await tx.execute(

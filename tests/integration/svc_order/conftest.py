@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
+import asyncpg
 import httpx
 import pytest
 
@@ -35,6 +36,8 @@ PARTS = {
     "svc_payment": "shop.payment.v1.PaymentService",
     "svc_delivery": "shop.delivery.v1.DeliveryService",
 }
+#: How long the orders wait for what a test would have to wait for, too.
+QUICK = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 1.0, "complete_seconds": 0.05}
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
@@ -55,6 +58,7 @@ class Shop:
     inventory: InventoryServiceStub
     payments: PaymentServiceStub
     delivery: DeliveryServiceStub
+    addresses: dict[str, str]
     databases: dict[str, str]
     issuer: object
 
@@ -130,14 +134,57 @@ def part(templates, redis_url, event_prefix, issuer, partners):
 
 
 @pytest.fixture
-async def shop(part, templates, issuer):
+def another(part, shop):
+    """Lends a stub of another process of the orders, as far as they can tell, over the same database."""
+
+    @asynccontextmanager
+    async def another(**changes):
+        addresses = {**shop.addresses, "svc_order": f"127.0.0.1:{free_port()}"}
+        async with (
+            part("svc_order", addresses, shop.databases, **{**QUICK, **changes}),
+            client_for(addresses["svc_order"], OrderServiceStub, PARTS["svc_order"]) as orders,
+        ):
+            yield orders
+
+    return another
+
+
+@pytest.fixture
+async def provider(partners):
+    """Sets what the next operations of the payment provider meet; nothing is left of it for the next test."""
+    headers = {"authorization": "Bearer key"}
+    async with httpx.AsyncClient(base_url=partners["payment_provider_url"], headers=headers) as client:
+
+        async def meets(*words):
+            (await client.put("/v1/faults", json={"next": list(words)})).raise_for_status()
+
+        yield meets
+        await meets()
+
+
+@pytest.fixture
+async def rows(shop):
+    """A connection to the database of the orders."""
+    connection = await asyncpg.connect(shop.databases["svc_order"])
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def orders_settings():
+    """What a test wants the orders to be told; it says so by parametrizing this."""
+    return {}
+
+
+@pytest.fixture
+async def shop(part, templates, issuer, orders_settings):
     addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
     async with AsyncExitStack() as stack:
         databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
         stubs = {}
         for name, service in PARTS.items():
-            extra = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 1.0} if name == "svc_order" else {}
-            await stack.enter_async_context(part(name, addresses, databases, **extra))
+            changes = {**QUICK, **orders_settings} if name == "svc_order" else {}
+            await stack.enter_async_context(part(name, addresses, databases, **changes))
             domain = name.removeprefix("svc_")
             stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
             stubs[domain] = await stack.enter_async_context(client_for(addresses[name], stub, service))
@@ -147,6 +194,7 @@ async def shop(part, templates, issuer):
             inventory=stubs["inventory"],
             payments=stubs["payment"],
             delivery=stubs["delivery"],
+            addresses=addresses,
             databases=databases,
             issuer=issuer,
         )

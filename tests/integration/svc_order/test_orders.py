@@ -2,14 +2,12 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from chassis.money import money
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, TokenMissing
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import AddressNotServed
-from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import (
     CurrencyMismatch,
@@ -19,24 +17,8 @@ from shop.order.v1.order_errors import (
     SkuNotFound,
 )
 from shop.payment.v1 import payment_service_pb2 as payment_pb
+from tests.integration.svc_order.asking import available, get, move, payment_of, ship, timeline
 from tests.integration.svc_order.conftest import ADDRESS, buy, until
-
-
-async def available(shop, sku):
-    return (await shop.inventory.GetStock(inventory_pb.GetStockRequest(sku=sku))).available
-
-
-async def get(shop, order_id):
-    return await shop.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
-
-
-async def payment_of(shop, order):
-    return await shop.payments.GetPayment(payment_pb.GetPaymentRequest(payment_id=order.payment_id))
-
-
-async def timeline(shop, order_id):
-    told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
-    return {step.name: step.state for step in told.steps}
 
 
 async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):
@@ -181,8 +163,7 @@ async def test_why_an_order_was_cancelled_is_a_code_and_what_was_said_stands_bes
 async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers_the_order(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-    with shop.staff():
-        shipment = await ship(shop, order.order_id)
+    shipment = await ship(shop, order.order_id)
     with shop.customer(), pytest.raises(OrderNotCancellable):
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
     await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
@@ -203,8 +184,7 @@ async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers
 async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_it_was_delivered(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1500"))
-    with shop.staff():
-        shipment = await ship(shop, order.order_id)
+    shipment = await ship(shop, order.order_id)
     for state in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
@@ -216,20 +196,6 @@ async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_
         pb.ORDER_STATE_SHIPPED,
         pb.ORDER_STATE_DELIVERED,
     ]
-
-
-async def ship(shop, order_id):
-    request = delivery_pb.CreateShipmentRequest(order_id=order_id, request_id="ship-1")
-    return await shop.delivery.CreateShipment(request)
-
-
-async def move(shop, shipment, state):
-    with shop.staff():
-        await shop.delivery.UpdateShipmentStatus(
-            delivery_pb.UpdateShipmentStatusRequest(
-                shipment_id=shipment.shipment_id, state=state, request_id=f"move-{state}"
-            )
-        )
 
 
 async def test_watching_an_order_tells_every_state_until_its_end(shop):
@@ -269,22 +235,18 @@ async def test_a_provider_that_charged_and_never_answered_is_asked_again_not_cha
     assert payment.authorized_amount == order.total
 
 
-async def test_every_order_has_one_saga_and_a_history_without_gaps(shop):
+async def test_every_order_has_one_saga_and_a_history_without_gaps(shop, rows):
     with shop.customer():
         await asyncio.gather(*(shop.orders.CreateOrder(buy(("shirt", 1), token=token)) for token in TOKENS))
-    connection = await asyncpg.connect(shop.databases["svc_order"])
-    try:
-        assert await connection.fetchval("SELECT count(*) FROM orders LEFT JOIN saga USING (order_id)") == len(TOKENS)
-        broken = await connection.fetch(
-            """SELECT * FROM (
-                   SELECT from_state, lag(to_state, 1, '') OVER (PARTITION BY order_id ORDER BY version) AS before
-                   FROM order_history) moves WHERE from_state <> before"""
-        )
-        assert not broken
-        tokens = await connection.fetch("SELECT payment_method_token FROM saga WHERE state = 'COMPENSATED'")
-        assert {row[0] for row in tokens} == {""}
-    finally:
-        await connection.close()
+    assert await rows.fetchval("SELECT count(*) FROM orders LEFT JOIN saga USING (order_id)") == len(TOKENS)
+    broken = await rows.fetch(
+        """SELECT * FROM (
+               SELECT from_state, lag(to_state, 1, '') OVER (PARTITION BY order_id ORDER BY version) AS before
+               FROM order_history) moves WHERE from_state <> before"""
+    )
+    assert not broken
+    tokens = await rows.fetch("SELECT payment_method_token FROM saga WHERE state = 'COMPENSATED'")
+    assert {row[0] for row in tokens} == {""}
 
 
 TOKENS = ("tok_ok", "tok_declined", "tok_ok", "tok_insufficient_funds", "tok_ok")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shop.order.v1.order_errors import OrderNotCancellable, SagaStateConflict
 from svc_order import domain_saga
-from svc_order.domain import State
+from svc_order.domain import Fulfillment, Payment, State
 from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, Unknown
 from tests.unit.svc_order.test_domain import an_order
 
@@ -128,6 +128,171 @@ def test_a_payment_that_came_too_late_is_undone_again():
     assert saga.state is SagaState.COMPENSATED
     saga, _ = walk(saga.reopened(Step.AUTHORIZE_PAYMENT, NOW), Done(), Done(), Done())
     assert saga.state is SagaState.COMPENSATED
+
+
+def test_the_claim_of_a_step_ends_with_its_lease():
+    claimed = a_saga(attempts=3).claimed(NOW, LEASE)
+    assert (claimed.attempts, claimed.next_attempt_time, claimed.version) == (4, NOW + LEASE, 2)
+
+
+def test_tries_grow_apart_up_to_a_quarter_of_a_minute():
+    pauses = []
+    saga = a_saga()
+    for _ in range(11):
+        saga = saga.claimed(NOW, LEASE).advanced(Unknown("UNAVAILABLE"), NOW, 1.0)
+        pauses.append((saga.next_attempt_time - NOW).total_seconds())
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 15, 15, 15, 15, 15]
+    assert saga.state is SagaState.RUNNING
+    spread = a_saga().claimed(NOW, LEASE).advanced(Unknown("UNAVAILABLE"), NOW, 0.0)
+    assert spread.next_attempt_time - NOW == timedelta(milliseconds=200)
+
+
+def test_a_provider_that_works_on_it_is_asked_again_in_a_second():
+    asked = a_saga(step=Step.AUTHORIZE_PAYMENT, attempts=2).claimed(NOW, LEASE).advanced(Pending(), NOW, 0.5)
+    assert (asked.next_attempt_time, asked.attempts) == (NOW + timedelta(seconds=1), 2)
+
+
+def test_a_wish_leaves_the_step_to_whoever_is_at_it():
+    claimed = a_saga().claimed(NOW, LEASE)
+    wished = claimed.cancelled(NOW, "CHANGED_MIND", "it is too small", "")
+    assert (wished.version, wished.next_attempt_time) == (claimed.version, claimed.next_attempt_time)
+    assert (wished.cancel_reason, wished.message) == ("CHANGED_MIND", "it is too small")
+
+
+def test_a_refusal_grants_a_wish_in_the_words_of_the_wish():
+    wished = a_saga(step=Step.BOOK_SLOT).claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
+    granted = wished.advanced(Refused("SLOT_FULL"), NOW, 0.5)
+    assert (granted.state, granted.step, granted.reason) == (
+        SagaState.COMPENSATING,
+        Step.RESERVE_STOCK,
+        "CHANGED_MIND",
+    )
+
+
+@pytest.mark.parametrize(
+    "ended", [{"state": SagaState.COMPENSATING}, {"state": SagaState.COMPENSATED}], ids=["on its way back", "undone"]
+)
+def test_what_is_given_up_already_cannot_be_wished_away(ended):
+    saga = a_saga(step=Step.BOOK_SLOT, reason="PAYMENT_DECLINED", **ended)
+    assert saga.cancelled(NOW, "CHANGED_MIND", "", "") is saga
+    stuck = a_saga(state=SagaState.COMPENSATING, step=Step.BOOK_SLOT).parked("UNAVAILABLE")
+    assert stuck.cancelled(NOW, "CHANGED_MIND", "", "") is stuck
+
+
+@pytest.mark.parametrize("step", [Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION])
+@pytest.mark.parametrize("state", [SagaState.RUNNING, SagaState.PARKED, SagaState.DONE])
+def test_nothing_is_cancelled_past_the_pivot(state, step):
+    with pytest.raises(OrderNotCancellable):
+        a_saga(state=state, step=step).cancelled(NOW, "CHANGED_MIND", "", "")
+
+
+def test_a_wish_for_what_waits_for_a_person_is_kept_until_it_goes_on():
+    parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE")
+    wished = parked.cancelled(NOW, "CHANGED_MIND", "", "")
+    assert (wished.state, wished.cancel_reason) == (SagaState.PARKED, "CHANGED_MIND")
+    back = wished.retried(NOW).claimed(NOW, LEASE).advanced(Done(), NOW, 0.5)
+    assert (back.state, back.step) == (SagaState.COMPENSATING, Step.BOOK_SLOT)
+
+
+def test_trouble_in_undoing_does_not_hide_why_the_order_was_given_up():
+    back = a_saga(state=SagaState.COMPENSATING, step=Step.BOOK_SLOT, reason="PAYMENT_DECLINED")
+    stuck = back.claimed(NOW, LEASE).advanced(Refused("BOOKING_STATE_CONFLICT"), NOW, 0.5)
+    assert (stuck.state, stuck.parked_from, stuck.reason) == (
+        SagaState.PARKED,
+        SagaState.COMPENSATING,
+        "PAYMENT_DECLINED",
+    )
+    retried = stuck.retried(NOW)
+    assert (retried.state, retried.parked_from, retried.reason) == (
+        SagaState.COMPENSATING,
+        None,
+        "PAYMENT_DECLINED",
+    )
+
+
+def test_a_saga_that_goes_forward_again_has_nothing_to_give_a_reason_for():
+    parked = a_saga(step=Step.BOOK_SLOT, attempts=12).advanced(Unknown("UNAVAILABLE"), NOW, 0.5)
+    assert (parked.state, parked.reason) == (SagaState.PARKED, "UNAVAILABLE")
+    retried = parked.retried(NOW)
+    assert (retried.reason, retried.next_attempt_time, retried.active) == ("", NOW, True)
+
+
+def test_only_what_is_parked_can_be_set_going():
+    for state in (SagaState.RUNNING, SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
+        with pytest.raises(SagaStateConflict) as refusal:
+            a_saga(state=state).retried(NOW)
+        assert refusal.value.metadata["state"] == state.name
+
+
+def test_by_hand_only_what_goes_forward_is_turned_around():
+    for state in (SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
+        with pytest.raises(SagaStateConflict):
+            a_saga(state=state).compensated_by_hand(NOW, "no")
+    for step in (Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION):
+        with pytest.raises(SagaStateConflict):
+            a_saga(step=step).parked("UNAVAILABLE").compensated_by_hand(NOW, "no")
+    waiting = a_saga(step=Step.AWAIT_SHIPMENT).compensated_by_hand(NOW, "the courier lost it")
+    assert (waiting.state, waiting.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+    parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE").compensated_by_hand(NOW, "no")
+    assert parked.parked_from is None
+
+
+def test_a_parcel_leaves_only_while_its_saga_waits_for_it_or_has_let_it_go():
+    ships = {step for step in Step if a_saga(step=step).ships}
+    assert ships == {Step.AWAIT_SHIPMENT, Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION}
+    assert a_saga(state=SagaState.DONE, step=Step.FULFILL_RESERVATION).ships
+    assert not a_saga(state=SagaState.PARKED, step=Step.AWAIT_SHIPMENT).ships
+    for state in (SagaState.COMPENSATING, SagaState.COMPENSATED):
+        assert not any(a_saga(state=state, step=step).ships for step in UNDONE)
+
+
+def test_a_parcel_that_leaves_sets_only_a_waiting_saga_going():
+    waiting = a_saga(step=Step.AWAIT_SHIPMENT, next_attempt_time=NOW + domain_saga.NEVER)
+    gone = waiting.shipped(NOW)
+    assert (gone.step, gone.next_attempt_time, gone.version) == (Step.CAPTURE_PAYMENT, NOW, 2)
+    for other in (gone, a_saga(), a_saga(state=SagaState.COMPENSATING, step=Step.AUTHORIZE_PAYMENT)):
+        assert other.shipped(NOW) is other
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_order_is_cancelled_only_before_it_is_shipped(state):
+    saga, order = a_saga(step=Step.AWAIT_SHIPMENT), an_order(state=state)
+    if state in (State.PENDING, State.CONFIRMED):
+        assert domain_saga.cancel(order, saga, NOW, "CHANGED_MIND", "").state is SagaState.COMPENSATING
+    else:
+        with pytest.raises(OrderNotCancellable) as refusal:
+            domain_saga.cancel(order, saga, NOW, "CHANGED_MIND", "")
+        assert refusal.value.metadata["state"] == state.name
+
+
+def test_each_step_makes_of_the_order_what_it_secured():
+    def after(order, step, outcome=Done(), state=SagaState.RUNNING):  # noqa: B008  frozen
+        return domain_saga.after_step(order, a_saga(state=state), step, outcome, NOW)
+
+    order = an_order()
+    for step in (Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.FULFILL_RESERVATION):
+        assert after(order, step) is order
+    for outcome in (Refused("NO"), Unknown("UNAVAILABLE"), Pending()):
+        assert after(order, Step.AUTHORIZE_PAYMENT, outcome) is order
+    assert after(order, Step.AUTHORIZE_PAYMENT, state=SagaState.COMPENSATING) is order
+    authorized = after(order, Step.AUTHORIZE_PAYMENT)
+    assert (authorized.state, authorized.payment_state) == (State.PENDING, Payment.AUTHORIZED)
+    confirmed = after(authorized, Step.CONFIRM_RESERVATION)
+    assert (confirmed.state, confirmed.fulfillment_state) == (State.CONFIRMED, Fulfillment.ALLOCATED)
+    shipped = after(confirmed, Step.CAPTURE_PAYMENT)
+    assert (shipped.state, shipped.payment_state) == (State.SHIPPED, Payment.PAID)
+
+
+def test_an_order_that_was_confirmed_is_cancelled_and_never_rejected():
+    saga = a_saga(state=SagaState.COMPENSATED, reason="COMPENSATED_BY_OPERATOR", message="the shelf fell")
+    order = an_order(state=State.CONFIRMED, payment_state=Payment.AUTHORIZED, fulfillment_state=Fulfillment.ALLOCATED)
+    ended = domain_saga.after_step(order, saga, Step.RESERVE_STOCK, Done(), NOW)
+    assert (ended.state, ended.state_reason, ended.state_message) == (
+        State.CANCELLED,
+        "COMPENSATED_BY_OPERATOR",
+        "the shelf fell",
+    )
+    assert (ended.payment_state, ended.fulfillment_state) == (Payment.UNPAID, Fulfillment.UNFULFILLED)
 
 
 def test_orders_end_as_their_sagas_do():

@@ -1,0 +1,78 @@
+"""What the tests of orders ask of the shop again and again."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.order.v1 import order_service_pb2 as pb
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from tests.integration.svc_order.conftest import until
+
+
+async def available(shop, sku):
+    return (await shop.inventory.GetStock(inventory_pb.GetStockRequest(sku=sku))).available
+
+
+async def get(shop, order_id):
+    return await shop.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
+
+
+async def reaches(shop, order_id, state):
+    """Return an order once it is in a state."""
+    return await until(lambda: get(shop, order_id), lambda one: one.state == state)
+
+
+async def payment_of(shop, order):
+    return await shop.payments.GetPayment(payment_pb.GetPaymentRequest(payment_id=order.payment_id))
+
+
+async def timeline(shop, order_id):
+    """Return how the steps of an order's saga stand."""
+    told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
+    return {step.name: step.state for step in told.steps}
+
+
+async def states_of(shop, order_id):
+    """Return the states that an order went through."""
+    told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
+    return [pb.OrderState.Name(one.to_state).removeprefix("ORDER_STATE_") for one in told.transitions]
+
+
+def saga_id(order_id):
+    return order_id.replace("order-", "saga-")
+
+
+async def saga_of(shop, order_id):
+    with shop.staff():
+        return await shop.orders.GetSaga(pb.GetSagaRequest(saga_id=saga_id(order_id)))
+
+
+async def ship(shop, order_id):
+    request = delivery_pb.CreateShipmentRequest(order_id=order_id, request_id=f"ship-{order_id}")
+    with shop.staff():
+        return await shop.delivery.CreateShipment(request)
+
+
+async def move(shop, shipment, *states):
+    with shop.staff():
+        for state in states:
+            await shop.delivery.UpdateShipmentStatus(
+                delivery_pb.UpdateShipmentStatusRequest(
+                    shipment_id=shipment.shipment_id, state=state, request_id=f"move-{state}-{shipment.shipment_id}"
+                )
+            )
+
+
+@asynccontextmanager
+async def being_paid(shop, rows, request, orders=None):
+    """Buy something that takes a while to pay; lends the order's id while that step is under way, and the call."""
+    placing = asyncio.create_task((orders or shop.orders).CreateOrder(request))
+    try:
+        query = (
+            "SELECT order_id FROM saga WHERE step = 'authorize_payment' AND state = 'RUNNING' ORDER BY create_time DESC"
+        )
+        yield await until(lambda: rows.fetchval(query), bool), placing
+    finally:
+        placing.cancel()
+        await asyncio.wait([placing])

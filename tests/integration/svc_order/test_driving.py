@@ -1,0 +1,162 @@
+"""Who drives a saga: one process at a time, the next one soon after it died, and nobody twice."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from chassis import OutcomeUnknown
+from chassis.testing import client_for
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from tests.integration.svc_order.asking import (
+    available,
+    being_paid,
+    move,
+    payment_of,
+    reaches,
+    ship,
+    states_of,
+    timeline,
+)
+from tests.integration.svc_order.conftest import PARTS, QUICK, buy, free_port, until
+
+ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
+STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"
+
+
+@pytest.fixture
+async def keys(issuer):
+    """The address of a server that tells the issuer's keys to other processes."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps(await issuer.keys()).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+@pytest.fixture
+def surroundings(redis_url, event_prefix, keys, repository):
+    """What a process of its own needs of its environment."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(repository), str(repository / "gen")]),
+        "REDIS_URL": redis_url,
+        "EVENT_PREFIX": event_prefix,
+        "JWKS_URL": keys,
+    }
+
+
+@pytest.fixture
+def child(shop, surroundings, tmp_path):
+    """Lends a process of the orders, over the shop's database, and a stub of it."""
+
+    @asynccontextmanager
+    async def child():
+        address = f"127.0.0.1:{free_port()}"
+        environment = {
+            **surroundings,
+            "LISTEN": address,
+            "DATABASE_URL": shop.databases["svc_order"],
+            "UPSTREAMS": ",".join(f"{PARTS[one]}={shop.addresses[one]}" for one in PARTS),
+            **{name.upper(): str(value) for name, value in QUICK.items()},
+        }
+        command = [sys.executable, "-m", "svc_order"]
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+        try:
+            async with client_for(address, OrderServiceStub, PARTS["svc_order"]) as orders:
+                async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(20):
+                    await channel.channel_ready()
+                yield process, orders
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return child
+
+
+async def assert_all_is_secured_once(shop, order_id):
+    """Everything that a confirmed order needs is there, and every step of its saga was taken."""
+    with shop.customer():
+        order = await reaches(shop, order_id, pb.ORDER_STATE_CONFIRMED)
+        payment = await payment_of(shop, order)
+        steps = await timeline(shop, order_id)
+        assert await states_of(shop, order_id) == ["PENDING", "CONFIRMED"]
+    assert (payment.state, payment.authorized_amount) == (payment_pb.PAYMENT_STATE_AUTHORIZED, order.total)
+    assert set(steps.values()) == {pb.SAGA_STEP_STATE_DONE}
+    async with client_for(
+        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
+    ) as inventory:
+        request = inventory_pb.GetReservationRequest(reservation_id=order.reservation_id)
+        assert (await inventory.GetReservation(request)).state == inventory_pb.RESERVATION_STATE_CONFIRMED
+    assert await available(shop, "shirt") == 9
+
+
+async def test_a_step_that_takes_longer_than_its_lease_stays_with_its_process(shop, rows, another):
+    async with another():
+        with shop.customer():
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_2500")) as (order_id, placing):
+                assert (await placing).state == pb.ORDER_STATE_CONFIRMED
+    assert await rows.fetchval(ATTEMPTS) == 1
+    await assert_all_is_secured_once(shop, order_id)
+
+
+async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows, another):
+    async with another():
+        with shop.customer():
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1500")) as (order_id, placing):
+                # As if the first process had stood still for too long.
+                await rows.execute("UPDATE saga SET next_attempt_time = now()")
+                await until(lambda: rows.fetchval(ATTEMPTS), lambda attempts: attempts == 2)
+                await placing
+        await assert_all_is_secured_once(shop, order_id)
+    assert await rows.fetchval("SELECT step FROM saga") == "await_shipment"
+
+
+async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_one_order(shop, rows, child):
+    request = buy(("shirt", 1), token="tok_slow_2000")
+    async with child() as (process, orders):
+        with shop.customer():
+            async with being_paid(shop, rows, request, orders) as (order_id, placing):
+                process.send_signal(signal.SIGKILL)
+                with pytest.raises(OutcomeUnknown):
+                    await placing
+            again = await shop.orders.CreateOrder(request)
+    assert again.order_id == order_id
+    await assert_all_is_secured_once(shop, order_id)
+
+
+async def test_a_process_that_ends_leaves_no_step_that_others_would_have_to_wait_for(shop, rows, another):
+    async with another(drain_seconds=0.1) as orders:
+        with shop.customer():
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1500"), orders) as (order_id, _):
+                assert await rows.fetchval(STATE) == "RUNNING"
+    assert await rows.fetchval(STATE) != "RUNNING"
+    await assert_all_is_secured_once(shop, order_id)
+
+
+@pytest.mark.parametrize("orders_settings", [{"sagas_at_once": 1}], ids=["one at once"])
+async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(shop, rows):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        shipment = await ship(shop, order.order_id)
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (_, placing):
+            await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
+            await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+            assert not placing.done()

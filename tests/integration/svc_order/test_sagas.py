@@ -1,0 +1,200 @@
+"""Sagas in the operators' hands: what waits for a person, and what a person can do about it."""
+
+import pytest
+
+from chassis.testing import client_for
+from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, PageTokenInvalid, RoleMissing
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, SagaNotFound, SagaStateConflict
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from svc_order.domain_saga import Refused, Saga, Step, Unknown
+from svc_order.steps import Steps
+from tests.integration.svc_order.asking import (
+    available,
+    being_paid,
+    get,
+    move,
+    payment_of,
+    reaches,
+    saga_id,
+    saga_of,
+    ship,
+    states_of,
+    timeline,
+)
+from tests.integration.svc_order.conftest import PARTS, buy, until
+from tests.unit.svc_order.test_domain import an_order
+
+BROKEN = ["authorize_500"] * 60
+
+
+async def parked(shop, rows, order_id):
+    """Return an order's saga, parked, since the last of its tries was brought nearer."""
+    await rows.execute("UPDATE saga SET attempts = 11, next_attempt_time = now() WHERE order_id = $1", order_id)
+    return await until(lambda: saga_of(shop, order_id), lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+
+
+def retry(order_id, request_id="r-1"):
+    return pb.RetrySagaRequest(saga_id=saga_id(order_id), request_id=request_id)
+
+
+def compensate(order_id, reason="", request_id="u-1"):
+    return pb.CompensateSagaRequest(saga_id=saga_id(order_id), reason=reason, request_id=request_id)
+
+
+async def test_a_step_that_nobody_answers_waits_for_a_person_who_sets_it_going_again(shop, rows, provider):
+    await provider(*BROKEN)
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        assert order.state == pb.ORDER_STATE_PENDING
+    saga = await parked(shop, rows, order.order_id)
+    assert (saga.current_step, saga.attempts, saga.reason) == ("authorize_payment", 12, "UNAVAILABLE")
+    assert {step.name: (step.state, step.reason) for step in saga.steps}["authorize_payment"] == (
+        pb.SAGA_STEP_STATE_UNKNOWN,
+        "UNAVAILABLE",
+    )
+    await provider()
+    with shop.staff():
+        going = await shop.orders.RetrySaga(retry(order.order_id))
+        assert (going.state, going.attempts, going.reason) == (pb.SAGA_STATE_RUNNING, 0, "")
+        assert (await shop.orders.RetrySaga(retry(order.order_id))).state == pb.SAGA_STATE_RUNNING
+    with shop.customer():
+        confirmed = await reaches(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
+        payment = await payment_of(shop, confirmed)
+    assert payment.authorized_amount == order.total
+    assert (await saga_of(shop, order.order_id)).current_step == "await_shipment"
+
+
+async def test_a_saga_undone_by_hand_gives_back_what_it_held_and_tells_the_operators_words(shop, rows, provider):
+    await provider(*BROKEN)
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 4)))
+    await parked(shop, rows, order.order_id)
+    with shop.staff():
+        await shop.orders.CompensateSaga(compensate(order.order_id, "the provider is gone"))
+    with shop.customer():
+        rejected = await reaches(shop, order.order_id, pb.ORDER_STATE_REJECTED)
+    assert (rejected.state_reason, rejected.state_message) == ("COMPENSATED_BY_OPERATOR", "the provider is gone")
+    assert await available(shop, "shirt") == 10
+    with shop.staff():
+        for request in (retry(order.order_id), compensate(order.order_id, request_id="u-2")):
+            rpc = shop.orders.RetrySaga if request.request_id == "r-1" else shop.orders.CompensateSaga
+            with pytest.raises(SagaStateConflict):
+                await rpc(request)
+
+
+async def test_money_that_is_promised_after_all_to_an_order_undone_by_hand_is_let_go(shop, rows):
+    with shop.customer():
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1000")) as (order_id, placing):
+            with shop.staff():
+                turned = await shop.orders.CompensateSaga(compensate(order_id))
+            assert (turned.state, turned.current_step) == (pb.SAGA_STATE_COMPENSATING, "authorize_payment")
+            await placing
+        order = await reaches(shop, order_id, pb.ORDER_STATE_REJECTED)
+        payment = await until(lambda: payment_of(shop, order), lambda one: one.state == payment_pb.PAYMENT_STATE_VOIDED)
+        assert await states_of(shop, order_id) == ["PENDING", "REJECTED"]
+    assert not payment.captured_amount.units
+    assert await available(shop, "shirt") == 10
+
+
+async def test_a_wish_to_cancel_what_waits_for_a_person_is_granted_when_it_goes_on(shop, rows, provider):
+    await provider(*BROKEN)
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    await parked(shop, rows, order.order_id)
+    with shop.customer():
+        request = pb.CancelOrderRequest(order_id=order.order_id, reason="too slow", request_id="c-1")
+        assert (await shop.orders.CancelOrder(request)).state == pb.ORDER_STATE_PENDING
+    await provider()
+    with shop.staff():
+        await shop.orders.RetrySaga(retry(order.order_id))
+    with shop.customer():
+        cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
+        assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
+    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "too slow")
+
+
+async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_asked_for_anew(shop, rows, provider):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    shipment = await ship(shop, order.order_id)
+    await provider("capture_declined")
+    await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
+    saga = await until(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+    assert (saga.current_step, saga.reason) == ("capture_payment", "PAYMENT_DECLINED")
+    with shop.customer():
+        assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
+        with pytest.raises(OrderNotCancellable):
+            await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
+    with shop.staff():
+        with pytest.raises(SagaStateConflict):
+            await shop.orders.CompensateSaga(compensate(order.order_id))
+        await shop.orders.RetrySaga(retry(order.order_id))
+    with shop.customer():
+        assert (
+            await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+        ).payment_state == pb.ORDER_PAYMENT_STATE_PAID
+        await until(
+            lambda: timeline(shop, order.order_id),
+            lambda steps: steps.get("fulfill_reservation") == pb.SAGA_STEP_STATE_DONE,
+        )
+    assert await until(lambda: rows.fetchval("SELECT state FROM saga"), lambda state: state == "DONE")
+    assert await rows.fetchval("SELECT payment_method_token FROM saga") == ""
+
+
+async def test_sagas_are_listed_oldest_first_page_by_page_and_by_state(shop):
+    with shop.customer():
+        tokens = ("tok_ok", "tok_declined", "tok_ok", "tok_declined")
+        made = [(await shop.orders.CreateOrder(buy(("shirt", 1), token=token))).order_id for token in tokens]
+    with shop.staff():
+        first = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=3))
+        rest = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=3, page_token=first.next_page_token))
+        undone = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=2, state=pb.SAGA_STATE_COMPENSATED))
+        with pytest.raises(PageTokenInvalid):
+            await shop.orders.ListSagas(pb.ListSagasRequest(page_token="no"))
+    assert [len(first.sagas), len(rest.sagas), rest.next_page_token] == [3, 1, ""]
+    assert [saga.order_id for saga in (*first.sagas, *rest.sagas)] == made
+    assert [saga.order_id for saga in undone.sagas] == [made[1], made[3]]
+    assert undone.next_page_token == ""
+    assert {saga.reason for saga in undone.sagas} == {"PAYMENT_DECLINED"}
+
+
+async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there_are(shop):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        with pytest.raises(RoleMissing):
+            await shop.orders.GetSaga(pb.GetSagaRequest(saga_id=saga_id(order.order_id)))
+    nothing = {"saga_id": "saga-none", "request_id": "n-1"}
+    with shop.staff():
+        with pytest.raises(SagaNotFound):
+            await shop.orders.GetSaga(pb.GetSagaRequest(saga_id="saga-none"))
+        with pytest.raises(SagaNotFound):
+            await shop.orders.RetrySaga(pb.RetrySagaRequest(**nothing))
+        with pytest.raises(SagaNotFound):
+            await shop.orders.CompensateSaga(pb.CompensateSagaRequest(**nothing))
+        with pytest.raises(SagaStateConflict):
+            await shop.orders.RetrySaga(retry(order.order_id))
+        with pytest.raises(IdempotencyKeyReused):
+            await shop.orders.RetrySaga(retry("order-other"))
+        with pytest.raises(OrderNotFound):
+            await shop.orders.GetOrder(pb.GetOrderRequest(order_id="order-none"))
+
+
+async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unknown(shop):
+    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"]) as denied:
+        steps = Steps(denied, shop.delivery, shop.payments)
+        order = an_order()
+        saga = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
+        assert await steps.take(saga, order, "tok_ok") == Unknown("CALLER_DENIED")
+    async with client_for(
+        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
+    ) as allowed:
+        steps = Steps(allowed, shop.delivery, shop.payments)
+        unreadable = an_order(id="no such id", reservation_id="no such id")
+        assert await steps.take(saga, unreadable, "tok_ok") == Refused("INVALID_REQUEST")
+        confirming = Saga(
+            id="saga-1", order_id=order.id, next_attempt_time=order.create_time, step=Step.CONFIRM_RESERVATION
+        )
+        assert await steps.take(confirming, order, "tok_ok") == Refused("RESERVATION_NOT_FOUND")
