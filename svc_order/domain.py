@@ -117,11 +117,6 @@ class Bill:
         """What is charged."""
         return self.subtotal + self.shipping_fee
 
-    @property
-    def weight_grams(self) -> int:
-        """What the parcel weighs."""
-        return sum(line.weight_grams * line.quantity for line in self.lines)
-
 
 def price(cart: Sequence[tuple[str, int]], offers: Mapping[str, Offer], currency: str) -> tuple[Line, ...]:
     """Return one line for each SKU, in the cart's order; raises when one cannot be sold so.
@@ -155,6 +150,11 @@ def price(cart: Sequence[tuple[str, int]], offers: Mapping[str, Offer], currency
             )
         )
     return tuple(lines)
+
+
+def weight_grams(lines: Sequence[Line]) -> int:
+    """Return what a parcel of these lines weighs."""
+    return sum(line.weight_grams * line.quantity for line in lines)
 
 
 def included_tax(gross: int, basis_points: int) -> int:
@@ -217,16 +217,17 @@ class Order:
             return self
         return replace(self, fulfillment_state=to, update_time=now)
 
-    def tied(self, shipment_id: str, now: datetime, *, waits: bool) -> "Order":
+    def tied(self, shipment_id: str, now: datetime, *, ships: bool) -> "Order":
         """Return the order with its shipment, after which it cannot be cancelled; raises OrderNotShippable.
 
-        `waits` tells whether its saga waits for the parcel.
+        `ships` tells whether its saga lets the parcel leave.
         """
-        if self.shipment_id == shipment_id:
-            return self
-        if self.shipment_id or not waits:
-            raise OrderNotShippable(order_id=self.id, state="on its way" if self.shipment_id else self.state.name)
-        return replace(self, shipment_id=shipment_id, update_time=now)
+        if not ships:
+            given_up = self.state is State.CONFIRMED
+            raise OrderNotShippable(order_id=self.id, state="being cancelled" if given_up else self.state.name)
+        if self.shipment_id not in ("", shipment_id):
+            raise OrderNotShippable(order_id=self.id, state="on its way")
+        return self if self.shipment_id else replace(self, shipment_id=shipment_id, update_time=now)
 
 
 def arrived(order: Order, now: datetime) -> Order:

@@ -14,7 +14,7 @@ from shop.order.v1.order_errors import (
     TotalOutOfRange,
 )
 from svc_order import domain
-from svc_order.domain import Bill, Fulfillment, Offer, Order, Payment, State
+from svc_order.domain import Fulfillment, Offer, Order, Payment, State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, tzinfo=UTC)
@@ -126,15 +126,23 @@ def test_a_parcel_never_goes_back_but_an_allocation_can_be_undone(state, to):
         assert ranks.index(after) == max(ranks.index(state), ranks.index(to))
 
 
-def test_an_order_is_tied_to_one_shipment_only_while_its_saga_waits():
+def test_an_order_is_tied_to_one_shipment_and_only_while_its_saga_lets_it_go():
     order = an_order(state=State.CONFIRMED)
-    tied = order.tied("shipment-1", LATER, waits=True)
-    assert tied.shipment_id == "shipment-1"
-    assert tied.tied("shipment-1", LATER, waits=False) is tied
-    with pytest.raises(OrderNotShippable):
-        tied.tied("shipment-2", LATER, waits=True)
-    with pytest.raises(OrderNotShippable):
-        order.tied("shipment-1", LATER, waits=False)
+    tied = order.tied("shipment-1", LATER, ships=True)
+    assert (tied.shipment_id, tied.update_time) == ("shipment-1", LATER)
+    assert tied.tied("shipment-1", LATER, ships=True) is tied
+    with pytest.raises(OrderNotShippable) as refusal:
+        tied.tied("shipment-2", LATER, ships=True)
+    assert refusal.value.metadata["state"] == "on its way"
+
+
+@pytest.mark.parametrize("shipment_id", ["", "shipment-1"])
+def test_an_order_that_is_given_up_cannot_be_shipped_even_by_a_repeat(shipment_id):
+    for state, told in ((State.CONFIRMED, "being cancelled"), (State.CANCELLED, "CANCELLED")):
+        order = an_order(state=state, shipment_id=shipment_id)
+        with pytest.raises(OrderNotShippable) as refusal:
+            order.tied("shipment-1", LATER, ships=False)
+        assert refusal.value.metadata["state"] == told
 
 
 def test_a_parcel_that_arrived_before_the_money_makes_the_order_delivered():
@@ -143,6 +151,6 @@ def test_a_parcel_that_arrived_before_the_money_makes_the_order_delivered():
     assert domain.arrived(an_order(state=State.SHIPPED), LATER).state is State.SHIPPED
 
 
-def test_a_bill_weighs_what_its_lines_weigh():
+def test_a_parcel_weighs_what_its_lines_weigh():
     lines = domain.price([("a", 2), ("b", 1)], {"a": offer(), "b": offer("b", weight_grams=50)}, "THB")
-    assert Bill(currency="THB", lines=lines, shipping_fee=0, tax_total=0).weight_grams == 250
+    assert domain.weight_grams(lines) == 250
