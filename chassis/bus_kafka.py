@@ -7,10 +7,11 @@ idempotent producer, and the consumer's inbox absorbs what comes twice.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 from aiokafka.structs import ConsumerRecord
 
 from chassis.bus import Event
@@ -45,21 +46,20 @@ class KafkaBus:
         """Return when every event is acknowledged by all in-sync replicas."""
         await self._create({event.topic for event in events})
         producer = await self._start_producer()
+        sent: list[asyncio.Future[Any]] = []
         try:
-            sent = [
-                await producer.send(
-                    self._prefix + event.topic,
-                    value=event.payload,
-                    key=event.key.encode(),
-                    headers=[(name, value.encode()) for name, value in event.headers().items()],
-                )
-                for event in events
-            ]
+            for event in events:
+                headers = [(name, value.encode()) for name, value in event.headers().items()]
+                topic, key = self._prefix + event.topic, event.key.encode()
+                sent.append(await producer.send(topic, value=event.payload, key=key, headers=headers))
             await asyncio.gather(*sent)
         except KafkaError:
             # After an error the idempotent producer may be unable to go on for good; the rows are still unpublished.
             await self._drop_producer()
             raise
+        finally:
+            for one in sent:
+                one.cancel()  # of what was not answered, nobody waits for an answer any more
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
@@ -72,8 +72,8 @@ class KafkaBus:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )
-        await consumer.start()
         try:
+            await consumer.start()
             yield _Subscription(consumer, self._prefix)
         finally:
             await consumer.stop()
@@ -106,13 +106,21 @@ class KafkaBus:
                     request_timeout_ms=10_000,
                     linger_ms=0,
                 )
-                await producer.start()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
                 self._producer = producer
             return self._producer
 
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
+            # By itself it would first send what it holds, and wait for ever for a broker that is away; but what was not
+            # acknowledged the relay sends again, in its order.
+            await producer._sender.close()  # noqa: SLF001
+            producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
             await producer.stop()
 
 

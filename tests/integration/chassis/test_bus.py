@@ -1,6 +1,7 @@
 """The contract of an event bus, kept by both: in order for each key, at least once for each group, whoever crashes."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -309,6 +310,19 @@ async def test_publishing_to_a_bus_that_is_away_is_an_error(server):
     async with asyncio.timeout(PATIENCE), server.bus.open(away, server.prefix) as bus:
         with pytest.raises((RedisError, KafkaError)):
             await bus.publish([event()])
+
+
+@pytest.mark.parametrize("known", [(), (TOPIC,)], ids=["a new topic", "a known topic"])
+async def test_a_kafka_that_is_away_leaves_no_client_behind_at_each_try(known):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    bus = KafkaBus("127.0.0.1:1")
+    bus._known.update(known)
+    for use in (bus.publish([event()]), bus.subscribe("g", [TOPIC]).__aenter__()):
+        with pytest.raises(KafkaError):
+            await use
+    gc.collect()
+    assert told == []
 
 
 def test_an_event_survives_its_headers():
