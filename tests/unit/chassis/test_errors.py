@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import OutcomeUnknown, error_from_call, error_from_status, internal_status, status_of
+from mesh.services import SERVICES
 from shop import errors
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.inventory.v1.inventory_errors import InsufficientStock
@@ -104,3 +106,11 @@ def test_a_call_that_was_refused_is_the_refusal():
 def test_details_that_cannot_be_understood_leave_the_outcome_unknown(details):
     error = error_from_call("/shop.X/Y", failed(grpc.StatusCode.FAILED_PRECONDITION, details))
     assert isinstance(error, OutcomeUnknown)
+
+
+def test_every_refusal_that_the_contract_names_can_happen(repository):
+    """One that no code raises would be told to clients in vain."""
+    folders = ("chassis", "edge_gateway", *SERVICES)
+    sources = [path.read_text() for folder in folders for path in (repository / folder).glob("**/*.py")]
+    words = set(re.findall(r"\w+", "".join(sources)))
+    assert [kind for kind in errors.ERRORS.values() if not {kind.__name__, kind.reason} & words] == []

@@ -37,20 +37,6 @@ class SkuTaken(ShopError):
         super().__init__(f"The SKU {sku} belongs to another product.", {"sku": str(sku)})
 
 
-class AmountNotWhole(ShopError):
-    """A price has a fraction that its currency does not have, or the currency is unknown."""
-
-    code = 3  # INVALID_ARGUMENT
-    reason = "AMOUNT_NOT_WHOLE"
-    domain = "catalog.shop"
-
-    def __init__(self, *, amount: Detail, currency_code: Detail) -> None:
-        super().__init__(
-            f"{amount} is not a whole number of minor units of {currency_code}.",
-            {"amount": str(amount), "currency_code": str(currency_code)},
-        )
-
-
 class CategoryNotFound(ShopError):
     """A category does not exist."""
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shop/catalog/v1/catalog_errors.proto\x12\x0fshop.catalog.v1\x1a\x1dshop/options/v1/options.proto*\xe7\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12T\n\x1e\x45RROR_REASON_PRODUCT_NOT_FOUND\x10\x01\x1a\x30\xaa\xbb\x18,\x08\x05\x12(The product {product_id} does not exist.\x12S\n\x1d\x45RROR_REASON_PRODUCT_ID_TAKEN\x10\x02\x1a\x30\xaa\xbb\x18,\x08\x06\x12(The product {product_id} exists already.\x12M\n\x16\x45RROR_REASON_SKU_TAKEN\x10\x03\x1a\x31\xaa\xbb\x18-\x08\x06\x12)The SKU {sku} belongs to another product.\x12l\n\x1d\x45RROR_REASON_AMOUNT_NOT_WHOLE\x10\x04\x1aI\xaa\xbb\x18\x45\x08\x03\x12\x41{amount} is not a whole number of minor units of {currency_code}.\x12W\n\x1f\x45RROR_REASON_CATEGORY_NOT_FOUND\x10\x05\x1a\x32\xaa\xbb\x18.\x08\x05\x12*The category {category_id} does not exist.\x12V\n\x1e\x45RROR_REASON_CATEGORY_ID_TAKEN\x10\x06\x1a\x32\xaa\xbb\x18.\x08\x06\x12*The category {category_id} exists already.\x12U\n\x1f\x45RROR_REASON_CATEGORY_NOT_EMPTY\x10\x07\x1a\x30\xaa\xbb\x18,\x08\t\x12(The category {category_id} is not empty.\x12t\n\x1b\x45RROR_REASON_CATEGORY_CYCLE\x10\x08\x1aS\xaa\xbb\x18O\x08\t\x12KThe category {category_id} cannot stand in {parent_id}, which stands in it.\x12T\n\x1d\x45RROR_REASON_VERSION_MISMATCH\x10\t\x1a\x31\xaa\xbb\x18-\x08\n\x12){resource} has changed since it was read.b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shop/catalog/v1/catalog_errors.proto\x12\x0fshop.catalog.v1\x1a\x1dshop/options/v1/options.proto*\x9e\x06\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12T\n\x1e\x45RROR_REASON_PRODUCT_NOT_FOUND\x10\x01\x1a\x30\xaa\xbb\x18,\x08\x05\x12(The product {product_id} does not exist.\x12S\n\x1d\x45RROR_REASON_PRODUCT_ID_TAKEN\x10\x02\x1a\x30\xaa\xbb\x18,\x08\x06\x12(The product {product_id} exists already.\x12M\n\x16\x45RROR_REASON_SKU_TAKEN\x10\x03\x1a\x31\xaa\xbb\x18-\x08\x06\x12)The SKU {sku} belongs to another product.\x12W\n\x1f\x45RROR_REASON_CATEGORY_NOT_FOUND\x10\x05\x1a\x32\xaa\xbb\x18.\x08\x05\x12*The category {category_id} does not exist.\x12V\n\x1e\x45RROR_REASON_CATEGORY_ID_TAKEN\x10\x06\x1a\x32\xaa\xbb\x18.\x08\x06\x12*The category {category_id} exists already.\x12U\n\x1f\x45RROR_REASON_CATEGORY_NOT_EMPTY\x10\x07\x1a\x30\xaa\xbb\x18,\x08\t\x12(The category {category_id} is not empty.\x12t\n\x1b\x45RROR_REASON_CATEGORY_CYCLE\x10\x08\x1aS\xaa\xbb\x18O\x08\t\x12KThe category {category_id} cannot stand in {parent_id}, which stands in it.\x12T\n\x1d\x45RROR_REASON_VERSION_MISMATCH\x10\t\x1a\x31\xaa\xbb\x18-\x08\n\x12){resource} has changed since it was read.\"\x04\x08\x04\x10\x04*\x1d\x45RROR_REASON_AMOUNT_NOT_WHOLEb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_PRODUCT_ID_TAKEN"]._serialized_options = b'\252\273\030,\010\006\022(The product {product_id} exists already.'
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SKU_TAKEN"]._loaded_options = None
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_SKU_TAKEN"]._serialized_options = b'\252\273\030-\010\006\022)The SKU {sku} belongs to another product.'
-  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_AMOUNT_NOT_WHOLE"]._loaded_options = None
-  _globals['_ERRORREASON'].values_by_name["ERROR_REASON_AMOUNT_NOT_WHOLE"]._serialized_options = b'\252\273\030E\010\003\022A{amount} is not a whole number of minor units of {currency_code}.'
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CATEGORY_NOT_FOUND"]._loaded_options = None
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CATEGORY_NOT_FOUND"]._serialized_options = b'\252\273\030.\010\005\022*The category {category_id} does not exist.'
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_CATEGORY_ID_TAKEN"]._loaded_options = None
@@ -51,5 +49,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_VERSION_MISMATCH"]._loaded_options = None
   _globals['_ERRORREASON'].values_by_name["ERROR_REASON_VERSION_MISMATCH"]._serialized_options = b'\252\273\030-\010\n\022){resource} has changed since it was read.'
   _globals['_ERRORREASON']._serialized_start=89
-  _globals['_ERRORREASON']._serialized_end=960
+  _globals['_ERRORREASON']._serialized_end=887
 # @@protoc_insertion_point(module_scope)

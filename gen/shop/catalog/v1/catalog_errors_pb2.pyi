@@ -30,8 +30,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A product of that name exists, or existed."""
     ERROR_REASON_SKU_TAKEN: _ErrorReason.ValueType  # 3
     """A SKU belongs, or belonged, to another product."""
-    ERROR_REASON_AMOUNT_NOT_WHOLE: _ErrorReason.ValueType  # 4
-    """A price has a fraction that its currency does not have, or the currency is unknown."""
     ERROR_REASON_CATEGORY_NOT_FOUND: _ErrorReason.ValueType  # 5
     """A category does not exist."""
     ERROR_REASON_CATEGORY_ID_TAKEN: _ErrorReason.ValueType  # 6
@@ -54,8 +52,6 @@ ERROR_REASON_PRODUCT_ID_TAKEN: ErrorReason.ValueType  # 2
 """A product of that name exists, or existed."""
 ERROR_REASON_SKU_TAKEN: ErrorReason.ValueType  # 3
 """A SKU belongs, or belonged, to another product."""
-ERROR_REASON_AMOUNT_NOT_WHOLE: ErrorReason.ValueType  # 4
-"""A price has a fraction that its currency does not have, or the currency is unknown."""
 ERROR_REASON_CATEGORY_NOT_FOUND: ErrorReason.ValueType  # 5
 """A category does not exist."""
 ERROR_REASON_CATEGORY_ID_TAKEN: ErrorReason.ValueType  # 6

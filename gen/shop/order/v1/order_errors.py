@@ -93,20 +93,6 @@ class OrderNotCancellable(ShopError):
         )
 
 
-class OrderBusy(ShopError):
-    """The order is at a step that has to end first."""
-
-    code = 10  # ABORTED
-    reason = "ORDER_BUSY"
-    domain = "order.shop"
-
-    def __init__(self, *, order_id: Detail, step: Detail) -> None:
-        super().__init__(
-            f"The order {order_id} is at {step}; try again in a moment.",
-            {"order_id": str(order_id), "step": str(step)},
-        )
-
-
 class SagaNotFound(ShopError):
     """A saga does not exist."""
 

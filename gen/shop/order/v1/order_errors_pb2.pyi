@@ -38,8 +38,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The total is zero or larger than an order may be."""
     ERROR_REASON_ORDER_NOT_CANCELLABLE: _ErrorReason.ValueType  # 7
     """The order is past the point where it can be cancelled."""
-    ERROR_REASON_ORDER_BUSY: _ErrorReason.ValueType  # 8
-    """The order is at a step that has to end first."""
     ERROR_REASON_SAGA_NOT_FOUND: _ErrorReason.ValueType  # 9
     """A saga does not exist."""
     ERROR_REASON_SAGA_STATE_CONFLICT: _ErrorReason.ValueType  # 10
@@ -68,8 +66,6 @@ ERROR_REASON_TOTAL_OUT_OF_RANGE: ErrorReason.ValueType  # 6
 """The total is zero or larger than an order may be."""
 ERROR_REASON_ORDER_NOT_CANCELLABLE: ErrorReason.ValueType  # 7
 """The order is past the point where it can be cancelled."""
-ERROR_REASON_ORDER_BUSY: ErrorReason.ValueType  # 8
-"""The order is at a step that has to end first."""
 ERROR_REASON_SAGA_NOT_FOUND: ErrorReason.ValueType  # 9
 """A saga does not exist."""
 ERROR_REASON_SAGA_STATE_CONFLICT: ErrorReason.ValueType  # 10

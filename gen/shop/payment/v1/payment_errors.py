@@ -112,17 +112,3 @@ class CurrencyMismatch(ShopError):
             f"The payment is in {expected}, the amount in {actual}.",
             {"expected": str(expected), "actual": str(actual)},
         )
-
-
-class AmountNotWhole(ShopError):
-    """An amount has a fraction that the currency does not have, or the currency is unknown."""
-
-    code = 3  # INVALID_ARGUMENT
-    reason = "AMOUNT_NOT_WHOLE"
-    domain = "payment.shop"
-
-    def __init__(self, *, amount: Detail, currency_code: Detail) -> None:
-        super().__init__(
-            f"{amount} is not a whole number of minor units of {currency_code}.",
-            {"amount": str(amount), "currency_code": str(currency_code)},
-        )

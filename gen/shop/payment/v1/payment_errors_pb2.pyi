@@ -42,8 +42,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """More would be given back than is left of the charge."""
     ERROR_REASON_CURRENCY_MISMATCH: _ErrorReason.ValueType  # 9
     """An amount is in another currency than the payment."""
-    ERROR_REASON_AMOUNT_NOT_WHOLE: _ErrorReason.ValueType  # 10
-    """An amount has a fraction that the currency does not have, or the currency is unknown."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons of refusals by PaymentService."""
@@ -68,6 +66,4 @@ ERROR_REASON_REFUND_EXCEEDS_CAPTURE: ErrorReason.ValueType  # 8
 """More would be given back than is left of the charge."""
 ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 9
 """An amount is in another currency than the payment."""
-ERROR_REASON_AMOUNT_NOT_WHOLE: ErrorReason.ValueType  # 10
-"""An amount has a fraction that the currency does not have, or the currency is unknown."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -175,7 +175,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetUserRoles(self, request, context):
-        """Sets the roles of a user. Tokens that were issued before keep the old ones until they expire.
+        """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
+        before keep the old roles until they expire, within minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class UserServiceStub:
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.User]
     """Gets a user."""
     SetUserRoles: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetUserRolesRequest, _user_service_pb2.User]
-    """Sets the roles of a user. Tokens that were issued before keep the old ones until they expire."""
+    """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
+    before keep the old roles until they expire, within minutes.
+    """
     ListAddresses: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListAddressesRequest, _user_service_pb2.ListAddressesResponse]
     """Lists the address book of the signed-in user, the default first."""
     CreateAddress: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateAddressRequest, _user_service_pb2.SavedAddress]
@@ -125,7 +127,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.SetUserRolesRequest,
         context: _aio.ServicerContext[_user_service_pb2.SetUserRolesRequest, _abc.Awaitable[_user_service_pb2.User]],
     ) -> _abc.Awaitable[_user_service_pb2.User]:
-        """Sets the roles of a user. Tokens that were issued before keep the old ones until they expire."""
+        """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
+        before keep the old roles until they expire, within minutes.
+        """
 
     @_abc_1.abstractmethod
     def ListAddresses(
