@@ -155,8 +155,8 @@ async def provider(partners):
     headers = {"authorization": "Bearer key"}
     async with httpx.AsyncClient(base_url=partners["payment_provider_url"], headers=headers) as client:
 
-        async def meets(*words):
-            (await client.put("/v1/faults", json={"next": list(words)})).raise_for_status()
+        async def meets(*words, **faults):
+            (await client.put("/v1/faults", json={"next": list(words), **faults})).raise_for_status()
 
         yield meets
         await meets()

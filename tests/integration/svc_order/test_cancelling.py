@@ -1,0 +1,169 @@
+"""Cancelling, while steps are under way and while somebody else begins to ship."""
+
+import asyncio
+
+import pytest
+
+from chassis.testing import client_for
+from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from tests.integration.svc_order.asking import (
+    available,
+    being_paid,
+    get,
+    payment_of,
+    reaches,
+    saga_id,
+    ship,
+    states_of,
+    timeline,
+)
+from tests.integration.svc_order.conftest import PARTS, buy
+
+
+@pytest.fixture
+async def shipping(shop):
+    """A stub of the orders as the deliveries have it."""
+    address = shop.addresses["svc_order"]
+    async with client_for(address, OrderServiceStub, PARTS["svc_order"], caller="svc_delivery") as orders:
+        yield orders
+
+
+def cancel(order_id, request_id="c-1", reason=""):
+    return pb.CancelOrderRequest(order_id=order_id, reason=reason, request_id=request_id)
+
+
+def start(order_id, shipment_id="shipment-1"):
+    return pb.StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id, request_id=shipment_id)
+
+
+async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then(shop, rows):
+    with shop.customer():
+        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_1000")) as (order_id, placing):
+            cancelled = await shop.orders.CancelOrder(cancel(order_id, reason="changed my mind"))
+            assert (await placing).state == pb.ORDER_STATE_CANCELLED
+        payment = await payment_of(shop, cancelled)
+        steps = await timeline(shop, order_id)
+        assert await states_of(shop, order_id) == ["PENDING", "CANCELLED"]
+    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "changed my mind")
+    assert payment.state == payment_pb.PAYMENT_STATE_VOIDED
+    assert set(steps.values()) == {pb.SAGA_STEP_STATE_COMPENSATED}
+    assert "confirm_reservation" not in steps
+    assert await available(shop, "shirt") == 10
+
+
+async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_counts(shop, rows, another):
+    async with another() as orders:
+        with shop.customer():
+            async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_1500")) as (order_id, placing):
+                assert (await orders.CancelOrder(cancel(order_id, "c-1", "first"))).state == pb.ORDER_STATE_PENDING
+                assert (await orders.CancelOrder(cancel(order_id, "c-2", "second"))).state == pb.ORDER_STATE_PENDING
+                assert (await placing).state == pb.ORDER_STATE_CANCELLED
+            order = await get(shop, order_id)
+    assert order.state_message == "first"
+    assert await rows.fetchval("SELECT attempts FROM saga_step WHERE name = 'authorize_payment'") == 1
+    assert await available(shop, "shirt") == 10
+
+
+async def test_a_wish_that_meets_a_decline_still_ends_in_a_cancelled_order(shop, rows, provider):
+    with shop.customer():
+        await provider(delay_ms=600)
+        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_declined")) as (order_id, placing):
+            await shop.orders.CancelOrder(cancel(order_id))
+            await placing
+        order = await get(shop, order_id)
+        steps = await timeline(shop, order_id)
+    assert (order.state, order.state_reason) == (pb.ORDER_STATE_CANCELLED, "CANCELLED_BY_CUSTOMER")
+    assert steps["authorize_payment"] == pb.SAGA_STEP_STATE_REFUSED
+    assert await available(shop, "shirt") == 10
+
+
+async def test_what_has_ended_is_not_cancelled_but_what_is_cancelled_may_be_cancelled_again(shop):
+    with shop.customer():
+        rejected = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_declined"))
+        with pytest.raises(OrderNotCancellable) as refusal:
+            await shop.orders.CancelOrder(cancel(rejected.order_id))
+        assert refusal.value.metadata["state"] == "REJECTED"
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        cancelled = await shop.orders.CancelOrder(cancel(order.order_id, "c-2", "mine"))
+        again = await shop.orders.CancelOrder(cancel(order.order_id, "c-3", "other words"))
+        assert again == cancelled
+        with pytest.raises(IdempotencyKeyReused):
+            await shop.orders.CancelOrder(cancel(order.order_id, "c-2", "other words"))
+        with pytest.raises(OrderNotFound):
+            await shop.orders.CancelOrder(cancel("order-none", "c-4"))
+
+
+async def test_an_order_tied_to_its_shipment_is_not_cancelled_and_takes_no_other_shipment(shop, shipping):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    tied = await shipping.StartFulfillment(start(order.order_id))
+    assert await shipping.StartFulfillment(start(order.order_id)) == tied
+    with pytest.raises(OrderNotShippable):
+        await shipping.StartFulfillment(start(order.order_id, "shipment-2"))
+    with pytest.raises(OrderNotFound):
+        await shipping.StartFulfillment(start("order-none"))
+    with shop.customer():
+        for _ in range(2):
+            with pytest.raises(OrderNotCancellable):
+                await shop.orders.CancelOrder(cancel(order.order_id))
+        kept = await get(shop, order.order_id)
+    assert (kept.state, kept.shipment_id) == (pb.ORDER_STATE_CONFIRMED, "shipment-1")
+
+
+async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(shop, shipping, rows):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        await shop.orders.CancelOrder(cancel(order.order_id))
+        with pytest.raises(OrderNotShippable):
+            await ship(shop, order.order_id)
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1000")) as (order_id, _):
+            with pytest.raises(OrderNotShippable) as refusal:
+                await shipping.StartFulfillment(start(order_id))
+            assert refusal.value.metadata["state"] == "PENDING"
+
+
+async def test_of_a_shipment_and_a_cancellation_at_once_one_wins(shop, shipping):
+    with shop.customer():
+        orders = await asyncio.gather(*(shop.orders.CreateOrder(buy(("shirt", 1))) for _ in range(8)))
+        calls = [
+            (
+                shop.orders.CancelOrder(cancel(order.order_id, order.order_id)),
+                shipping.StartFulfillment(start(order.order_id)),
+            )
+            for order in orders
+        ]
+        races = await asyncio.gather(
+            *(
+                asyncio.gather(*pair[:: 1 if turn % 2 else -1], return_exceptions=True)
+                for turn, pair in enumerate(calls)
+            )
+        )
+        for order, ends in zip(orders, races, strict=True):
+            (loser,) = (end for end in ends if isinstance(end, Exception))
+            assert isinstance(loser, OrderNotShippable | OrderNotCancellable)
+            now = await get(shop, order.order_id)
+            if isinstance(loser, OrderNotShippable):
+                assert (now.state, now.shipment_id) == (pb.ORDER_STATE_CANCELLED, "")
+            else:
+                assert (now.state, now.shipment_id) == (pb.ORDER_STATE_CONFIRMED, "shipment-1")
+
+
+async def test_what_an_operator_undid_is_not_shipped_by_a_repeat_that_comes_late(shop, shipping):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    await shipping.StartFulfillment(start(order.order_id))
+    with shop.staff():
+        request = pb.CompensateSagaRequest(saga_id=saga_id(order.order_id), reason="refused", request_id="u-1")
+        await shop.orders.CompensateSaga(request)
+    with pytest.raises(OrderNotShippable):
+        await shipping.StartFulfillment(start(order.order_id))
+    with shop.customer():
+        cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
+        assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
+    assert (cancelled.state_reason, cancelled.state_message) == ("COMPENSATED_BY_OPERATOR", "refused")
+    with pytest.raises(OrderNotShippable):
+        await shipping.StartFulfillment(start(order.order_id))
