@@ -3,7 +3,6 @@
 The path wins: a query or body that names a field of the path must agree with it, or is refused.
 """
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +25,8 @@ from edge_gateway.textvalue import FIELD_MASK, parser_for
 SYSTEM_PARAMETERS = {"$fields", "fields", "$alt", "alt", "$prettyPrint", "prettyPrint", "key"}
 
 _MAX_REMEMBERED = 256
-_MAP_ENTRY = re.compile(r"(.+)\[(.*)\]", re.DOTALL)
+#: As deep as the codecs go.
+_MAX_STEPS = 99
 
 
 class BindingError(ValueError):
@@ -222,7 +222,7 @@ class QueryBinder:
         slot = self._slots.get(name)
         if slot is None:
             try:
-                slot = Slot(resolve(self._message, name.split(".")))
+                slot = Slot(resolve(self._message, name.split(".", _MAX_STEPS)))
             except KeyError:
                 raise unknown_parameter(name) from None
             if len(self._slots) < _MAX_REMEMBERED:
@@ -236,8 +236,8 @@ def unknown_parameter(name: str) -> EdgeError:
 
 
 def _split_entry(name: str) -> tuple[str, str | None]:
-    found = _MAP_ENTRY.fullmatch(name)
-    return (found[1], found[2]) if found else (name, None)
+    head, bracket, entry = name.removesuffix("]").partition("[")
+    return (head, entry) if head and bracket and name.endswith("]") else (name, None)
 
 
 def _set(slot: Slot, message: Message, value: Any, *, again: bool) -> None:

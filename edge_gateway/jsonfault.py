@@ -49,8 +49,6 @@ class FaultFinder:
         return refused.as_error() if refused else invalid_argument(f"the body is not a valid {message.name}")
 
     def _locate(self, message: DescMessage, value: Any) -> Refused | None:
-        if self._takes(message, value):
-            return None
         if not isinstance(value, dict) or is_opaque(message):
             return Refused(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
         for key, item in value.items():
@@ -65,7 +63,7 @@ class FaultFinder:
             return Refused("must be a list" if member.is_list else "must be an object", key)
         for label, element in member.elements(item):
             alone = [element] if member.is_list else {label[2:-2]: element} if member.is_map else element
-            if self._takes(message, {key: alone}):
+            if (member.is_list or member.is_map) and self._takes(message, {key: alone}):
                 continue
             path = [key, label] if label else [key]
             if element is None:

@@ -17,8 +17,8 @@ MAX_DEPTH = 99
 #: Far more than a double or a 64-bit integer can use.
 _MAX_DIGITS = 400
 
-#: A key that is spelled as protos spell it.
-_SNAKE_KEY = re.compile(rb'_[^"]*"\s*:')
+#: A key that is spelled as protos spell it. It begins at its quote: begun at each `_`, the search would be quadratic.
+_SNAKE_KEY = re.compile(rb'"[^"_]*_[^"]*"\s*:')
 #: What the codec reads as integers though JSON does not write numbers so.
 _PLUS, _LEADING_ZERO = re.compile(rb'"\+[0-9]'), re.compile(rb'"-?0[0-9]+[."eE]')
 _BARE_POINT, _GROUPED = re.compile(rb'[0-9]\."'), re.compile(rb"[0-9]_[0-9]")
@@ -105,8 +105,11 @@ def _pairs_or_bad(pairs: list[tuple[str, Any]]) -> Any:
     value = dict(pairs)
     if len(value) == len(pairs):
         return value
-    names = [key for key, _ in pairs]
-    return _Bad("occurs more than once", next(key for key in names if names.count(key) > 1))
+    for key, _ in pairs:
+        if key not in value:
+            return _Bad("occurs more than once", key)
+        del value[key]
+    return value
 
 
 def _integer_or_bad(digits: str) -> Any:
@@ -165,6 +168,20 @@ def _refuse_text(text: str) -> None:
         raise Refused("must not hold the character NUL")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise Refused("must not hold a lone surrogate")
+
+
+def is_deep(value: Any) -> bool:
+    """Tells whether objects are nested deeper than may be shown to the codec, which is not careful inside of an Any."""
+    waiting: list[tuple[Any, int]] = [([value], 0)]
+    while waiting:
+        one, depth = waiting.pop()
+        if isinstance(one, dict):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        inner = one.values() if isinstance(one, dict) else one
+        waiting += [(item, depth) for item in inner if isinstance(item, dict | list)]
+    return False
 
 
 def not_json() -> EdgeError:

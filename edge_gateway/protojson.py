@@ -21,7 +21,17 @@ from protobuf import (
 from edge_gateway.errors import EdgeError, internal
 from edge_gateway.jsonfault import FaultFinder
 from edge_gateway.jsonscan import Scanner
-from edge_gateway.jsontext import Refused, explain, is_json, is_plain, not_json, parse_unique, too_deep
+from edge_gateway.jsontext import (
+    MAX_DEPTH,
+    Refused,
+    explain,
+    is_deep,
+    is_json,
+    is_plain,
+    not_json,
+    parse_unique,
+    too_deep,
+)
 from edge_gateway.members import Members
 
 
@@ -47,6 +57,8 @@ class JsonCodec:
 
     def decode(self, message: DescMessage, text: bytes) -> Message:
         """Reads a message, or raises EdgeError 400 with the path of the field at fault."""
+        if text.count(b"{") > MAX_DEPTH and self._members.hold_any(message) and is_deep(parse_unique(text)):
+            raise too_deep()  # the codec would not: it starts to count anew in every Any, until its stack is used up
         try:
             decoded = message.type.from_json(text, registry=self.registry, ignore_unknown_fields=self.ignore_unknown)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -74,7 +86,7 @@ class JsonCodec:
                 use_proto_field_name=how.proto_names,
                 print_enums_as_ints=how.enum_numbers,
             ).encode()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise internal("the reply cannot be written as JSON") from error
 
     def to_value(self, message: Message, how: Print) -> Any:
@@ -87,7 +99,7 @@ class JsonCodec:
                 use_proto_field_name=how.proto_names,
                 print_enums_as_ints=how.enum_numbers,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise internal("the reply cannot be written as JSON") from error
 
     def _from_value(self, message: DescMessage, value: Any) -> Message:

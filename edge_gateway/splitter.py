@@ -5,7 +5,8 @@ import re
 from edge_gateway.errors import invalid_argument, payload_too_large
 
 _TOKEN = re.compile(rb'["{}]')
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: What a string holds, as far as it has come; a lone backslash waits for what it escapes.
+_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
 
@@ -14,10 +15,11 @@ class ObjectSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = b""
+        self._buffer = bytearray()
         #: Where the object at hand begins, and how far it has been read.
         self._start = self._at = 0
         self._depth = 0
+        self._quoted = False
         self._count = 0
         #: None until the first byte tells, then whether the body is one array.
         self._array: bool | None = None
@@ -30,7 +32,8 @@ class ObjectSplitter:
         objects = []
         while (found := self._next()) is not None:
             objects.append(found)
-        self._buffer, self._at, self._start = self._buffer[self._start :], self._at - self._start, 0
+        del self._buffer[: self._start]
+        self._at, self._start = self._at - self._start, 0
         if len(self._buffer) > self._limit:
             raise payload_too_large(self._limit)
         return objects
@@ -43,24 +46,32 @@ class ObjectSplitter:
     def _next(self) -> bytes | None:
         if self._depth == 0 and not self._between():
             return None
-        while (token := _TOKEN.search(self._buffer, self._at)) is not None:
-            sign = token.group()
+        # What has been read is not read again when more comes: a body may come byte by byte.
+        while not self._quoted or self._ends_string():
+            token = _TOKEN.search(self._buffer, self._at)
+            if token is None:
+                self._at = len(self._buffer)
+                return None
+            sign, self._at = token.group(), token.end()
             if sign == b'"':
-                string = _STRING.match(self._buffer, token.start())
-                if string is None:
-                    self._at = token.start()
-                    return None
-                self._at = string.end()
+                self._quoted = True
                 continue
-            self._at = token.end()
             self._depth += 1 if sign == b"{" else -1
             if self._depth == 0:
                 return self._take()
-        self._at = len(self._buffer)
         return None
 
+    def _ends_string(self) -> bool:
+        """Reads on in a string; true when its end has come."""
+        inside = _STRING.match(self._buffer, self._at)
+        assert inside is not None  # which may be empty
+        self._at = inside.end()
+        self._quoted = self._buffer[self._at : self._at + 1] != b'"'
+        self._at += not self._quoted
+        return not self._quoted
+
     def _take(self) -> bytes:
-        found, self._start = self._buffer[self._start : self._at], self._at
+        found, self._start = bytes(self._buffer[self._start : self._at]), self._at
         self._count += 1
         self._comma = False
         return found
@@ -70,7 +81,7 @@ class ObjectSplitter:
         while True:
             space = _SPACE.match(self._buffer, self._at)
             self._start = self._at = space.end() if space else self._at
-            sign = self._buffer[self._at : self._at + 1]
+            sign = bytes(self._buffer[self._at : self._at + 1])
             if sign == b"{" and not self._closed and (not self._array or self._comma or not self._count):
                 self._array = bool(self._array)
                 return True

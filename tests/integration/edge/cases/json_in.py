@@ -3,6 +3,11 @@
 from tests.integration.edge.cases.case import TYPE, bad_body, echo, lacks, post
 
 
+def _any_in_any(depth: int) -> bytes:
+    opening = b'{"@type":"/edgetest.v1.Kinds","any":'
+    return b'{"any":' + opening * depth + b"{}" + b"}" * (depth + 1)
+
+
 def _nested(depth: int) -> bytes:
     return b'{"deep":' * depth + b"{}" + b"}" * depth
 
@@ -99,6 +104,7 @@ CASES = [
     echo("C49-depth-98", _nested(98), {}),
     *(bad_body(f"C49-depth-{depth}", _nested(depth)) for depth in (100, 101, 1_000, 100_000)),
     bad_body("C49-depth-of-lists", b'{"value":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    *(bad_body(f"C49-any-in-any-{depth}", _any_in_any(depth)) for depth in (100, 1_000, 20_000)),
     bad_body("C49-depth-of-an-unknown-field", b'{"bogus":' + b"[" * 50_000 + b"]" * 50_000 + b"}", other=True),
     post("C49-size", "/v1/echo", b'{"name":"' + b"a" * 1_100_000 + b'"}', {"code": 8}, status=413),
     bad_body("S08-unknown-fields-are-not-dropped", {"name": "x", "isAdmin": True, "role": "admin"}, "isAdmin"),
