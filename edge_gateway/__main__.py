@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from protobuf import Registry
 
 from edge_gateway.app import Gateway
 from edge_gateway.descriptors import DescriptorError, load_registry
+from edge_gateway.h2pool import client_tls
 from edge_gateway.options import parser, settings_from
 from edge_gateway.reflection import fetch_registry, serve_reflection
 from edge_gateway.rules import Routes, compile_routes
@@ -38,13 +40,10 @@ async def _run(options: argparse.Namespace) -> int:
     targets = parse_upstreams(options.upstream)
     if options.reflect:
         targets.setdefault("*", options.reflect)
-    upstreams = Upstreams(
-        targets,
-        max_message=options.max_reply,
-        root_certificates=_read(options.upstream_ca).decode() if options.upstream_ca else None,
-    )
+    tls = client_tls(options.upstream_ca, options.upstream_cert, options.upstream_key)
+    upstreams = Upstreams(targets, max_message=options.max_reply, tls=tls)
     try:
-        registry = await _registry(options)
+        registry = await _registry(options, tls)
         settings = settings_from(options, registry)
         routes = compile_routes(registry, caller=settings.caller, prefix=settings.prefix, unbound=settings.unbound)
         _check_upstreams(routes, upstreams, check=options.check)
@@ -60,7 +59,7 @@ async def _serve(
     options: argparse.Namespace, registry: Registry, routes: Routes, upstreams: Upstreams, settings: Settings
 ) -> None:
     gateway = Gateway(registry, routes, upstreams, settings)
-    sock = bind(options.listen, shared=options.shared_port)
+    sock = bind(options.listen, shared=options.shared_port, silence=settings.body_timeout)
     reflection = None
     if options.reflection_listen:
         reflection, _ = await serve_reflection(registry, options.reflection_listen)
@@ -76,9 +75,9 @@ async def _serve(
             await reflection.stop(1.0)
 
 
-async def _registry(options: argparse.Namespace) -> Registry:
+async def _registry(options: argparse.Namespace, tls: ssl.SSLContext) -> Registry:
     if options.reflect:
-        return await fetch_registry(options.reflect)
+        return await fetch_registry(options.reflect, tls)
     # The wire format of a set is a list of files, so sets are joined by joining their bytes.
     return load_registry(b"".join(_read(path) for path in options.descriptor_set))
 

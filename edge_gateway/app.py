@@ -160,8 +160,9 @@ class Gateway:
         rendered = render(error, request.header(b"accept"))
         if rendered.status >= 500:
             log.warning(
-                "request %s: %s %s -> %d code=%d reason=%s",
+                "request %s trace=%s: %s %s -> %d code=%d reason=%s",
                 request.id,
+                request.trace,
                 request.method,
                 request.path[:200],
                 rendered.status,

@@ -17,15 +17,17 @@ from edge_gateway.headers import Header
 from edge_gateway.router import Router
 from edge_gateway.rules import Rule
 from edge_gateway.settings import Settings
+from edge_gateway.traces import Traces
 from edge_gateway.transcoder import is_json, write_json
 
 PATH = "/v1:batchGet"
 MOST = 20
 
-#: Of the batch alone: a read has no body, is never answered by 304, and is compressed as a part of the whole.
+#: Of the batch alone, or said anew: a read has no body, is never answered by 304, and is compressed with the whole.
 _OWN_HEADERS = {
     b"accept", b"accept-encoding", b"connection", b"content-encoding", b"content-length", b"content-type", b"expect",
-    b"idempotency-key", b"if-match", b"if-none-match", b"last-event-id", b"origin", b"te", b"transfer-encoding",
+    b"idempotency-key", b"if-match", b"if-none-match", b"last-event-id", b"origin", b"te", b"traceparent",
+    b"tracestate", b"transfer-encoding", b"x-request-id",
 }  # fmt: skip
 
 _App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -49,6 +51,7 @@ class Batch:
         self._app = app
         self._router = router
         self._settings = settings
+        self._traces = Traces(settings.trace_share)
 
     async def serve(self, exchange: Exchange) -> None:
         """Makes the reads at once, and answers when all are done."""
@@ -56,10 +59,11 @@ class Batch:
         if not is_json(request.header(b"content-type") or b"application/json"):
             raise unsupported_media_type("the body must be application/json in UTF-8")
         paths = _paths(await exchange.body(self._settings.max_body, self._settings.body_timeout))
+        headers = _headers(request, self._traces.context(request.headers))
         watch = Watch(exchange)
         try:
             async with asyncio.TaskGroup() as group:
-                reads = [group.create_task(self._read(request, path)) for path in paths]
+                reads = [group.create_task(self._read(request, headers, path)) for path in paths]
         except asyncio.CancelledError:
             if watch.gone:
                 return
@@ -83,7 +87,7 @@ class Batch:
             body = compress(body, coding)
         await exchange.answer(200, headers, body)
 
-    async def _read(self, request: Request, path: str) -> _Reply:
+    async def _read(self, request: Request, headers: list[Header], path: str) -> _Reply:
         raw_path, _, query = path.partition("?")
         try:
             rule = self._router.match("GET", raw_path).target
@@ -97,7 +101,7 @@ class Batch:
             "path": raw_path,
             "raw_path": raw_path.encode("ascii"),
             "query_string": query.encode("ascii"),
-            "headers": _headers(request),
+            "headers": headers,
         }
         collected = _Collected()
         await self._app(scope, _no_body(), collected)
@@ -137,9 +141,11 @@ def _no_body() -> Receive:
     return receive
 
 
-def _headers(request: Request) -> list[Header]:
-    kept = [(name, value) for name, value in request.raw_headers if name not in (*_OWN_HEADERS, b"x-request-id")]
-    return [*kept, (b"accept", b"application/json"), (b"x-request-id", request.id.encode())]
+def _headers(request: Request, trace: list[tuple[str, str]]) -> list[Header]:
+    """What every read is sent with: all are parts of one trace and one request."""
+    kept = [(name, value) for name, value in request.raw_headers if name not in _OWN_HEADERS]
+    context = [(name.encode(), value.encode()) for name, value in trace]
+    return [*kept, *context, (b"accept", b"application/json"), (b"x-request-id", request.id.encode())]
 
 
 def _paths(body: bytes) -> list[str]:

@@ -4,10 +4,12 @@ from protobuf import Message
 
 from edge_gateway.errors import EdgeError, invalid_argument
 from edge_gateway.exchange import Request
+from edge_gateway.fieldnames import spell_fields
 from edge_gateway.headers import Header, HeadersOut, MetadataIn, parse_timeout
 from edge_gateway.rules import Rule
 from edge_gateway.settings import Settings
 from edge_gateway.status import StatusReader
+from edge_gateway.traces import Traces
 from edge_gateway.upstream import Call, RawMetadata, Reply, UpstreamError, Upstreams
 
 
@@ -18,6 +20,7 @@ class Caller:
         self._upstreams = upstreams
         self._status = status
         self._settings = settings
+        self._traces = Traces(settings.trace_share)
         self._metadata_in = MetadataIn(forwarded=settings.forwarded_headers, fixed=settings.fixed_metadata)
         self._headers_out = HeadersOut(settings.exposed_headers)
 
@@ -27,7 +30,7 @@ class Caller:
         try:
             return await self._upstreams.unary(rule.rpc.path, to_binary(message), metadata, deadline)
         except UpstreamError as failure:
-            raise self.failure(request, failure) from None
+            raise self.failure(request, rule, failure) from None
 
     async def open(self, request: Request, rule: Rule) -> Call:
         """Opens a call with streams, or raises EdgeError."""
@@ -35,11 +38,12 @@ class Caller:
         try:
             return await self._upstreams.stream(rule.rpc.path, metadata, deadline)
         except UpstreamError as failure:
-            raise self.failure(request, failure) from None
+            raise self.failure(request, rule, failure) from None
 
-    def failure(self, request: Request, failure: UpstreamError) -> EdgeError:
+    def failure(self, request: Request, rule: Rule, failure: UpstreamError) -> EdgeError:
         """What a failed call is to the client."""
         error = self._status.read(failure)
+        spell_fields(error, rule.rpc.input)
         error.headers += self.headers(request, failure.initial, failure.trailing)
         return error
 
@@ -52,7 +56,9 @@ class Caller:
 
     def _metadata(self, request: Request) -> RawMetadata:
         client = request.client(self._settings.trusted_hops)
-        return self._metadata_in.build(request.raw_headers, request.id, client)
+        context = self._traces.context(request.headers)
+        request.trace = context[0][1]
+        return [*self._metadata_in.build(request.raw_headers, request.id, client), *context]
 
     def _deadline(self, request: Request, rule: Rule) -> float | None:
         """The shorter of what the client asks for and what the method allows."""
@@ -71,5 +77,5 @@ def to_binary(message: Message) -> bytes:
     """Encodes a request."""
     try:
         return message.to_binary()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise invalid_argument("the request cannot be encoded") from error

@@ -17,6 +17,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 #: Together they make request ids that no other process makes.
 _PROCESS, _COUNT = os.urandom(8).hex(), itertools.count(1)
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+#: As many as Envoy takes.
+MAX_HEADERS = 100
 #: A call that is done sooner does not pay for being watched.
 _WATCH_AFTER = 0.2
 
@@ -28,7 +30,7 @@ class Disconnected(Exception):
 class Request:
     """What a client asks for, short of its body."""
 
-    __slots__ = ("headers", "id", "method", "path", "query", "raw_headers", "scope")
+    __slots__ = ("headers", "id", "method", "path", "query", "raw_headers", "scope", "trace")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -38,10 +40,14 @@ class Request:
         self.raw_headers: list[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = {}
         self.id = ""
+        #: The traceparent that its calls carry.
+        self.trace = ""
 
     def index(self) -> None:
-        """Reads the headers, or raises EdgeError 400 for one that must not be repeated."""
+        """Reads the headers, or raises EdgeError: 400 for one that must not be repeated, 431 for too many."""
         self.id = f"{_PROCESS}{next(_COUNT):016x}"
+        if len(self.raw_headers) > MAX_HEADERS:
+            raise EdgeError(3, f"there are more than {MAX_HEADERS} headers", (), 431)
         self.headers = collect(self.raw_headers)
         self.id = accept_request_id(self.headers.get(b"x-request-id")) or self.id
 
@@ -80,16 +86,14 @@ class Exchange:
             return b""
         if length is not None and int(length) > limit:
             raise payload_too_large(limit)
-        body, more = await self._part(patience)
-        while more:
-            if len(body) > limit:
-                raise payload_too_large(limit)
+        body, more = bytearray(), True  # which grows without being copied for every part
+        while more and len(body) <= limit:
             part, more = await self._part(patience)
             body += part
         if len(body) > limit:
             raise payload_too_large(limit)
         coding = headers.get(b"content-encoding")
-        return body if coding is None else inflate(body, coding.decode("latin-1"), limit)
+        return bytes(body) if coding is None else inflate(bytes(body), coding.decode("latin-1"), limit)
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yields a body of any length as it arrives."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from edge_gateway import http2
 from edge_gateway.cork import Corked
@@ -17,8 +18,10 @@ _RESET_CODES = {http2.REFUSED_STREAM: 14, http2.CANCEL: 1, 11: 8, 12: 7}
 class Connection(asyncio.Protocol):
     """Frames in and out."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_message: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_message: int, on_room: Callable[[], None]) -> None:
+        """`on_room` is called when there may be room for calls that waited for it."""
         self.loop = loop
+        self._on_room = on_room
         self.transport: Corked
         self.is_connected = False
         self.writable = asyncio.Event()
@@ -70,6 +73,7 @@ class Connection(asyncio.Protocol):
 
     def forget(self, stream: Stream) -> None:
         self._streams.pop(stream.id, None)
+        self._on_room()
         self._release()
         if self.is_closing and not self._streams:
             self.transport.close()
@@ -221,6 +225,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
         if not self.ready.done():
             self.ready.set_result(None)
+        self._on_room()
         self._release()
 
     def _on_go_away(self, last: int) -> None:

@@ -1,27 +1,18 @@
 """The connections to one target: opened when needed, more than one only when the first is full."""
 
 import asyncio
-import socket
 import ssl
 from dataclasses import dataclass
 
 from edge_gateway import http2
 from edge_gateway.h2connection import Connection
 from edge_gateway.h2stream import Failure
+from edge_gateway.keepalive import keepalive
 
 _CONNECT_TIMEOUT = 5.0
 #: How long a target that could not be reached is left alone: at first, and at most.
 _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _MOST = 32
-#: The kernel finds out about a peer that is gone: pings would count as abuse on an idle stream.
-_KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
-        for name, seconds in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-        if hasattr(socket, name)
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +45,15 @@ def parse_target(text: str) -> Target:
 class Pool:
     """Lends connections with room for one more call."""
 
-    def __init__(self, target: str, max_message: int, root_certificates: str | None) -> None:
+    def __init__(self, target: str, max_message: int, tls: ssl.SSLContext | None) -> None:
         self._target = parse_target(target)
         self._max_message = max_message
-        self._tls = _tls(root_certificates) if self._target.secure else None
+        self._tls = (tls or client_tls()) if self._target.secure else None
         self._connections: list[Connection] = []
         self._opening: asyncio.Task[None] | None = None
         self._pause = 0.0
         self._closed_until = 0.0
+        self._waiting: list[asyncio.Future[None]] = []
 
     def head(self, method: str) -> bytes:
         """The header fields that every call of a method begins with."""
@@ -89,12 +81,24 @@ class Pool:
                 return connection
             usable = [connection for connection in self._connections if not connection.is_closing]
             if len(usable) >= _MOST:
-                await usable[0].room()
+                await self._room()
                 continue
             if self._opening is None:
                 self._opening = asyncio.ensure_future(self._open())
                 self._opening.add_done_callback(self._opened)
             await asyncio.shield(self._opening)
+
+    async def _room(self) -> None:
+        """Waits until a call has ended on any of the connections."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening = None
@@ -105,7 +109,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         if loop.time() < self._closed_until:
             raise Failure(14, "connecting failed a moment ago", unprocessed=True)
-        connection = Connection(loop, self._max_message)
+        connection = Connection(loop, self._max_message, self._release)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 await self._dial(loop, connection)
@@ -131,7 +135,7 @@ class Pool:
             lambda: connection, target.host, target.port, ssl=self._tls, server_hostname=name
         )
         sock = transport.get_extra_info("socket")
-        for option in _KEEPALIVE:
+        for option in keepalive():  # not by pings, which would count as abuse on an idle stream
             sock.setsockopt(*option)
 
     def close(self) -> None:
@@ -141,7 +145,10 @@ class Pool:
             connection.close()
 
 
-def _tls(root_certificates: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=root_certificates)
+def client_tls(authorities: str | None = None, own: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """Whom to trust and which certificate to show, as PEM files; raises OSError for those that cannot be used."""
+    context = ssl.create_default_context(cafile=authorities)
     context.set_alpn_protocols(["h2"])
+    if own:
+        context.load_cert_chain(own, key)
     return context

@@ -139,6 +139,9 @@ class Stream:
 
     def on_data(self, payload: bytes, size: int, *, end: bool) -> None:
         self._unread += size
+        if self._unread > STREAM_WINDOW:
+            self.abort(Failure(13, "the back end sends more than its window allows"))
+            return
         self._parts.append(payload)
         self._have += len(payload)
         if self._have >= self._need:

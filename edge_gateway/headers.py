@@ -19,13 +19,17 @@ FORWARDED = (
     "accept-language", "authorization", "baggage", "idempotency-key", "traceparent", "tracestate",
     "webhook-id", "webhook-signature", "webhook-timestamp",
 )  # fmt: skip
+#: Those of them that traces.py speaks for.
+TRACE = {"traceparent", "tracestate"}
 #: Passed back under their own names.
 EXPOSED = (
     "cache-control", "content-disposition", "content-language", "deprecation", "etag", "last-modified", "link",
     "location", "retry-after", "sunset", "warning",
 )  # fmt: skip
 #: Must not occur twice: which one counts would depend on who reads them.
-_SINGLE = (b"authorization", b"content-length", b"content-type", b"grpc-timeout", b"idempotency-key", b"if-match")
+_SINGLE = (
+    b"authorization", b"content-length", b"content-type", b"grpc-timeout", b"host", b"idempotency-key", b"if-match",
+)  # fmt: skip
 
 _PREFIX = b"grpc-metadata-"
 _KEY = re.compile(r"[a-z0-9._-]{1,100}")
@@ -47,7 +51,7 @@ class MetadataIn:
 
     def __init__(self, *, forwarded: Iterable[str] = (), fixed: Iterable[tuple[str, str]] = ()) -> None:
         names = {*FORWARDED, *(name.lower() for name in forwarded)}
-        self._names = {name.encode(): name for name in names}
+        self._names = {name.encode(): name for name in names - TRACE}
         self._fixed = list(fixed)
         self._reserved = {*_RESERVED, *names, *(name for name, _ in self._fixed)}
 

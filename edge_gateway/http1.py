@@ -26,9 +26,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._head_size += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        # Blank lines between two requests are no head yet, and have ended uvicorn's own wait for the second.
+        between = self.cycle is not None and self.cycle.response_complete
+        if not (self._in_head or between) or self.transport.is_closing():
             return
-        if self._head_size > MAX_HEAD:
+        if self._in_head and self._head_size > MAX_HEAD:
             self._refuse(EdgeError(3, f"the headers are larger than {MAX_HEAD} bytes", (), 431))
         elif self._head_timer is None:
             self._start_timer()
@@ -42,6 +44,13 @@ class EdgeProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+        self.headers = [*self.headers]  # what comes after the body joins this list, not that of the request
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # The protocol that took over says nothing to what it does not take for a handshake.
+        if not getattr(self.transport.get_protocol(), "handshake_initiated", True):
+            self._refuse(invalid_argument("this is not a WebSocket handshake"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

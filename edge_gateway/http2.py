@@ -33,6 +33,8 @@ _HEAD = struct.Struct(">HBBBL")
 _LONG = struct.Struct(">L")
 _SETTING = struct.Struct(">HL")
 
+_ALLOWED = {SETTING_WINDOW: (0, MAX_WINDOW), SETTING_MAX_FRAME: (DEFAULT_FRAME, 2**24 - 1)}
+
 #: Blocks that are short and few enough to be worth remembering.
 _MAX_BLOCK, _MAX_BLOCKS = 256, 256
 
@@ -70,7 +72,12 @@ def settings(values: Iterable[tuple[int, int]]) -> bytes:
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
     if len(payload) % 6:
         raise ProtocolError("a SETTINGS frame has a strange length")
-    return list(_SETTING.iter_unpack(payload))
+    values: list[tuple[int, int]] = list(_SETTING.iter_unpack(payload))
+    for name, value in values:
+        low, high = _ALLOWED.get(name, (0, 2**32 - 1))
+        if not low <= value <= high:
+            raise ProtocolError("a setting is out of its range")
+    return values
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:
@@ -128,6 +135,7 @@ class Block:
     metadata: tuple[tuple[str, str | bytes], ...]
 
 
+_CODES = {str(code) for code in range(17)}
 _OWN = {"content-type", "grpc-encoding", "grpc-accept-encoding", "accept-encoding", "grpc-status", "grpc-message"}
 
 
@@ -161,7 +169,7 @@ def _block(fields: list[tuple[bytes, bytes]]) -> Block:
         if name == ":status":
             http_status = int(text)
         elif name == "grpc-status":
-            grpc_status = int(text) if text.isdigit() else 2
+            grpc_status = int(text) if text in _CODES else 2
         elif name == "grpc-message":
             message = unquote(text, errors="replace")
         elif name.endswith("-bin"):

@@ -1,6 +1,7 @@
 """The options of the command line, with their defaults from Settings, and the settings that they mean."""
 
 import argparse
+import os
 from collections.abc import Callable
 
 from protobuf import Registry
@@ -31,18 +32,21 @@ def _back_ends(it: argparse.ArgumentParser) -> None:
     where = "where a service is: pkg.Service=host:port, pkg.*=host:port or *=host:port; grpcs:// for TLS"
     add("--upstream", metavar="NAME=TARGET", action="append", default=[], help=where)
     add("--upstream-ca", metavar="FILE", help="the root certificates for grpcs:// upstreams")
+    add("--upstream-cert", metavar="FILE", help="the certificate, with its chain, that this edge shows to them")
+    add("--upstream-key", metavar="FILE", help="its private key, where that is not in the same file")
     add("--metadata", metavar="NAME=VALUE", action="append", default=[], help="metadata set on every call")
 
 
 def _process(add: Callable[..., object]) -> None:
     seconds = {"type": float, "metavar": "SECONDS"}
+    redis = "count rate limits here, for all workers together (REDIS_URL, which hides a password better)"
     drain_delay = "listen on for so long after SIGTERM, while /healthz fails (0)"
     add("--listen", metavar="HOST:PORT", default="127.0.0.1:8080")
     add("--reflection-listen", metavar="HOST:PORT", help="serve gRPC reflection and health here")
     add("--check", action="store_true", help="only validate the routes: exit 0, or 1 with the reasons")
     add("--workers", type=int, default=1, help="processes that share the port")
     add("--shared-port", action="store_true", help=argparse.SUPPRESS)
-    add("--redis", metavar="URL", default="", help="count rate limits here, for all workers together")
+    add("--redis", metavar="URL", default=os.environ.get("REDIS_URL", ""), help=redis)
     add("--drain-delay", **seconds, default=_DEFAULTS.drain_delay, help=drain_delay)
     add("--drain", **seconds, default=_DEFAULTS.drain, help="how long running calls may take then (20)")
 
@@ -55,11 +59,14 @@ def _contract(add: Callable[..., object]) -> None:
 
 def _requests(add: Callable[..., object]) -> None:
     seconds, size = {"type": float, "metavar": "SECONDS"}, {"type": int, "metavar": "BYTES"}
+    share = "how many of the traces that begin here are sampled (1, which is all)"
+    silence = "the longest silence in a body, and of a client that has an answer to take (30)"
     deadline = "the deadline of unary calls that nobody sets another for (30)"
     add("--forward-header", metavar="NAME", action="append", default=[], help="also pass on this request header")
+    add("--trace-share", type=float, metavar="SHARE", default=_DEFAULTS.trace_share, help=share)
     add("--trusted-hops", type=int, default=0, help="proxies in front that append to X-Forwarded-For")
     add("--max-body", **size, default=_DEFAULTS.max_body, help="of a request (1 MiB)")
-    add("--body-timeout", **seconds, default=_DEFAULTS.body_timeout, help="the longest silence in a body (30)")
+    add("--body-timeout", **seconds, default=_DEFAULTS.body_timeout, help=silence)
     add("--default-timeout", **seconds, default=_DEFAULTS.default_timeout, help=deadline)
     add("--ignore-unknown-fields", action="store_true", help="ignore unknown JSON fields rather than refuse them")
 
@@ -93,6 +100,7 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         forwarded_headers=tuple(options.forward_header),
         exposed_headers=tuple(options.expose_header),
         prefix=options.strip_prefix,
+        trace_share=options.trace_share,
         trusted_hops=options.trusted_hops,
         max_body=options.max_body,
         body_timeout=options.body_timeout,

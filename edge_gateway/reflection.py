@@ -1,5 +1,7 @@
 """gRPC server reflection, both ways: descriptors from a back end, and our descriptors to clients such as grpcurl."""
 
+import ssl
+
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto as PoolFile
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -21,9 +23,9 @@ _MAX_MESSAGE = 64 * 1024 * 1024
 _UNIMPLEMENTED = 12
 
 
-async def fetch_registry(target: str) -> Registry:
+async def fetch_registry(target: str, tls: ssl.SSLContext | None = None) -> Registry:
     """Asks a back end for the descriptors of all its services, or raises DescriptorError."""
-    upstreams = Upstreams({"*": target}, max_message=_MAX_MESSAGE)
+    upstreams = Upstreams({"*": target}, max_message=_MAX_MESSAGE, tls=tls)
     try:
         for version in _VERSIONS:
             try:

@@ -13,6 +13,7 @@ import uvicorn
 
 from edge_gateway.app import Gateway
 from edge_gateway.http1 import EdgeProtocol
+from edge_gateway.keepalive import keepalive, patience
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
@@ -21,8 +22,8 @@ log = logging.getLogger("edge_gateway")
 CANNOT_START = 78
 
 
-def bind(listen: str, *, shared: bool) -> socket.socket:
-    """Binds host:port; several processes share a port by SO_REUSEPORT."""
+def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
+    """Binds host:port; several processes share a port by SO_REUSEPORT. Clients may take nothing for so many seconds."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -30,6 +31,8 @@ def bind(listen: str, *, shared: bool) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for option in (*keepalive(), *patience(silence)):  # which the connections inherit
+        sock.setsockopt(*option)
     try:
         sock.bind((host, int(port)))
     except OSError as error:

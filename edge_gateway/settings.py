@@ -15,6 +15,8 @@ class Settings:
     forwarded_headers: tuple[str, ...] = ()
     #: Reply metadata passed back as headers besides the usual ones.
     exposed_headers: tuple[str, ...] = ()
+    #: The share of the traces begun here that are sampled.
+    trace_share: float = 1.0
     #: A path prefix that is taken as absent.
     prefix: str = "/api"
     #: How many proxies in front append to X-Forwarded-For; 0 believes the connection alone.
@@ -25,7 +27,7 @@ class Settings:
     max_url: int = 16 * 1024
     #: The deadline of unary calls that no one sets another for.
     default_timeout: float = 30.0
-    #: The longest silence while a body arrives.
+    #: The longest silence while a body arrives, and the longest time in which a client takes nothing of its answer.
     body_timeout: float = 30.0
 
     #: Whether unknown JSON fields are ignored rather than refused.

@@ -50,7 +50,7 @@ class StatusReader:
             return []
         try:
             status: Any = self._status.from_binary(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         return [self._detail(detail) for detail in status.details]
 
@@ -59,7 +59,7 @@ class StatusReader:
             value = message_to_json_value(detail, registry=self._registry)
             if isinstance(value, dict):
                 return value
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             pass
         packed: Any = detail
         return {"@type": packed.type_url, "value": b64encode(packed.value).decode()}

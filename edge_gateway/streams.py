@@ -49,7 +49,7 @@ class HttpStreams:
             else:
                 await self._one(exchange, rule, view, relay, call)
         except UpstreamError as failure:
-            raise self._parts.caller.failure(request, failure) from None
+            raise self._parts.caller.failure(request, rule, failure) from None
         finally:
             await relay.close()
 
@@ -112,7 +112,8 @@ class HttpStreams:
                 item = await relay.next(self._parts.settings.heartbeat)
             await exchange.send(framing.end())
         except UpstreamError as failure:
-            await exchange.send(framing.error(self._parts.caller.failure(exchange.request, failure).as_json()))
+            error = self._parts.caller.failure(exchange.request, rule, failure)
+            await exchange.send(framing.error(error.as_json()))
         except EdgeError as error:
             await exchange.send(framing.error(error.as_json()))
         else:

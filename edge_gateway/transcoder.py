@@ -59,7 +59,7 @@ class Transcoder:
         """Reads a reply; what cannot be read is the back end's fault."""
         try:
             return rule.reply_type.from_binary(reply)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise internal("the reply does not fit its type") from error
 
     def _from_body(self, rule: Rule, body: bytes, content_type: bytes) -> Message:
@@ -91,7 +91,8 @@ class Transcoder:
             emit_defaults=_choice(wanted, "defaults", "emit", "omit", default.emit_defaults),
             proto_names=_choice(wanted, "names", "proto", "json", default.proto_names),
             enum_numbers=_choice(wanted, "enum-encoding", "int", "string", default.enum_numbers),
-            pretty=system.get("prettyPrint", "") in ("true", "1"),
+            # A line or an event is one line.
+            pretty=system.get("prettyPrint", "") in ("true", "1") and not rule.rpc.server_streaming,
         )
         element = field_element(rule.response_field) if rule.response_field is not None else rule.rpc.output
         text = system.get("fields", "")

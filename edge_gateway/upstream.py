@@ -1,6 +1,7 @@
 """The back ends: which target a method goes to, the connections to it, and calls as raw bytes."""
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,23 +42,25 @@ class UnknownServiceError(LookupError):
 class Upstreams:
     """Calls methods by their paths, each at the target of its service."""
 
-    def __init__(self, targets: dict[str, str], *, max_message: int, root_certificates: str | None = None) -> None:
+    def __init__(self, targets: dict[str, str], *, max_message: int, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is for grpcs:// targets; without it they are asked for a certificate of the usual authorities."""
         self._targets = targets
         for target in targets.values():
             parse_target(target)
         self._max_message = max_message
-        self._root_certificates = root_certificates
+        self._tls = tls
         self._pools: dict[str, Pool] = {}
         self._by_method: dict[str, tuple[Pool, bytes]] = {}
 
     def target(self, service: str) -> str:
         """The target of a service: by its name, by the longest `pkg.*` that fits, or `*`."""
-        parts = service.split(".")
-        patterns = [service, *(".".join(parts[:count]) + ".*" for count in range(len(parts) - 1, 0, -1)), "*"]
-        for pattern in patterns:
-            if pattern in self._targets:
-                return self._targets[pattern]
-        raise UnknownServiceError(service)
+        if service in self._targets:
+            return self._targets[service]
+        fitting = (name for name in self._targets if name[-1:] == "*" and service.startswith(name[:-1]))
+        best = max(fitting, key=len, default=None)
+        if best is None:
+            raise UnknownServiceError(service)
+        return self._targets[best]
 
     async def unary(self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
         """Makes a call with one message either way; raises UpstreamError."""
@@ -94,7 +97,7 @@ class Upstreams:
     def _pool(self, target: str) -> Pool:
         pool = self._pools.get(target)
         if pool is None:
-            pool = self._pools[target] = Pool(target, self._max_message, self._root_certificates)
+            pool = self._pools[target] = Pool(target, self._max_message, self._tls)
         return pool
 
 

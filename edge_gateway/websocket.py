@@ -70,14 +70,18 @@ class WebSockets:
         message, system = self._parts.transcoder.request(match, b"", b"", request.query)
         view = self._parts.transcoder.view(rule, system, b"")
         call = await self._parts.caller.open(request, rule)
-        await socket.accept(request)
+        try:
+            await socket.accept(request)
+        except BaseException:
+            call.cancel()
+            raise
         awaits_frames = rule.rpc.client_streaming or rule.has_body
         up = self._upload(socket, request, match, call) if awaits_frames else _send(socket, call, to_binary(message))
         relay = self._parts.relays.open(call, up)
         try:
             await self._relay(socket, rule, view, relay)
         except UpstreamError as failure:
-            raise self._parts.caller.failure(request, failure) from None
+            raise self._parts.caller.failure(request, rule, failure) from None
         finally:
             await relay.close()
 

@@ -200,7 +200,7 @@ class Stack:
                 *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
                 *("--drain", "5", *behind),
             ),
-            env=inherited(),
+            env=inherited() | {"REDIS_URL": self._redis},
             # Its /healthz tells of the services behind it, of which one may well be missing.
             ready=tcp_open(where),
             address=where,

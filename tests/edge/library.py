@@ -118,7 +118,7 @@ class Library:
                 yield self.pb.WatchResponse(name=request.name, n=n, resume_token=str(n))
                 self.sent[request.name] = n
             if request.fail_code:
-                await fail(context, request.fail_code, "broken", ["error_info"], "STREAM_BROKEN")
+                await fail(context, request.fail_code, "broken", ["error_info", "named"], "STREAM_BROKEN")
             if request.hold:
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -164,6 +164,7 @@ async def fail(context: Any, code: int, message: str, kinds: list[str], reason: 
     """Aborts with a status that carries the details of these kinds."""
     made = {
         "bad_request": details_pb2.BadRequest(field_violations=[{"field": "item.s", "description": "is too long"}]),
+        "named": details_pb2.BadRequest(field_violations=[{"field": "resume_token", "description": "is old"}]),
         "error_info": details_pb2.ErrorInfo(reason=reason or "TEST", domain="test", metadata={"a": "b"}),
         "retry_info": details_pb2.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000)),
         "localized": details_pb2.LocalizedMessage(locale="vi", message="hỏng"),

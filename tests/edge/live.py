@@ -40,6 +40,10 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        return int(self._socket.getsockname()[1])
+
     def send(self, raw: bytes) -> None:
         self._socket.sendall(raw)
 

@@ -26,6 +26,8 @@ DATA = http2.frame(http2.DATA, 0, 1, MESSAGE)
 PADDED = http2.frame(http2.DATA, http2.PADDED, 1, b"\x03" + MESSAGE + b"\0\0\0")
 OVERPADDED = http2.frame(http2.HEADERS, http2.END_HEADERS | http2.PADDED, 1, b"\xff")
 BYTE_BY_BYTE = b"".join(http2.frame(http2.DATA, 0, 1, bytes([byte])) for byte in MESSAGE)
+#: More than a stream's window.
+FLOOD = http2.frame(http2.DATA, 0, 1, b"\0" + http2.long(8_000) + b"x" * 8_000) * 40
 STRANGE = headers([("grpc-status", "5"), ("grpc-message", "%zz%C3")], end=True)
 CONTINUED = http2.frame(http2.CONTINUATION, 0, 1, b"\0" * 16_000)
 
@@ -89,6 +91,7 @@ async def outcome(upstreams: Upstreams) -> int | bytes:
         pytest.param(b"", 4, id="nothing"),
         pytest.param(OK + DATA + headers([], end=True), 2, id="no-status"),
         pytest.param(OK + DATA + headers([("grpc-status", "x")], end=True), 2, id="a-strange-status"),
+        pytest.param(OK + DATA + headers([("grpc-status", "99")], end=True), 2, id="an-unknown-status"),
         pytest.param(OK + DATA + STRANGE, 5, id="a-strange-message"),
         pytest.param(OK + http2.frame(http2.DATA, http2.END_STREAM, 1, MESSAGE), 2, id="data-ends-it"),
         pytest.param(OK + http2.frame(http2.DATA, 0, 1, b"\1" + MESSAGE[1:]) + GOOD_END, 13, id="compressed"),
@@ -100,6 +103,8 @@ async def outcome(upstreams: Upstreams) -> int | bytes:
         pytest.param(http2.frame(http2.RST_STREAM, 0, 1, http2.long(2)), 13, id="reset-internal"),
         pytest.param(http2.frame(http2.RST_STREAM, 0, 1, b"xx"), 13, id="a-short-reset"),
         pytest.param(http2.frame(http2.SETTINGS, 0, 0, b"12345"), 13, id="strange-settings"),
+        pytest.param(http2.settings([(http2.SETTING_MAX_FRAME, 0)]), 13, id="frames-without-room"),
+        pytest.param(http2.settings([(http2.SETTING_WINDOW, 2**31)]), 13, id="an-endless-window"),
         pytest.param(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, b"\xff\xff\xff"), 13, id="a-strange-block"),
         pytest.param(http2.frame(http2.HEADERS, http2.END_HEADERS, 1, b"\xbe"), 13, id="an-index-beyond-the-table"),
         pytest.param(OVERPADDED, 13, id="padding-beyond-the-frame"),
@@ -130,6 +135,18 @@ async def test_a_peer_that_says_it_did_not_begin_is_asked_again() -> None:
 async def test_a_peer_that_never_says_its_settings_is_waited_for_no_longer_than_the_deadline() -> None:
     async with peer(b"") as upstreams:
         assert await outcome(upstreams) == 4
+
+
+async def test_a_peer_that_does_not_wait_for_the_reader_is_cut_off() -> None:
+    async with peer(SETTINGS + OK + FLOOD) as upstreams, asyncio.timeout(10):
+        call = await upstreams.stream("/t.S/M", (), None)
+        while not call._stream.ended:
+            await asyncio.sleep(0.01)
+        while call._stream.messages:
+            await call.read()
+        with pytest.raises(UpstreamError) as caught:
+            await call.read()
+        assert caught.value.code == 13
 
 
 def noise(seed: int) -> bytes:

@@ -1,17 +1,22 @@
 """HTTP/1.1 itself: what is malformed, endless or slow, and what browsers and proxies ask for."""
 
+import asyncio
+import contextlib
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import brotli
 import pytest
+import uvicorn
 import zstandard
 
+from edge_gateway import http1
 from tests.edge import processes
 from tests.edge.client import ask
-from tests.edge.live import Live
+from tests.edge.live import Live, eventually
 
 BROWSER = "https://shop.example"
 
@@ -76,6 +81,58 @@ def test_s10_a_body_that_stops_is_not_waited_for(guarded_port: int) -> None:
         live.send(b'{"s"')
         seen = live.until(b"}")
     assert b" 408 " in seen
+
+
+def test_s21_what_comes_after_the_body_is_no_header(edge_port: int) -> None:
+    said = "0\r\nAuthorization: Bearer late\r\nGrpc-Metadata-Late: late\r\n\r\n"
+    with Live(edge_port, "/v1/inspect", "Transfer-Encoding: chunked", "", said, method="POST") as live:
+        seen = live.until(b"timeRemaining")
+    assert b" 200 " in seen
+    assert b"late" not in seen
+
+
+async def test_s10_blank_lines_do_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "HEAD_TIMEOUT", 0.3)
+    async with serving(http1.EdgeProtocol) as port, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"hello")
+        writer.write(b"\r\n")
+        assert b" 408 " in await reader.read()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
+    """An application that says hello, in this process."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, port=0, lifespan="off", log_config=None))
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]  # signals are pytest's
+    running = asyncio.ensure_future(server.serve())
+    async with asyncio.timeout(10):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+def test_s10_a_client_that_takes_nothing_is_given_up(guarded_port: int) -> None:
+    with Live(guarded_port, "/v1/shelves?name=30000", receive_buffer=4096) as live:
+        live.until(b" 200 ")
+        eventually(lambda: established(guarded_port), lambda peers: live.port not in peers, within=15)
+
+
+def established(port: int) -> set[int]:
+    """The other ends of a server's connections."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2][-4:], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"}
 
 
 def test_c49_a_body_without_a_length_is_limited_too(edge_port: int) -> None:

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edge_gateway.h2pool import client_tls
 from edge_gateway.upstream import Call, UnknownServiceError, UpstreamError, Upstreams, parse_upstreams
 
 Handler = Callable[..., Any]
@@ -87,6 +88,30 @@ async def test_a_server_that_takes_few_calls_at_once_gets_no_more() -> None:
         replies = await asyncio.gather(*(upstreams.unary("/t.S/Echo", b"%d" % n, (), 30) for n in range(200)))
     assert [reply.message for reply in replies] == [b"%d" % n for n in range(200)]
     assert most >= 2
+
+
+async def test_a_call_that_waits_for_room_takes_the_first_there_is() -> None:
+    begun = 0
+
+    async def hold(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        nonlocal begun
+        begun += 1
+        return await hang(request, context)
+
+    limit, handlers = ("grpc.max_concurrent_streams", 1), {"Hold": unary(hold), "Echo": unary(echo)}
+    async with serving("127.0.0.1:0", limit, **handlers) as port, calling(f"127.0.0.1:{port}") as upstreams:
+        held = [asyncio.ensure_future(upstreams.unary("/t.S/Hold", b"", (), None)) for _ in range(32)]
+        async with asyncio.timeout(20):
+            while begun < 32:
+                await asyncio.sleep(0.01)
+            late = asyncio.ensure_future(upstreams.unary("/t.S/Echo", b"late", (), None))
+            while not next(iter(upstreams._pools.values()))._waiting:
+                await asyncio.sleep(0.01)
+            held[20].cancel()
+            assert (await late).message == b"late"
+        for call in held:
+            call.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
 
 async def test_connections_that_age_out_lose_no_call() -> None:
@@ -328,17 +353,47 @@ def certificate() -> tuple[bytes, bytes]:
     return private, made.public_bytes(serialization.Encoding.PEM)
 
 
-async def test_tls_is_used_and_the_certificate_is_checked() -> None:
+def written(folder: Path, **texts: bytes) -> list[str]:
+    for name, text in texts.items():
+        (folder / name).write_bytes(text)
+    return [str(folder / name) for name in texts]
+
+
+async def test_tls_is_used_and_the_certificate_is_checked(tmp_path: Path) -> None:
     key, chain = certificate()
+    (authorities,) = written(tmp_path, chain=chain)
     credentials = grpc.ssl_server_credentials([(key, chain)])
     async with serving("localhost:0", credentials=credentials, Echo=unary(echo)) as port:
         target = f"grpcs://localhost:{port}"
-        async with calling(target, root_certificates=chain.decode()) as upstreams:
+        async with calling(target, tls=client_tls(authorities)) as upstreams:
             assert (await upstreams.unary("/t.S/Echo", b"x" * 100_000, (), 5)).message == b"x" * 100_000
         async with calling(target) as upstreams:
             with pytest.raises(UpstreamError) as caught:
                 await upstreams.unary("/t.S/Echo", b"", (), 5)
             assert caught.value.code == 14
+
+
+async def test_a_server_that_asks_who_we_are_is_shown_our_certificate(tmp_path: Path) -> None:
+    (server_key, server_chain), (our_key, our_chain) = certificate(), certificate()
+    authorities, ours, key = written(tmp_path, server=server_chain, ours=our_chain, key=our_key)
+    credentials = grpc.ssl_server_credentials([(server_key, server_chain)], our_chain, require_client_auth=True)
+    async with serving("localhost:0", credentials=credentials, Echo=unary(echo)) as port:
+        target = f"grpcs://localhost:{port}"
+        async with calling(target, tls=client_tls(authorities, ours, key)) as upstreams:
+            assert (await upstreams.unary("/t.S/Echo", b"x", (), 5)).message == b"x"
+        async with calling(target, tls=client_tls(authorities)) as upstreams:
+            with pytest.raises(UpstreamError) as caught:
+                await upstreams.unary("/t.S/Echo", b"", (), 5)
+            assert caught.value.code == 14
+
+
+async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving("127.0.0.1:0", Echo=unary(echo)) as port:
+        # 127.0.0.2 is this machine too, and nobody listens there.
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        async with calling(f"both.example:{port}") as upstreams:
+            assert (await upstreams.unary("/t.S/Echo", b"x", (), 5)).message == b"x"
 
 
 def test_a_service_goes_to_the_target_that_names_it_best() -> None:

@@ -1,5 +1,6 @@
 """Streams over WebSocket."""
 
+import asyncio
 import json
 import uuid
 from pathlib import Path
@@ -9,8 +10,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from edge_gateway.app import Gateway
+from edge_gateway.descriptors import load_registry
+from edge_gateway.rules import compile_routes
+from edge_gateway.settings import Settings
+from edge_gateway.upstream import Upstreams
 from tests.edge import processes
-from tests.edge.live import begun, cancelled, eventually
+from tests.edge.library import Library, start
+from tests.edge.live import Live, begun, cancelled, eventually
 
 
 def opened(port: int, path: str, **options: Any) -> ClientConnection:
@@ -27,6 +34,46 @@ def closed(socket: ClientConnection) -> int:
         socket.recv(timeout=10)
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code
+
+
+HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 24)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("POST", ("Content-Length: 0",)),
+        ("GET", ("X: " + "y" * 9_000,)),
+        ("GET", tuple(f"X-{number}: y" for number in range(150))),
+        ("GET", tuple(f"X-{number}: y" for number in range(105))),
+    ],
+    ids=["post", "long-header", "many-headers", "too-many-headers"],
+)
+def test_what_is_no_handshake_is_refused_at_once(method: str, more: tuple[str, ...], edge_port: int) -> None:
+    with Live(edge_port, "/v1/watch/w", *HANDSHAKE, *more, method=method) as live:
+        assert live.rest().startswith(b"HTTP/1.1 4")
+
+
+async def test_a_client_that_leaves_during_the_handshake_leaves_no_call(edge_folder: Path, descriptors: str) -> None:
+    library = Library()
+    server, port, _ = await start("127.0.0.1:0", library)
+    registry = load_registry(Path(descriptors).read_bytes())
+    upstreams = Upstreams({"*": f"127.0.0.1:{port}"}, max_message=1_000)
+    gateway = Gateway(registry, compile_routes(registry), upstreams, Settings())
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await gateway({"type": "websocket", "raw_path": b"/v1/chat", "query_string": b"", "headers": []}, receive, send)
+    async with asyncio.timeout(5):
+        while library.cancelled != ["chat"]:
+            await asyncio.sleep(0.01)
+    await upstreams.close()
+    await server.stop(None)
 
 
 def test_both_sides_speak_in_turns(edge_port: int) -> None:

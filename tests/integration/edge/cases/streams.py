@@ -40,6 +40,17 @@ CASES = [
         "/v1/watch/w?count=1&$alt=json;names=proto",
         check=text(b'{"result":{"name":"w","n":1,"resume_token":"1"}}\n'),
     ),
+    get(
+        "C59-a-line-stays-a-line",
+        "/v1/watch/w?count=1&prettyPrint=true",
+        check=text(b'{"result":{"name":"w","n":1,"resumeToken":"1"}}\n'),
+    ),
+    get(
+        "C61-names-fields-as-json-does",
+        "/v1/watch/w?fail_code=3",
+        status=400,
+        field="resumeToken",
+    ),
     *(
         get(
             f"C60-error-before-the-first-message-{kind}",

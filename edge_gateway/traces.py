@@ -1,0 +1,38 @@
+"""W3C trace context: every request belongs to one trace, the client's or one that begins here."""
+
+import random
+import re
+from collections.abc import Mapping
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_LENGTH = 55
+#: More need not be passed on.
+_MAX_STATE = 512
+
+
+class Traces:
+    """Begins traces; decides once, for all services, whether one is sampled."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def context(self, headers: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
+        """The metadata that tells a request's trace, traceparent first."""
+        given = headers.get(b"traceparent")
+        if given is None or not _is_traceparent(given):
+            flags = "01" if random.random() < self._share else "00"  # noqa: S311 - ids are no secrets
+            ids = f"{random.getrandbits(128):032x}-{random.getrandbits(64):016x}"
+            return [("traceparent", f"00-{ids}-{flags}")]
+        context = [("traceparent", "00" + given[2:_LENGTH].decode())]
+        state = headers.get(b"tracestate", b"")
+        if 0 < len(state) <= _MAX_STATE and state.isascii():
+            context.append(("tracestate", state.decode()))
+        return context
+
+
+def _is_traceparent(text: bytes) -> bool:
+    """Of version 00, or of a later one, which may add parts at its end."""
+    rest = text[_LENGTH:]
+    return _TRACEPARENT.fullmatch(text[:_LENGTH]) is not None and (
+        not rest or (rest.startswith(b"-") and not text.startswith(b"00"))
+    )

@@ -1,0 +1,59 @@
+"""One spelling of field names, whoever found the fault."""
+
+import pytest
+from protobuf import DescMessage, Registry
+
+from edge_gateway.errors import EdgeError
+from edge_gateway.fieldnames import json_path, spell_fields
+
+
+@pytest.fixture
+def kinds(registry: Registry) -> DescMessage:
+    found = registry.message("edgetest.v1.Kinds")
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "spelled"),
+    [
+        ("name", "name"),
+        ("snake_case_name", "snakeCaseName"),
+        ("snakeCaseName", "snakeCaseName"),
+        ("custom", "customName"),
+        ("deep.deep.opt_text", "deep.deep.optText"),
+        ("subs[0].long_name", "subs[0].longName"),
+        ("subs[0]", "subs[0]"),
+        ("mi[-7].long_name", "mi[-7].longName"),
+        ('mc["a_b.c_d]"]', 'mc["a_b.c_d]"]'),
+        ('mc["a\\"]_b"]', 'mc["a\\"]_b"]'),
+        ("mc[a_b]", "mc[a_b]"),
+        ("mc[opt_text.opt_text]", "mc[opt_text.opt_text]"),
+        ("deep.not_known.opt_text", "deep.not_known.opt_text"),
+        ("opt_text.opt_text", "optText.opt_text"),
+        ("[a.b_c]", "[a.b_c]"),
+        ("not a path_at all", "not a path_at all"),
+        ("", ""),
+        ("opt_text.", "optText."),
+        ("opt_text[", "opt_text["),
+    ],
+)
+def test_a_path_is_spelled_as_json_spells_it(said: str, spelled: str, kinds: DescMessage) -> None:
+    assert json_path(kinds, said) == spelled
+    assert json_path(kinds, spelled) == spelled
+
+
+def test_violations_and_the_message_that_quotes_them_agree(kinds: DescMessage) -> None:
+    prefix = "type.googleapis.com/google.rpc."
+    details = (
+        {"@type": prefix + "ErrorInfo", "metadata": {"field": "deep.opt_text", "other": "opt_text"}},
+        {"@type": prefix + "BadRequest", "fieldViolations": [{"field": "deep.opt_text"}, {"description": "d"}]},
+        {"@type": prefix + "BadRequest"},
+        {"@type": prefix + "ErrorInfo"},
+        {"@type": "type.googleapis.com/nope.Nope", "value": "AAA="},
+    )
+    error = EdgeError(3, "not valid: deep.opt_text: too long", details)
+    spell_fields(error, kinds)
+    assert error.message == "not valid: deep.optText: too long"
+    assert details[0]["metadata"] == {"field": "deep.optText", "other": "opt_text"}
+    assert details[1]["fieldViolations"] == [{"field": "deep.optText"}, {"description": "d"}]

@@ -1,0 +1,88 @@
+"""Texts made to be slow to read, or to use up the stack: all are read in time that grows with their length alone."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from protobuf import DescMessage, Registry
+
+from edge_gateway.binding import QueryBinder
+from edge_gateway.errors import EdgeError
+from edge_gateway.headers import MetadataIn
+from edge_gateway.jsontext import is_plain
+from edge_gateway.protojson import JsonCodec
+from edge_gateway.splitter import ObjectSplitter
+from edge_gateway.upstream import Upstreams
+from tests.edge.refusal import attempt
+
+
+@pytest.fixture
+def kinds(registry: Registry) -> DescMessage:
+    found = registry.message("edgetest.v1.Kinds")
+    assert found is not None
+    return found
+
+
+def soon(call: Callable[[], object], within: float = 0.5) -> object:
+    began = time.process_time()
+    found = attempt(call)
+    assert time.process_time() - began < within
+    return found
+
+
+def bind(kinds: DescMessage, query: bytes) -> object:
+    return QueryBinder(kinds, variables=(), body=None, closed=False).bind(kinds.type(), query)
+
+
+def test_a_text_of_underscores() -> None:
+    assert soon(lambda: is_plain(b'{"name":"' + b"_" * 200_000 + b'"}'))
+
+
+def test_many_keys_of_which_the_last_occurs_twice(registry: Registry, kinds: DescMessage) -> None:
+    keys = b",".join(b'"k%d":1' % number for number in range(40_000))
+    found = soon(lambda: JsonCodec(registry).decode(kinds, b"{" + keys + b',"z":1,"z":1}'))
+    assert str(found) == "z: occurs more than once"
+
+
+@pytest.mark.parametrize("name", [b"[" * 16_000, b"a" + b"[]" * 8_000 + b"["])
+def test_a_parameter_of_brackets(name: bytes, kinds: DescMessage) -> None:
+    assert isinstance(soon(lambda: bind(kinds, name + b"=1")), EdgeError)
+
+
+def test_a_key_may_hold_brackets(kinds: DescMessage) -> None:
+    message = kinds.type()
+    QueryBinder(kinds, variables=(), body=None, closed=False).bind(message, b"ms[a[b]]=x&ms[]=y")
+    assert message.ms == {"a[b]": "x", "": "y"}
+
+
+def test_a_parameter_deeper_than_a_message_can_be(kinds: DescMessage) -> None:
+    found = soon(lambda: bind(kinds, b"deep." * 3_000 + b"name=a"))
+    assert isinstance(found, EdgeError)
+    assert found.http_status == 400
+
+
+def test_a_service_of_dots() -> None:
+    upstreams = Upstreams({"*": "h:1", "a.*": "h:2"}, max_message=1)
+    assert soon(lambda: upstreams.target("." * 16_000)) == "h:1"
+
+
+def test_an_object_that_comes_byte_by_byte() -> None:
+    splitter = ObjectSplitter(100_000)
+    splitter.feed(b'{"a":"')
+    assert soon(lambda: [splitter.feed(b"x") for _ in range(20_000)]) == [[]] * 20_000
+    assert splitter.feed(b'\\"}"}') == [b'{"a":"' + b"x" * 20_000 + b'\\"}"}']
+
+
+def test_headers_up_to_the_limit() -> None:
+    headers = [(b"grpc-metadata-%d" % number, b"x" * 100) for number in range(100)]
+    found = soon(lambda: MetadataIn().build(headers, "id", "client"))
+    assert isinstance(found, EdgeError)
+    assert found.http_status == 431
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_fault_at_the_bottom_of_a_deep_body(registry: Registry, kinds: DescMessage, *, lenient: bool) -> None:
+    inner = b'{"rs":[' + b'"abcdefgh",' * 20_000 + b'"x"],"flag":"no"}'
+    body = b'{"deep":' * 90 + inner + b"}" * 90
+    found = soon(lambda: JsonCodec(registry, ignore_unknown=lenient).decode(kinds, body), within=1.0)
+    assert str(found).endswith("deep.flag: must be true or false")
