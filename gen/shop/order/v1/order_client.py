@@ -95,7 +95,9 @@ class OrderClient:
     def watch_order(
         self, *, order_id: str, resume_token: str = ""
     ) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
-        """Watches an order: as it is now first, then after every change, until it can change no more."""
+        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
+        States that follow each other quickly may be told as one.
+        """
         stream: Any = self._stub.WatchOrder
 
         def watch(resume_token: str) -> Any:

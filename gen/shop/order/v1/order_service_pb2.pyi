@@ -531,7 +531,7 @@ class Saga(_message.Message):
     attempts: _builtins.int
     """The tries of the current step so far."""
     reason: _builtins.str
-    """Why it compensates or is parked."""
+    """Why it compensates; of one that was going forward, why it is parked. What stops a step, the step tells."""
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
         """When the current step is tried next."""
@@ -900,7 +900,7 @@ Global___WatchOrderRequest: _TypeAlias = WatchOrderRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrderResponse(_message.Message):
-    """One change of an order."""
+    """An order that changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -910,7 +910,7 @@ class WatchOrderResponse(_message.Message):
     """Where to go on after a break."""
     @_builtins.property
     def order(self) -> Global___Order:
-        """The order after the change."""
+        """The order as it is now."""
 
     def __init__(
         self,

@@ -140,7 +140,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Watches an order: as it is now first, then after every change, until it can change no more.
+        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
+        States that follow each other quickly may be told as one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,8 +156,8 @@ class OrderServiceServicer:
 
     def StartFulfillment(self, request, context):
         """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-        goes. A repeat with the same shipment does nothing; any other is refused with
-        `ORDER_NOT_SHIPPABLE`.
+        goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
+        up, is refused with `ORDER_NOT_SHIPPABLE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

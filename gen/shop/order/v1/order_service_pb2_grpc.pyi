@@ -32,13 +32,15 @@ class OrderServiceStub:
     to one that is CANCELLED already.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_service_pb2.WatchOrderResponse]
-    """Watches an order: as it is now first, then after every change, until it can change no more."""
+    """Watches an order: as it is now first, then as it is after changes, until it can change no more.
+    States that follow each other quickly may be told as one.
+    """
     GetOrderTimeline: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderTimelineRequest, _order_service_pb2.OrderTimeline]
     """Gets what happened to an order: the states it went through and the steps of its saga."""
     StartFulfillment: _aio.UnaryUnaryMultiCallable[_order_service_pb2.StartFulfillmentRequest, _order_service_pb2.Order]
     """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-    goes. A repeat with the same shipment does nothing; any other is refused with
-    `ORDER_NOT_SHIPPABLE`.
+    goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
+    up, is refused with `ORDER_NOT_SHIPPABLE`.
     """
     ListSagas: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListSagasRequest, _order_service_pb2.ListSagasResponse]
     """Lists sagas, oldest first, so that what waits longest is seen first."""
@@ -103,7 +105,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.WatchOrderRequest, _abc.AsyncIterator[_order_service_pb2.WatchOrderResponse]],
     ) -> _abc.AsyncIterator[_order_service_pb2.WatchOrderResponse]:
-        """Watches an order: as it is now first, then after every change, until it can change no more."""
+        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
+        States that follow each other quickly may be told as one.
+        """
 
     @_abc_1.abstractmethod
     def GetOrderTimeline(
@@ -120,8 +124,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_order_service_pb2.StartFulfillmentRequest, _abc.Awaitable[_order_service_pb2.Order]],
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
         """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-        goes. A repeat with the same shipment does nothing; any other is refused with
-        `ORDER_NOT_SHIPPABLE`.
+        goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
+        up, is refused with `ORDER_NOT_SHIPPABLE`.
         """
 
     @_abc_1.abstractmethod
