@@ -117,7 +117,7 @@ class App:
         self._services.append(service)
 
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
-        """Apply events of other services, each in a transaction of `database`."""
+        """Apply events of other services, each in a transaction of `database`; called once, with all handlers."""
         self.background(Consumer(self.name, database, await self.bus(), handlers).run())
 
     def token_keys(self, source: KeySource) -> None:

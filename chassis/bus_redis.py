@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from chassis.bus import Event, end
 
@@ -20,6 +20,8 @@ _BLOCK_MS = 1_000
 _LEASE_MS = 5_000
 #: Redis keeps roughly this many events of a topic; a group that falls further behind loses the oldest.
 _KEPT = 1_000_000
+#: Of Redis's memory, so that leases and caches still have some when events have taken theirs.
+_FULL = 0.9
 
 #: Takes the lease when nobody has it, and extends it when it is ours.
 _HOLD = """
@@ -49,12 +51,37 @@ class RedisBus:
             await client.aclose()
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return."""
+        """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return.
+
+        When its memory is full, what every group has acknowledged is forgotten; nothing else is, so the rest may have
+        to wait in its outbox.
+        """
+        if await self._is_full():
+            await self._make_room()
+            if await self._is_full():
+                raise OutOfMemoryError("events that are not acknowledged fill the memory")
         async with self._client.pipeline(transaction=True) as pipeline:
             for event in events:
                 fields: dict[Any, Any] = {**event.headers(), "payload": event.payload}
                 pipeline.xadd(self._prefix + event.topic, fields, maxlen=_KEPT, approximate=True)
             await pipeline.execute()
+
+    async def _is_full(self) -> bool:
+        memory = await self._client.info("memory")
+        return bool(0 < memory["maxmemory"] * _FULL < memory["used_memory"])
+
+    async def _make_room(self) -> None:
+        async for stream in self._client.scan_iter(match=f"{self._prefix}*", _type="stream"):
+            waiting = [await self._oldest(stream, group) for group in await self._client.xinfo_groups(stream)]
+            if waiting:
+                await self._client.xtrim(stream, minid="{}-{}".format(*min(waiting)), approximate=False)
+            else:  # a topic that nobody reads: the older half
+                await self._client.xtrim(stream, maxlen=await self._client.xlen(stream) // 2, approximate=False)
+
+    async def _oldest(self, stream: bytes, group: dict[str, Any]) -> tuple[int, ...]:
+        """Return the id of the oldest entry that the group may still need."""
+        pending = await self._client.xpending(stream, group["name"])
+        return tuple(map(int, (pending["min"] or group["last-delivered-id"]).split(b"-")))
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
@@ -81,7 +108,8 @@ class _Subscription:
         self._prefix = prefix
         self._group = group
         self._streams = streams
-        self._lease = f"{prefix}lease:{group}:{'+'.join(streams)}"
+        # One for the whole group: an older version of a service, with other topics, must not read beside a newer one.
+        self._lease = f"{prefix}lease:{group}"
         self._token = secrets.token_hex(8)
         self._leads = asyncio.Event()
         self._leads_until = 0.0

@@ -42,7 +42,7 @@ class News:
                     finally:
                         if not connection.is_closed():
                             await connection.remove_listener(CHANNEL, self._hear)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 await asyncio.sleep(1.0)
 
     async def changes(self, keys: Collection[str]) -> AsyncIterator[None]:

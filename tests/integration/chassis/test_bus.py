@@ -7,7 +7,7 @@ import signal
 import sys
 import uuid
 from collections import defaultdict
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -21,6 +21,7 @@ from chassis.bus import Event
 from chassis.bus_kafka import KafkaBus
 from chassis.bus_redis import RedisBus
 from chassis.testing import until
+from mesh.servers.redis import Redis
 
 TOPIC = "shop.toy.v1.Toy"
 PATIENCE = 40.0  # a Kafka group takes its time to notice that a member is gone
@@ -231,6 +232,60 @@ async def test_a_leader_that_was_stopped_for_too_long_takes_nothing_more_when_it
             assert list(dict.fromkeys(came)) == rest
         stopped.kill()
         assert await stopped.stdout.read() == b""
+
+
+async def test_of_two_versions_of_a_service_with_other_topics_one_reads(redis_url, event_prefix):
+    """While one replaces the other; two that read would break the order."""
+    async with RedisBus.open(redis_url, event_prefix) as bus:
+        sent = [event(number) for number in range(4)]
+        async with taking(bus, "g", [TOPIC, "shop.toy.v1.Other"]) as newer, taking(bus, "g") as older:
+            waiting = {asyncio.create_task(one(1)) for one in (older, newer)}
+            await bus.publish(sent[:1])
+            (reader,), waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert await reader == sent[:1]
+            await bus.publish(sent[1:])
+            for one in waiting:
+                one.cancel()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [type(one) for one in outcomes] == [asyncio.CancelledError]
+        assert await take(bus, "g", 3) == sent[1:]
+
+
+@pytest.fixture
+async def small_redis(tmp_path):
+    """A server with room for some thousand events."""
+    async with Redis(tmp_path) as server, RedisBus.open(server.url) as bus:
+        used = (await bus._client.info("memory"))["used_memory"]
+        await bus._client.config_set("maxmemory", used + 6_000_000)
+        yield bus
+
+
+def large(count):
+    return [replace(event(), payload=bytes(2_000)) for _ in range(count)]
+
+
+async def test_a_redis_that_fills_up_forgets_what_is_acknowledged_and_goes_on(small_redis):
+    async with taking(small_redis, "g") as take:
+        for _ in range(60):
+            sent = large(100)
+            await small_redis.publish(sent)
+            await small_redis.publish([event(topic="shop.toy.v1.NobodyReads") for _ in range(100)])
+            assert await take(100) == sent
+
+
+async def test_a_redis_that_fills_up_refuses_events_rather_than_lose_one_that_a_group_needs(small_redis):
+    sent = large(100)
+    await small_redis.publish(sent)
+    assert await take(small_redis, "reads", 100) == sent
+    assert await take(small_redis, "read, and crashed", 100, acknowledge=False) == sent
+    with suppress(RedisError):
+        for _ in range(100):
+            await small_redis.publish(more := large(100))
+            sent += more
+    assert 1_000 < len(sent) < 9_000, "it was refused at some time"
+    assert await take(small_redis, "read, and crashed", len(sent)) == sent
+    assert await take(small_redis, "reads", len(sent) - 100) == sent[100:]
+    await small_redis.publish([event()])
 
 
 async def is_acknowledged(bus):
