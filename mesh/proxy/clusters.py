@@ -108,7 +108,7 @@ def _breakers(max_connections: int) -> cluster.CircuitBreakers:
     )
     limits = cluster.CircuitBreakersThresholds(
         max_connections=max_connections,
-        max_pending_requests=512,
+        max_pending_requests=LIVE,  # which may all come back at once
         max_requests=LIVE + _BRIEF,
         retry_budget=budget,
         track_remaining=True,

@@ -254,6 +254,19 @@ async def test_an_event_stream_arrives_as_it_is_sent(http):
     assert first == b"data: first\n\n"
 
 
+async def test_a_thousand_event_streams_and_more_are_live_at_once(ingress):
+    host, port = ingress.address.split(":")
+    async with asyncio.timeout(30):
+        clients = [await asyncio.open_connection(host, int(port)) for _ in range(1_200)]
+        for _, writer in clients:
+            writer.write(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n")
+        for reader, _ in clients:
+            assert b"data: first" in await reader.readuntil(b"first")
+    for _, writer in clients:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for _, writer in clients), return_exceptions=True)
+
+
 async def test_websockets_pass(ingress):
     async with websockets.connect(f"ws://{ingress.address}/v1/orders/1:watch") as socket:
         await socket.send("hello")
