@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import time
+from contextlib import contextmanager
 
 import grpc
 import httpx
@@ -142,3 +144,33 @@ async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim)
         with pytest.raises(grpc.aio.AioRpcError) as it:
             await asyncio.wait_for(reserve(b"", metadata=[("x-shop-caller", claim)]), 10)
     assert it.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_edges_count_calls_together(stack, tmp_path):
+    """What one edge has let through, another one knows: both are told where the stack's Redis is."""
+    first = stack.process("edge_gateway")
+    running = psutil.Process(first["pid"])
+    command, environment = running.cmdline(), running.environ()
+    command[command.index("--listen") + 1] = "127.0.0.1:0"
+    command[command.index("--reflection-listen") + 1] = "127.0.0.1:0"
+    with second_edge(command, environment, tmp_path / "log") as other:
+        left = [calls_left(url) for url in (f"http://{first['address']}", other) * 2]
+    assert left == list(range(left[0], left[0] - 4, -1))
+
+
+def calls_left(edge):
+    """Sign in, in vain; the answer says how many more such calls this client has."""
+    body = {"email": "nobody@example.com", "password": "not a password"}
+    reply = httpx.post(f"{edge}/v1/auth/login", json=body, headers={"x-forwarded-for": "192.0.2.1"})
+    assert reply.status_code == 401, reply.text
+    return int(re.search(r"r=(\d+)", reply.headers["ratelimit"])[1])
+
+
+@contextmanager
+def second_edge(command, environment, log):
+    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as running:
+        try:
+            until(lambda: running.poll() is not None or "routes on" in log.read_text())
+            yield re.search(r"routes on (\S+)", log.read_text())[1]
+        finally:
+            running.terminate()
