@@ -46,13 +46,14 @@ def guarded_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator
         b"nonsense\r\n\r\n",
         b"GET /v1/shelves/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
+        b"SHIP / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
         b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
         b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/shelves HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_s21_a_malformed_request_is_refused_as_json(raw: bytes, edge_port: int) -> None:
     with Live.raw(edge_port, raw) as live:

@@ -42,6 +42,14 @@ def test_each_read_says_the_same_as_it_would_alone(port: int) -> None:
         assert (reply["status"], reply["body"]) == (alone.status, alone.json)
 
 
+def test_all_reads_are_parts_of_one_trace(port: int) -> None:
+    trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    for headers in ([], [trace], [("traceparent", "nonsense")]):
+        reads = batch(port, "/v1/inspect", "/v1/inspect?name=b", headers=headers).json["responses"]
+        (seen,) = {read["body"]["metadata"]["traceparent"] for read in reads}
+        assert (seen == trace[1]) is (headers == [trace])
+
+
 def test_reads_have_the_headers_of_the_batch_but_not_what_is_about_its_body(port: int) -> None:
     sent = [
         ("authorization", "Bearer t"), ("accept-language", "vi"), ("grpc-metadata-foo", "bar"),

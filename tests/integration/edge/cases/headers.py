@@ -1,7 +1,9 @@
 """Headers, metadata, deadlines and health: C54 to C58, C67, C68 and C72."""
 
+import re
 from typing import Any
 
+from tests.edge.client import Answer
 from tests.integration.edge.cases.case import JSON, Case, Check, get, header, metadata, post, send, text
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -9,6 +11,12 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 def inspect(id: str, headers: tuple[tuple[str, str], ...] = (), check: Check | None = None, **more: Any) -> Case:  # noqa: A002
     return get(id, "/v1/inspect", headers=headers, check=check, **more)
+
+
+def begins_a_trace(answer: Answer) -> None:
+    seen = answer.json["metadata"]
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", seen["traceparent"])
+    assert "tracestate" not in seen
 
 
 CASES = [
@@ -51,6 +59,8 @@ CASES = [
             }
         ),
     ),
+    inspect("C54-a-trace-is-begun", check=begins_a_trace),
+    inspect("C54-what-is-no-trace-is-replaced", (("traceparent", "00-1-2-01"), ("tracestate", "a=b")), begins_a_trace),
     inspect("C54-not-listed", (("x-other", "y"), ("Cookie", "a=b")), metadata(absent=("x-other", "cookie"))),
     inspect(
         "C54-request-id-is-passed-on",
