@@ -17,7 +17,6 @@ from protobuf import (
     DescFieldValueMessage,
     DescMessage,
     Registry,
-    ScalarType,
 )
 
 from edge_gateway.descriptors import option
@@ -25,9 +24,6 @@ from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.cel import demands
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import (
-    NUMBERS,
-    SIGNED_64,
-    UNSIGNED_64,
     Constraint,
     Json,
     add_expressions,
@@ -35,13 +31,11 @@ from edge_gateway.openapi.constraints import (
     rules_of,
     sentence,
 )
-from edge_gateway.openapi.numbers import integer_pattern
+from edge_gateway.openapi.names import reachable, short_names
 from edge_gateway.openapi.overlay import Overlay, rejects_empty
+from edge_gateway.openapi.scalars import key_schema, scalar_schema
 from edge_gateway.openapi.wellknown import well_known
 from edge_gateway.settings import Settings
-
-#: Names of components that are not messages.
-RESERVED = {"Status", "StatusDetail", "Problem", "BatchGetRequest", "BatchGetResponse"}
 
 
 class View(Enum):
@@ -70,8 +64,8 @@ class Schemas:
         self._settings = settings
         self.components: dict[str, Json] = {}
         self._keys: dict[str, str] = {}
-        self._in_replies = _reachable(replies)
-        self._short = _short_names(_reachable(requests) | self._in_replies)
+        self._in_replies = reachable(replies)
+        self._short = short_names(reachable(requests) | self._in_replies)
 
     def name_of(self, field: DescField) -> str:
         """A field as its JSON spells it."""
@@ -157,7 +151,7 @@ class Schemas:
             return self.message(element, View.INPUT if view is View.PATCH else view)
         if isinstance(element, DescEnum):
             return self._enum(element, view)
-        return _scalar(element, view)
+        return scalar_schema(element, read=view is View.REPLY)
 
     # --- how they are made ---------------------------------------------------------------------------------
 
@@ -219,7 +213,7 @@ class Schemas:
         if isinstance(field.value, DescFieldValueList):
             return {"type": "array", "items": {**one, **found.items}, **found.keywords}
         if isinstance(field.value, DescFieldValueMap):
-            keys = {**_key(field.value.key), **found.keys}
+            keys = {**key_schema(field.value.key), **found.keys}
             named = {"propertyNames": keys} if keys else {}
             return {"type": "object", "additionalProperties": {**one, **found.items}, **named, **found.keywords}
         made = {**one, **found.keywords}
@@ -262,65 +256,6 @@ class Schemas:
                 made["x-enum-descriptions"] = said
             self.components[name] = made
         return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _scalar(scalar: ScalarType, view: View) -> Json:
-    if scalar is ScalarType.BOOL:
-        return {"type": "boolean"}
-    if scalar is ScalarType.STRING:
-        return {"type": "string"}
-    if scalar is ScalarType.BYTES:
-        return {"type": "string", "format": "byte", "contentEncoding": "base64"}
-    name = scalar.name.lower().replace("sint", "int").replace("ufixed", "uint")
-    name = {"sfixed32": "int32", "sfixed64": "int64", "fixed32": "uint32", "fixed64": "uint64"}.get(name, name)
-    if scalar in SIGNED_64 or scalar in UNSIGNED_64:
-        low = 0 if scalar in UNSIGNED_64 else None
-        pattern = integer_pattern(low, None) if view is not View.REPLY else "^-?[0-9]+$"
-        return {"type": "string", "format": name, "pattern": pattern}
-    low, high = NUMBERS[scalar]
-    if low is None:
-        return {"type": "number", "format": name}
-    limits = {"minimum": low, "maximum": high} if view is not View.REPLY else {}
-    return {"type": "integer", "format": name, **limits}
-
-
-def _key(scalar: ScalarType) -> Json:
-    if scalar is ScalarType.STRING:
-        return {}
-    return {"enum": ["true", "false"]} if scalar is ScalarType.BOOL else {"pattern": "^-?[0-9]+$"}
-
-
-def _reachable(messages: Iterable[DescMessage]) -> set[str]:
-    """The full names of all messages and enums that some messages can hold, themselves included."""
-    found: set[str] = set()
-    waiting: list[Any] = list(messages)
-    while waiting:
-        desc = waiting.pop()
-        if desc.type_name in found:
-            continue
-        found.add(desc.type_name)
-        elements = [field_element(it) for it in getattr(desc, "fields", ())]
-        waiting += [it for it in elements if isinstance(it, DescMessage | DescEnum)]
-    return found
-
-
-def _short_names(full: set[str]) -> dict[str, str]:
-    """Names without their packages, where that leaves them apart."""
-    names: dict[str, list[str]] = {}
-    for name in sorted(full):
-        names.setdefault(_short_name(name), []).append(name)
-    return {
-        name: short if len(alike) == 1 and short not in RESERVED else name
-        for short, alike in names.items()
-        for name in alike
-    }
-
-
-def _short_name(full: str) -> str:
-    """Packages are in lower case and types are not."""
-    parts = full.split(".")
-    first = next((at for at, part in enumerate(parts) if part[:1].isupper()), len(parts) - 1)
-    return ".".join(parts[first:])
 
 
 def is_optional(field: DescField) -> bool:
