@@ -38,7 +38,7 @@ from chassis.db import AWAY, Database
 from chassis.migrate import MigrationError, migrate
 from chassis.news import News
 from chassis.outbox import Relay
-from chassis.rpc import Pipeline
+from chassis.rpc import Pipeline, cancelled_from_outside
 from chassis.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ S = TypeVar("S", bound=Settings)
 Stub = TypeVar("Stub")
 
 _FORGET_SECONDS = 3600.0
+#: The relay's lock and the news each keep one, and both need the relay and the calls another.
+_LEAST_CONNECTIONS = 4
 
 
 class App:
@@ -80,6 +82,8 @@ class App:
     async def database(self) -> Database:
         """Open the service's database, with its outbox relayed to the bus."""
         settings = self.settings
+        if settings.database_connections < _LEAST_CONNECTIONS:
+            raise SettingsError(f"DATABASE_CONNECTIONS must be at least {_LEAST_CONNECTIONS}")
         with _blaming("DATABASE_URL"):
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._news.append(database.news)
@@ -176,7 +180,9 @@ class App:
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if cancelled_from_outside():
+                raise
             log.exception("background work failed")
             signal.raise_signal(signal.SIGTERM)
 

@@ -14,6 +14,8 @@ CHANNEL = "news"
 
 #: A notification may be lost with a connection, so watchers also look by themselves.
 _LOOK_SECONDS = 10.0
+#: Until a connection that broke is replaced.
+_AGAIN_SECONDS = 1.0
 
 
 class Draining(Exception):
@@ -43,7 +45,7 @@ class News:
                         if not connection.is_closed():
                             await connection.remove_listener(CHANNEL, self._hear)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def changes(self, keys: Collection[str]) -> AsyncIterator[None]:
         """Yield at once, and again whenever one of `keys` may have changed; raises Draining at shutdown."""

@@ -179,7 +179,7 @@ class _Outcome:
             self._log("OK")
         elif isinstance(error, GeneratorExit):
             self._log("CANCELLED")
-        elif isinstance(error, asyncio.CancelledError) and _cancelled_from_outside():
+        elif isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
             self._log("CANCELLED")  # the client left or its deadline passed: nobody hears a status
         elif not isinstance(error, grpc.aio.AbortError):
             await self._fail(error)
@@ -241,8 +241,8 @@ def grpc_name(code: int) -> str:
     return next(status.name for status in grpc.StatusCode if status.value[0] == code)
 
 
-def _cancelled_from_outside() -> bool:
-    """Tell a cancelled call from a CancelledError that leaked out of some inner task.
+def cancelled_from_outside() -> bool:
+    """Tell whether this task was cancelled, and not met by a CancelledError that leaked out of some inner task.
 
     grpc.aio leaves a client without an answer when a handler raises CancelledError by itself, and
     `context.cancelled()` is still False when the client is the cause; the task's own count is the one reliable sign.

@@ -1,5 +1,6 @@
 """A service as a process: it serves, drains, and ends; and when it cannot start it says why in one line."""
 
+import asyncio
 import signal
 import socket
 
@@ -8,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis.testing import client_for
+from chassis.testing import client_for, until
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -72,6 +73,7 @@ async def test_a_port_in_use_is_named(start, environment):
     ("changes", "said"),
     [
         ({"DATABASE_CONNECTIONS": "many"}, "DATABASE_CONNECTIONS"),
+        ({"DATABASE_CONNECTIONS": "3"}, "DATABASE_CONNECTIONS"),
         ({"EVENTS": "pigeons"}, "EVENTS"),
         ({"UPSTREAMS": "nonsense"}, "UPSTREAMS"),
         ({"LISTEN": "nowhere"}, "nowhere"),
@@ -112,3 +114,43 @@ async def test_migrate_says_when_it_cannot(start, environment):
         assert await service.ended() == 2
     (line,) = service.lines
     assert PASSWORD not in str(line)
+
+
+@pytest.mark.parametrize("failure", [ValueError, asyncio.CancelledError])
+async def test_background_work_that_ends_by_itself_ends_the_process(serve, failure):
+    """A cancellation too, when nobody cancelled it: a relay that has silently ended would be missed by nobody."""
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+
+    async def fail():
+        raise failure
+
+    async def compose(app):
+        app.background(fail())
+
+    try:
+        async with serve(compose=compose), asyncio.timeout(10):
+            await told.wait()
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+
+async def test_background_work_that_is_ended_at_shutdown_ends_nothing(serve, log):
+    async def compose(app):
+        app.background(asyncio.Event().wait())
+
+    async with serve(compose=compose):
+        pass
+    assert "background work failed" not in log.text
+
+
+async def test_a_service_with_the_fewest_connections_works(start, environment):
+    async with start(**environment, DATABASE_CONNECTIONS="4") as service:
+        address = (await service.said("serving"))["address"]
+        connection = await asyncpg.connect(environment["DATABASE_URL"])
+        await connection.execute("INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 't', '')")
+        async with client_for(address, InventoryServiceStub, SERVICE) as client:
+            with pytest.raises(SkuNotFound):
+                await client.GetStock(pb.GetStockRequest(sku="other"))
+        await until(lambda: connection.fetchval("SELECT publish_time FROM outbox"))
+        await connection.close()

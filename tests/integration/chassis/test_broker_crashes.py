@@ -12,6 +12,7 @@ from chassis import outbox
 from chassis.bus import end
 from chassis.bus_kafka import KafkaBus
 from chassis.bus_redis import RedisBus
+from chassis.consumer import Consumer
 from chassis.outbox import Relay
 from chassis.testing import until
 from mesh.places import socket_folder
@@ -119,18 +120,23 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_nothing_and_turns_
 async def test_a_service_ends_although_the_broker_is_away_and_something_is_still_to_be_sent(on_kafka, database):
     async with on_kafka.bus() as bus:
         relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
+        consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: ignore}).run())
         async with database.transaction() as tx:
             await outbox.add(tx, events.StockChanged(sku="a"))
+        await until(lambda: database.pool.fetchval("SELECT count(*) FROM inbox"), PATIENCE)
         await until(lambda: published(database), PATIENCE)
         await on_kafka.kill()
         async with database.transaction() as tx:
             await outbox.add(tx, *(events.StockChanged(sku="a", available=number) for number in range(1_000)))
         await until(lambda: waits_to_send(bus))
-        await end(relay)
-        closing = asyncio.create_task(bus._drop_producer())
         async with asyncio.timeout(PATIENCE / 2):
-            await closing
+            await end(relay, consumer)
+            await bus._drop_producer()
     assert await published(database) == 1
+
+
+async def ignore(_tx, _event):
+    pass
 
 
 def waits_to_send(bus):

@@ -1,7 +1,9 @@
 """The cache: whole messages for a while, never staler than a change; without Redis it is as if nothing were kept."""
 
 import asyncio
+import random
 import time
+from contextlib import suppress
 
 import pytest
 import redis.asyncio
@@ -166,3 +168,22 @@ async def is_kept(cache, truth):
     before = truth.reads
     await available(cache, truth, entry="kept")
     return truth.reads == before
+
+
+async def test_a_reader_that_is_cancelled_leaves_no_answer_of_its_own_to_the_next(cache):
+    """A connection that is handed on with an answer under way would give each reader another's entry."""
+
+    async def read(number):
+        async def one():
+            return pb.Stock(sku=str(number))
+
+        return (await cache.through("g", str(number), pb.Stock, 60, one)).sku
+
+    chance = random.Random(7)
+    for number in range(500):
+        reader = asyncio.create_task(read(number % 50))
+        await asyncio.sleep(chance.uniform(0, 0.001))
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            assert await reader == str(number % 50)
+    assert [await read(number) for number in range(50)] == list(map(str, range(50)))

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing, asynccontextmanager
 
+import asyncpg
 import pytest
 
 from chassis import Database
@@ -147,3 +148,20 @@ async def test_a_watcher_looks_by_itself_when_news_were_lost(monkeypatch):
     monkeypatch.setattr("chassis.news._LOOK_SECONDS", 0.02)
     async with watching(News(), "a") as watcher:
         await until(lambda: watcher.wakes >= 3)
+
+
+async def test_whatever_the_database_client_makes_of_a_broken_connection_it_listens_again(database, monkeypatch):
+    """Under load it finds some of them in the middle of its own protocol."""
+    monkeypatch.setattr("chassis.news._AGAIN_SECONDS", 0.01)
+    listen = asyncpg.Connection.add_listener
+    troubles = [asyncpg.InternalClientError("x"), asyncpg.InterfaceError("x"), ConnectionResetError()]
+
+    async def break_first(connection, *arguments):
+        if troubles:
+            raise troubles.pop()
+        await listen(connection, *arguments)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", break_first)
+    async with listening(database), watching(database.news, "a") as watcher:
+        await notify(database, "a")
+        await until(lambda: watcher.wakes == 2)
