@@ -6,6 +6,7 @@ import pytest
 
 from chassis.testing import client_for
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
+from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
@@ -97,7 +98,7 @@ async def test_what_has_ended_is_not_cancelled_but_what_is_cancelled_may_be_canc
             await shop.orders.CancelOrder(cancel("order-none", "c-4"))
 
 
-async def test_an_order_tied_to_its_shipment_is_not_cancelled_and_takes_no_other_shipment(shop, shipping):
+async def test_an_order_tied_to_its_shipment_is_not_cancelled_and_takes_no_other_shipment(shop, shipping, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     tied = await shipping.StartFulfillment(start(order.order_id))
@@ -112,6 +113,13 @@ async def test_an_order_tied_to_its_shipment_is_not_cancelled_and_takes_no_other
                 await shop.orders.CancelOrder(cancel(order.order_id))
         kept = await get(shop, order.order_id)
     assert (kept.state, kept.shipment_id) == (pb.ORDER_STATE_CONFIRMED, "shipment-1")
+    told = await rows.fetch("SELECT payload FROM outbox WHERE type LIKE '%FulfillmentStateChanged' ORDER BY id")
+    changes = [order_events.OrderFulfillmentStateChanged.FromString(row["payload"]) for row in told]
+    assert [(one.fulfillment_state, one.shipment_id) for one in changes] == [
+        (pb.FULFILLMENT_STATE_ALLOCATED, ""),
+        (pb.FULFILLMENT_STATE_ALLOCATED, "shipment-1"),
+    ]
+    assert str(changes[-1].version) == kept.etag
 
 
 async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(shop, shipping, rows):

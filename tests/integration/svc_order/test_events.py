@@ -10,6 +10,7 @@ from chassis.bus_redis import RedisBus
 from chassis.money import money
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
@@ -194,6 +195,32 @@ async def test_a_promise_to_an_order_that_stands_changes_nothing(shop, tell, row
     assert await rows.fetchval("SELECT version FROM saga WHERE step = 'await_shipment'") == version
     with shop.customer():
         assert await get(shop, order.order_id) == order
+
+
+async def test_what_is_told_of_an_order_says_what_others_need_to_know(shop, tell, rows):
+    with shop.customer():
+        rejected = await shop.orders.CreateOrder(buy(("coat", 11)))
+        order = await shop.orders.CreateOrder(buy(("shirt", 2)))
+        await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
+        kept = await shop.orders.CreateOrder(buy(("coat", 1)))
+        await tell(parcel(kept, delivery_pb.SHIPMENT_STATE_DELIVERED))
+        await reaches(shop, kept.order_id, pb.ORDER_STATE_DELIVERED)
+
+    async def told(kind, one):
+        query = "SELECT payload FROM outbox WHERE type = $1 AND key = $2"
+        (row,) = await rows.fetch(query, kind.DESCRIPTOR.full_name, one.order_id)
+        return kind.FromString(row["payload"])
+
+    created = await told(order_events.OrderCreated, order)
+    assert (created.version, created.user_id, created.total) == (1, "customer-1", order.total)
+    assert list(created.lines) == list(order.lines)
+    confirmed = await told(order_events.OrderConfirmed, order)
+    assert (confirmed.reservation_id, confirmed.payment_id) == (order.reservation_id, order.payment_id)
+    assert (str(confirmed.version), confirmed.total) == (order.etag, order.total)
+    assert (await told(order_events.OrderRejected, rejected)).reason == "INSUFFICIENT_STOCK"
+    assert (await told(order_events.OrderCancelled, order)).reason == "CANCELLED_BY_CUSTOMER"
+    assert (await told(order_events.OrderShipped, kept)).user_id == "customer-1"
+    assert (await told(order_events.OrderDelivered, kept)).order_id == kept.order_id
 
 
 async def test_a_parcel_that_came_back_is_shown_and_one_in_trouble_is_not(shop, tell):

@@ -1,5 +1,7 @@
 """Sagas in the operators' hands: what waits for a person, and what a person can do about it."""
 
+from dataclasses import replace
+
 import pytest
 
 from chassis.testing import client_for
@@ -9,7 +11,8 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, SagaNotFound, SagaStateConflict
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from svc_order.domain_saga import Refused, Saga, Step, Unknown
+from svc_order.domain import bill, price
+from svc_order.domain_saga import Done, Refused, Saga, SagaState, Step, Unknown
 from svc_order.steps import Steps
 from tests.integration.svc_order.asking import (
     available,
@@ -25,7 +28,7 @@ from tests.integration.svc_order.asking import (
     timeline,
 )
 from tests.integration.svc_order.conftest import PARTS, buy, until
-from tests.unit.svc_order.test_domain import an_order
+from tests.unit.svc_order.test_domain import an_order, offer
 
 BROKEN = ["authorize_500"] * 60
 
@@ -198,3 +201,18 @@ async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unkn
             id="saga-1", order_id=order.id, next_attempt_time=order.create_time, step=Step.CONFIRM_RESERVATION
         )
         assert await steps.take(confirming, order, "tok_ok") == Refused("RESERVATION_NOT_FOUND")
+
+
+async def test_stock_that_was_held_and_is_no_more_is_no_reason_to_go_on(shop):
+    async with client_for(
+        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
+    ) as inventory:
+        steps = Steps(inventory, shop.delivery, shop.payments)
+        offers = {"shirt": offer("shirt")}
+        order = an_order(bill=bill(price([("shirt", 1)], offers, "THB"), "THB", 0, 0))
+        forth = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
+        back = replace(forth, state=SagaState.COMPENSATING)
+        assert await steps.take(back, order, "tok_ok") == Done()
+        assert [await steps.take(forth, order, "tok_ok") for _ in range(2)] == [Done(), Done()]
+        assert await steps.take(back, order, "tok_ok") == Done()
+        assert await steps.take(forth, order, "tok_ok") == Refused("RESERVATION_EXPIRED")

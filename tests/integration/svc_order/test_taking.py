@@ -13,7 +13,7 @@ from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_errors import TooManyOpenOrders
+from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
 from tests.integration.svc_order.asking import available, get, payment_of, reaches, timeline
 from tests.integration.svc_order.conftest import ADDRESS, buy, until
@@ -100,6 +100,17 @@ async def test_an_order_keeps_what_it_was_bought_as(shop):
     assert (order.subtotal, order.shipping_fee) == (money(128_400, "THB"), money(7_000, "THB"))
     assert order.total == money(135_400, "THB")
     assert order.tax_total == money(7_000 + 1_400 + 458, "THB")
+
+
+async def test_what_was_withdrawn_is_not_sold_and_stays_in_the_orders_that_have_it(shop):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    with shop.staff():
+        await shop.catalog.DeleteProduct(catalog_pb.DeleteProductRequest(product_id="p-shirt", request_id="d-1"))
+    with shop.customer():
+        with pytest.raises(SkuNotFound):
+            await shop.orders.CreateOrder(buy(("shirt", 1)))
+        assert await get(shop, order.order_id) == order
 
 
 async def test_a_card_that_is_known_to_be_bad_is_refused_before_there_is_an_order(shop, rows):

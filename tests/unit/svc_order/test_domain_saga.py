@@ -135,6 +135,16 @@ def test_the_claim_of_a_step_ends_with_its_lease():
     assert (claimed.attempts, claimed.next_attempt_time, claimed.version) == (4, NOW + LEASE, 2)
 
 
+@pytest.mark.parametrize("outcome", [Done(), Refused("NO"), Unknown("UNAVAILABLE"), Pending()], ids=repr)
+def test_after_any_outcome_of_any_step_who_took_it_has_no_more_say(outcome):
+    forth = [a_saga(step=step, attempts=attempts) for step in Step for attempts in (1, 12)]
+    back = [
+        a_saga(state=SagaState.COMPENSATING, step=step, attempts=attempts) for step in UNDONE for attempts in (1, 12)
+    ]
+    for saga in (*forth, *back):
+        assert saga.advanced(outcome, NOW, 0.5).version > saga.version
+
+
 def test_tries_grow_apart_up_to_a_quarter_of_a_minute():
     pauses = []
     saga = a_saga()
