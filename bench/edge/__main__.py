@@ -71,8 +71,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         made = _make(Path(name), stack)
         table = uvloop.run(_measure(dict(_edges(made, stack, options.only)), options))
+        rates = uvloop.run(_workers(made, options))
         idle = {kind: uvloop.run(_idle(made, request)) for kind, request in _WATCHES.items()}
-    print(json.dumps({"cpu_us": table, "idle_mib": idle}, indent=2) if options.json else _text(table, idle))
+    found = {"cpu_us": table, "workers_a_second": rates, "idle_mib": idle}
+    print(json.dumps(found, indent=2) if options.json else _text(table, rates, idle))
 
 
 async def _measure(started: dict[str, edges.Started], options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -87,6 +89,26 @@ async def _measure(started: dict[str, edges.Started], options: argparse.Namespac
                 used = load.cpu_seconds(edge.process.pid) - before
                 seen[case][name].append(used / options.requests * 1e6)
     return {case: {edge: statistics.median(runs) for edge, runs in row.items()} for case, row in seen.items()}
+
+
+async def _workers(made: _Made, options: argparse.Namespace) -> dict[int, float]:
+    """How many lists a second one worker of ours answers, and how many two do, in turns."""
+    seen: dict[int, list[float]] = {1: [], 2: []}
+    with ExitStack() as stack:
+        ports = {}
+        for count in seen:
+            ports[count] = _free_port()
+            log = made.folder / f"workers{count}.log"
+            edge = edges.ours(made.descriptors, made.back_end, ports[count], log, "--workers", str(count))
+            stack.enter_context(_ended(edge.process))
+            await asyncio.to_thread(_await, ports[count])
+            await load.run(ports[count], CASES["list of 20"], 1000, 2 * options.concurrency)
+        for _ in range(options.rounds):
+            for count, runs in seen.items():
+                runs.append(
+                    await load.run(ports[count], CASES["list of 20"], options.requests, 2 * options.concurrency)
+                )
+    return {count: statistics.median(runs) for count, runs in seen.items()}
 
 
 async def _idle(made: _Made, request: bytes) -> float:
@@ -171,11 +193,12 @@ def _answers(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _text(table: dict[str, dict[str, float]], idle: dict[str, float]) -> str:
+def _text(table: dict[str, dict[str, float]], rates: dict[int, float], idle: dict[str, float]) -> str:
     names = list(next(iter(table.values())))
     lines = ["| CPU us a request | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for case, row in table.items():
         lines.append(f"| {case} | " + " | ".join(f"{row[name]:.0f}" for name in names) + " |")
+    lines += [f"lists of 20 a second with {count} of our workers: {rate:.0f}" for count, rate in rates.items()]
     lines += [f"{_IDLE} idle clients by {kind}: {grown:.1f} MiB" for kind, grown in idle.items()]
     return "\n".join(lines)
 
