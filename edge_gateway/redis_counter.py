@@ -82,13 +82,21 @@ class RedisCounter:
             host, port = url.hostname or "127.0.0.1", url.port or 6379
             streams = await asyncio.open_connection(host, port, ssl=url.scheme == "rediss" or None)
         connection = _Connection(*streams)
+        try:
+            await self._introduce(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _introduce(self, connection: "_Connection") -> None:
+        url = self._url
         if url.password:
             user = [unquote(url.username)] if url.username else []
             await connection.call("AUTH", *user, unquote(url.password))
         database = parse_qs(url.query).get("db", ["0"])[0] if url.scheme == "unix" else url.path.strip("/")
         if database not in ("", "0"):
             await connection.call("SELECT", database)
-        return connection
 
 
 class _Connection:

@@ -1,0 +1,30 @@
+"""Counting in a real Redis that lets in only those who know its password."""
+
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+
+from edge_gateway.counting import CounterUnavailableError
+from edge_gateway.redis_counter import RedisCounter
+from mesh.servers.redis import Redis
+
+
+def files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_password_opens_and_a_wrong_one_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
+        await client.config_set("requirepass", "p%w")
+        path = server.url.removeprefix("unix://")
+        right = RedisCounter(f"unix://:p%25w@{path}?db=1")
+        taken = [await right.take("key", 2, 60) for _ in range(3)]
+        assert [(one.allowed, one.remaining) for one in taken] == [(True, 1), (True, 0), (False, 0)]
+        wrong, before = RedisCounter(f"unix://:other@{path}"), files()
+        for _ in range(5):
+            wrong._paused_until = 0.0  # else it would leave the server alone for a second
+            with pytest.raises(CounterUnavailableError, match="password"):
+                await wrong.take("key", 2, 60)
+        assert files() <= before + 1  # the last one closes when the loop comes to it
+        await right.close()
