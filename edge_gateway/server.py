@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import subprocess
@@ -66,8 +67,16 @@ class _Quiet(logging.Filter):
         return not record.getMessage().startswith("ASGI callable returned without completing")
 
 
+def _allow_files() -> None:
+    """A live stream is an open file, and the customary limit is meant for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name more than they give
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT, then drains."""
+    _allow_files()
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
         gateway,

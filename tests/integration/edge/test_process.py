@@ -1,5 +1,6 @@
 """The edge as a process: its command line, workers, draining, health and reflection."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -207,6 +208,21 @@ def test_workers_share_a_port_and_are_replaced(edge_folder: Path, descriptors: s
         running.terminate()
         assert running.wait(15) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in second)
+
+
+def test_a_low_limit_of_open_files_does_not_limit_live_streams(
+    edge_folder: Path, descriptors: str, back_end: int
+) -> None:
+    options = f"--descriptor-set {descriptors} --upstream *=127.0.0.1:{back_end} --listen 127.0.0.1:0"
+    command = f"ulimit -Sn 64; set -f; exec {sys.executable} -m edge_gateway {options}"
+    log = edge_folder / "files.log"
+    with (
+        processes.program("sh", "-c", command, ready=r"routes on http://127\.0\.0\.1:(\d+)", log=log) as (_, port),
+        contextlib.ExitStack() as clients,
+    ):
+        for number in range(100):
+            path = f"/v1/watch/file{number}?count=1&hold=true"
+            clients.enter_context(Live(int(port), path, "Accept: text/event-stream")).until(b"resumeToken")
 
 
 def test_workers_that_cannot_start_are_not_started_again(descriptors: str) -> None:
