@@ -3,6 +3,7 @@
 A target takes bytes and may refuse them as the edge refuses things; anything else is a finding.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,11 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
         assert again == message
         return message.to_binary()
 
+    def reply(data: bytes) -> object:
+        with contextlib.suppress(ValueError, RecursionError, EdgeError):  # what a back end sends wrong is a 500
+            return strict.encode(kinds.type.from_binary(data), Print())
+        return None
+
     def query(data: bytes) -> object:
         message = kinds.type()
         QueryBinder(kinds, variables=(), body=None, closed=False).bind(message, data)
@@ -62,7 +68,8 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
     def fields(data: bytes) -> object:
         return parse_fields(data.decode("latin-1"), kinds)
 
-    return {"route": route, "body": body, "query": query, "stream": stream, "template": template, "fields": fields}
+    found = (route, body, reply, query, stream, template, fields)
+    return {target.__name__: target for target in found}
 
 
 def main() -> None:
