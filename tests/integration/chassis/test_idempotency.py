@@ -171,6 +171,26 @@ async def test_a_key_is_only_its_owners(database, change, other):
     assert (mine.etag, theirs.etag) == ("effect-1", "effect-2")
 
 
+async def test_a_key_of_one_workload_is_new_to_another(database, change):
+    for caller in ("svc_order", "svc_catalog"):
+        enter(user_id="", caller=caller)
+        await once(database, request(), pb.StockLevel, change)
+    assert change.runs == 2
+
+
+async def test_whoever_asks_first_is_told_what_was_answered_before(database, change):
+    first = await once(database, request(), pb.StockLevel, change)
+    assert await answered(database, request(), pb.StockLevel) == first
+    assert current_call().trailers["idempotent-replayed"] == "true"
+    with pytest.raises(IdempotencyKeyReused):
+        await answered(database, request(on_hand=2), pb.StockLevel)
+    change.error = InsufficientStock(available="a=1")
+    with pytest.raises(InsufficientStock):
+        await once(database, request("k-2"), pb.StockLevel, change)
+    with pytest.raises(InsufficientStock):
+        await answered(database, request("k-2"), pb.StockLevel)
+
+
 @pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError, asyncpg.SerializationError])
 async def test_a_deadlock_is_tried_again(database, change, error):
     troubles = [error("x"), error("x")]
