@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 
 import grpc
@@ -123,8 +124,9 @@ async def test_a_wrong_value_is_named_by_its_field(caller, wanted, path, value, 
     by_grpc = await caller.by_grpc(json_format.ParseDict(wrong, pb.CreateOrderRequest()))
     assert (by_json.status, by_grpc.status) == (400, INVALID)
     assert by_json.reason == by_grpc.reason == "INVALID_REQUEST"
-    assert by_json.fields == by_grpc.fields == [field]
-    assert by_json.message == by_grpc.message
+    spelled = re.sub("_(.)", lambda found: found[1].upper(), field)
+    assert (by_json.fields, by_grpc.fields) == ([spelled], [field])
+    assert by_json.message == by_grpc.message.replace(field, spelled)
 
 
 async def test_a_nul_byte_is_refused_where_it_stands(caller, wanted):
