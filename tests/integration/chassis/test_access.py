@@ -66,7 +66,7 @@ def authorization(issuer, kind):
         "expired": lambda: f"Bearer {issuer.token('user-1', 'staff', exp=int(time.time()) - 60)}",
         "forged": lambda: f"Bearer {Issuer().token('user-1', 'staff')}",
         "garbage": lambda: "Bearer ../../etc/passwd",
-        "basic": lambda: "Basic dXNlcjpwYXNz",
+        "basic": lambda: f"Basic {issuer.token('user-1', 'staff')}",
         "empty": lambda: "Bearer ",
     }[kind]()
 

@@ -82,6 +82,9 @@ async def test_the_media_type_may_be_written_out(verifier):
     assert (await verifier.verify(token(typ="application/at+JWT"))).id == "user-1"
 
 
+HEADER = {"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}
+
+
 def attacks():
     """RFC 8725, by clause."""
     yield "3.1 alg none", forged({"alg": "none", "kid": "ed", "typ": "at+jwt"}, claims())
@@ -98,6 +101,7 @@ def attacks():
         )
     yield "3.1 another algorithm of the same key", token(RSA_KEY, "RS512", "rsa")
     yield "3.1 the algorithm of another key", token(EC_KEY, "ES256", "ed")
+    yield "3.1 an algorithm that the key is not of", forged(HEADER | {"alg": "ES256"}, claims(), ED_KEY.sign)
     yield "3.2 no signature", token().rpartition(".")[0] + "."
     yield "3.2 another's signature", token(Ed25519PrivateKey.generate())
     yield (
@@ -213,12 +217,33 @@ async def test_a_rotated_key_is_picked_up(verifier, keys):
     assert keys.fetched == 2
 
 
+async def test_a_key_that_is_published_no_more_is_trusted_no_more(verifier, keys):
+    await verifier.verify(token())
+    fresh = Ed25519PrivateKey.generate()
+    keys.keys = {"fresh": jwk(fresh, alg="EdDSA")}
+    verifier._fetch_after = 0.0  # as if the pause between two fetches were over
+    await verifier.verify(token(fresh, kid="fresh"))
+    with pytest.raises(TokenRefused):
+        await verifier.verify(token(jti="t-2"))
+
+
+async def test_verified_tokens_are_remembered_up_to_a_number(verifier, monkeypatch):
+    monkeypatch.setattr("chassis.auth._REMEMBERED", 3)
+    for number in range(10):
+        await verifier.verify(token(jti=f"t-{number}"))
+    assert 0 < len(verifier._verified) <= 3
+
+
 async def test_keys_that_cannot_be_read_do_not_spoil_the_others(keys):
     keys.keys["future"] = {"kty": "PQC", "use": "sig"}
     keys.keys["broken"] = {"kty": "OKP", "crv": "Ed25519", "x": "!"}
     keys.keys["secret"] = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode(), "alg": "HS256"}
     keys.keys["encryption"] = jwk(RSA_KEY, use="enc")
-    verifier = TokenVerifier(keys, ISSUER, AUDIENCE)
+
+    async def with_one_that_has_no_name():
+        return {"keys": [jwk(EC_KEY), *(await keys())["keys"]]}
+
+    verifier = TokenVerifier(with_one_that_has_no_name, ISSUER, AUDIENCE)
     assert (await verifier.verify(token())).id == "user-1"
     with pytest.raises(TokenRefused):
         await verifier.verify(token(b"s" * 32, "HS256", "secret"))
