@@ -100,7 +100,7 @@ class Saga:
     cancel_reason: str = ""
     #: Why it is given up, in the words of who gave it up.
     message: str = ""
-    #: Where RetrySaga takes a parked one back to.
+    #: Where RetrySaga takes a parked one back to; any other has none.
     parked_from: SagaState | None = None
     #: Grows with every try of a step and with every outcome: whoever wakes up with an old one writes nothing.
     version: int = 1
@@ -170,7 +170,7 @@ class Saga:
 
     def retried(self, now: datetime) -> "Saga":
         """Return a parked saga set going again; raises SagaStateConflict."""
-        if self.state is not SagaState.PARKED or self.parked_from is None:
+        if self.parked_from is None:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
         reason = self.reason if self.parked_from is SagaState.COMPENSATING else ""
         back = replace(self, state=self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)

@@ -22,7 +22,7 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, buy
+from tests.integration.svc_order.conftest import PARTS, buy, until
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then
     assert set(steps.values()) == {pb.SAGA_STEP_STATE_COMPENSATED}
     assert "confirm_reservation" not in steps
     assert await available(shop, "shirt") == 10
+
+
+async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, rows):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_void_slow_600"))
+        cancelling = asyncio.create_task(shop.orders.CancelOrder(cancel(order.order_id)))
+        undoing = "SELECT true FROM saga WHERE state = 'COMPENSATING' AND attempts = 1"
+        await until(lambda: rows.fetchval(undoing), bool)
+        steps = await timeline(shop, order.order_id)
+        assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
+        assert (await cancelling).state == pb.ORDER_STATE_CANCELLED
+        undone = await timeline(shop, order.order_id)
+    assert set(steps.values()) == {pb.SAGA_STEP_STATE_DONE}
+    assert undone.pop("confirm_reservation") == pb.SAGA_STEP_STATE_DONE  # releasing undoes it too
+    assert set(undone.values()) == {pb.SAGA_STEP_STATE_COMPENSATED}
 
 
 async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_counts(shop, rows, another):

@@ -69,6 +69,18 @@ def test_more_than_an_order_may_hold_is_refused_even_in_two_lines():
         domain.price([("a", 999), ("a", 1)], {"a": offer()}, "THB")
 
 
+def test_an_order_may_be_over_a_million_millions_and_no_more():
+    lines = domain.price([("a", 1)], {"a": offer(unit_price=10**12)}, "THB")
+    assert domain.bill(lines, "THB", 0, 0).total == 10**12
+    with pytest.raises(TotalOutOfRange):
+        domain.bill(lines, "THB", 1, 0)
+
+
+def test_as_many_as_an_order_may_hold_are_sold():
+    (line,) = domain.price([("a", 999)], {"a": offer()}, "THB")
+    assert line.quantity == 999
+
+
 def test_an_order_over_nothing_is_refused():
     with pytest.raises(TotalOutOfRange):
         domain.bill(domain.price([("a", 1)], {"a": offer(unit_price=0)}, "THB"), "THB", 0, 0)
@@ -107,7 +119,10 @@ def test_only_legal_moves_are_made(state, to):
 @pytest.mark.parametrize("to", Payment)
 @pytest.mark.parametrize("state", Payment)
 def test_a_payment_never_goes_back_but_a_promise_can_be_undone(state, to):
-    after = an_order(payment_state=state).paid(to, LATER).payment_state
+    order = an_order(payment_state=state)
+    paid = order.paid(to, LATER)
+    after = paid.payment_state
+    assert paid is order if after is state else paid.update_time == LATER
     ranks = list(Payment)
     if to is Payment.UNPAID and state in (Payment.PENDING, Payment.AUTHORIZED):
         assert after is Payment.UNPAID
@@ -118,7 +133,10 @@ def test_a_payment_never_goes_back_but_a_promise_can_be_undone(state, to):
 @pytest.mark.parametrize("to", Fulfillment)
 @pytest.mark.parametrize("state", Fulfillment)
 def test_a_parcel_never_goes_back_but_an_allocation_can_be_undone(state, to):
-    after = an_order(fulfillment_state=state).fulfilled(to, LATER).fulfillment_state
+    order = an_order(fulfillment_state=state)
+    fulfilled = order.fulfilled(to, LATER)
+    after = fulfilled.fulfillment_state
+    assert fulfilled is order if after is state else fulfilled.update_time == LATER
     ranks = list(Fulfillment)
     if to is Fulfillment.UNFULFILLED and state is Fulfillment.ALLOCATED:
         assert after is Fulfillment.UNFULFILLED

@@ -109,7 +109,9 @@ def test_a_wish_is_noted_once():
 
 def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
     saga, _ = walk(a_saga(), *[Done()] * 4)
-    assert saga.cancelled(NOW, "CHANGED_MIND", "", "").state is SagaState.COMPENSATING
+    back = saga.cancelled(NOW, "CHANGED_MIND", "it is too small", "")
+    assert (back.state, back.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+    assert (back.reason, back.message) == ("CHANGED_MIND", "it is too small")
     with pytest.raises(OrderNotCancellable):
         saga.cancelled(NOW, "CHANGED_MIND", "", "shipment-1")
     with pytest.raises(OrderNotCancellable):
