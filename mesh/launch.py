@@ -12,6 +12,7 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 CLONE_NEWUSER = 0x10000000
+_OPEN_FILES = 65_536
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,6 +29,9 @@ def become(parent: int, orphan_signal: int, account: str, argv: list[str]) -> No
     os.umask(0o077)
     # A core dump would hold every secret that the process knows.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Each live stream is an open file, and the usual soft limit is 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _OPEN_FILES), most))
     if sys.platform == "linux":
         # After setuid, which clears it; it survives exec.
         libc.prctl(PR_SET_PDEATHSIG, orphan_signal)

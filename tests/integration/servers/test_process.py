@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -122,6 +123,17 @@ async def test_it_leaves_no_core_dump_and_no_open_files(log):
     script = "import os, resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0], oct(os.umask(0)))"
     async with running(a_task("it", script), log):
         assert lines(log) == ["0 0o77"]
+
+
+async def test_it_may_open_as_many_files_as_the_system_gives(log):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    script = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        async with running(a_task("it", script), log):
+            assert lines(log) == [str(min(hard, 65_536))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
