@@ -140,13 +140,6 @@ async def test_events_come_in_the_order_in_which_they_were_told(database, bus, p
     assert figures(await published()) == list(range(60))
 
 
-async def test_more_than_one_batch_is_drained(database, bus, published):
-    await tell(database, *map(stock, range(1_300)))
-    async with relaying(database, bus):
-        await until(lambda: is_drained(database))
-    assert figures(await published()) == list(range(1_300))
-
-
 async def test_telling_nothing_is_nothing(database):
     await tell(database)
     assert await is_drained(database)
@@ -292,6 +285,23 @@ async def test_a_commit_wakes_the_relay_at_once(database, bus, published):
             await tell(database, stock(number))
             await until(lambda: is_drained(database))
     assert figures(await published()) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_more_than_one_batch_is_drained_at_once(database, bus, published):
+    await tell(database, *map(stock, range(1_300)))
+    async with relaying(database, bus):
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == list(range(1_300))
+
+
+async def test_a_relay_that_has_published_all_rests(database, bus):
+    relay = Relay(database, bus, "svc_toy")
+    task = asyncio.create_task(relay.run())
+    await tell(database, stock(1))
+    await until(lambda: is_drained(database))
+    await until(lambda: not relay._news.is_set())
+    await end(task)
 
 
 @pytest.mark.usefixtures("patient")
