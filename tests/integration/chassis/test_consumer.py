@@ -167,21 +167,35 @@ async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bu
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "attempts"),
     [
-        {"payload": b"\xff\xff\xff"},
-        {"type": ""},
-        {"type": "", "key": "a\0b", "traceparent": "\0"},
-        {"payload": events.StockChanged(sku="nul").SerializeToString().replace(b"nul", b"n\0l")},
+        ({"payload": b"\xff\xff\xff"}, 1),
+        ({"type": ""}, 1),
+        ({"type": "", "key": "a\0b", "traceparent": "\0"}, 1),
+        ({"payload": events.StockChanged(sku="nul").SerializeToString().replace(b"nul", b"n\0l")}, 5),
     ],
     ids=["payload that is no message", "no type", "no type and NUL", "NUL in a text"],
 )
-async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(database, bus, projection, changes):
+async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
+    database, bus, projection, changes, attempts
+):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
         await until(lambda: everything_is_acknowledged(bus), seconds=30)
     assert await applied(database) == ["b=1"]
-    assert len(await buried(database)) == 1
+    assert [letter["attempts"] for letter in await buried(database)] == [attempts]
+
+
+async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database, bus, projection, monkeypatch):
+    """Or an event that came while the database went and came back would be buried for it."""
+    monkeypatch.setattr("chassis.consumer._FIRST_PAUSE", 0.001)
+    projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
+    async with consuming(database, bus, projection):
+        await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+    assert projection.attempts == ["a"] * 13 + ["b"]
+    assert await applied(database) == ["a=1", "b=1"]
+    assert await buried(database) == []
 
 
 async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus, projection):
@@ -209,6 +223,7 @@ async def test_events_that_nobody_here_handles_are_passed_over(database, bus, pr
         await until(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 1
+    assert await buried(database) == []
 
 
 async def test_an_event_is_applied_in_the_trace_that_caused_it_and_for_no_user(database, bus):
