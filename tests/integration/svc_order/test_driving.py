@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -18,6 +20,7 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
+from svc_order import store
 from tests.integration.svc_order.asking import (
     available,
     being_paid,
@@ -127,6 +130,17 @@ async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows
                 await placing
         await assert_all_is_secured_once(shop, order_id)
     assert await rows.fetchval("SELECT step FROM saga") == "await_shipment"
+
+
+async def test_a_lease_that_was_lost_is_not_renewed(shop, rows):
+    with shop.customer():
+        await shop.orders.CreateOrder(buy(("shirt", 1)))
+    query = "SELECT * FROM saga"
+    saga = store.saga_from_row(await rows.fetchrow(query))
+    await store.renew_claim(rows, replace(saga, version=saga.version - 1), timedelta(seconds=1))
+    assert store.saga_from_row(await rows.fetchrow(query)) == saga
+    await store.renew_claim(rows, saga, timedelta(seconds=1))
+    assert store.saga_from_row(await rows.fetchrow(query)).next_attempt_time < saga.next_attempt_time
 
 
 async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_one_order(shop, rows, child):

@@ -107,9 +107,11 @@ async def test_a_wish_to_cancel_what_waits_for_a_person_is_granted_when_it_goes_
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     await parked(shop, rows, order.order_id)
+    await rows.execute("UPDATE saga SET next_attempt_time = now()")
     with shop.customer():
         request = pb.CancelOrderRequest(order_id=order.order_id, reason="too slow", request_id="c-1")
         assert (await shop.orders.CancelOrder(request)).state == pb.ORDER_STATE_PENDING
+    assert (await saga_of(shop, order.order_id)).state == pb.SAGA_STATE_PARKED
     await provider()
     with shop.staff():
         await shop.orders.RetrySaga(retry(order.order_id))
