@@ -147,13 +147,11 @@ class Database:
             raise Overloaded from None
 
 
-async def _keep_session(connection: asyncpg.Connection) -> None:
+async def _keep_session(_connection: asyncpg.Connection) -> None:
     """Leave a returned connection as it is: we set nothing on sessions, and undoing it took a query each time.
 
-    Only a transaction that did not end, whatever kept it from that, is never handed on.
+    A transaction that did not end, whatever kept it from that, the pool has rolled back by now.
     """
-    if connection.is_in_transaction():
-        await connection.reset()
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:

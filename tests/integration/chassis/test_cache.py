@@ -58,6 +58,16 @@ async def test_entries_of_a_group_are_apart_and_dropped_together(cache, truth):
     assert await available(cache, truth, group="other") == 1
 
 
+async def test_after_a_drop_what_is_read_is_kept_again_and_of_the_drop_itself_nothing_stays(
+    cache, truth, redis_url, event_prefix
+):
+    await cache.drop("g")
+    assert [await available(cache, truth) for _ in range(3)] == [1, 1, 1]
+    assert truth.reads == 1
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        assert 0 < await client.ttl(f"{event_prefix}:g:epoch") <= 3_600
+
+
 async def test_several_groups_are_dropped_at_once(cache, truth):
     for group in ("g", "h"):
         await available(cache, truth, group=group)

@@ -186,6 +186,16 @@ async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
     assert [letter["attempts"] for letter in await buried(database)] == [attempts]
 
 
+async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database, bus, projection):
+    """As after a crash between burying it and acknowledging it."""
+    poison = stock_changed(payload=b"\xff\xff\xff")
+    async with consuming(database, bus, projection):
+        await bus.publish([poison, poison, stock_changed("b", 1)])
+        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+    assert await applied(database) == ["b=1"]
+    assert len(await buried(database)) == 1
+
+
 async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database, bus, projection, monkeypatch):
     """Or an event that came while the database went and came back would be buried for it."""
     monkeypatch.setattr("chassis.consumer._FIRST_PAUSE", 0.001)

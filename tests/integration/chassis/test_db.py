@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -248,3 +249,59 @@ async def test_a_begin_that_is_cancelled_leaves_no_transaction_open(database_url
             await asyncio.gather(task, return_exceptions=True)
             async with database.connection() as connection:
                 assert not connection.is_in_transaction()
+
+
+async def test_an_error_is_told_although_its_connection_is_lost_meanwhile(database):
+    async def fail():
+        async with database.transaction() as tx:
+            pid = await tx.fetchval("SELECT pg_backend_pid()")
+            await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
+            with suppress(asyncpg.InterfaceError):  # the pool has taken it away
+                await until(tx.is_closed)
+            raise ValueError("own")
+
+    with pytest.raises(ValueError, match="own"):
+        await fail()
+    await assert_whole(database)
+
+
+async def test_a_transaction_that_fails_is_rolled_back_before_its_connection_goes_back(database):
+    """The pool would do it too, and complain aloud."""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    with pytest.raises(ValueError, match="own"):
+        async with database.transaction():
+            raise ValueError("own")
+    assert told == []
+
+
+async def test_nobody_waits_without_end(database_url, monkeypatch):
+    monkeypatch.setattr("chassis.db._STATEMENT_SECONDS", 0.1)
+    async with Database.open(database_url) as database:
+        with pytest.raises(TimeoutError):
+            await database.pool.execute("SELECT pg_sleep(60)")
+        kept = await database.pool.fetch(
+            "SELECT setting FROM pg_settings WHERE name IN ('lock_timeout', 'idle_in_transaction_session_timeout')"
+        )
+    assert sorted(int(row["setting"]) for row in kept) == [10_000, 30_000]
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (asyncpg.AdminShutdownError, True),
+        (asyncpg.CannotConnectNowError, True),
+        (asyncpg.ConnectionDoesNotExistError, True),
+        (asyncpg.TooManyConnectionsError, True),
+        (asyncpg.DiskFullError, True),
+        (ConnectionRefusedError, True),
+        (TimeoutError, True),
+        (asyncpg.DataError, False),
+        (asyncpg.UniqueViolationError, False),
+        (asyncpg.DeadlockDetectedError, False),
+        (asyncpg.LockNotAvailableError, False),
+    ],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_what_is_trouble_of_the_database_is_no_fault_of_what_was_asked(error, away):
+    assert issubclass(error, AWAY) is away
