@@ -170,7 +170,7 @@ async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         shipment = await ship(shop, order.order_id)
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (_, placing):
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_2000")) as (_, placing):
             await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert not placing.done()

@@ -113,6 +113,20 @@ async def test_whatever_is_heard_first_of_a_parcel_on_its_way_asks_for_the_money
             assert (await payment_of(shop, order)).captured_amount == order.total
 
 
+async def test_a_parcel_that_arrives_while_the_money_is_asked_for_stays_arrived(shop, tell, rows):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1000"))
+        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
+        asked = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
+        await until(lambda: rows.fetchval(asked), bool)
+        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED))
+        assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
+        delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
+        assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
+    assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
+    assert delivered.payment_state == pb.ORDER_PAYMENT_STATE_PAID
+
+
 async def test_news_of_the_money_that_overtake_its_own_step_are_told_once(shop, tell, told):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
