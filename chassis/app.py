@@ -65,6 +65,7 @@ class App:
         self._services: list[str] = []
         self._news: list[News] = []
         self._clients = Clients(settings.upstreams, name)
+        self._closing.push_async_callback(self._clients.close)  # first in, so last out: what is closed may still call
         self._health = health.HealthServicer()
         self._bus: Bus | None = None
         self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
@@ -151,14 +152,12 @@ class App:
         """Close what was opened for a service that will not be served."""
         for work in self._background:
             work.close()
-        await self._clients.close()
         await self._closing.aclose()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve for as long as the block runs; then drain and close in reverse order."""
         async with self._closing:
-            self._closing.push_async_callback(self._clients.close)
             self._add_operations()
             port = self._server.add_insecure_port(self.settings.listen)
             self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"

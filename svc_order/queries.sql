@@ -56,7 +56,9 @@ SELECT * FROM order_history WHERE order_id = $1 ORDER BY version;
 
 -- name: list_returnable_over
 -- Lists delivered orders whose time to give them back is over.
-SELECT order_id FROM orders WHERE state = 'DELIVERED' AND update_time < now() - $1::interval LIMIT $2;
+SELECT orders.order_id FROM orders JOIN order_history AS arrival USING (order_id)
+WHERE orders.state = 'DELIVERED' AND arrival.to_state = 'DELIVERED' AND arrival.create_time < now() - $1::interval
+LIMIT $2;
 
 -- name: insert_saga
 -- Inserts the saga of a new order.
@@ -73,10 +75,10 @@ SELECT * FROM saga WHERE saga_id = $1;
 SELECT *, now() AS now FROM saga WHERE saga_id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due_saga
--- Reads one saga that is due, and the clock, unless another process has it.
+-- Reads one saga that is due, and the clock. Who has it locked may only be noting an event: it is worth waiting for.
 SELECT *, now() AS now FROM saga
 WHERE saga_id = $1 AND state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
-FOR NO KEY UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE;
 
 -- name: list_due
 -- Lists sagas that are due, the most overdue first.

@@ -265,3 +265,26 @@ def test_upstreams_that_are_no_addresses_are_refused(upstreams):
 def test_a_service_that_upstreams_do_not_name_is_refused():
     with pytest.raises(UpstreamError, match=INVENTORY):
         Clients(f"{ORDER}=127.0.0.1:1", "edge").stub(InventoryServiceStub, INVENTORY)
+
+
+async def test_what_is_closed_at_shutdown_may_still_call_others(serve):
+    """As svc_order does, whose steps under way come to an end."""
+    answers = []
+
+    async def get_stock(request, context):
+        return inventory.Stock(sku=request.sku)
+
+    async def compose(app):
+        stock = app.client(InventoryServiceStub, INVENTORY)
+
+        async def close():
+            answers.append(await stock.GetStock(STOCK))
+
+        app.on_close(close)
+
+    async with serve(GetStock=get_stock) as below:
+        async with serve(
+            settings=Settings(upstreams=f"{INVENTORY}={below.address}"), name="svc_order", compose=compose
+        ):
+            pass
+        assert [answer.sku for answer in answers] == ["a"]

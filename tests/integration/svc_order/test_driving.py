@@ -7,12 +7,12 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
 
-from chassis import OutcomeUnknown
+from chassis import Database, OutcomeUnknown
 from chassis.testing import client_for
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
@@ -21,6 +21,8 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import store
+from svc_order.domain import Bill, Order
+from svc_order.domain_saga import Saga
 from tests.integration.svc_order.asking import (
     available,
     being_paid,
@@ -174,3 +176,28 @@ async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(
             await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert not placing.done()
+
+
+async def test_a_saga_that_is_due_is_waited_for_while_an_event_is_noted_on_it(fresh_database):
+    """Or whoever asked for it, a customer who cancels, would be answered before anything was done."""
+    now = datetime.now(UTC)
+    saga = Saga(id="saga-1", order_id="order-1", next_attempt_time=now)
+    order = Order(
+        id="order-1", user_id="customer-1", bill=Bill(currency="THB", lines=(), shipping_fee=1, tax_total=0),
+        shipping_address=b"", slot_id="", reservation_id="", payment_id="", create_time=now, update_time=now,
+    )  # fmt: skip
+
+    async def begin(db):
+        async with db.transaction() as tx:
+            return await store.lock_due_saga(tx, saga.id)
+
+    async with fresh_database("svc_order") as url, Database.open(url, connections=5) as db:
+        async with db.transaction() as tx:
+            await store.insert_order(tx, order)
+            await store.insert_saga(tx, saga, "tok_ok", now)
+        async with db.transaction() as tx:
+            await store.lock_saga(tx, saga.id)
+            beginning = asyncio.create_task(begin(db))
+            await until(lambda: tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), bool)
+        found, token, _ = await beginning
+    assert (found.id, token) == ("saga-1", "tok_ok")

@@ -256,12 +256,13 @@ async def test_an_order_is_completed_when_its_time_to_be_given_back_is_over(shop
             await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED))
             await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
         older, younger = orders
-        await rows.execute(
-            "UPDATE orders SET update_time = now() - interval '13 days' WHERE order_id = $1", younger.order_id
-        )
-        await rows.execute(
-            "UPDATE orders SET update_time = now() - interval '15 days' WHERE order_id = $1", older.order_id
-        )
+        for order, days in ((younger, 13), (older, 15)):
+            await rows.execute(
+                "UPDATE order_history SET create_time = now() - make_interval(days => $2)"
+                " WHERE order_id = $1 AND to_state = 'DELIVERED'",
+                order.order_id,
+                days,
+            )
         completed = await reaches(shop, older.order_id, pb.ORDER_STATE_COMPLETED)
         assert await states_of(shop, older.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED", "COMPLETED"]
         assert (await get(shop, younger.order_id)).state == pb.ORDER_STATE_DELIVERED
