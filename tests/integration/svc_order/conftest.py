@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import cycle
 
 import asyncpg
 import httpx
@@ -17,6 +17,7 @@ import pytest
 
 from chassis.money import money
 from chassis.testing import acting, client_for, serving
+from mesh.ports import Ports, free_base, is_free
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
@@ -70,7 +71,7 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def partners(tmp_path_factory):
+def partners(tmp_path_factory, free_port):
     """The payment provider and the courier, as processes."""
     urls, processes = {}, []
     for name in ("payment_provider", "courier"):
@@ -94,10 +95,13 @@ def partners(tmp_path_factory):
         process.wait(timeout=10)
 
 
+@pytest.fixture(scope="session")
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """Gives out ports that nobody listens on, and that no connection of ours takes for its own end meanwhile."""
+    ports = Ports(free_base())
+    with ports.hold():
+        numbers = cycle(range(ports.base, ports.held))
+        yield lambda: next(number for number in numbers if is_free(number))
 
 
 def _await_health(url):
@@ -134,7 +138,7 @@ def part(templates, redis_url, event_prefix, issuer, partners):
 
 
 @pytest.fixture
-def another(part, shop):
+def another(part, shop, free_port):
     """Lends a stub of another process of the orders, as far as they can tell, over the same database."""
 
     @asynccontextmanager
@@ -177,7 +181,7 @@ def orders_settings():
 
 
 @pytest.fixture
-async def shop(part, templates, issuer, orders_settings):
+async def shop(part, templates, issuer, orders_settings, free_port):
     addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
     async with AsyncExitStack() as stack:
         databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}

@@ -33,7 +33,7 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, QUICK, buy, free_port, until
+from tests.integration.svc_order.conftest import PARTS, QUICK, buy, until
 
 ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
 STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"
@@ -67,7 +67,7 @@ def surroundings(redis_url, event_prefix, keys, repository):
 
 
 @pytest.fixture
-def child(shop, surroundings, tmp_path):
+def child(shop, surroundings, free_port, tmp_path):
     """Lends a process of the orders, over the shop's database, and a stub of it."""
 
     @asynccontextmanager
