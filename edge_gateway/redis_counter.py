@@ -70,6 +70,8 @@ class RedisCounter:
 
     async def _connected(self) -> "_Connection":
         async with self._lock:
+            if self._connection is not None and self._connection.lost:
+                await self.close()  # Redis was restarted, perhaps: that is no reason to refuse the next call
             if self._connection is None:
                 self._connection = await self._open()
             return self._connection
@@ -108,8 +110,12 @@ class _Connection:
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._pump = asyncio.ensure_future(self._answer())
 
+    @property
+    def lost(self) -> bool:
+        return self._pump.done()
+
     async def call(self, *words: str) -> Any:
-        if self._pump.done():
+        if self.lost:
             raise EOFError("the connection was lost")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
+from chassis.testing import until
 from edge_gateway.counting import CounterUnavailableError
 from edge_gateway.redis_counter import RedisCounter
 from mesh.servers.redis import Redis
@@ -28,3 +29,13 @@ async def test_a_password_opens_and_a_wrong_one_leaves_nothing_behind(tmp_path: 
                 await wrong.take("key", 2, 60)
         assert files() <= before + 1  # the last one closes when the loop comes to it
         await right.close()
+
+
+async def test_a_connection_that_was_lost_meanwhile_refuses_nobody(tmp_path: Path) -> None:
+    async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
+        counter = RedisCounter(server.url)
+        assert (await counter.take("key", 2, 60)).remaining == 1
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: counter._connection is not None and counter._connection.lost)
+        assert (await counter.take("key", 2, 60)).remaining == 0
+        await counter.close()
