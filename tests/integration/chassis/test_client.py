@@ -102,7 +102,7 @@ async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, 
             )
     assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - began < 2
-    assert [remaining <= 0.4 for remaining in calls] == [True]
+    assert [remaining < 0.5 for remaining in calls] == [True]  # what gRPC sends is rounded up
 
 
 async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
