@@ -62,7 +62,7 @@ async def test_deadline_identity_and_trace_go_along(pair, issuer):
     assert inner.user.id == "user-1"
     assert inner.authorization == authorization
     assert outer.traceparent == inner.traceparent == trace
-    assert inner.deadline - time.monotonic() <= 1.0
+    assert inner.deadline - time.monotonic() < 1.1  # what gRPC sends is rounded up
     assert abs(inner.deadline - outer.deadline) < 0.2
 
 
