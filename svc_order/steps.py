@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from chassis import OutcomeUnknown
 from chassis.money import money
+from chassis.rpc import cancelled_from_outside
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import BookingNotFound
@@ -68,7 +69,7 @@ class Steps:
             return Unknown(error.code.name)
         except asyncio.CancelledError:
             # At shutdown channels may close under a call; nobody cancels steps.
-            if (task := asyncio.current_task()) and task.cancelling():
+            if cancelled_from_outside():
                 raise
             return Unknown("CANCELLED")
 

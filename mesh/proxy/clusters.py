@@ -14,16 +14,14 @@ from envoy_data_plane.google.protobuf import Any
 STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 BUFFER = 32 * 1024
-
-
-def pack(message: Message) -> Any:
-    return Any.pack(message)
-
-
 #: Live streams at once, twice what the edge is measured with. Each holds a request for as long as its client stays, and
 #: a connection as well where HTTP/1.1 is spoken. More would only wait: a stream costs the edge about 30 KB.
 LIVE = 2_000
 _BRIEF = 1_024
+
+
+def pack(message: Message) -> Any:
+    return Any.pack(message)
 
 
 def grpc_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
