@@ -27,6 +27,11 @@ async def payment_of(shop, order):
     return await shop.payments.GetPayment(payment_pb.GetPaymentRequest(payment_id=order.payment_id))
 
 
+async def promise_heard(rows):
+    """Wait until the orders heard that money was promised, which sets a saga that was undone going once more."""
+    await until(lambda: rows.fetchval("SELECT count(*) FROM inbox"), bool)
+
+
 async def timeline(shop, order_id):
     """Return how the steps of an order's saga stand."""
     told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))

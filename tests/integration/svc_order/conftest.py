@@ -9,7 +9,6 @@ import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import cycle
 
 import asyncpg
 import httpx
@@ -17,7 +16,6 @@ import pytest
 
 from chassis.money import money
 from chassis.testing import acting, client_for, serving
-from mesh.ports import Ports, free_base, is_free
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
@@ -38,12 +36,14 @@ PARTS = {
     "svc_delivery": "shop.delivery.v1.DeliveryService",
 }
 #: How long the orders wait for what a test would have to wait for, too.
-QUICK = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 1.0, "complete_seconds": 0.05}
+QUICK = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 2.0, "complete_seconds": 0.05}
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
+    "payment_provider_timeout": 7.0,  # longer than the provider is ever asked to be slow
     "courier_key": "key",
     "courier_webhook_secret": SECRET,
+    "courier_timeout": 7.0,
 }
 ADDRESS = Address(
     recipient="Nok", line1="1 Main Road", city="Bangkok", postal_code="10110", country_code="TH", phone="+66 2 000"
@@ -92,16 +92,7 @@ def partners(tmp_path_factory, free_port):
     yield urls
     for process in processes:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=10)
-
-
-@pytest.fixture(scope="session")
-def free_port():
-    """Gives out ports that nobody listens on, and that no connection of ours takes for its own end meanwhile."""
-    ports = Ports(free_base())
-    with ports.hold():
-        numbers = cycle(range(ports.base, ports.held))
-        yield lambda: next(number for number in numbers if is_free(number))
+        process.wait(timeout=60)
 
 
 def _await_health(url):
@@ -245,7 +236,7 @@ def buy(*lines, token="tok_ok", request_id=None, **changes):
     )
 
 
-async def until(read, holds, seconds=20):
+async def until(read, holds, seconds=60):
     """Return what `read` reads once it holds."""
     async with asyncio.timeout(seconds):
         while not holds(value := await read()):

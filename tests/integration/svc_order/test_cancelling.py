@@ -16,6 +16,7 @@ from tests.integration.svc_order.asking import (
     being_paid,
     get,
     payment_of,
+    promise_heard,
     reaches,
     saga_id,
     ship,
@@ -43,7 +44,7 @@ def start(order_id, shipment_id="shipment-1"):
 
 async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then(shop, rows):
     with shop.customer():
-        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_1000")) as (order_id, placing):
+        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
             cancelled = await shop.orders.CancelOrder(cancel(order_id, reason="changed my mind"))
             assert (await placing).state == pb.ORDER_STATE_CANCELLED
         payment = await payment_of(shop, cancelled)
@@ -58,7 +59,7 @@ async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then
 
 async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, rows):
     with shop.customer():
-        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_void_slow_600"))
+        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_void_slow_3000"))
         cancelling = asyncio.create_task(shop.orders.CancelOrder(cancel(order.order_id)))
         undoing = "SELECT true FROM saga WHERE state = 'COMPENSATING' AND attempts = 1"
         await until(lambda: rows.fetchval(undoing), bool)
@@ -74,7 +75,7 @@ async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, row
 async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_counts(shop, rows, another):
     async with another() as orders:
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_1500")) as (order_id, placing):
+            async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
                 assert (await orders.CancelOrder(cancel(order_id, "c-1", "first"))).state == pb.ORDER_STATE_PENDING
                 assert (await orders.CancelOrder(cancel(order_id, "c-2", "second"))).state == pb.ORDER_STATE_PENDING
                 assert (await placing).state == pb.ORDER_STATE_CANCELLED
@@ -86,7 +87,7 @@ async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_c
 
 async def test_a_wish_that_meets_a_decline_still_ends_in_a_cancelled_order(shop, rows, provider):
     with shop.customer():
-        await provider(delay_ms=600)
+        await provider(delay_ms=1500)
         async with being_paid(shop, rows, buy(("shirt", 2), token="tok_declined")) as (order_id, placing):
             await shop.orders.CancelOrder(cancel(order_id))
             await placing
@@ -104,6 +105,7 @@ async def test_what_has_ended_is_not_cancelled_but_what_is_cancelled_may_be_canc
             await shop.orders.CancelOrder(cancel(rejected.order_id))
         assert refusal.value.metadata["state"] == "REJECTED"
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        await promise_heard(rows)
         cancelled = await shop.orders.CancelOrder(cancel(order.order_id, "c-2", "mine"))
         ended = await rows.fetch("SELECT saga_id, version FROM saga ORDER BY 1")
         await rows.execute("UPDATE saga SET next_attempt_time = now()")
@@ -146,7 +148,7 @@ async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(
         await shop.orders.CancelOrder(cancel(order.order_id))
         with pytest.raises(OrderNotShippable):
             await ship(shop, order.order_id)
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1000")) as (order_id, _):
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, _):
             with pytest.raises(OrderNotShippable) as refusal:
                 await shipping.StartFulfillment(start(order_id))
             assert refusal.value.metadata["state"] == "PENDING"

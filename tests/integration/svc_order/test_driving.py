@@ -85,7 +85,7 @@ def child(shop, surroundings, free_port, tmp_path):
             process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
         try:
             async with client_for(address, OrderServiceStub, PARTS["svc_order"]) as orders:
-                async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(20):
+                async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
                     await channel.channel_ready()
                 yield process, orders
         finally:
@@ -116,19 +116,22 @@ async def assert_all_is_secured_once(shop, order_id):
 async def test_a_step_that_takes_longer_than_its_lease_stays_with_its_process(shop, rows, another):
     async with another():
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_2500")) as (order_id, placing):
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3500")) as (order_id, placing):
                 assert (await placing).state == pb.ORDER_STATE_CONFIRMED
     assert await rows.fetchval(ATTEMPTS) == 1
     await assert_all_is_secured_once(shop, order_id)
 
 
 async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows, another):
+    async def overtaken():
+        # As if the first process had stood still for too long; again, should it have renewed its lease.
+        await rows.execute("UPDATE saga SET next_attempt_time = now() WHERE attempts = 1")
+        return await rows.fetchval(ATTEMPTS)
+
     async with another():
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1500")) as (order_id, placing):
-                # As if the first process had stood still for too long.
-                await rows.execute("UPDATE saga SET next_attempt_time = now()")
-                await until(lambda: rows.fetchval(ATTEMPTS), lambda attempts: attempts == 2)
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
+                await until(overtaken, lambda attempts: attempts == 2)
                 await placing
         await assert_all_is_secured_once(shop, order_id)
     assert await rows.fetchval("SELECT step FROM saga") == "await_shipment"
@@ -146,7 +149,7 @@ async def test_a_lease_that_was_lost_is_not_renewed(shop, rows):
 
 
 async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_one_order(shop, rows, child):
-    request = buy(("shirt", 1), token="tok_slow_2000")
+    request = buy(("shirt", 1), token="tok_slow_3000")
     async with child() as (process, orders):
         with shop.customer():
             async with being_paid(shop, rows, request, orders) as (order_id, placing):
@@ -161,7 +164,7 @@ async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_
 async def test_a_process_that_ends_leaves_no_step_that_others_would_have_to_wait_for(shop, rows, another):
     async with another(drain_seconds=0.1) as orders:
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_1500"), orders) as (order_id, _):
+            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000"), orders) as (order_id, _):
                 assert await rows.fetchval(STATE) == "RUNNING"
     assert await rows.fetchval(STATE) != "RUNNING"
     await assert_all_is_secured_once(shop, order_id)
@@ -172,7 +175,7 @@ async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         shipment = await ship(shop, order.order_id)
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_2000")) as (_, placing):
+        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_6000")) as (_, placing):
             await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert not placing.done()

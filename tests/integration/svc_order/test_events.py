@@ -20,6 +20,7 @@ from tests.integration.svc_order.asking import (
     get,
     move,
     payment_of,
+    promise_heard,
     reaches,
     saga_of,
     ship,
@@ -115,7 +116,7 @@ async def test_whatever_is_heard_first_of_a_parcel_on_its_way_asks_for_the_money
 
 async def test_a_parcel_that_arrives_while_the_money_is_asked_for_stays_arrived(shop, tell, rows):
     with shop.customer():
-        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1000"))
+        order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_3000"))
         await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
         asked = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
         await until(lambda: rows.fetchval(asked), bool)
@@ -172,9 +173,10 @@ async def test_refunds_show_how_much_was_given_back_and_never_less_again(shop, t
         assert await get(shop, order.order_id) == whole
 
 
-async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided_again(shop, tell, told):
+async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided_again(shop, tell, told, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        await promise_heard(rows)
         request = pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1")
         cancelled = await shop.orders.CancelOrder(request)
     before = await saga_of(shop, order.order_id)

@@ -250,7 +250,7 @@ async def cuttable(url, folder):
 async def test_an_order_that_was_taken_is_answered_though_the_database_went_away(shop, another, rows, tmp_path):
     async with cuttable(shop.databases["svc_order"], tmp_path) as (url, line), another(database_url=url) as orders:
         with shop.customer():
-            request = buy(("shirt", 1), token="tok_slow_1000", request_id="k-1")
+            request = buy(("shirt", 1), token="tok_slow_3000", request_id="k-1")
             placing = asyncio.create_task(orders.CreateOrder(request))
             await until(lambda: rows.fetchval("SELECT true FROM saga WHERE step = 'authorize_payment'"), bool)
             await line.cut()
