@@ -144,7 +144,13 @@ def orders_address():
 
 
 @pytest.fixture
-def settings(database, redis_url, event_prefix, courier, orders_address):
+def courier_timeout():
+    """The seconds that the courier has to answer: enough, unless a test waits for their end and parametrizes this."""
+    return 7.0
+
+
+@pytest.fixture
+def settings(database, redis_url, event_prefix, courier, *, orders_address, courier_timeout):
     """An impatient service."""
     return Settings(
         database_url=database,
@@ -154,7 +160,7 @@ def settings(database, redis_url, event_prefix, courier, orders_address):
         courier_url=courier.url,
         courier_key=KEY,
         courier_webhook_secret=SECRET,
-        courier_timeout=0.5,
+        courier_timeout=courier_timeout,
         slot_seconds=0.05,
         dispatch_seconds=0.05,
     )

@@ -53,12 +53,14 @@ async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, couri
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
 
-@pytest.mark.parametrize("word", ["create_500_then_done", "create_timeout_then_done"])
+@pytest.mark.parametrize(
+    ("word", "courier_timeout"), [("create_500_then_done", 7.0), ("create_timeout_then_done", 0.5)]
+)
 async def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_made_twice(ship, courier, state_of, rows, word):
     await courier.misbehave(next=[word])
     shipment = await ship()
     assert shipment.state == pb.SHIPMENT_STATE_CREATED
-    (made,) = await courier.consignments(shipment.shipment_id)
+    (made,) = await until(lambda: courier.consignments(shipment.shipment_id), len)
     await until(state_of, lambda state: state == "LABELLED")
     assert await courier.consignments(shipment.shipment_id) == [made]
     assert await rows.fetchval("SELECT tracking_number FROM shipment") == made["tracking_number"]
@@ -226,6 +228,6 @@ async def test_a_process_without_its_courier_does_not_start_and_says_why(setting
         ("courier_webhook_secret", b"COURIER_WEBHOOK_SECRET is not set"),
     ):
         with process_of(replace(settings, **{name: ""}), stderr=subprocess.PIPE) as process:
-            _, said = await asyncio.to_thread(process.communicate, None, 20)
+            _, said = await asyncio.to_thread(process.communicate, None, 60)
         assert process.returncode == 2
         assert complaint in said

@@ -11,7 +11,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis import OutcomeUnknown, current_call, timestamp
 from chassis.telemetry import trace_id
 from chassis.testing import acting, client_for
-from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, WriteContended
+from shop.chassis.v1.chassis_errors import (
+    CallerDenied,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    Overloaded,
+    WriteContended,
+)
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import (
@@ -223,7 +229,7 @@ async def insist(rpc, request):
     while True:
         try:
             return await rpc(request)
-        except (OutcomeUnknown, WriteContended):
+        except (OutcomeUnknown, Overloaded, WriteContended):
             await asyncio.sleep(0.05)
 
 

@@ -1,7 +1,6 @@
 """The whole way of the courier's news: its own webhooks over HTTP, through the JSON edge, to who is watching."""
 
 import asyncio
-import socket
 
 import httpx
 import pytest
@@ -17,11 +16,9 @@ def orders_address(orders_app):
 
 
 @pytest.fixture
-def edge_address():
+def edge_address(free_port):
     """Where the edge will be: the courier has to know before the edge can start."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        host, port = taken.getsockname()
-    return f"{host}:{port}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 async def until(look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> T:
     """Returns what `look` sees once it is what is wanted; TimeoutError when that takes too long."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if wanted(seen := await look()):
                 return seen
