@@ -52,7 +52,7 @@ class Road:
             wanted = (f'"type":"{kind}"'.encode(), subject.encode())
             return [one for one in self.deliveries if all(part in one.body for part in wanted)]
 
-        async with asyncio.timeout(20), self.arrival:
+        async with asyncio.timeout(60), self.arrival:
             await self.arrival.wait_for(lambda: len(found()) >= count)
         return found()
 

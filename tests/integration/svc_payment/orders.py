@@ -58,7 +58,7 @@ def sums(payment) -> tuple[int, int, int]:
     return tuple(minor_units(amount, "amount") for amount in amounts)
 
 
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 45) -> None:
+async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
     """Wait until an async condition holds."""
     async with asyncio.timeout(seconds):
         while not await condition():
@@ -67,7 +67,7 @@ async def eventually(condition: Callable[[], Awaitable[object]], seconds: float 
 
 async def insist(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
     """Repeat a request by its key until its outcome is known, as a saga does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             with suppress(OutcomeUnknown):
                 return await call()

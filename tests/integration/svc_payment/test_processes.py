@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields, replace
@@ -26,10 +25,9 @@ def settings(settings):
 
 
 @pytest.fixture
-def program(settings, repository):
+def program(settings, repository, free_port):
     """svc_payment as the stack starts it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     names = {field.name for field in fields(settings)} - {field.name for field in fields(Settings)}
     own = {name.upper(): str(getattr(settings, name)) for name in names | {"database_url", "redis_url", "event_prefix"}}
     return Program(
@@ -73,7 +71,7 @@ async def killed_during(process, work, reached) -> None:
 
 async def test_an_authorization_cut_off_by_a_kill_is_finished_by_the_next_process(running, books, payment_id):
     async def written():
-        return await books.state(payment_id) == "PROCESSING"
+        return await books.state(payment_id) is not None
 
     async with running() as (process, payments):
         await killed_during(process, payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")), written)
@@ -102,7 +100,7 @@ async def test_a_charge_of_which_the_killed_process_heard_nothing_is_found_not_r
 
 async def test_a_void_survives_the_process_that_took_it(running, books, payment_id):
     async def asked():
-        return await books.rows.fetchval("SELECT count(*) FROM entry WHERE kind = 'CANCEL'") == 1
+        return await books.rows.fetchval("SELECT count(*) FROM entry WHERE kind = 'CANCEL'") > 0
 
     async with running() as (process, payments):
         await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_800")))

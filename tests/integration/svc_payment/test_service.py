@@ -330,7 +330,7 @@ async def test_watching_tells_the_present_then_every_change_and_ends_with_the_la
     await payments.AuthorizePayment(authorize(payment_id))
     with customer():
         watch = counter.WatchPayment(pb.WatchPaymentRequest(payment_id=payment_id))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first = await anext(watch)
             assert first.payment.state == pb.PAYMENT_STATE_AUTHORIZED
             await payments.CapturePayment(capture(payment_id))
@@ -338,7 +338,7 @@ async def test_watching_tells_the_present_then_every_change_and_ends_with_the_la
             await payments.VoidPayment(void(payment_id))
             assert [message.payment.state async for message in watch] == [pb.PAYMENT_STATE_REFUNDED]
         resumed = counter.WatchPayment(pb.WatchPaymentRequest(payment_id=payment_id, resume_token=first.resume_token))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert [message.payment.state async for message in resumed] == [pb.PAYMENT_STATE_REFUNDED]
 
 
