@@ -37,7 +37,7 @@ async def test_the_loop_goes_on_while_a_hash_is_computed(passwords):
     while not hashing.done():
         await asyncio.sleep(0)
         turns += 1
-    assert turns > 10
+    assert turns > 1  # one would mean that it was computed within the loop's own turn
 
 
 async def test_who_finds_the_queue_full_is_refused_at_once(passwords):
