@@ -1,18 +1,27 @@
 """The servers that tests stand on, real and started once for each test process."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from chassis.testing import Issuer, Templates
+from mesh.ports import Ports, free_base, is_free
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
+
+# Examples of hypothesis are the same in every run, and none fails because the machine was busy.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 
 class _ByFile(LoadScopeScheduling):
@@ -49,6 +58,15 @@ def templates(postgres: Postgres) -> Templates:
 def fresh_database(templates: Templates) -> Callable[[str], AbstractAsyncContextManager[str]]:
     """Lends new, migrated, empty databases by the name of a service."""
     return templates.database
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Iterator[Callable[[], int]]:
+    """Gives out ports that nobody listens on, and that no connection of ours takes for its own end meanwhile."""
+    ports = Ports(free_base())
+    with ports.hold():
+        numbers = cycle(range(ports.base, ports.held))
+        yield lambda: next(number for number in numbers if is_free(number))
 
 
 @pytest.fixture
