@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
+import pytest
 import pytest_asyncio
 
 from mesh.places import socket_folder
@@ -13,11 +14,20 @@ from tests.integration.servers.programs import write_bootstrap
 from tests.integration.servers.standins import GrpcServer, http_server
 
 
+@pytest.fixture
+def ports():
+    """A range of ports that no other process of the tests takes meanwhile."""
+    ports = Ports(free_base())
+    with ports.hold():
+        yield ports
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ingress(tmp_path_factory):
     ports = Ports(free_base())
     orders, users, catalogs, reflection = GrpcServer(), GrpcServer(), [GrpcServer(), GrpcServer()], GrpcServer()
     async with AsyncExitStack() as stack:
+        stack.enter_context(ports.hold())
         edge = await stack.enter_async_context(http_server())
         parts = Parts(
             listen=address(ports.entry),

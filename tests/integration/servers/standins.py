@@ -97,7 +97,7 @@ async def http_server():
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # signals are pytest's
     serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.started:
             await asyncio.sleep(0.01)
     try:

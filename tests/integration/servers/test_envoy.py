@@ -4,7 +4,7 @@ import pytest
 
 from mesh.errors import StackError
 from mesh.places import socket_folder
-from mesh.ports import Ports, address, free_base
+from mesh.ports import address
 from mesh.proxy.parts import Parts
 from mesh.servers.envoy import Envoy, validate
 from mesh.services import SERVICES
@@ -12,8 +12,7 @@ from tests.integration.servers.programs import write_bootstrap
 
 
 @pytest.fixture
-def parts():
-    ports = Ports(free_base())
+def parts(ports):
     with socket_folder(None) as folder:
         yield Parts(
             listen=address(ports.entry),

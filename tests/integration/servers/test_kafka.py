@@ -6,7 +6,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from mesh.errors import StackError
-from mesh.ports import Ports, free_base
 from mesh.servers import kafka
 from mesh.servers.kafka import Kafka
 
@@ -15,8 +14,7 @@ needs_kafka = pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTE
 
 
 @needs_kafka
-async def test_an_acknowledged_event_is_there_after_a_restart(tmp_path):
-    ports = Ports(free_base())
+async def test_an_acknowledged_event_is_there_after_a_restart(tmp_path, ports):
     broker = Kafka(tmp_path, port=ports.kafka, controller_port=ports.kafka_controller)
     async with broker, AIOKafkaProducer(bootstrap_servers=broker.bootstrap, acks="all") as producer:
         await producer.send_and_wait("shop.order.v1.Order", b"placed", key=b"order")

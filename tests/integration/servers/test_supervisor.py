@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from mesh.errors import StackError
-from mesh.ports import free_base, is_free
+from mesh.ports import is_free
 from mesh.process import started_at
 from mesh.supervisor import Supervisor
 from tests.integration.servers.programs import a_server, a_task, lines
@@ -14,9 +14,9 @@ from tests.integration.servers.programs import a_server, a_task, lines
 class Stage:
     """A supervisor and what it was seen to do."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, base):
         self.folder = folder
-        self.base = free_base()
+        self.base = base
         self.seen = []
         self._changed = asyncio.Event()
 
@@ -39,7 +39,7 @@ class Stage:
                 self.seen.append((one.name, one.state))
         self._changed.set()
 
-    async def until(self, condition, seconds=15):
+    async def until(self, condition, seconds=60):
         async with asyncio.timeout(seconds):
             while not condition():
                 self._changed.clear()
@@ -51,8 +51,8 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(tmp_path):
-    stage = Stage(tmp_path)
+async def stage(tmp_path, ports):
+    stage = Stage(tmp_path, ports.base)
     yield stage
     await stage.it.stop()
     assert stage.is_empty
@@ -100,8 +100,8 @@ async def test_one_that_dies_is_restarted_and_counted(stage):
 
 
 async def test_one_that_ends_by_itself_is_restarted_too(stage):
-    script = "signal.signal(signal.SIGALRM, lambda *_: sys.exit(0)); signal.setitimer(signal.ITIMER_REAL, 0.3)"
-    await stage.supervise(stage.server("it", 1, script)).start()
+    await stage.supervise(stage.server("it", 1, "signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))")).start()
+    os.kill(stage.record("it").pid, signal.SIGALRM)
     await stage.until(lambda: stage.record("it").restarts == 1)
 
 
@@ -154,9 +154,10 @@ async def test_a_stop_while_restarting_leaves_nothing(stage, tmp_path):
 
 
 async def test_a_kill_ends_even_those_that_refuse_to_stop(stage):
-    await stage.supervise(stage.server("it", 1, "signal.signal(signal.SIGTERM, signal.SIG_IGN)")).start()
+    stubborn = stage.server("it", 1, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", stop_seconds=60)
+    await stage.supervise(stubborn).start()
     stopping = asyncio.create_task(stage.it.stop())
     await stage.until(lambda: stage.record("it").state == "stopping")
     stage.it.kill()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):  # by itself it would give up after 30
         await stopping
