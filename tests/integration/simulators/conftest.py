@@ -44,7 +44,7 @@ class Process:
 
     def _reap(self):
         self.popen.stdout.close()
-        return self.popen.wait(timeout=10)
+        return self.popen.wait(timeout=30)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Receiver:
         """Answers the next deliveries that speak of a subject with these."""
         self.refusals[subject] = deque(statuses)
 
-    async def until(self, subject: str, count: int, within: float = 20) -> list[Delivery]:
+    async def until(self, subject: str, count: int, within: float = 60) -> list[Delivery]:
         """The deliveries that speak of a subject, once there are so many."""
 
         def of_subject():

@@ -20,8 +20,8 @@ ROAD = [Status.LABELLED, Status.PICKED_UP, Status.IN_TRANSIT, Status.OUT_FOR_DEL
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def couriers(courier, courier_process):
-    """The courier as seen with patience, and by an adapter that gives it half a second."""
-    impatient = Courier(url=courier_process.url, key=courier_process.key, timeout=0.5)
+    """The courier as seen with patience, and by an adapter that gives it time to hear, and little more."""
+    impatient = Courier(url=courier_process.url, key=courier_process.key, timeout=1.5)
     yield SimpleNamespace(patient=courier, impatient=impatient)
     await impatient.aclose()
 

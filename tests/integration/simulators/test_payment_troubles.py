@@ -12,7 +12,8 @@ from svc_payment.provider import PaymentProvider, Status
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-
+#: A timer counts whole milliseconds, and may begin within one.
+TICK = 0.01
 OUTCOMES = {
     "declined": Refused("card_declined", "the payment method was declined", "payment_method"),
     "500": Unknown("http_500"),
@@ -23,8 +24,8 @@ OUTCOMES = {
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def providers(provider, provider_process):
-    """The provider as seen with patience, and by an adapter that gives it half a second."""
-    impatient = PaymentProvider(url=provider_process.url, key=provider_process.key, timeout=0.5)
+    """The provider as seen with patience, and by an adapter that gives it time to hear, and little more."""
+    impatient = PaymentProvider(url=provider_process.url, key=provider_process.key, timeout=1.5)
     yield SimpleNamespace(patient=provider, impatient=impatient)
     await impatient.aclose()
 
@@ -83,11 +84,11 @@ async def test_an_error_before_anything_happened_is_unknown_and_nothing_is_found
 async def test_a_slow_answer_within_the_timeout_is_an_answer(provider, reference):
     started = time.monotonic()
     assert isinstance(await authorize(provider, reference, "tok_slow_300"), Ok)
-    assert time.monotonic() - started >= 0.3
+    assert time.monotonic() - started > 0.3 - TICK
 
 
 async def test_a_payment_slower_than_the_timeout_comes_late(providers, receiver, reference):
-    assert await authorize(providers.impatient, reference, "tok_slow_3000") == Unknown("timeout")
+    assert await authorize(providers.impatient, reference, "tok_slow_6000") == Unknown("timeout")
     assert await found(providers.patient, reference) is None, "asked too early, it is not there yet"
     await receiver.until(reference, 1)
     assert (await found(providers.patient, reference)).status is Status.AUTHORIZED
@@ -180,7 +181,7 @@ async def test_a_delay_holds_every_operation_back(provider, provider_faults, ref
     await provider_faults(delay_ms=200)
     started = time.monotonic()
     assert isinstance(await authorize(provider, reference), Ok)
-    assert time.monotonic() - started >= 0.2
+    assert time.monotonic() - started > 0.2 - TICK
 
 
 async def test_webhooks_can_overtake_each_other(provider, provider_faults, receiver, reference):
@@ -197,7 +198,7 @@ async def test_webhooks_can_be_doubled_and_delayed_for_all(provider, provider_fa
     started = time.monotonic()
     await authorize(provider, reference)
     first, second = await receiver.until(reference, 2)
-    assert time.monotonic() - started >= 0.3
+    assert time.monotonic() - started > 0.3 - TICK
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
