@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ import typer
 
 from mesh.cli.terminal import StateDir, state_in
 from mesh.errors import StackError
-from mesh.process import tail
 
 _LOOK_AGAIN = 0.2  # seconds
 
@@ -30,22 +30,28 @@ def logs(
             known = ", ".join(sorted(file.stem for file in folder.glob("*.log"))) or "none yet"
             raise StackError(f"there is no log of {name}", fix=f"the logs are: {known}")
     width = 0 if name else max((len(file.stem) for file in files), default=0)
-    for file in files:
-        _print(file, tail(file, lines) + "\n" if lines else "", width)
+    seen = {file: _print_end(file, lines, width) for file in files}
     if follow:
-        _follow(files, width)
+        _follow(seen, width)
 
 
-def _follow(files: list[Path], width: int) -> None:
+def _print_end(file: Path, lines: int, width: int) -> int:
+    """Print the last lines; returns how far that is, so that what follows begins there."""
+    with file.open("rb") as log:
+        end = b"".join(deque(log, lines))
+        _print(file, end.decode(errors="replace").rstrip() + "\n", width)
+        return log.tell()
+
+
+def _follow(seen: dict[Path, int], width: int) -> None:
     """Print whole lines as they come, until interrupted."""
-    seen = {file: file.stat().st_size for file in files}
     try:
         while True:
-            for file in files:
+            for file, at in seen.items():
                 with file.open("rb") as log:
-                    log.seek(seen[file])
+                    log.seek(at)
                     new, newline, _ = log.read().rpartition(b"\n")
-                seen[file] += len(new) + len(newline)
+                seen[file] = at + len(new) + len(newline)
                 _print(file, (new + newline).decode(errors="replace"), width)
             time.sleep(_LOOK_AGAIN)
     except KeyboardInterrupt:
