@@ -42,8 +42,8 @@ def test_a_port_on_which_somebody_listens_is_named_together_with_the_listener(li
 
 
 def test_a_port_with_connections_that_linger_is_free():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = port_of(server)
+    port = free_base()  # not one that another connection may take meanwhile
+    with socket.create_server(("127.0.0.1", port)) as server:
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
         accepted.close()  # the server's side closes first, so the connection lingers on its port
