@@ -29,6 +29,11 @@ local holder = redis.call('get', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1"""
+#: Reads for the group while the lease is ours. Asking for it here and not only before: who is stopped for long between
+#: the two would take events for which whoever leads by then never looks.
+_READ = """
+if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'STREAMS', unpack(ARGV, 4))"""
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
@@ -150,6 +155,8 @@ class _Subscription:
                     yield events
                 elif position == "0":
                     position = ">"
+                else:
+                    await self._wait()
 
     async def acknowledge(self) -> None:
         """See chassis.bus.Subscription."""
@@ -158,16 +165,32 @@ class _Subscription:
             await self._client.xack(stream, self._group, *ids)
 
     async def _read(self, position: str) -> list[Event]:
-        block = None if position == "0" else _BLOCK_MS
-        streams = dict.fromkeys(self._streams, position)
-        answer: Any = await self._client.xreadgroup(self._group, "leader", streams, count=_BATCH, block=block)  # type: ignore[arg-type]
+        words = (self._token, self._group, str(_BATCH), *self._streams, *[position] * len(self._streams))
+        answer: Any = await self._client.eval(_READ, 1, self._lease, *words)
+        if answer == 0:
+            self._leads.clear()
         events = []
         for stream, entries in answer or ():
             for entry, fields in entries:
                 self._unacknowledged.setdefault(stream.decode(), []).append(entry)
                 if fields:  # an entry that the stream has trimmed away comes without fields
-                    events.append(self._event(stream.decode(), fields))
+                    pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+                    events.append(self._event(stream.decode(), pairs))
         return events
+
+    async def _wait(self) -> None:
+        """Wait until there is something that the group has not read, or for a while."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for stream in self._streams:
+                pipeline.xinfo_groups(stream)
+            known = await pipeline.execute()
+        read: dict[Any, Any] = {
+            stream: group["last-delivered-id"]
+            for stream, groups in zip(self._streams, known, strict=True)
+            for group in groups
+            if group["name"] == self._group.encode()
+        }
+        await self._client.xread(read, count=1, block=_BLOCK_MS)
 
     def _event(self, stream: str, fields: dict[bytes, bytes]) -> Event:
         payload = fields.pop(b"payload", b"")
