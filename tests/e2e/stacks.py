@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from mesh.process import started_at
@@ -70,6 +73,17 @@ class Cli:
         (found,) = [one for one in (record.supervisor, *record.processes) if one.name == name]
         assert found.pid is not None
         os.kill(found.pid, signal.SIGKILL)
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=30, trust_env=False)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import uuid
 from pathlib import Path
 
@@ -16,14 +15,7 @@ from mesh.ports import free_base
 from mesh.servers import kafka
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
-from tests.e2e.stacks import COMMAND, Cli
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+from tests.e2e.stacks import COMMAND, Cli, get, until
 
 
 @pytest.fixture
@@ -55,11 +47,11 @@ def test_interrupting_it_stops_everything(cli, in_foreground):
     child = in_foreground("--no-mesh")
     told = cli.json("status")
     assert told["grpc"] is None
-    assert httpx.get(f"{told['edge']}/v1/products").status_code == 200
+    assert get(f"{told['edge']}/v1/products").status_code == 200
     assert "ingress" not in [one["name"] for one in told["processes"]]
     run = Path(cli.state.read().run)
     child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 0
+    assert child.wait(120) == 0
     assert cli.alive == []
     assert cli.listening == []
     assert not run.exists()
@@ -83,11 +75,11 @@ PERSON = {"email": "kept@example.com", "password": "correct horse battery"}
 
 def register(told):
     person = PERSON | {"displayName": "Kept", "requestId": str(uuid.uuid4())}
-    assert httpx.post(f"{told['edge']}/v1/auth/register", json=person).status_code == 200
+    assert httpx.post(f"{told['edge']}/v1/auth/register", json=person, timeout=30).status_code == 200
 
 
 def login(told):
-    return httpx.post(f"{told['edge']}/v1/auth/login", json=PERSON)
+    return httpx.post(f"{told['edge']}/v1/auth/login", json=PERSON, timeout=30)
 
 
 async def test_servers_that_the_environment_names_are_used_and_several_processes_share_the_work(tmp_path, cli):
@@ -98,7 +90,7 @@ async def test_servers_that_the_environment_names_are_used_and_several_processes
         assert not {"postgres", "redis"} & set(names)
         assert "svc_catalog-2" in names
         cli.kill("svc_catalog")
-        async with httpx.AsyncClient(base_url=told["edge"]) as client:
+        async with httpx.AsyncClient(base_url=told["edge"], timeout=30) as client:
             replies = [await client.get("/v1/products") for _ in range(40)]
         assert {reply.status_code for reply in replies} == {200}  # the other one answers meanwhile
         assert cli.run("down").returncode == 0
@@ -109,9 +101,9 @@ async def test_servers_that_the_environment_names_are_used_and_several_processes
 def test_events_can_be_carried_by_kafka(cli):
     told = cli.up("--events", "kafka")
     assert cli.process("kafka")["state"] == "ready"
-    assert httpx.get(f"{told['edge']}/v1/products").status_code == 200
+    assert get(f"{told['edge']}/v1/products").status_code == 200
     cli.kill("kafka")
-    until(lambda: cli.process("kafka")["restarts"] == 1 and cli.process("kafka")["state"] == "ready")
+    until(lambda: cli.process("kafka")["restarts"] and cli.process("kafka")["state"] == "ready")
     assert cli.run("down").returncode == 0
     assert (cli.alive, cli.listening) == ([], [])
 

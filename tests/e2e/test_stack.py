@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import subprocess
-import time
 from contextlib import contextmanager
 
 import grpc
@@ -14,16 +13,9 @@ import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from mesh.services import SERVICES
-from tests.e2e.stacks import COMMAND
+from tests.e2e.stacks import COMMAND, get, until
 
 SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "ingress"}
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_up_tells_where_everything_is(stack):
@@ -42,7 +34,7 @@ def test_status_tells_the_same(stack):
 
 
 def test_the_json_edge_answers_through_the_ingress(stack):
-    reply = httpx.get(f"{stack.told['edge']}/v1/products")
+    reply = get(f"{stack.told['edge']}/v1/products")
     assert reply.status_code == 200
     assert reply.headers["server"] == "shopmesh"
 
@@ -110,7 +102,7 @@ def test_logs_can_be_followed(stack):
     words = [COMMAND, "logs", "ingress", "--follow"]
     with subprocess.Popen(words, env=stack.environment, stdout=subprocess.PIPE, text=True) as follower:
         try:
-            httpx.get(f"{stack.told['edge']}/v1/followed")
+            get(f"{stack.told['edge']}/v1/followed")
             assert any("/v1/followed" in line for line in follower.stdout)
         finally:
             follower.terminate()
@@ -122,19 +114,19 @@ def test_a_service_that_is_killed_comes_back_and_is_counted(stack):
     until(lambda: stack.process("svc_catalog")["restarts"] == before["restarts"] + 1)
     until(lambda: stack.process("svc_catalog")["state"] == "ready")
     assert stack.process("svc_catalog")["pid"] != before["pid"]
-    until(lambda: httpx.get(f"{stack.told['edge']}/v1/products").status_code == 200)
+    until(lambda: get(f"{stack.told['edge']}/v1/products").status_code == 200)
 
 
 def test_a_database_that_is_killed_comes_back(stack):
     stack.kill("postgres")
-    until(lambda: stack.process("postgres")["restarts"] == 1)
-    until(lambda: httpx.get(f"{stack.told['edge']}/v1/categories").status_code == 200)
+    until(lambda: stack.process("postgres")["restarts"])
+    until(lambda: get(f"{stack.told['edge']}/v1/categories").status_code == 200)
 
 
 def test_an_ingress_that_is_killed_comes_back(stack):
     stack.kill("ingress")
-    until(lambda: stack.process("ingress")["restarts"] == 1 and stack.process("ingress")["state"] == "ready")
-    assert httpx.get(f"{stack.told['edge']}/v1/products").status_code == 200
+    until(lambda: stack.process("ingress")["restarts"] and stack.process("ingress")["state"] == "ready")
+    assert get(f"{stack.told['edge']}/v1/products").status_code == 200
 
 
 @pytest.mark.parametrize("claim", ["svc_order", "edge"])
@@ -142,7 +134,7 @@ async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim)
     async with grpc.aio.insecure_channel(stack.told["grpc"]) as channel:
         reserve = channel.unary_unary("/shop.inventory.v1.InventoryService/ReserveStock")
         with pytest.raises(grpc.aio.AioRpcError) as it:
-            await asyncio.wait_for(reserve(b"", metadata=[("x-shop-caller", claim)]), 10)
+            await asyncio.wait_for(reserve(b"", metadata=[("x-shop-caller", claim)]), 60)
     assert it.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -161,7 +153,7 @@ def test_edges_count_calls_together(stack, tmp_path):
 def calls_left(edge):
     """Sign in, in vain; the answer says how many more such calls this client has."""
     body = {"email": "nobody@example.com", "password": "not a password"}
-    reply = httpx.post(f"{edge}/v1/auth/login", json=body, headers={"x-forwarded-for": "192.0.2.1"})
+    reply = httpx.post(f"{edge}/v1/auth/login", json=body, headers={"x-forwarded-for": "192.0.2.1"}, timeout=30)
     assert reply.status_code == 401, reply.text
     return int(re.search(r"r=(\d+)", reply.headers["ratelimit"])[1])
 

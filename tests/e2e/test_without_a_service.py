@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.stacks import Cli, cleaned
+from tests.e2e.stacks import Cli, cleaned, get
 
 GONE = "svc_delivery"
 PARTS = (
@@ -60,7 +60,7 @@ def test_all_others_run(stack):
 
 
 def test_what_it_has_no_part_in_works(stack):
-    with httpx.Client(base_url=stack.told["edge"], trust_env=False) as client:
+    with httpx.Client(base_url=stack.told["edge"], trust_env=False, timeout=30) as client:
         account = {"email": "ann@example.com", "password": "a long enough password"}
         assert client.post("/v1/auth/register", json=account | {"requestId": "ann"}).status_code == 200
         token = client.post("/v1/auth/login", json=account).json()["accessToken"]
@@ -70,7 +70,7 @@ def test_what_it_has_no_part_in_works(stack):
 
 
 def test_what_it_would_do_is_unavailable_and_says_so(stack):
-    answer = httpx.get(f"{stack.told['edge']}/v1/delivery/zones", trust_env=False)
+    answer = get(f"{stack.told['edge']}/v1/delivery/zones")
     assert answer.status_code == 503
     assert answer.json()["code"] == 14
 

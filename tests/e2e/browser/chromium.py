@@ -19,7 +19,7 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--remote-debugging-port=0",
 )  # fmt: skip
-_DEADLINE = 30.0
+_DEADLINE = 60.0
 
 
 def find() -> str | None:

@@ -128,12 +128,12 @@ class Market:
 async def market(stack, door):
     secrets = Secrets(stack.state)
     people = (staff(secrets), courier(secrets))
-    slots = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=1)
+    slots = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=100)
     return Market(
         door,
         *[await door.sign_in(person.email, person.password) for person in people],
         Partner.of(stack.state.read(), secrets, "payment_provider"),
-        slots["slots"][0],
+        slots["slots"][-1],  # the first one may close at any moment
     )
 
 

@@ -73,7 +73,7 @@ class Caller:
 def bearer(stack):
     """One customer makes all these mistakes, and in the end has made no order."""
     account = {"email": f"{new_key()}@example.com", "password": PASSWORD}
-    with httpx.Client(base_url=stack.told["edge"], trust_env=False) as client:
+    with httpx.Client(base_url=stack.told["edge"], trust_env=False, timeout=30) as client:
         client.post("/v1/auth/register", json=account | {"requestId": new_key()}).raise_for_status()
         tokens = client.post("/v1/auth/login", json=account).raise_for_status().json()
         client.headers["authorization"] = f"Bearer {tokens['accessToken']}"
@@ -188,7 +188,7 @@ async def post_while_listening(edge, body):
     try:
         head = f"POST /v1/orders HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             answer = await reader.readuntil(b"\r\n\r\n")
             return answer, await reader.readuntil(b"}]}")
     finally:

@@ -15,7 +15,7 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.e2e.purchases.conftest import wish
 
 
-async def until(read, holds, seconds=20):
+async def until(read, holds, seconds=60):
     end = time.monotonic() + seconds
     while not holds(found := await read()):
         assert time.monotonic() < end, found
@@ -90,7 +90,7 @@ async def test_a_declined_payment_rejects_the_order_and_gives_everything_back(ma
 
 async def test_an_order_cancelled_while_its_payment_is_under_way_ends_with_nothing(market, customer):
     sku = await market.new_sku(5)
-    wanted = wish(sku, 2, paymentMethodToken="tok_slow_1500")
+    wanted = wish(sku, 2, paymentMethodToken="tok_slow_2500")
     placing = asyncio.create_task(customer.front.post("/v1/orders", wanted))
     (order,) = await until(lambda: orders_of(customer), bool)
     assert state(order) == "PENDING"

@@ -81,6 +81,7 @@ def test_a_load_stops_after_so_many_orders(stack):
 
 
 async def test_verify_shows_the_rows_that_break_an_invariant(stack):
+    assert stack.json("verify", "--wait", "60")["ok"], "all that was bought before has come to its end"
     one = "sku = 'BEANS-DOI-CHANG-250' AND location_id = 'bangkok'"
     async with database(stack, "shop_inventory") as connection:
         await connection.execute(f"UPDATE stock SET reserved = reserved + 1 WHERE {one}")

@@ -51,7 +51,7 @@ class Shopping:
 @contextmanager
 def shopping(stack, folder, *words):
     history = folder / "history.jsonl"
-    words = ("load", "--json", "--seconds", "170", "--history", str(history), *words)
+    words = ("load", "--json", "--seconds", "290", "--history", str(history), *words)
     with subprocess.Popen(
         [COMMAND, *words], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
@@ -65,7 +65,7 @@ def record_of(stack, name):
     return next(one for one in stack.state.read().processes if one.name == name)
 
 
-async def until(condition, seconds=60):
+async def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

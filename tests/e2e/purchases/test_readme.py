@@ -16,13 +16,14 @@ def walk(repository, stack, *, with_grpcurl):
     """Run the tour in one shell, and return what it printed."""
     blocks = BLOCK.findall((repository / "README.md").read_text())
     script = "\n".join(lines for grpcurl, lines in blocks if with_grpcurl or not grpcurl)
+    script = script.replace("--max-time 3 ", "--max-time 10 ")  # a busy machine may take longer than a reader's
     environment = {"SHOP": stack.told["edge"], "ADMIN_PASSWORD": Secrets(stack.state).admin_password}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
