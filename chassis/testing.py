@@ -57,7 +57,7 @@ class Issuer:
         return jwt.encode(kept, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `condition()`, or what it is awaited to, is true; raises TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:

@@ -22,7 +22,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_then_drains(start, environ
     connection = await asyncpg.connect(environment["DATABASE_URL"])
     await connection.execute("INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('a', 'bkk', 5, 1)")
     await connection.close()
-    async with start(**environment, DRAIN_SECONDS="5") as service:
+    async with start(**environment, DRAIN_SECONDS="20") as service:
         address = (await service.said("serving"))["address"]
         async with (
             client_for(address, InventoryServiceStub, SERVICE) as client,
@@ -129,7 +129,7 @@ async def test_background_work_that_ends_by_itself_ends_the_process(serve, failu
         app.background(fail())
 
     try:
-        async with serve(compose=compose), asyncio.timeout(10):
+        async with serve(compose=compose), asyncio.timeout(30):
             await told.wait()
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)

@@ -148,7 +148,7 @@ async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bu
     event = stock_changed("poison", 1, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
     async with consuming(database, bus, projection):
         await bus.publish([event, stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+        await until(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     (letter,) = await buried(database)
     assert letter["attempts"] == projection.attempts.count("poison") >= 3
@@ -181,7 +181,7 @@ async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
 ):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+        await until(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert [letter["attempts"] for letter in await buried(database)] == [attempts]
 
@@ -191,7 +191,7 @@ async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database,
     poison = stock_changed(payload=b"\xff\xff\xff")
     async with consuming(database, bus, projection):
         await bus.publish([poison, poison, stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+        await until(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert len(await buried(database)) == 1
 
@@ -202,7 +202,7 @@ async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database
     projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+        await until(lambda: everything_is_acknowledged(bus))
     assert projection.attempts == ["a"] * 13 + ["b"]
     assert await applied(database) == ["a=1", "b=1"]
     assert await buried(database) == []
@@ -212,7 +212,7 @@ async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus,
     projection.troubles["a"] = ValueError("n\0l" + "x" * 5000)
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a"), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus), seconds=30)
+        await until(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert len((await buried(database))[0]["error"]) <= 1000
 

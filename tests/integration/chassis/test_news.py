@@ -29,7 +29,7 @@ async def listening(database):
     task = asyncio.create_task(database.news.listen(database.pool))
     try:
         heard = Watcher(database.news, "ready")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while heard.wakes < 2:  # the first is the present; a notification that is heard is the second
                 await notify(database, "ready")
                 await asyncio.sleep(0.01)
@@ -100,7 +100,7 @@ async def test_news_that_come_while_a_watcher_is_at_work_are_not_lost(database):
         await notify(database, "a")
         await notify(database, "later")
         await until(lambda: later.wakes == 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await anext(changes)
 
 
@@ -132,7 +132,7 @@ async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
     news = News()
     news.close()
     watcher = Watcher(news, "a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await watcher.task
     assert isinstance(watcher.ended, Draining)
 

@@ -167,7 +167,7 @@ async def test_outcomes_that_do_not_match_the_requests_fail_them_rather_than_lea
     async def apply(requests):
         return []
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(ValueError, match="outcomes"):
             await Lane(apply).submit("a")
 
@@ -212,7 +212,7 @@ async def test_a_cancellation_that_leaks_out_of_a_batch_leaves_nobody_waiting(la
     (second,) = await submit(lane, "second")
     counter.troubles = [asyncio.CancelledError()]
     counter.open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(asyncio.CancelledError):
             await first
         assert await second == "SECOND"
