@@ -97,10 +97,12 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_nothing_and_turns_
         told = [events.StockChanged(sku=f"sku-{number % KEYS}", available=number) for number in range(TOLD)]
         await outbox.add(tx, *told)
     async with broker.bus() as bus:
-        relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
-        await until(lambda: published(database), PATIENCE)
-        await broker.kill()
-        assert 0 < await published(database) < TOLD, "it was killed in the middle"
+        async with database.transaction() as tx:
+            await tx.execute("SELECT FROM outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")  # however quick the relay is
+            relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
+            await until(lambda: published(database), PATIENCE)
+            await broker.kill()
+            assert 0 < await published(database) < TOLD, "it was killed in the middle"
         await broker.start()
         async with asyncio.timeout(PATIENCE):
             while await published(database) < TOLD:

@@ -1,7 +1,6 @@
 """Calls between services: deadline, identity and trace go along, refusals come back, and repeats are safe."""
 
 import asyncio
-import time
 
 import grpc
 import pytest
@@ -27,11 +26,11 @@ RESERVE = inventory.ReserveStockRequest(
 
 @pytest.fixture
 async def pair(serve):
-    """Lends svc_order, whose GetOrder calls svc_inventory's GetStock, with what each saw of its call."""
+    """Lends svc_order, whose GetOrder calls svc_inventory's GetStock, with each one's call and the time that it had."""
     seen = {}
 
     async def get_stock(request, context):
-        seen["svc_inventory"] = current_call()
+        seen["svc_inventory"] = current_call(), current_call().remaining()
         return inventory.Stock(sku=request.sku, available=7)
 
     async with serve(GetStock=get_stock) as below:
@@ -39,7 +38,7 @@ async def pair(serve):
         stock = client.stub(InventoryServiceStub, INVENTORY)
 
         async def get_order(request, context):
-            seen["svc_order"] = current_call()
+            seen["svc_order"] = current_call(), current_call().remaining()
             answer = await stock.GetStock(STOCK)
             return order.Order(order_id=str(answer.available))
 
@@ -54,16 +53,15 @@ async def test_deadline_identity_and_trace_go_along(pair, issuer):
     async with client_for(above.address, OrderServiceStub, ORDER) as client:
         with acting(authorization):
             trace = current_call().traceparent
-            answer = await client.GetOrder(order.GetOrderRequest(order_id="o-1"), timeout=1.0)
+            answer = await client.GetOrder(order.GetOrderRequest(order_id="o-1"), timeout=1.5)
     assert answer.order_id == "7"
-    outer, inner = seen["svc_order"], seen["svc_inventory"]
+    (outer, outer_time), (inner, inner_time) = seen["svc_order"], seen["svc_inventory"]
     assert (outer.caller, inner.caller) == ("edge", "svc_order")
     assert outer.user == inner.user
     assert inner.user.id == "user-1"
     assert inner.authorization == authorization
     assert outer.traceparent == inner.traceparent == trace
-    assert inner.deadline - time.monotonic() < 1.1  # what gRPC sends is rounded up
-    assert abs(inner.deadline - outer.deadline) < 0.2
+    assert inner_time < outer_time + 0.1 < 1.7  # what gRPC sends is rounded up
 
 
 async def test_without_a_deadline_the_contract_sets_one(serve):
@@ -76,10 +74,10 @@ async def test_without_a_deadline_the_contract_sets_one(serve):
     async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
         await client.GetStock(STOCK)
         await client.GetStock(STOCK, timeout=60)
-        await client.GetStock(STOCK, timeout=0.5)
+        await client.GetStock(STOCK, timeout=1.0)
     contract = RPCS[f"/{INVENTORY}/GetStock"].timeout
-    assert all(contract - 1 < remaining < contract + 0.1 for remaining in seen[:2])
-    assert 0 < seen[2] < 0.6
+    assert all(contract / 4 < remaining < contract + 0.1 for remaining in seen[:2])
+    assert 0 < seen[2] < 1.1 < contract
 
 
 async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, failure):
@@ -96,13 +94,11 @@ async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, 
             await stock.GetStock(STOCK)
 
         async with serve(GetJwks=get_jwks) as above, connect(above.address) as call:
-            began = time.monotonic()
             failed = await failure(
-                call.GetJwks(user.GetJwksRequest(), metadata=(("x-shop-caller", "edge"),), timeout=0.4)
+                call.GetJwks(user.GetJwksRequest(), metadata=(("x-shop-caller", "edge"),), timeout=1.0)
             )
     assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - began < 2
-    assert [remaining < 0.5 for remaining in calls] == [True]  # what gRPC sends is rounded up
+    assert [remaining < 1.1 for remaining in calls] == [True]  # what gRPC sends is rounded up
 
 
 async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
@@ -218,30 +214,33 @@ async def test_a_service_that_does_not_answer_leaves_the_outcome_unknown(serve):
 
 
 async def test_a_service_that_is_gone_leaves_the_outcome_unknown_in_good_time():
-    began = time.monotonic()
+    """Not only when the deadline passes."""
     async with client_for("127.0.0.1:1", InventoryServiceStub, INVENTORY) as client:
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknown) as unknown:
             await client.GetStock(STOCK)
-    assert time.monotonic() - began < 3
+    assert unknown.value.code is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_service_that_sheds_leaves_the_outcome_unknown(serve):
+    began, go_on = asyncio.Event(), asyncio.Event()
+
     async def get_stock(request, context):
-        await asyncio.Event().wait()
+        began.set()
+        await go_on.wait()
+        return inventory.Stock(sku=request.sku)
 
     settings = Settings(max_concurrent_rpcs=1)
     async with (
         serve(settings=settings, GetStock=get_stock) as app,
         client_for(app.address, InventoryServiceStub, INVENTORY) as client,
     ):
-        outcomes = await asyncio.gather(
-            *(client.GetStock(STOCK, timeout=0.5) for _ in range(3)), return_exceptions=True
-        )
-    assert sorted(outcome.code.name for outcome in outcomes) == [
-        "DEADLINE_EXCEEDED",
-        "RESOURCE_EXHAUSTED",
-        "RESOURCE_EXHAUSTED",
-    ]
+        served = asyncio.create_task(client.GetStock(STOCK))
+        await until(began.is_set)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await client.GetStock(STOCK)
+        go_on.set()
+        assert (await served).sku == "a"
+    assert unknown.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_where_services_are_is_said_by_name_or_for_all_the_rest(serve):

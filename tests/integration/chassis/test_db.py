@@ -74,7 +74,8 @@ async def test_a_transaction_cancelled_at_any_moment_is_done_or_not_done_and_lea
 
     for number in range(400):
         task = asyncio.create_task(write(number))
-        await asyncio.sleep(chance.uniform(0, 0.002))
+        # On a quick machine and on a busy one some of these are too short and some are long enough.
+        await asyncio.wait([task], timeout=10 ** chance.uniform(-5, -1))
         task.cancel()
         try:
             await task
@@ -84,7 +85,7 @@ async def test_a_transaction_cancelled_at_any_moment_is_done_or_not_done_and_lea
     done = {str(number) for number, outcome in told.items() if outcome == "done"}
     assert done <= stored
     assert len(told) == 400
-    assert 20 < len(done) < 380, "both outcomes were met"
+    assert 0 < len(done) < 400, "both outcomes were met"
     await assert_whole(database)
 
 
@@ -92,7 +93,7 @@ async def test_a_cancelled_commit_is_waited_for(database):
     """So that a caller that is cancelled never sees its own write appear later."""
     await database.pool.execute(
         """CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
-           $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$"""
+           $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$"""
     )
     await database.pool.execute(
         """CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON note
@@ -105,13 +106,15 @@ async def test_a_cancelled_commit_is_waited_for(database):
             await tx.execute(INSERT, "a")
             committing.set()
 
-    task = asyncio.create_task(write())
-    await committing.wait()
-    await asyncio.sleep(0)
-    for _ in range(3):
-        task.cancel()
-        await asyncio.sleep(0.01)
-    assert not task.done()
+    async with database.transaction() as other:
+        await other.execute("SELECT pg_advisory_xact_lock(7)")
+        task = asyncio.create_task(write())
+        await committing.wait()
+        await asyncio.sleep(0)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert not task.done()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await ids(database) == {"a"}
@@ -145,14 +148,15 @@ async def test_a_connection_killed_inside_a_transaction_is_an_error_and_the_pool
     await assert_whole(database)
 
 
-async def test_a_full_pool_is_overloaded_after_the_callers_patience_and_no_later(database_url):
+async def test_a_full_pool_is_overloaded_after_the_callers_patience_and_no_later(database_url, monkeypatch):
+    monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 60)
     async with Database.open(database_url, connections=1) as database, database.transaction():
         enter_call(Call(method="test", deadline=time.monotonic() + 0.2))
         began = time.monotonic()
         with pytest.raises(Overloaded):
             async with database.connection():
                 pass
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         enter_call(None)
 
 
@@ -220,10 +224,13 @@ async def assert_whole(database, size=5):
     """Every connection is back, out of any transaction, and of use."""
     await until(lambda: database.pool.get_idle_size() == database.pool.get_size())
     assert await asyncio.gather(*(use(database) for _ in range(2 * size))) == [1] * 2 * size
-    left = await database.pool.fetchval(
+    await until(lambda: has_no_transaction_open(database))
+
+
+async def has_no_transaction_open(database):
+    return not await database.pool.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
     )
-    assert left == 0
 
 
 async def test_a_transaction_that_somehow_did_not_end_is_not_handed_on(database_url):
@@ -281,7 +288,8 @@ async def test_nobody_waits_without_end(database_url, monkeypatch):
         with pytest.raises(TimeoutError):
             await database.pool.execute("SELECT pg_sleep(60)")
         kept = await database.pool.fetch(
-            "SELECT setting FROM pg_settings WHERE name IN ('lock_timeout', 'idle_in_transaction_session_timeout')"
+            "SELECT setting FROM pg_settings WHERE name IN ('lock_timeout', 'idle_in_transaction_session_timeout')",
+            timeout=30,
         )
     assert sorted(int(row["setting"]) for row in kept) == [10_000, 30_000]
 
