@@ -15,7 +15,11 @@ def burning(program):
 
 
 def test_the_time_of_a_process_and_of_its_children_is_counted_and_of_nobody_else():
-    with burning("input()") as idle, burning("import sys; sys.stdin.readline()\n" + PARENT) as busy:
+    with (
+        burning("print('ready', flush=True)\ninput()") as idle,
+        burning("import sys; sys.stdin.readline()\n" + PARENT) as busy,
+    ):
+        assert idle.stdout.readline() == "ready\n"
         meter = Meter({"idle": idle.pid, "busy": busy.pid})
         with meter:
             busy.stdin.write("go\n")
@@ -23,7 +27,7 @@ def test_the_time_of_a_process_and_of_its_children_is_counted_and_of_nobody_else
             assert busy.stdout.readline() == "done\n"
         idle.communicate("\n")
         busy.communicate("\n\n")
-    assert 0.35 < meter.seconds["busy"] < 2
+    assert 0.35 < meter.seconds["busy"] < 4
     assert meter.seconds["idle"] < 0.1
     assert meter.per_request(1000)["busy"] == meter.seconds["busy"] * 1000
 
@@ -39,7 +43,7 @@ async def test_as_many_calls_are_in_flight_as_asked_and_each_is_counted():
         now -= 1
         made += 1
 
-    run = await drive(call, waiting=7, seconds=0.1)
+    run = await drive(call, waiting=7, seconds=0.3)
     assert (most, run.requests, len(run.latencies)) == (7, made, made)
     assert run.percentile(0) >= 5
     assert run.per_second == made / run.seconds
