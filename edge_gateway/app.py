@@ -40,9 +40,9 @@ class Gateway:
         """Makes /healthz say so."""
         self.health.draining = True
 
-    def end_streams(self) -> None:
+    async def end_streams(self) -> None:
         """Tells the clients of running streams to connect elsewhere."""
-        self._parts.relays.drain()
+        await self._parts.relays.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -8,6 +8,9 @@ from typing import Any, Literal
 from edge_gateway.errors import EdgeError, unavailable
 from edge_gateway.upstream import Call
 
+#: How long a drain waits for the streams to end.
+_PATIENCE = 1.0
+
 
 class Event(Enum):
     """What `Relay.next` may return instead of a message."""
@@ -29,10 +32,13 @@ class Relays:
             relay.stop()
         return relay
 
-    def drain(self) -> None:
+    async def drain(self) -> None:
+        """Ends them all, and returns when their clients are told; those that take nothing are not waited for."""
         self._draining = True
         for relay in self._live:
             relay.stop()
+        if self._live:
+            await asyncio.wait([relay.closed for relay in self._live], timeout=_PATIENCE)
 
 
 class Relay:
@@ -46,6 +52,7 @@ class Relay:
         self._inbound = asyncio.ensure_future(inbound)
         self._reading: asyncio.Task[bytes | None] | None = None
         self._stopping = False
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._live = live
         live.add(self)
 
@@ -80,7 +87,10 @@ class Relay:
         tasks = [task for task in (self._reading, self._inbound) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            self.closed.set_result(None)
 
 
 def _restarting() -> EdgeError:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 
@@ -46,14 +46,21 @@ def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
 class _Server(uvicorn.Server):
     """Tells when it accepts, and leaves the signals to `serve`, which has more to say before it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], end_streams: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._end_streams = end_streams
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._end_streams()  # before uvicorn closes their sockets, with a code that says less
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -93,7 +100,7 @@ async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready
         timeout_graceful_shutdown=max(1, round(settings.drain)),
         ws_max_size=settings.max_body,
     )
-    server = _Server(config, ready)
+    server = _Server(config, ready, gateway.end_streams)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -101,7 +108,6 @@ async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready
         loop.call_later(settings.drain_delay, close)
 
     def close() -> None:
-        gateway.end_streams()
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
