@@ -6,9 +6,16 @@ import pytest
 import redis.asyncio as redis
 
 from chassis.testing import until
+from edge_gateway import redis_counter
 from edge_gateway.counting import CounterUnavailableError
 from edge_gateway.redis_counter import RedisCounter
 from mesh.servers.redis import Redis
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is slow is not what is tried here."""
+    monkeypatch.setattr(redis_counter, "_TIMEOUT", 30.0)
 
 
 def files() -> int:
