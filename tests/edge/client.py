@@ -30,7 +30,7 @@ def ask(
     port: int, method: str, path: str, body: bytes | None = None, headers: list[tuple[str, str]] | None = None
 ) -> Answer:
     """Sends one request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in headers or ():

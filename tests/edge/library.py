@@ -121,7 +121,7 @@ class Library:
                 await fail(context, request.fail_code, "broken", ["error_info", "named"], "STREAM_BROKEN")
             if request.hold:
                 await asyncio.Event().wait()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter when it came while a message was being sent
             self.cancelled.append(request.name)
             raise
 

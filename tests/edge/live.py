@@ -29,7 +29,7 @@ class Live:
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(("127.0.0.1", port))
         self._socket.sendall(said)
         self.seen = b""
@@ -72,7 +72,7 @@ class Live:
             self.seen += part
 
 
-def eventually(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 5.0) -> T:
+def eventually(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 60.0) -> T:
     """Looks again and again until what is seen is wanted."""
     deadline = time.monotonic() + within
     while True:

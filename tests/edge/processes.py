@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-_DEADLINE = 20.0
+_DEADLINE = 60.0
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def test_memory_and_descriptors_stay_as_they_were(edge_folder: Path, descriptors
 
 def serve(port: int, rounds: int) -> None:
     """Requests that are all different, and streams that are left in the middle."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(rounds):
         name = uuid.uuid4().hex
         for method, path, body in REQUESTS:

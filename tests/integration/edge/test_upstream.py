@@ -101,7 +101,7 @@ async def test_a_call_that_waits_for_room_takes_the_first_there_is() -> None:
     limit, handlers = ("grpc.max_concurrent_streams", 1), {"Hold": unary(hold), "Echo": unary(echo)}
     async with serving("127.0.0.1:0", limit, **handlers) as port, calling(f"127.0.0.1:{port}") as upstreams:
         held = [asyncio.ensure_future(upstreams.unary("/t.S/Hold", b"", (), None)) for _ in range(32)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while begun < 32:
                 await asyncio.sleep(0.01)
             late = asyncio.ensure_future(upstreams.unary("/t.S/Echo", b"late", (), None))
@@ -119,10 +119,9 @@ async def test_connections_that_age_out_lose_no_call() -> None:
     async with serving("127.0.0.1:0", *aging, Echo=unary(echo)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         end = asyncio.get_running_loop().time() + 2
         count = 0
-        while asyncio.get_running_loop().time() < end:
-            await asyncio.gather(*(upstreams.unary("/t.S/Echo", b"x" * 1000, (), 10) for _ in range(5)))
+        while count < 50 or asyncio.get_running_loop().time() < end:
+            await asyncio.gather(*(upstreams.unary("/t.S/Echo", b"x" * 1000, (), 30) for _ in range(5)))
             count += 5
-    assert count > 50
 
 
 async def test_metadata_goes_both_ways() -> None:
@@ -134,10 +133,10 @@ async def test_metadata_goes_both_ways() -> None:
 
     async with serving(Tell=unary(tell)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         for _ in range(2):
-            reply = await upstreams.unary("/t.S/Tell", b"", (("given", "a b,c"), ("given-bin", b"\x01\x02\x03")), 5)
+            reply = await upstreams.unary("/t.S/Tell", b"", (("given", "a b,c"), ("given-bin", b"\x01\x02\x03")), 30)
             assert reply.initial == (("first", "a b,c"), ("raw-bin", b"\x01\x02\x03"))
             assert reply.trailing == (("last", "x" * 300), ("last-bin", b"\x00\xff"))
-            assert 4 < float(reply.message) <= 5.1
+            assert 15 < float(reply.message) <= 30.1
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -148,7 +147,7 @@ async def test_a_status_comes_with_its_message_and_trailers(code: grpc.StatusCod
 
     async with serving(Refuse=unary(refuse)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         with pytest.raises(UpstreamError) as caught:
-            await upstreams.unary("/t.S/Refuse", b"", (), 5)
+            await upstreams.unary("/t.S/Refuse", b"", (), 30)
     assert (caught.value.code, caught.value.message) == (code.value[0], "théme 100%\n")
     assert ("why-bin", b"\x00\x01") in caught.value.trailing
 
@@ -156,14 +155,15 @@ async def test_a_status_comes_with_its_message_and_trailers(code: grpc.StatusCod
 async def test_an_unknown_method_is_unimplemented() -> None:
     async with serving() as port, calling(f"127.0.0.1:{port}") as upstreams:
         with pytest.raises(UpstreamError) as caught:
-            await upstreams.unary("/t.S/Nope", b"", (), 5)
+            await upstreams.unary("/t.S/Nope", b"", (), 30)
     assert caught.value.code == 12
 
 
 async def test_a_deadline_ends_the_call_on_both_sides() -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -171,10 +171,11 @@ async def test_a_deadline_ends_the_call_on_both_sides() -> None:
         return b""
 
     async with serving(Wait=unary(wait)) as port, calling(f"127.0.0.1:{port}") as upstreams:
-        with pytest.raises(UpstreamError) as caught:
-            await upstreams.unary("/t.S/Wait", b"", (), 0.05)
-        assert caught.value.code == 4
-        await asyncio.wait_for(ended.wait(), 5)
+        while not begun.is_set():  # a server that is slow to look never hears of a call that is over
+            with pytest.raises(UpstreamError) as caught:
+                await upstreams.unary("/t.S/Wait", b"", (), 0.1)
+            assert caught.value.code == 4
+        await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
@@ -190,35 +191,38 @@ async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
 
     async with serving(Wait=unary(wait)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         call = asyncio.ensure_future(upstreams.unary("/t.S/Wait", b"", (), None))
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 30)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 30)
 
 
-async def test_a_server_that_dies_ends_its_calls_and_is_found_again() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{free.getsockname()[1]}"
+async def test_a_server_that_dies_ends_its_calls_and_is_found_again(free_port: Callable[[], int]) -> None:
+    listen, begun = f"127.0.0.1:{free_port()}", asyncio.Event()
+
+    async def begin(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        begun.set()
+        return await hang(request, context)
+
     async with calling(listen) as upstreams:
-        async with serving(listen, Hang=unary(hang), Echo=unary(echo)):
-            await upstreams.unary("/t.S/Echo", b"", (), 5)
+        async with serving(listen, Hang=unary(begin), Echo=unary(echo)):
+            await upstreams.unary("/t.S/Echo", b"", (), 30)
             call = asyncio.ensure_future(upstreams.unary("/t.S/Hang", b"", (), 30))
-            await asyncio.sleep(0.05)
+            await asyncio.wait_for(begun.wait(), 30)
         with pytest.raises(UpstreamError) as caught:
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(call, 30)
         assert caught.value.code in (1, 14)
         with pytest.raises(UpstreamError) as caught:
-            await upstreams.unary("/t.S/Echo", b"", (), 5)
+            await upstreams.unary("/t.S/Echo", b"", (), 30)
         assert caught.value.code == 14
         async with serving(listen, Echo=unary(echo)):
-            reply = await until(lambda: upstreams.unary("/t.S/Echo", b"again", (), 5))
+            reply = await until(lambda: upstreams.unary("/t.S/Echo", b"again", (), 30))
             assert reply.message == b"again"
 
 
 async def until(call: Callable[[], Awaitable[Any]]) -> Any:
-    deadline = asyncio.get_running_loop().time() + 10
+    deadline = asyncio.get_running_loop().time() + 60
     while True:
         try:
             return await call()
@@ -294,7 +298,7 @@ async def test_a_server_that_does_not_read_makes_the_writer_wait() -> None:
         _, waiting = await asyncio.wait({writing}, timeout=1)
         assert waiting, "the server reads nothing, so its window is full"
         call.cancel()
-        assert not await asyncio.wait_for(writing, 5)
+        assert not await asyncio.wait_for(writing, 30)
 
 
 async def write_on(call: Call) -> bool:
@@ -318,16 +322,16 @@ async def test_a_reply_that_is_too_large_is_refused() -> None:
     async with serving(Echo=unary(echo)) as port:
         upstreams = Upstreams({"*": f"127.0.0.1:{port}"}, max_message=1000)
         with pytest.raises(UpstreamError, match="larger than max") as caught:
-            await upstreams.unary("/t.S/Echo", b"x" * 2000, (), 5)
+            await upstreams.unary("/t.S/Echo", b"x" * 2000, (), 30)
         assert caught.value.code == 8
-        assert (await upstreams.unary("/t.S/Echo", b"x" * 900, (), 5)).message == b"x" * 900
+        assert (await upstreams.unary("/t.S/Echo", b"x" * 900, (), 30)).message == b"x" * 900
         await upstreams.close()
 
 
 async def test_a_unix_socket_is_a_target(tmp_path: Path) -> None:
     target = f"unix:{tmp_path}/s"
     async with serving(target, Echo=unary(echo)), calling(target) as upstreams:
-        assert (await upstreams.unary("/t.S/Echo", b"x", (), 5)).message == b"x"
+        assert (await upstreams.unary("/t.S/Echo", b"x", (), 30)).message == b"x"
 
 
 def certificate() -> tuple[bytes, bytes]:
@@ -366,10 +370,10 @@ async def test_tls_is_used_and_the_certificate_is_checked(tmp_path: Path) -> Non
     async with serving("localhost:0", credentials=credentials, Echo=unary(echo)) as port:
         target = f"grpcs://localhost:{port}"
         async with calling(target, tls=client_tls(authorities)) as upstreams:
-            assert (await upstreams.unary("/t.S/Echo", b"x" * 100_000, (), 5)).message == b"x" * 100_000
+            assert (await upstreams.unary("/t.S/Echo", b"x" * 100_000, (), 30)).message == b"x" * 100_000
         async with calling(target) as upstreams:
             with pytest.raises(UpstreamError) as caught:
-                await upstreams.unary("/t.S/Echo", b"", (), 5)
+                await upstreams.unary("/t.S/Echo", b"", (), 30)
             assert caught.value.code == 14
 
 
@@ -380,10 +384,10 @@ async def test_a_server_that_asks_who_we_are_is_shown_our_certificate(tmp_path: 
     async with serving("localhost:0", credentials=credentials, Echo=unary(echo)) as port:
         target = f"grpcs://localhost:{port}"
         async with calling(target, tls=client_tls(authorities, ours, key)) as upstreams:
-            assert (await upstreams.unary("/t.S/Echo", b"x", (), 5)).message == b"x"
+            assert (await upstreams.unary("/t.S/Echo", b"x", (), 30)).message == b"x"
         async with calling(target, tls=client_tls(authorities)) as upstreams:
             with pytest.raises(UpstreamError) as caught:
-                await upstreams.unary("/t.S/Echo", b"", (), 5)
+                await upstreams.unary("/t.S/Echo", b"", (), 30)
             assert caught.value.code == 14
 
 
@@ -393,7 +397,7 @@ async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytes
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         async with calling(f"both.example:{port}") as upstreams:
-            assert (await upstreams.unary("/t.S/Echo", b"x", (), 5)).message == b"x"
+            assert (await upstreams.unary("/t.S/Echo", b"x", (), 30)).message == b"x"
 
 
 def test_a_service_goes_to_the_target_that_names_it_best() -> None:

@@ -70,14 +70,14 @@ def test_reads_have_the_headers_of_the_batch_but_not_what_is_about_its_body(port
 def test_reads_are_made_at_once(port: int) -> None:
     begin = time.monotonic()
 
-    answer = batch(port, *(f"/v1/sleep/{n}?seconds=0.5" for n in range(20)))
+    answer = batch(port, *(f"/v1/sleep/{n}?seconds=1" for n in range(20)))
 
     assert {it["status"] for it in answer.json["responses"]} == {200}
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15
 
 
 def test_a_deadline_holds_for_each_read(port: int) -> None:
-    answer = batch(port, "/v1/sleep/x?seconds=20", "/v1/shelves/1", headers=[("grpc-timeout", "300m")])
+    answer = batch(port, "/v1/sleep/x?seconds=20", "/v1/shelves/1", headers=[("grpc-timeout", "3S")])
 
     assert [it["status"] for it in answer.json["responses"]] == [504, 200]
 
