@@ -30,7 +30,7 @@ def test_a_target_survives_some_thousand_inputs(target: str, tmp_path: Path) -> 
     corpus.mkdir()
     for number, seed in enumerate(SEEDS[target]):
         (corpus / str(number)).write_bytes(seed)
-    options = ("-runs=6000", "-max_total_time=25", "-seed=7", "-timeout=5", "-max_len=400", "-print_final_stats=0")
+    options = ("-runs=6000", "-max_total_time=25", "-seed=7", "-timeout=60", "-max_len=400", "-print_final_stats=0")
     command = ("-m", "tests.edge.fuzz", target, str(descriptor_set(PROTOS, tmp_path)), *options, str(corpus))
     done = subprocess.run(
         [sys.executable, *command],

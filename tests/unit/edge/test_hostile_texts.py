@@ -23,7 +23,7 @@ def kinds(registry: Registry) -> DescMessage:
     return found
 
 
-def soon(call: Callable[[], object], within: float = 0.5) -> object:
+def soon(call: Callable[[], object], within: float = 3.0) -> object:
     began = time.process_time()
     found = attempt(call)
     assert time.process_time() - began < within
@@ -44,7 +44,7 @@ def test_many_keys_of_which_the_last_occurs_twice(registry: Registry, kinds: Des
     assert str(found) == "z: occurs more than once"
 
 
-@pytest.mark.parametrize("name", [b"[" * 16_000, b"a" + b"[]" * 8_000 + b"["])
+@pytest.mark.parametrize("name", [b"[" * 160_000, b"a" + b"[]" * 80_000 + b"["])
 def test_a_parameter_of_brackets(name: bytes, kinds: DescMessage) -> None:
     assert isinstance(soon(lambda: bind(kinds, name + b"=1")), EdgeError)
 
@@ -63,14 +63,14 @@ def test_a_parameter_deeper_than_a_message_can_be(kinds: DescMessage) -> None:
 
 def test_a_service_of_dots() -> None:
     upstreams = Upstreams({"*": "h:1", "a.*": "h:2"}, max_message=1)
-    assert soon(lambda: upstreams.target("." * 16_000)) == "h:1"
+    assert soon(lambda: upstreams.target("." * 160_000)) == "h:1"
 
 
 def test_an_object_that_comes_byte_by_byte() -> None:
-    splitter = ObjectSplitter(100_000)
+    splitter = ObjectSplitter(200_000)
     splitter.feed(b'{"a":"')
-    assert soon(lambda: [splitter.feed(b"x") for _ in range(20_000)]) == [[]] * 20_000
-    assert splitter.feed(b'\\"}"}') == [b'{"a":"' + b"x" * 20_000 + b'\\"}"}']
+    assert soon(lambda: [splitter.feed(b"x") for _ in range(150_000)]) == [[]] * 150_000
+    assert splitter.feed(b'\\"}"}') == [b'{"a":"' + b"x" * 150_000 + b'\\"}"}']
 
 
 def test_headers_up_to_the_limit() -> None:
@@ -84,5 +84,5 @@ def test_headers_up_to_the_limit() -> None:
 def test_a_fault_at_the_bottom_of_a_deep_body(registry: Registry, kinds: DescMessage, *, lenient: bool) -> None:
     inner = b'{"rs":[' + b'"abcdefgh",' * 20_000 + b'"x"],"flag":"no"}'
     body = b'{"deep":' * 90 + inner + b"}" * 90
-    found = soon(lambda: JsonCodec(registry, ignore_unknown=lenient).decode(kinds, body), within=1.0)
+    found = soon(lambda: JsonCodec(registry, ignore_unknown=lenient).decode(kinds, body))
     assert str(found).endswith("deep.flag: must be true or false")
