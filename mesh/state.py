@@ -124,11 +124,12 @@ class State:
     def hold(self) -> Iterator[None]:
         """Be this folder's one supervisor; the kernel lets go of it whatever becomes of us."""
         with self._lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.require_stopped()
-                raise
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    self.require_stopped()  # or else somebody only looked whether it runs, for a moment
             yield
 
     def read(self) -> Record | None:

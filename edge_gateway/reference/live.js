@@ -159,7 +159,9 @@ async function enter() {
   $("#who").textContent = me.displayName || me.email;
   entrance.hidden = true;
   for (const it of [side, place, $("#leave")]) it.hidden = false;
-  await Promise.all([buildForm(), listOrders()]);
+  // The list first: a late one would take the place of an order just placed.
+  await listOrders();
+  await buildForm();
 }
 
 function leave() {

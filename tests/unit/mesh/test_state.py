@@ -1,5 +1,6 @@
 import json
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 
@@ -96,6 +97,25 @@ def test_a_folder_has_one_supervisor_at_a_time(state):
             pass
         assert "shopmesh down" in it.value.fix
     assert not state.running
+
+
+def test_who_only_looks_whether_a_stack_runs_is_in_nobodys_way(state):
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            assert state.running in (True, False)
+
+    with ThreadPoolExecutor() as pool:
+        lookers = [pool.submit(look) for _ in range(4)]
+        try:
+            for _ in range(300):
+                with state.hold():
+                    pass
+        finally:
+            done.set()
+    for looker in lookers:
+        looker.result()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path):
