@@ -169,6 +169,8 @@ function leave() {
   board = undefined;
   token.value = "";
   $("#who").textContent = "";
+  // The next one to sign in here may be somebody else.
+  for (const it of [$("#buy"), $("#orders"), place]) it.replaceChildren();
   for (const it of [side, place, $("#leave")]) it.hidden = true;
   entrance.hidden = false;
   entrance.querySelector("form")?.remove();

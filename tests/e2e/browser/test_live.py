@@ -48,6 +48,35 @@ async def test_a_new_customer_buys_and_sees_order_and_payment_change(page: PageU
     assert await page.run(ACCESSIBLE) == []
 
 
+HOLD_THE_LIST = """(() => {
+    const real = window.fetch;
+    window.asked = [];
+    window.fetch = async (url, options) => {
+        asked.push(String(url));
+        if (String(url).includes("/v1/orders?")) await new Promise((release) => (window.release = release));
+        return real(url, options);
+    };
+})()"""
+
+
+async def test_nobody_can_buy_before_the_list_that_would_hide_the_new_order_is_there(
+    page: PageUnderTest, shop: Shop
+) -> None:
+    await enter(page, shop)
+    await page.click("#leave")
+    await page.until("document.querySelector('#entrance form')")
+    assert not await page.run("document.querySelector('#buy select, #orders li, #board > *')")
+    await page.run(HOLD_THE_LIST)
+    await page.fill("input[name=email]", shop.staff.email)
+    await page.fill("input[name=password]", shop.staff.password)
+    await page.click("#entrance button[type=submit]")
+
+    await page.until("!!window.release")
+    assert not [url for url in await page.run("asked") if "/v1/products" in url]
+    await page.run("release()")
+    await page.until("document.querySelector('#buy select') && document.querySelector('#orders li')")
+
+
 async def test_a_cancelled_order_gives_its_money_back_before_ones_eyes(page: PageUnderTest, shop: Shop) -> None:
     await enter(page, shop)
     await buy(page)
