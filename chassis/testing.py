@@ -57,13 +57,15 @@ class Issuer:
         return jwt.encode(kept, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
 
 
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait until `condition()`, or what it is awaited to, is true; raises TimeoutError after `seconds`."""
+async def until(look: Callable[[], Any], wanted: Callable[[Any], object] = bool, *, seconds: float = 30.0) -> Any:
+    """Return what `look()`, or what it is awaited to, sees once it is `wanted`; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:
-            holds = condition()
-            if await holds if isinstance(holds, Awaitable) else holds:
-                return
+            seen = look()
+            if isinstance(seen, Awaitable):
+                seen = await seen
+            if wanted(seen):
+                return seen
             await asyncio.sleep(0.01)
 
 

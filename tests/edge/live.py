@@ -9,6 +9,8 @@ from typing import Any, Self, TypeVar
 from tests.edge.client import ask
 
 T = TypeVar("T")
+#: The seconds within which a call is cancelled whose client left: one by the contract, and what a busy machine adds.
+SOON = 5.0
 
 
 class Live:

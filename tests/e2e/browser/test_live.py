@@ -10,6 +10,8 @@ from tests.e2e.browser.test_reference import ACCESSIBLE, FITS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.foreign]
 
+ENTERED = "document.querySelector('#buy select') && document.querySelector('#orders li')"
+
 
 def state(track: str, wanted: str) -> str:
     return f"document.querySelector('[data-track={track}][data-state={wanted}]')"
@@ -18,13 +20,17 @@ def state(track: str, wanted: str) -> str:
 async def enter(page: PageUnderTest, shop: Shop, *, staff: bool = False) -> None:
     """Signs in, as staff or as a new customer."""
     await page.go(f"{shop.url}/docs/live")
+    await sign_in(page, shop, staff=staff)
+    await page.until(ENTERED)
+
+
+async def sign_in(page: PageUnderTest, shop: Shop, *, staff: bool) -> None:
     await page.until("document.querySelector('#entrance form')")
     await page.fill("input[name=email]", shop.staff.email if staff else f"{uuid.uuid4().hex}@example.com")
     await page.fill("input[name=password]", shop.staff.password if staff else "correct horse battery")
     if not staff:
         await page.click("input[name=new]")
     await page.click("#entrance button[type=submit]")
-    await page.until("document.querySelector('#buy select') && document.querySelector('#orders li')")
 
 
 async def buy(page: PageUnderTest, card: str = "tok_ok") -> str:
@@ -67,14 +73,12 @@ async def test_nobody_can_buy_before_the_list_that_would_hide_the_new_order_is_t
     await page.until("document.querySelector('#entrance form')")
     assert not await page.run("document.querySelector('#buy select, #orders li, #board > *')")
     await page.run(HOLD_THE_LIST)
-    await page.fill("input[name=email]", shop.staff.email)
-    await page.fill("input[name=password]", shop.staff.password)
-    await page.click("#entrance button[type=submit]")
+    await sign_in(page, shop, staff=True)
 
     await page.until("!!window.release")
     assert not [url for url in await page.run("asked") if "/v1/products" in url]
     await page.run("release()")
-    await page.until("document.querySelector('#buy select') && document.querySelector('#orders li')")
+    await page.until(ENTERED)
 
 
 async def test_a_cancelled_order_gives_its_money_back_before_ones_eyes(page: PageUnderTest, shop: Shop) -> None:

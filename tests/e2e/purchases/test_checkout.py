@@ -1,11 +1,11 @@
 """Purchases as customers make them, by JSON and by gRPC, and what is left when one fails."""
 
 import asyncio
-import time
 
 import pytest
 from google.protobuf import json_format
 
+from chassis.testing import until
 from mesh.shopfront import Refused, amount, new_key, state
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
@@ -13,14 +13,6 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotFound
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.e2e.purchases.conftest import wish
-
-
-async def until(read, holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds(found := await read()):
-        assert time.monotonic() < end, found
-        await asyncio.sleep(0.02)
-    return found
 
 
 async def test_an_order_by_json_is_confirmed_with_stock_slot_and_money(market, customer):

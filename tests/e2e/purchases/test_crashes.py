@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 
+from chassis.testing import until
 from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import COMMAND
 
@@ -31,6 +33,8 @@ TARGETS = (
 )
 #: After so long a kill takes any step: what shoppers do is left to chance.
 PATIENCE = 20.0
+#: What was killed may take its time to come back.
+patiently = partial(until, seconds=120)
 
 
 class Shopping:
@@ -65,13 +69,6 @@ def record_of(stack, name):
     return next(one for one in stack.state.read().processes if one.name == name)
 
 
-async def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.02)
-
-
 async def back(stack, name, restarts):
     """Wait until a process has been restarted so often, and does its work again."""
 
@@ -79,7 +76,7 @@ async def back(stack, name, restarts):
         one = record_of(stack, name)
         return one.restarts >= restarts and one.state == "ready"
 
-    await until(is_back)
+    await patiently(is_back)
 
 
 async def orders_made(connection):
@@ -132,7 +129,7 @@ async def test_the_orders_service_is_killed_between_steps_ten_times_and_every_or
 async def test_every_other_process_is_killed_once_and_every_order_ends_well(stack, tmp_path):
     names = [one.name for one in stack.state.read().processes if one.name not in ("svc_order", "postgres", "redis")]
     with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
-        await until(lambda: load.history.exists() and load.history.stat().st_size)
+        await patiently(lambda: load.history.exists() and load.history.stat().st_size)
         for name in names:
             restarts = record_of(stack, name).restarts
             stack.kill(name)
@@ -145,11 +142,11 @@ async def test_every_other_process_is_killed_once_and_every_order_ends_well(stac
 async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
     restarts = record_of(stack, "redis").restarts
     with shopping(stack, tmp_path, "--mix", "deliver", "--concurrency", "4") as load:
-        await until(lambda: load.history.exists() and load.history.stat().st_size)
+        await patiently(lambda: load.history.exists() and load.history.stat().st_size)
         stack.kill("redis")
         await back(stack, "redis", restarts + 1)
         seen = load.history.stat().st_size
-        await until(lambda: load.history.stat().st_size > seen + 5_000)
+        await patiently(lambda: load.history.stat().st_size > seen + 5_000)
         told = await asyncio.to_thread(load.end)
     assert told["orders"].get("CONFIRMED")
     await all_is_well(stack, load.history)
@@ -158,16 +155,16 @@ async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
 async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lost(stack, tmp_path):
     with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
         for _ in range(2):
-            await until(lambda: load.history.exists() and load.history.stat().st_size)
+            await patiently(lambda: load.history.exists() and load.history.stat().st_size)
             restarts = record_of(stack, "postgres").restarts
             os.kill(record_of(stack, "postgres").pid, signal.SIGQUIT)  # "immediate": no checkpoint, no goodbye
             await back(stack, "postgres", restarts + 1)
             seen = load.history.read_text().count('"outcome": "ok"')
-            await until(lambda: load.history.read_text().count('"outcome": "ok"') > seen + 5)  # noqa: B023
+            await patiently(lambda: load.history.read_text().count('"outcome": "ok"') > seen + 5)  # noqa: B023
         told = await asyncio.to_thread(load.end)
     assert told["requests"]["order"]["unknown"] > 0
     await all_is_well(stack, load.history)
 
 
 async def test_in_the_end_all_processes_are_ready(stack):
-    await until(lambda: {one.state for one in stack.state.read().processes} == {"ready"})
+    await patiently(lambda: {one.state for one in stack.state.read().processes} == {"ready"})

@@ -100,7 +100,7 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_nothing_and_turns_
         async with database.transaction() as tx:
             await tx.execute("SELECT FROM outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")  # however quick the relay is
             relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
-            await until(lambda: published(database), PATIENCE)
+            await until(lambda: published(database), seconds=PATIENCE)
             await broker.kill()
             assert 0 < await published(database) < TOLD, "it was killed in the middle"
         await broker.start()
@@ -125,8 +125,8 @@ async def test_a_service_ends_although_the_broker_is_away_and_something_is_still
         consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: ignore}).run())
         async with database.transaction() as tx:
             await outbox.add(tx, events.StockChanged(sku="a"))
-        await until(lambda: database.pool.fetchval("SELECT count(*) FROM inbox"), PATIENCE)
-        await until(lambda: published(database), PATIENCE)
+        await until(lambda: database.pool.fetchval("SELECT count(*) FROM inbox"), seconds=PATIENCE)
+        await until(lambda: published(database), seconds=PATIENCE)
         await on_kafka.kill()
         async with database.transaction() as tx:
             await outbox.add(tx, *(events.StockChanged(sku="a", available=number) for number in range(1_000)))

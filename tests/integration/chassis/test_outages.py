@@ -113,14 +113,14 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
         await redis_alone.stop()
         await tell(database, 2, 3)  # events wait in the outbox
         await redis_alone.start()
-        await until(lambda: has_applied(database, [1, 2, 3]), PATIENCE)
+        await until(lambda: has_applied(database, [1, 2, 3]), seconds=PATIENCE)
 
         await postgres_alone.stop()
         with pytest.raises(AWAY):
             await tell(database, 0)
         await postgres_alone.start()
         await tell(database, 4)
-        await until(lambda: has_applied(database, [1, 2, 3, 4]), PATIENCE)
+        await until(lambda: has_applied(database, [1, 2, 3, 4]), seconds=PATIENCE)
         assert await database.pool.fetchval("SELECT count(*) FROM dead_letter") == 0
 
         await postgres_alone.stop()
@@ -129,8 +129,8 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
         await postgres_alone.start()
         woken.clear()
         await tell(database, 5)
-        await until(lambda: has_applied(database, [1, 2, 3, 4, 5]), PATIENCE)
-        await until(woken.is_set, PATIENCE)
+        await until(lambda: has_applied(database, [1, 2, 3, 4, 5]), seconds=PATIENCE)
+        await until(woken.is_set, seconds=PATIENCE)
 
 
 async def test_while_the_database_is_away_nothing_is_acknowledged(postgres_alone, redis_alone):
@@ -143,7 +143,7 @@ async def test_while_the_database_is_away_nothing_is_acknowledged(postgres_alone
         async with working(consumer.run()):
             await until(lambda: pending(bus))
             await postgres_alone.start()
-            await until(lambda: has_applied(database, [1, 2]), PATIENCE)
+            await until(lambda: has_applied(database, [1, 2]), seconds=PATIENCE)
         assert await database.pool.fetchval("SELECT count(*) FROM dead_letter") == 0
 
 

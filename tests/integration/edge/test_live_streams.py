@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.edge import processes
-from tests.edge.live import Live, begun, cancelled, eventually, sent
+from tests.edge.live import SOON, Live, begun, cancelled, eventually, sent
 
 _SSE = "Accept: text/event-stream"
-#: Sooner than a deadline would end a call.
-SOON = 20.0
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from edge_gateway.settings import Settings
 from edge_gateway.upstream import Upstreams
 from tests.edge import processes
 from tests.edge.library import Library, start
-from tests.edge.live import Live, begun, cancelled, eventually
+from tests.edge.live import SOON, Live, begun, cancelled, eventually
 
 
 def opened(port: int, path: str, **options: Any) -> ClientConnection:
@@ -196,7 +196,7 @@ def test_c58_a_client_that_leaves_cancels_its_call(path: str, edge_port: int) ->
     name = uuid.uuid4().hex
     with opened(edge_port, path.format(name)):
         eventually(lambda: begun(edge_port), lambda names: name in names)
-    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=20)
+    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
 
 
 def test_a_drain_tells_the_clients(edge_folder: Path, descriptors: str, back_end: int) -> None:

@@ -1,4 +1,3 @@
-import asyncio
 import os
 import resource
 import signal
@@ -8,6 +7,7 @@ import sys
 import psutil
 import pytest
 
+from chassis.testing import until
 from mesh.errors import StackError
 from mesh.places import Account
 from mesh.ports import is_free
@@ -23,12 +23,6 @@ def port(ports):
 @pytest.fixture
 def log(tmp_path):
     return tmp_path / "logs" / "it.log"
-
-
-async def until(condition, seconds=60):
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def is_gone(pid):

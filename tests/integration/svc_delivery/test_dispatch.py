@@ -13,6 +13,7 @@ import pytest
 
 from chassis import Database
 from chassis.client import Clients
+from chassis.testing import until
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.order.v1.order_service_pb2 import CancelOrderRequest
@@ -22,7 +23,6 @@ from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatcher
 from svc_delivery.domain_shipment import shipment_id
 from tests.integration.svc_delivery.parcels import News
-from tests.integration.svc_delivery.waiting import until
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
 

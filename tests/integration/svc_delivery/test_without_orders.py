@@ -3,7 +3,7 @@
 import pytest
 
 from chassis import OutcomeUnknown
-from tests.integration.svc_delivery.waiting import until
+from chassis.testing import until
 
 
 async def test_a_wish_is_kept_and_granted_once_svc_order_is_back(ask_to_ship, replica, ship_order, orders_app, rows):

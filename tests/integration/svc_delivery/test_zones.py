@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money
 from google.type.timeofday_pb2 import TimeOfDay
 
-from chassis.testing import acting
+from chassis.testing import acting, until
 from shop.chassis.v1.chassis_errors import (
     IdempotencyKeyReused,
     InvalidRequest,
@@ -28,7 +28,6 @@ from shop.delivery.v1.delivery_errors import (
 )
 from svc_delivery import store
 from tests.integration.svc_delivery.conftest import EVERY_DAY, a_zone
-from tests.integration.svc_delivery.waiting import until
 
 
 def a_rule(first, last, *, weekdays=EVERY_DAY, lead=timedelta(), capacity=5):

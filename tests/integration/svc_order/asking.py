@@ -3,11 +3,11 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+from chassis.testing import until
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.conftest import until
 
 
 async def available(shop, sku):

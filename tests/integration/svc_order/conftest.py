@@ -1,6 +1,5 @@
 """The whole shop in one process, service by service, over real databases; the partners outside are processes."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -234,11 +233,3 @@ def buy(*lines, token="tok_ok", request_id=None, **changes):
             **changes,
         }
     )
-
-
-async def until(read, holds, seconds=60):
-    """Return what `read` reads once it holds."""
-    async with asyncio.timeout(seconds):
-        while not holds(value := await read()):
-            await asyncio.sleep(0.02)
-        return value

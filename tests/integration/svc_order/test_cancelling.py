@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.testing import client_for
+from chassis.testing import client_for, until
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
@@ -23,7 +23,7 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, buy, until
+from tests.integration.svc_order.conftest import PARTS, buy
 
 
 @pytest.fixture

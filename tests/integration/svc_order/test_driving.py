@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from chassis import Database, OutcomeUnknown
-from chassis.testing import client_for
+from chassis.testing import client_for, until
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -33,7 +33,7 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, QUICK, buy, until
+from tests.integration.svc_order.conftest import PARTS, QUICK, buy
 
 ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
 STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"

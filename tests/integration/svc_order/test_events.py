@@ -8,6 +8,7 @@ import pytest
 from chassis.bus import Event
 from chassis.bus_redis import RedisBus
 from chassis.money import money
+from chassis.testing import until
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.order.v1 import order_events_pb2 as order_events
@@ -26,7 +27,7 @@ from tests.integration.svc_order.asking import (
     ship,
     states_of,
 )
-from tests.integration.svc_order.conftest import buy, until
+from tests.integration.svc_order.conftest import buy
 
 ROAD = [
     delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{name}")

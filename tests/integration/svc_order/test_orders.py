@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from chassis.money import money
+from chassis.testing import until
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, TokenMissing
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import AddressNotServed
@@ -18,7 +19,7 @@ from shop.order.v1.order_errors import (
 )
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.integration.svc_order.asking import available, get, move, payment_of, ship, timeline
-from tests.integration.svc_order.conftest import ADDRESS, buy, until
+from tests.integration.svc_order.conftest import ADDRESS, buy
 
 
 async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):

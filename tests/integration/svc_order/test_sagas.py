@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chassis.testing import client_for
+from chassis.testing import client_for, until
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, PageTokenInvalid, RoleMissing
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -27,7 +27,7 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, buy, until
+from tests.integration.svc_order.conftest import PARTS, buy
 from tests.unit.svc_order.test_domain import an_order, offer
 
 BROKEN = ["authorize_500"] * 60

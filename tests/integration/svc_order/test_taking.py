@@ -9,6 +9,7 @@ import pytest
 
 from chassis import timestamp
 from chassis.money import money
+from chassis.testing import until
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
@@ -16,7 +17,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
 from tests.integration.svc_order.asking import available, get, payment_of, reaches, timeline
-from tests.integration.svc_order.conftest import ADDRESS, buy, until
+from tests.integration.svc_order.conftest import ADDRESS, buy
 
 #: Copies of an order that wait for ever, since they have no sagas.
 WAITING = """

@@ -4,15 +4,19 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
 
 from chassis import OutcomeUnknown
 from chassis.money import minor_units, money
+from chassis.testing import until
 from shop.payment.v1 import payment_service_pb2 as pb
 
 AMOUNT = 1200
+#: The provider is asked again, and again, about what is not known.
+eventually = partial(until, seconds=60)
 
 
 def a_key() -> str:
@@ -56,13 +60,6 @@ def of_order(payment_id):
 def sums(payment) -> tuple[int, int, int]:
     amounts = (payment.authorized_amount, payment.captured_amount, payment.refunded_amount)
     return tuple(minor_units(amount, "amount") for amount in amounts)
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
-    """Wait until an async condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def insist(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
