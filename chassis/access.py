@@ -19,7 +19,7 @@ def calling_workload(metadata: Mapping[str, str]) -> str:
 
 async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
     """Return the call with its end user; raises CallerDenied, TokenMissing or TokenInvalid."""
-    if call.caller not in rule.callers:
+    if not rule.admits(call.caller):
         raise refusals.CallerDenied(method=call.method, caller=call.caller or "unknown")
     if rule.access is Access.WORKLOAD or (rule.access is Access.PUBLIC and not call.authorization):
         return call

@@ -1,25 +1,26 @@
-"""The services of the mesh. Adding one takes its folder, its protos and one line here."""
+"""The services of the mesh: the workloads of the contract whose code is installed. No list names them."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Final
 
-from shop.contract import RPCS
+from shop import services
 
-SERVICES: tuple[str, ...] = (
-    "svc_user",
-    "svc_catalog",
-    "svc_inventory",
-    "svc_order",
-    "svc_payment",
-    "svc_delivery",
+#: By name, in alphabetical order.
+SERVICES: Final[tuple[str, ...]] = tuple(
+    sorted({service.workload for service in services.SERVICES.values() if find_spec(service.workload)})
 )
 
 
 def workload(grpc_service: str) -> str:
-    """The service that serves this gRPC service: svc_order for shop.order.v1.OrderService."""
-    return f"svc_{grpc_service.split('.')[1]}"
+    """Return the service that serves the gRPC service: svc_order for shop.order.v1.OrderService."""
+    return services.SERVICES[grpc_service].workload
 
 
 def upstreams(addresses: Mapping[str, str]) -> dict[str, str]:
-    """Where each gRPC service is called, when these are the addresses of the services that serve them."""
-    known = {rpc.service: workload(rpc.service) for rpc in RPCS.values()}
-    return {service: addresses[name] for service, name in known.items() if name in addresses}
+    """Return where each gRPC service is called, given the addresses of the services that serve them."""
+    return {
+        name: addresses[service.workload]
+        for name, service in services.SERVICES.items()
+        if service.workload in addresses
+    }

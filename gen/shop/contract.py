@@ -36,6 +36,12 @@ class RateLimit:
     fail_closed: bool = False
 
 
+#: The workload that all calls from outside arrive as.
+EDGE: Final = "edge"
+#: As a caller: every workload of the mesh, which the edge is not.
+ANY_WORKLOAD: Final = "*"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rpc:
     """One method. Times are in seconds."""
@@ -55,6 +61,10 @@ class Rpc:
     has_http: bool = False
     client_streaming: bool = False
     server_streaming: bool = False
+
+    def admits(self, caller: str) -> bool:
+        """Return whether the workload may call; an empty name is no workload."""
+        return caller in self.callers or (ANY_WORKLOAD in self.callers and caller not in ("", EDGE))
 
 
 # By the path that a call has on the wire.
@@ -777,15 +787,7 @@ RPCS: Final[dict[str, Rpc]] = {
         request_type="shop.user.v1.GetJwksRequest",
         response_type="shop.user.v1.JsonWebKeySet",
         access=Access.PUBLIC,
-        callers=(
-            "edge",
-            "svc_user",
-            "svc_catalog",
-            "svc_inventory",
-            "svc_order",
-            "svc_payment",
-            "svc_delivery",
-        ),
+        callers=("edge", "*"),
         timeout=2.0,
         idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
         has_http=True,

@@ -12,7 +12,7 @@ Detail: TypeAlias = str | int | UUID
 # The classes of the domains that were imported, by (domain, reason). `error_class` imports what is missing.
 ERRORS: "dict[tuple[str, str], type[ShopError]]" = {}
 
-_MODULES = {
+_MODULES: dict[str, str] = {
     "catalog.shop": "shop.catalog.v1.catalog_errors",
     "chassis.shop": "shop.chassis.v1.chassis_errors",
     "delivery.shop": "shop.delivery.v1.delivery_errors",

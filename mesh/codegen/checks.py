@@ -2,16 +2,14 @@
 
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from string import Formatter
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.rpc.code_pb2 import Code
 
-from mesh.codegen.schema import Event, Method, Reason, Schema, domain_of
-from mesh.services import SERVICES
-
-CALLERS = ("edge", *SERVICES)
+from mesh.codegen.runtime.contract import ANY_WORKLOAD, EDGE
+from mesh.codegen.schema import Event, Method, Reason, Schema, domain_of, workload_of
 
 # Proxies count these as the host's own failure and eject it; a business error must not do that.
 _HOST_FAILURES = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -27,8 +25,9 @@ _CARD_FACT = re.compile(r"(^|_)card_(brand|network|last4|last_four|last_digits|e
 
 def problems(schema: Schema) -> list[str]:
     """Every breach as `file:line: what: why`, in the order of the files."""
+    callers = [EDGE, ANY_WORKLOAD, *sorted({workload_of(method.service) for method in schema.methods()})]
     found = [
-        *((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m)),
+        *((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m, callers)),
         *((r.place, f"{r.enum}.{r.name}", why) for r in schema.reasons() for why in _reason(r)),
         *((e.place, e.message.full_name, why) for e in schema.events() for why in _event(e)),
         *(
@@ -41,7 +40,7 @@ def problems(schema: Schema) -> list[str]:
     return [f"{place}: {subject}: {why}" for place, subject, why in found]
 
 
-def _method(method: Method) -> Iterator[str]:
+def _method(method: Method, callers: Sequence[str]) -> Iterator[str]:
     if method.rule is None:
         yield "has no (shop.options.v1.rpc)"
         return
@@ -49,8 +48,8 @@ def _method(method: Method) -> Iterator[str]:
     if not method.rule.callers:
         yield "names no callers"
     for caller in method.rule.callers:
-        if caller not in CALLERS:
-            yield f"names the unknown caller {caller!r}; known are {', '.join(CALLERS)}"
+        if caller not in callers:
+            yield f"names the unknown caller {caller!r}; known are {', '.join(callers)}"
     yield from _limits(method)
     if _mutates(method) and not _is_string(method.request.fields_by_name.get("request_id")):
         yield f"changes something, but {method.request.name} has no `string request_id`"

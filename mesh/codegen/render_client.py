@@ -11,7 +11,7 @@ from mesh.codegen.render_python import HEAD, docstring
 from mesh.codegen.schema import Method, Schema, domain_of
 
 #: Goes into gen/ as it is, so that clients need nothing else; a module here, so that it is checked like any other.
-_CHANNEL = Path(__file__).with_name("channel.py")
+_CHANNEL = Path(__file__).with_name("runtime") / "channel.py"
 _EMPTY = "google.protobuf.Empty"
 _RAW = "google.api.HttpBody"
 

@@ -174,6 +174,11 @@ def domain_of(package: str) -> str:
     return package.split(".")[1] if package.count(".") else package
 
 
+def workload_of(service: str) -> str:
+    """Return the workload that serves the gRPC service: `svc_order` for `shop.order.v1.OrderService`."""
+    return f"svc_{domain_of(service)}"
+
+
 def _with_nested(messages: Any) -> Iterator[Descriptor]:
     for message in messages:
         if not message.GetOptions().map_entry:

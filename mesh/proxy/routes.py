@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from mesh.proxy.clusters import pack
 from mesh.services import workload
+from shop import contract
 from shop.contract import IdempotencyLevel, Rpc
 
 EDGE = "edge_gateway"
@@ -33,7 +34,7 @@ _LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 def outer_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
     """What the outside may reach: the methods that name `edge` as a caller, the edge itself, and nothing else."""
     return [
-        *(method_route(path, rpc) for path, rpc in rpcs if EDGE.removesuffix("_gateway") in rpc.callers),
+        *(method_route(path, rpc) for path, rpc in rpcs if rpc.admits(contract.EDGE)),
         *(_service_route(name) for name in _EVERYWHERE),
         *_unknown_grpc(),
         _edge_route(),

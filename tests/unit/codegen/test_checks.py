@@ -20,7 +20,7 @@ MISTAKES = {
     "a method that leaves its access open": ("access: ACCESS_USER", "", WATCH, "does not say its access"),
     "an unspecified access": ("ACCESS_USER", "ACCESS_UNSPECIFIED", WATCH, "does not say its access"),
     "a method without callers": ('USER\n      callers: "edge"', "USER", WATCH, "names no callers"),
-    "a caller that is no service": ("svc_order", "svc_ordre", GET, "names the unknown caller 'svc_ordre'"),
+    "a caller that is no service": ("svc_toy", "svc_tyo", GET, "names the unknown caller 'svc_tyo'"),
     "roles that are demanded but not named": ('roles: "admin"', "", CREATE, "has ACCESS_ROLES without roles"),
     "roles that nobody asks for": ("ACCESS_ROLES", "ACCESS_USER", CREATE, "has roles, which ACCESS_USER"),
     "a unary method without timeout": ("timeout: {seconds: 3}", "", CREATE, "is unary and has no timeout"),

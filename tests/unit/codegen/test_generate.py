@@ -71,9 +71,9 @@ def test_a_removed_proto_takes_its_modules_with_it(generate_into, checkout: Path
 
 def test_a_mistake_changes_nothing_and_is_told(generate_into, checkout: Path, toy: Path) -> None:
     service = toy / "toy_service.proto"
-    service.write_text(service.read_text("utf-8").replace("svc_order", "svc_ordre"), "utf-8")
+    service.write_text(service.read_text("utf-8").replace("svc_toy", "svc_tyo"), "utf-8")
 
-    with pytest.raises(ToolError, match=r"protos/shop/toy/v1/toy_service\.proto:14: .*GetToy.*'svc_ordre'"):
+    with pytest.raises(ToolError, match=r"protos/shop/toy/v1/toy_service\.proto:14: .*GetToy.*'svc_tyo'"):
         generate_into()
     assert not (checkout / "gen").exists()
 

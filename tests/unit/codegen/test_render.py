@@ -17,9 +17,9 @@ from shop.errors import ShopError
 def load(compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Imports a generated module of the toy domain without leaving a trace of it."""
     monkeypatch.setattr(shop.errors, "ERRORS", {})
-    rendered = {file.name: file.content for file in protoc_gen_shop.respond(compiled()).file}
 
-    def load_module(path: str) -> ModuleType:
+    def load_module(path: str, old: str = "", new: str = "") -> ModuleType:
+        rendered = {file.name: file.content for file in protoc_gen_shop.respond(compiled(old, new)).file}
         name = f"generated_{Path(path).stem}"
         source = tmp_path / f"{name}.py"
         source.write_text(rendered[path], "utf-8")
@@ -98,7 +98,7 @@ def test_the_contract_says_of_a_method_what_its_proto_says(load) -> None:
         request_type="shop.toy.v1.GetToyRequest",
         response_type="shop.toy.v1.Toy",
         access=contract.Access.PUBLIC,
-        callers=("edge", "svc_order"),
+        callers=("edge", "svc_toy"),
         timeout=2.5,
         rate_limit=contract.RateLimit(requests=5, per=60.0, fail_closed=True),
         idempotency_level=contract.IdempotencyLevel.NO_SIDE_EFFECTS,
@@ -109,6 +109,29 @@ def test_the_contract_says_of_a_method_what_its_proto_says(load) -> None:
     assert (watch.server_streaming, watch.timeout, watch.has_http) == (True, None, False)
     assert (receive.request_type, receive.access) == ("google.api.HttpBody", contract.Access.WORKLOAD)
     assert receive.idempotency_level is contract.IdempotencyLevel.UNKNOWN
+
+
+def test_every_service_is_listed_with_its_workload_and_generated_module(load) -> None:
+    services = load("shop/services.py")
+
+    name = "shop.toy.v1.ToyService"
+    row = services.Service(name=name, workload="svc_toy", module="shop.toy.v1.toy_service_pb2_grpc")
+    table = services.SERVICES
+    assert table == {name: row}
+
+
+def test_an_rpc_for_any_workload_admits_all_of_them_but_not_the_edge_or_a_caller_without_a_name(load) -> None:
+    contract = load("shop/contract.py", 'callers: "edge"\n      callers: "svc_toy"', 'callers: "*"')
+
+    rpc = contract.RPCS["/shop.toy.v1.ToyService/GetToy"]
+    admitted = {name for name in ("svc_toy", "svc_other", "edge", "") if rpc.admits(name)}
+    assert admitted == {"svc_toy", "svc_other"}
+
+
+def test_an_rpc_admits_the_callers_that_it_names_and_no_other(load) -> None:
+    rpc = load("shop/contract.py").RPCS["/shop.toy.v1.ToyService/GetToy"]
+
+    assert {name for name in ("svc_toy", "svc_other", "edge", "*", "") if rpc.admits(name)} == {"svc_toy", "edge"}
 
 
 def test_only_events_have_topics(load) -> None:

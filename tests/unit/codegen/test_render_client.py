@@ -52,7 +52,7 @@ def test_a_stream_is_no_coroutine_and_has_no_deadline(methods) -> None:
 def test_webhooks_and_what_only_services_may_call_are_left_out(methods, compiled) -> None:
     assert set(methods) == {"__init__", "get_toy", "create_toy", "watch_toy"}
 
-    inside = compiled('callers: "edge"\n      callers: "svc_order"', 'callers: "svc_order"')
+    inside = compiled('callers: "edge"\n      callers: "svc_toy"', 'callers: "svc_toy"')
     text = next(file.content for file in protoc_gen_shop.respond(inside).file if file.name.endswith("toy_client.py"))
     assert "get_toy" not in text
 

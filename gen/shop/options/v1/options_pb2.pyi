@@ -79,8 +79,9 @@ class Rpc(_message.Message):
 
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The workloads that may call: `edge` for everything that enters through the ingress, or the
-        name of a service such as `svc_order`. At least one is required.
+        """The workloads that may call: `edge` for everything that enters through the ingress, the name
+        of a service such as `svc_order`, or `*` for every service of the mesh. At least one is
+        required.
         """
 
     @_builtins.property
