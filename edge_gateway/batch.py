@@ -14,6 +14,7 @@ from edge_gateway.compression import choose_coding, compress
 from edge_gateway.errors import EdgeError, error_info, invalid_argument, invalid_field, unsupported_media_type
 from edge_gateway.exchange import Exchange, Receive, Request, Scope, Send, Watch
 from edge_gateway.headers import Header
+from edge_gateway.jsontext import check_depth
 from edge_gateway.router import Router
 from edge_gateway.rules import Rule
 from edge_gateway.settings import Settings
@@ -149,9 +150,10 @@ def _headers(request: Request, trace: list[tuple[str, str]]) -> list[Header]:
 
 
 def _paths(body: bytes) -> list[str]:
+    check_depth(body)
     try:
         value = json.loads(body.decode(), object_pairs_hook=_once)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise invalid_argument("the body is not JSON") from None
     if not isinstance(value, dict) or value.keys() != {"requests"}:
         raise invalid_argument('the body must be {"requests": [...]} and nothing else')

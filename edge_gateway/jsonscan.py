@@ -1,5 +1,5 @@
 """Looks in parsed JSON for what the codec lets pass: unknown fields by their path, both spellings of one field, two
-members of one oneof, integers written as JSON does not write them, and depth.
+members of one oneof, and integers written as JSON does not write them.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from protobuf import DescField, DescMessage
 
 from edge_gateway.fieldtypes import is_opaque
-from edge_gateway.jsontext import MAX_DEPTH, Refused
+from edge_gateway.jsontext import Refused
 from edge_gateway.members import Member, Members
 
 _INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -24,13 +24,11 @@ class Scanner:
     def scan(self, message: DescMessage, value: Any) -> None:
         """Raises Refused for the first thing that is found."""
         if not is_opaque(message):
-            self._scan(message, value, 1)
+            self._scan(message, value)
 
-    def _scan(self, message: DescMessage, value: Any, depth: int) -> None:
+    def _scan(self, message: DescMessage, value: Any) -> None:
         if type(value) is not dict:
             return  # of a wrong type, which the codec says
-        if depth > MAX_DEPTH:
-            raise Refused(f"objects are nested deeper than {MAX_DEPTH}")
         members = self._members.of(message)
         chosen: dict[str, str] = {}
         for key in tuple(value) if self._ignore_unknown else value:
@@ -47,7 +45,7 @@ class Scanner:
                     raise Refused(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
             if item is not None:
                 try:
-                    self._scan_member(member, item, depth)
+                    self._scan_member(member, item)
                 except Refused as refused:
                     refused.path.insert(0, member.field.json_name)
                     raise
@@ -58,7 +56,7 @@ class Scanner:
         elif not (key.startswith("[") and key.endswith("]")):  # an extension; the codec knows which ones exist
             raise Refused("is not a field of this message", key)
 
-    def _scan_member(self, member: Member, item: Any, depth: int) -> None:
+    def _scan_member(self, member: Member, item: Any) -> None:
         if member.has_integer_keys and isinstance(item, dict):
             for key in item:
                 _check_integer(key, f'["{key}"]')
@@ -69,7 +67,7 @@ class Scanner:
                 _check_integer(element, label)
                 continue
             try:
-                self._scan(member.child, element, depth + 1)
+                self._scan(member.child, element)
             except Refused as refused:
                 if label:
                     refused.path.insert(0, label)

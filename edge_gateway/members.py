@@ -47,7 +47,6 @@ class Members:
     def __init__(self) -> None:
         self._by_type: dict[str, dict[str, Member]] = {}
         self._simple: dict[str, bool] = {}
-        self._hold_any: dict[str, bool] = {}
 
     def of(self, message: DescMessage) -> dict[str, Member]:
         members = self._by_type.get(message.type_name)
@@ -63,17 +62,6 @@ class Members:
         known = self._simple.get(message.type_name)
         if known is None:
             known = self._simple[message.type_name] = all(map(_has_simple_fields, _reachable(message)))
-        return known
-
-    def hold_any(self, message: DescMessage) -> bool:
-        """Tells whether a type or one below it is Any, or may be."""
-        known = self._hold_any.get(message.type_name)
-        if known is None:
-            # What extensions hold no descriptor of the message tells.
-            known = self._hold_any[message.type_name] = any(
-                inner.type_name == "google.protobuf.Any" or bool(inner.proto.extension_range)
-                for inner in _reachable(message)
-            )
         return known
 
 

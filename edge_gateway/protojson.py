@@ -1,8 +1,8 @@
 """ProtoJSON, strictly: protobuf-py's Rust codec does the work, a scan refuses what it lets through.
 
-The codec is right about types, ranges, well-known types, UTF-8, surrogates, trailing data and the depth of
-messages. It lets pass duplicate keys, both spellings of one field, two members of one oneof, and NUL; and it
-names the type in which an unknown field stands rather than the path to it. The scan looks for those.
+The codec is right about types, ranges, well-known types, UTF-8, surrogates and trailing data. It overflows its stack on
+deep nesting, so depth is checked first. It accepts duplicate keys, both spellings of one field, two members of one
+oneof, and NUL; and it names the type in which an unknown field stands rather than the path to it. The scan finds those.
 """
 
 import json
@@ -22,10 +22,9 @@ from edge_gateway.errors import EdgeError, internal
 from edge_gateway.jsonfault import FaultFinder
 from edge_gateway.jsonscan import Scanner
 from edge_gateway.jsontext import (
-    MAX_DEPTH,
     Refused,
+    check_depth,
     explain,
-    is_deep,
     is_json,
     is_plain,
     not_json,
@@ -57,8 +56,7 @@ class JsonCodec:
 
     def decode(self, message: DescMessage, text: bytes) -> Message:
         """Reads a message, or raises EdgeError 400 with the path of the field at fault."""
-        if text.count(b"{") > MAX_DEPTH and self._members.hold_any(message) and is_deep(parse_unique(text)):
-            raise too_deep()  # the codec would not: it starts to count anew in every Any, until its stack is used up
+        check_depth(text)
         try:
             decoded = message.type.from_json(text, registry=self.registry, ignore_unknown_fields=self.ignore_unknown)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -72,6 +70,7 @@ class JsonCodec:
 
     def decode_field(self, holder: DescMessage, field: DescField, text: bytes) -> Message:
         """Reads one field's value, and returns a message of `holder` in which only that field is set."""
+        check_depth(text)
         # One whole value, so that the text below cannot break out of its braces.
         if not is_json(text) and (error := explain(text, field.json_name)) is not None:
             raise error

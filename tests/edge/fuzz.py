@@ -41,6 +41,12 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
         assert again == message
         return message.to_binary()
 
+    def nested(data: bytes) -> object:
+        """Repeats a part of a body as often as a nesting needs to be deep; the first bytes say which and how often."""
+        times, begin, body = data[:2], data[2:3], data[3:]
+        start = begin[0] % (len(body) + 1) if begin else 0
+        return strict.decode(kinds, body[:start] + body[start:] * (1 + int.from_bytes(times) // 2))
+
     def reply(data: bytes) -> object:
         with contextlib.suppress(ValueError, RecursionError, EdgeError):  # what a back end sends wrong is a 500
             return strict.encode(kinds.type.from_binary(data), Print())
@@ -68,7 +74,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
     def fields(data: bytes) -> object:
         return parse_fields(data.decode("latin-1"), kinds)
 
-    found = (route, body, reply, query, stream, template, fields)
+    found = (route, body, nested, reply, query, stream, template, fields)
     return {target.__name__: target for target in found}
 
 

@@ -15,6 +15,7 @@ SEEDS = {
         b'\x00{"name":"a","sub":{"s":"b"},"ts":"2020-01-02T03:04:05Z","i64":"5","ms":{"a":"b"},"value":[1,null]}',
         b'\x00{"any":{"@type":"/edgetest.v1.Kinds","any":{"@type":"/google.protobuf.Any","value":{}}}}',
     ],
+    "nested": [b"\xff\xff\x00[", b'\x80\x00\x08{"value":["', b'\x00\xc8\x00{"deep":', b'\x40\x00\x00{"any":["a",'],
     "reply": [b"\x0a\x01a\x5a\x03\x0a\x01b\xda\x01\x05\x0a\x03\x0a\x01k\xf2\x01\x04\x0a\x02/a\xa2\x02\x00"],
     "query": [b"name=a&sub.s=b&ms[a]=c&i32=5&color=COLOR_RED&mask=name,ts&rs=1&rs=2"],
     "stream": [b'[{"a":"}"},{"b":[1]}]', b'{"a":1}\n{"b":2}'],

@@ -159,6 +159,21 @@ def test_wild_json_is_read_or_refused(value: Any, codec: JsonCodec, kinds: DescM
     read_or_refuse(codec, kinds, dump(value).encode("utf-8", "surrogatepass"))
 
 
+@FUZZ
+@given(
+    pieces=st.lists(
+        st.sampled_from(["[", '{"deep":', '{"value":', '{"any":', '["]",', '["\\\\",', '"\\"', "]", "}", ",", '"']),
+        min_size=1,
+        max_size=6,
+    ),
+    times=st.sampled_from([1, 20, 99, 100, 1_000, 20_000]),
+)
+def test_deeply_nested_json_is_read_or_refused(
+    pieces: list[str], times: int, codec: JsonCodec, kinds: DescMessage
+) -> None:
+    read_or_refuse(codec, kinds, "".join(pieces * times).encode())
+
+
 def read_or_refuse(codec: JsonCodec, kinds: DescMessage, text: bytes) -> None:
     message = attempt(lambda: codec.decode(kinds, text))
     if isinstance(message, EdgeError):
