@@ -10,7 +10,7 @@ ARGS ?=
 AGAINST ?= HEAD
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := chassis edge_gateway mesh svc_catalog svc_delivery svc_inventory svc_order svc_payment svc_user
+CODE := chassis edge_gateway mesh $(wildcard svc_*)
 
 .PHONY: help
 help: ## Say what there is to make

@@ -43,7 +43,7 @@ def verify(
         print_json({"ok": not broken, "seconds": round(seconds, 3), "checks": checks})
     else:
         _tell(findings, seconds)
-        if missing := PARTICIPANTS - set(record.services):
+        if missing := set(PARTICIPANTS) - set(record.services):
             out.print(f"[yellow]not asked[/] what holds between services, for want of {', '.join(sorted(missing))}")
     if broken:
         raise typer.Exit(1)

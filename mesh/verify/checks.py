@@ -1,19 +1,16 @@
 """The invariants as they are written down: SQL with a heading that says what each is and when it must hold."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-
-from mesh.services import SERVICES
 
 _HEADING = re.compile(r"^-- (always|soon|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n", re.MULTILINE)
 
 EVERYWHERE = "everywhere"
 TOGETHER = "together"
 HISTORY = "history"
-#: Whose copies TOGETHER is asked of.
-PARTICIPANTS = frozenset({"svc_inventory", "svc_order", "svc_payment", "svc_delivery"})
+#: The services whose copies TOGETHER reads. The last is read last: what others hold for an order was made after it.
+PARTICIPANTS = ("svc_inventory", "svc_payment", "svc_delivery", "svc_order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +36,29 @@ class Copy:
     sql: str
 
 
-def read_checks(where: str) -> tuple[list[Check], list[Copy]]:
-    """What is asked of a service's database, of all services together, or of these and a client's history."""
+def read_service(service: str) -> tuple[list[Check], list[Copy]]:
+    """Return the checks and copies of a service's database: what every service keeps, and its own invariants.sql."""
+    own = files(service) / "invariants.sql"
+    return _parse(service, _read(EVERYWHERE) + (own.read_text(encoding="utf-8") if own.is_file() else ""))
+
+
+def read_shared(where: str) -> list[Check]:
+    """Return the checks that span services: TOGETHER or HISTORY."""
+    return _parse(where, _read(where))[0]
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _parse(where: str, text: str) -> tuple[list[Check], list[Copy]]:
     checks, copies = [], []
-    for file in (EVERYWHERE, where) if where in SERVICES else (where,):
-        for when, name, numbers, says, sql in _read(file):
-            if when == "copy":
-                copies.append(Copy(name, sql))
-            else:
-                checks.append(Check(where, name, tuple(numbers.split()), says, sql, when == "soon"))
-    return checks, copies
-
-
-def _read(file: str) -> Iterator[tuple[str, ...]]:
-    text = files(__package__).joinpath(f"{file}.sql").read_text(encoding="utf-8")
     _, *parts = _HEADING.split(text)
     for start in range(0, len(parts), 5):
-        *heading, sql = parts[start : start + 5]
-        yield (*heading, sql.strip().rstrip(";"))
+        when, name, numbers, says, sql = parts[start : start + 5]
+        query = sql.strip().rstrip(";")
+        if when == "copy":
+            copies.append(Copy(name, query))
+        else:
+            checks.append(Check(where, name, tuple(numbers.split()), says, query, when == "soon"))
+    return checks, copies

@@ -15,7 +15,7 @@ import asyncpg
 
 from mesh.errors import StackError
 from mesh.partners import Partner
-from mesh.verify.checks import HISTORY, PARTICIPANTS, TOGETHER, Check, Copy, read_checks
+from mesh.verify.checks import HISTORY, PARTICIPANTS, TOGETHER, Check, Copy, read_service, read_shared
 from mesh.verify.places import Places
 
 _ASK_AGAIN = 0.5  # seconds
@@ -63,21 +63,21 @@ async def verify(places: Places, patience: float, history: Path | None = None) -
 
 
 async def _ask(places: Places, told: Table | None) -> list[Finding]:
-    # The orders come last: what others hold for an order, they began to hold after there was the order.
-    others = [name for name in places.databases if name != "svc_order"]
+    *first, last = PARTICIPANTS
     books = await asyncio.gather(*(_read_book(getattr(places, partner)) for partner in _BOOKS.values()))
+    others = [name for name in places.databases if name != last]
     answers = await asyncio.gather(*(_ask_database(name, places.databases[name]) for name in others))
-    if "svc_order" in places.databases:
-        answers.append(await _ask_database("svc_order", places.databases["svc_order"]))
+    if last in places.databases:
+        answers.append(await _ask_database(last, places.databases[last]))
     findings = [finding for found, _ in answers for finding in found]
-    if set(places.databases) >= PARTICIPANTS:
+    if places.databases.keys() >= {*first, last}:
         tables = [*zip(_BOOKS, books, strict=True), *(table for _, copies in answers for table in copies)]
         findings += ask_together(tables + ([("operation", told)] if told else []))
     return findings
 
 
 async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, Table]]]:
-    checks, copies = read_checks(service)
+    checks, copies = read_service(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
         try:
@@ -110,9 +110,9 @@ _BOOK_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignme
 
 def ask_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
     """What breaks an invariant that several services keep together, asked of what was copied from each."""
-    checks, _ = read_checks(TOGETHER)
+    checks = read_shared(TOGETHER)
     if "operation" in dict(tables):
-        checks += read_checks(HISTORY)[0]
+        checks += read_shared(HISTORY)
     database = sqlite3.connect(":memory:")
     try:
         database.row_factory = sqlite3.Row

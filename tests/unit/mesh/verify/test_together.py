@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mesh.errors import StackError
-from mesh.verify.checks import HISTORY, TOGETHER, read_checks
+from mesh.verify.checks import HISTORY, TOGETHER, read_shared
 from mesh.verify.verifying import Table, ask_together, read_history
 
 AUTHORIZED = "shop.payment.v1.PaymentAuthorized"
@@ -178,7 +178,7 @@ def test_a_check_finds_what_breaks_it(name, breaks):
 
 
 def test_every_check_can_be_broken():
-    checks = {check.name for where in (TOGETHER, HISTORY) for check in read_checks(where)[0]}
+    checks = {check.name for where in (TOGETHER, HISTORY) for check in read_shared(where)}
     assert {name for name, _ in BREAKS} == checks
 
 
