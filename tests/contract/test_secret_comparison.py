@@ -71,5 +71,7 @@ def test_a_leaking_comparison_is_found(body: str) -> None:
 
 
 def test_a_comparison_in_constant_time_is_accepted() -> None:
-    source = "def verify(signature, mine):\n    return len(signature) == len(mine) and compare_digest(signature, mine)\n"
+    source = (
+        "def verify(signature, mine):\n    return len(signature) == len(mine) and compare_digest(signature, mine)\n"
+    )
     assert leaking_comparisons(source) == []

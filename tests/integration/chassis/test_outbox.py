@@ -140,6 +140,22 @@ async def test_events_come_in_the_order_in_which_they_were_told(database, bus, p
     assert figures(await published()) == list(range(60))
 
 
+async def test_events_of_one_key_come_in_the_order_of_their_changes_wherever_postgresql_stores_their_rows(
+    database, bus, published
+):
+    """A purge frees the space of old rows, and PostgreSQL puts new rows there: in front of older ones."""
+    await tell(database, *(sized(1_000) for _ in range(40)))
+    await tell(database, stock(1))
+    await database.pool.execute("DELETE FROM outbox WHERE id <= 40")
+    await database.pool.execute("VACUUM ANALYZE outbox")
+    await tell(database, stock(2), stock(3))
+    rows = await database.pool.fetch("SELECT id FROM outbox ORDER BY ctid")
+    assert [row["id"] for row in rows] == [42, 43, 41], "the newest are stored first"
+    async with relaying(database, bus):
+        await until(lambda: is_drained(database))
+    assert figures(await published()) == [1, 2, 3]
+
+
 async def test_telling_nothing_is_nothing(database):
     await tell(database)
     assert await is_drained(database)

@@ -157,6 +157,23 @@ async def test_a_token_that_is_not_quite_right_is_refused(verifier, place):
         await verifier.verify(list(attacks())[place][1])
 
 
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kid"), [(ED_KEY, "EdDSA", "ed"), (EC_KEY, "ES256", "ec"), (RSA_KEY, "RS256", "rsa")]
+)
+async def test_a_key_verifies_its_own_algorithm_alone(verifier, monkeypatch, key, algorithm, kid):
+    """PyJWT refuses a mismatch too, but older versions did not: look at what PyJWT is allowed to accept."""
+    allowed = []
+    decode = jwt.decode
+
+    def decode_and_record(*arguments, **options):
+        allowed.append(options["algorithms"])
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", decode_and_record)
+    await verifier.verify(token(key, algorithm, kid))
+    assert allowed == [[algorithm]]
+
+
 async def test_the_forger_of_these_tests_can_make_good_tokens(verifier):
     """Or the attacks above would prove nothing."""
     good = forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, claims(), ED_KEY.sign)

@@ -3,6 +3,11 @@
 import asyncio
 from contextlib import suppress
 
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from chassis import bus_kafka
 from chassis.bus import end
 
 
@@ -31,3 +36,20 @@ async def test_tasks_that_have_ended_or_failed_by_themselves_are_left_as_they_ar
     await end(ended, failed)
     assert ended.result() is None
     assert isinstance(failed.exception(), OSError)
+
+
+async def test_the_kafka_producer_is_idempotent_and_waits_for_all_in_sync_replicas(monkeypatch):
+    """One broker acknowledges the same with other settings, and loses events only when one of several fails."""
+    made = []
+
+    class Recorded(AIOKafkaProducer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            made.append(options)
+
+    monkeypatch.setattr(bus_kafka, "AIOKafkaProducer", Recorded)
+    async with bus_kafka.KafkaBus.open("127.0.0.1:1") as bus:
+        with pytest.raises(KafkaError):
+            await bus._start_producer()
+    (options,) = made
+    assert (options["acks"], options["enable_idempotence"]) == ("all", True)
