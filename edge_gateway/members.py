@@ -7,6 +7,7 @@ from protobuf import DescField, DescFieldValueList, DescFieldValueMap, DescMessa
 from edge_gateway.fieldtypes import field_element, is_opaque
 
 _INTEGER_WRAPPERS = {"google.protobuf." + name for name in ("Int32Value", "Int64Value", "UInt32Value", "UInt64Value")}
+_FLOAT_WRAPPER = "google.protobuf.FloatValue"
 _INTEGERS = set(ScalarType) - {
     ScalarType.BOOL,
     ScalarType.STRING,
@@ -19,7 +20,7 @@ _INTEGERS = set(ScalarType) - {
 class Member:
     """One field."""
 
-    __slots__ = ("child", "field", "has_integer_keys", "is_integer", "is_list", "is_map", "oneof")
+    __slots__ = ("child", "field", "has_integer_keys", "is_float", "is_integer", "is_list", "is_map", "oneof")
 
     def __init__(self, field: DescField) -> None:
         self.field = field
@@ -30,6 +31,7 @@ class Member:
         element = field_element(field)
         self.child = element if isinstance(element, DescMessage) and not is_opaque(element) else None
         self.is_integer = element in _INTEGERS or getattr(element, "type_name", "") in _INTEGER_WRAPPERS
+        self.is_float = element is ScalarType.FLOAT or getattr(element, "type_name", "") == _FLOAT_WRAPPER
         self.has_integer_keys = isinstance(value, DescFieldValueMap) and value.key in _INTEGERS
 
     def elements(self, item: Any) -> list[tuple[str, Any]]:

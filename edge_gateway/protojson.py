@@ -19,6 +19,7 @@ from protobuf import (
 )
 
 from edge_gateway.errors import EdgeError, internal
+from edge_gateway.float_range import round_floats
 from edge_gateway.jsonfault import FaultFinder
 from edge_gateway.jsonscan import Scanner
 from edge_gateway.jsontext import (
@@ -59,7 +60,11 @@ class JsonCodec:
         check_depth(text)
         try:
             decoded = message.type.from_json(text, registry=self.registry, ignore_unknown_fields=self.ignore_unknown)
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except OverflowError:
+            value = self._scanned(message, text)
+            round_floats(self._members, message, value)
+            return self._from_value(message, value)
+        except (ValueError, TypeError, RecursionError) as error:
             raise self._diagnosis(message, text, error) from None
         if self.ignore_unknown:
             # To the codec, ignoring unknown fields means ignoring unknown enum names too; so it reads again.

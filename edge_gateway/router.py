@@ -78,6 +78,8 @@ class Router(Generic[T]):
         return ["GET", "POST", "PUT", "PATCH", "DELETE"]  # a rule for any method
 
     def _search(self, method: str, path: str) -> Match[T] | None:
+        if path == "/":
+            return self._match([], None, method)
         segments = path[1:].split("/")
         if not path.startswith("/") or "" in segments or not _DOT_SEGMENTS.isdisjoint(segments):
             return None
@@ -125,8 +127,11 @@ def _walk(node: _Node[T], segments: list[str], at: int) -> Iterator[_Node[T]]:
 
 
 def _stops(rest: _Node[T], segments: list[str], at: int) -> Sequence[int]:
-    """Where a `**` may end, the longest first. A template holds at most one, so these never nest."""
-    return range(len(segments), at - 1, -1) if rest.literals or rest.star else (len(segments),)
+    """Return where a `**` may end: early ends first, which leave the most literals behind it.
+
+    A template holds at most one `**`, so these never nest.
+    """
+    return range(at, len(segments) + 1) if rest.literals else (len(segments),)
 
 
 def _first(node: _Node[T], segments: list[str], at: int, verb: str | None, method: str) -> tuple[Template, T] | None:

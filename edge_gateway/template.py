@@ -4,7 +4,8 @@
     Segment  = "*" | "**" | LITERAL | Variable ;
     Variable = "{" FieldPath [ "=" Segments ] "}" ;    Verb = ":" LITERAL ;
 
-Two extensions that Envoy and grpc-gateway share: `**` may stand anywhere, though only once.
+An extension that Envoy and grpc-gateway share: literals may follow `**`, which occurs at most once. A wildcard may not:
+which segments it would match is ambiguous.
 """
 
 import re
@@ -60,6 +61,8 @@ class _Parser:
             raise self._error("unexpected text")
         if self.segments.count(REST) > 1:
             raise self._error("`**` occurs more than once")
+        if REST in self.segments and STAR in self.segments[self.segments.index(REST) :]:
+            raise self._error("a wildcard after `**`")
         names = [path for path, _, _ in self.variables]
         if len(set(names)) != len(names):
             raise self._error("a variable occurs more than once")

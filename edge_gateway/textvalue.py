@@ -9,6 +9,8 @@ from typing import Any
 
 from protobuf import DescEnum, DescMessage, ScalarType
 
+from edge_gateway.float_range import MAX_FLOAT, round_to_float
+
 Parse = Callable[[str], Any]
 
 _PREFIX = "google.protobuf."
@@ -21,7 +23,6 @@ _BOOLS = {
 }
 _CAMEL = re.compile(r"(?<=[a-z0-9])[A-Z]|(?<!^)(?<!\.)[A-Z]")
 
-_FLOAT32_MAX = 3.4028235677973366e38
 _RANGES = {
     **dict.fromkeys((ScalarType.INT32, ScalarType.SINT32, ScalarType.SFIXED32), (-(2**31), 2**31 - 1)),
     **dict.fromkeys((ScalarType.INT64, ScalarType.SINT64, ScalarType.SFIXED64), (-(2**63), 2**63 - 1)),
@@ -71,8 +72,7 @@ def _scalar(scalar: ScalarType) -> Parse:
     if scalar in _RANGES:
         low, high = _RANGES[scalar]
         return lambda text: _integer(text, low, high)
-    limit = _FLOAT32_MAX if scalar is ScalarType.FLOAT else math.inf
-    return lambda text: _float(text, limit)
+    return _float if scalar is ScalarType.FLOAT else _double
 
 
 def _string(text: str) -> str:
@@ -102,11 +102,18 @@ def _integer(text: str, low: int, high: int) -> int:
     return value
 
 
-def _float(text: str, limit: float) -> float:
+def _double(text: str) -> float:
     if text in _FLOAT_NAMES:
         return _FLOAT_NAMES[text]
     value = float(text) if _FLOAT.fullmatch(text) else math.inf
-    if math.isinf(value) or abs(value) >= limit:
+    if math.isinf(value):
+        raise ValueError("must be a number in range")
+    return value
+
+
+def _float(text: str) -> float:
+    value = round_to_float(_double(text))
+    if text not in _FLOAT_NAMES and abs(value) > MAX_FLOAT:
         raise ValueError("must be a number in range")
     return value
 

@@ -71,6 +71,11 @@ def test_check_accepts_good_routes(descriptors: str) -> None:
             "path template '/v1//x': expected a literal at character 5",
             id="C19-bad-template",
         ),
+        pytest.param(
+            rpc("B", 'get: "/v1/{name=**}/*"'),
+            "path template '/v1/{name=**}/*': a wildcard after `**` at character 16",
+            id="C19-wildcard-after-rest",
+        ),
         (rpc("B", 'post: "/v1/x" body: "nope"'), "body 'nope': bad.v1.M has no such field"),
         (rpc("B", 'post: "/v1/{name}" body: "name"'), "the field name is both a path variable and the body"),
         (rpc("B", 'get: "/v1/x" response_body: "nope"'), "response_body 'nope': bad.v1.M has no such field"),
@@ -93,6 +98,13 @@ def test_check_names_the_file_the_method_and_the_reason(methods: str, reason: st
     assert f"bad/v1/bad.proto: bad.v1.S.B: {reason}" in done.stderr
     started = run("--descriptor-set", bad, "--upstream", "*=127.0.0.1:1", "--listen", "127.0.0.1:0")
     assert started.returncode == 1, "what --check refuses does not start either"
+
+
+def test_a_template_of_all_paths_matches_the_root(tmp_path: Path, back_end: int, edge_folder: Path) -> None:
+    options = ("--descriptor-set", proto(tmp_path, rpc("A", 'get: "/**"')), "--upstream", f"*=127.0.0.1:{back_end}")
+    with processes.edge(edge_folder / "root.log", *options) as (_, port):
+        assert ask(port, "GET", "/").status == 501, "the back end has no such method"
+        assert ask(port, "GET", "/a//b").status == 404
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

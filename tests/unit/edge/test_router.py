@@ -1,6 +1,7 @@
 """The router, against a plain reading of each template as a regular expression."""
 
 import re
+from itertools import permutations
 
 import pytest
 from hypothesis import given, settings
@@ -18,11 +19,11 @@ METHODS = ("GET", "POST")
 
 @st.composite
 def templates(draw: st.DrawFn) -> str:
-    segments = draw(st.lists(SEGMENTS, min_size=1, max_size=4))
+    segments = draw(st.lists(SEGMENTS, max_size=4))
     if draw(st.booleans()):
-        segments.insert(draw(st.integers(0, len(segments))), REST)
+        segments += [REST, *draw(st.lists(st.sampled_from(["a", "b"]), max_size=2))]
     verb = draw(st.sampled_from(["", "", ":go", ":stop"]))
-    return "/" + "/".join(segments) + verb
+    return "/" + "/".join(segments or ["a"]) + verb
 
 
 def expression(template: Template) -> re.Pattern[str]:
@@ -52,8 +53,9 @@ def test_a_path_is_matched_exactly_when_a_template_of_its_method_matches(
             assert any((rule_method, template.segments, template.verb) == (m, t.segments, t.verb)
                        for m, t in ((m, parse_template(x)) for m, x in added))  # fmt: skip
     segments = path[1:].split("/")
-    sound = "" not in segments and "." not in segments
-    fitting = {(m, x) for m, x in added if sound and expression(parse_template(x)).fullmatch(path)}
+    sound = path == "/" or ("" not in segments and "." not in segments)
+    matched = "" if path == "/" else path  # which has no segments
+    fitting = {(m, x) for m, x in added if sound and expression(parse_template(x)).fullmatch(matched)}
     verbs = {(m, x) for m, x in fitting if parse_template(x).verb}
     candidates = verbs or fitting  # a verb that the path knows is never a part of its last segment
     wanted = {m for m, _ in candidates}
@@ -73,7 +75,8 @@ def variables(draw: st.DrawFn) -> tuple[str, re.Pattern[str]]:
     text, pattern, rest = "", "", False
     for number in range(draw(st.integers(1, 4))):
         inner = draw(st.lists(st.sampled_from(["a", STAR, REST]), min_size=1, max_size=3))
-        inner = [part for at, part in enumerate(inner) if part != REST or not (rest or REST in inner[:at])] or ["a"]
+        # Only literals may follow a `**`.
+        inner = [part for at, part in enumerate(inner) if part == "a" or not (rest or REST in inner[:at])] or ["a"]
         rest = rest or REST in inner
         held = draw(st.booleans())
         text += f"/{{v{number}={'/'.join(inner)}}}" if held else "/" + "/".join(inner)
@@ -100,6 +103,30 @@ def test_variables_capture_the_segments_that_they_cover(rule: tuple[str, re.Patt
     else:
         assert wanted is not None
         assert list(found.captured) == [value.removeprefix("/") for value in wanted.groupdict().values()]
+
+
+@pytest.mark.parametrize("verb", ["", ":go"])
+@pytest.mark.parametrize(
+    "order", list(permutations(["/v1/{n=**}", "/v1/{n=**}/b", "/v1/{n=**}/a/b", "/v1/x/{n=**}/b"]))
+)
+def test_the_rest_with_the_most_literals_behind_it_wins_in_any_order(order: tuple[str, ...], verb: str) -> None:
+    router: Router[str] = Router()
+    for text in order:
+        router.add("GET", parse_template(text + verb), text)
+    found = {path: router.match("GET", path + verb) for path in ("/v1/c/a/b", "/v1/c/d/b", "/v1/c/b/d", "/v1/x/a/b")}
+    assert [(match.target, match.captured) for match in found.values()] == [
+        ("/v1/{n=**}/a/b", ("c",)),
+        ("/v1/{n=**}/b", ("c/d",)),
+        ("/v1/{n=**}", ("c/b/d",)),
+        ("/v1/x/{n=**}/b", ("a",)),
+    ]
+
+
+@pytest.mark.parametrize(("text", "captured"), [("/**", ()), ("/{name=**}", ("",))])
+def test_the_root_matches_a_rest_of_no_segments(text: str, captured: tuple[str, ...]) -> None:
+    router: Router[str] = Router(prefix="/api")
+    router.add("GET", parse_template(text), text)
+    assert router.match("GET", "/").captured == captured
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)

@@ -2,6 +2,8 @@
 
 from tests.integration.edge.cases.case import TYPE, bad_body, echo, lacks, post
 
+FLOAT = 3.4028234663852886e38
+
 
 def _any_in_any(depth: int) -> bytes:
     opening = b'{"@type":"/edgetest.v1.Kinds","any":'
@@ -34,6 +36,23 @@ CASES = [
     bad_body("C41-unknown-name", {"color": "NOPE"}, "color"),
     bad_body("C41-unknown-name-in-the-lenient-edge", {"color": "NOPE", "bogus": 1}, "color", other=True),
     bad_body("C41-unknown-name-in-a-list", {"colors": ["COLOR_RED", "NOPE"]}, "colors[1]"),
+    *(
+        echo(f"C42-maximum-of-float-{number}", b'{"f32":%s}' % number.encode(), {"f32": FLOAT})
+        for number in ("3.4028235e+38", "3.40282347e+38", '"3.4028235e+38"', "340282350000000000000000000000000000000")
+    ),
+    echo("C42-minimum-of-float", b'{"f32":-3.4028235e+38}', {"f32": -FLOAT}),
+    echo("C42-maximum-of-float-lenient", b'{"f32":3.4028235e38,"x":1}', {"f32": FLOAT}, other=True),
+    *(
+        bad_body(f"C42-beyond-float-{number}", b'{"f32":%s}' % number.encode(), "f32")
+        for number in ("3.4028236e38", "1e39")
+    ),
+    echo(
+        "C42-maximum-of-float-in-lists-maps-and-messages",
+        b'{"deep":{"rf":[1,3.4028235e38],"mf":{"a":3.4028235e38},"wf":3.4028235e38},"f64":3.4028235e38}',
+        {"f64": 3.4028235e38},
+        check=lambda a: [a.json["deep"][key] for key in ("rf", "mf", "wf")] == [[1.0, FLOAT], {"a": FLOAT}, FLOAT],
+    ),
+    bad_body("C42-beyond-float-in-a-list", b'{"f32":3.4028235e38,"rf":[1,1e39]}', "rf[1]"),
     echo("C42-names", {"f64": "NaN", "f32": "-Infinity"}, {"f64": "NaN", "f32": "-Infinity"}),
     bad_body("C42-bare-NaN", b'{"f64":NaN}', "f64"),
     bad_body("C42-bare-Infinity", b'{"sub":{},"f64":-Infinity}', "f64"),

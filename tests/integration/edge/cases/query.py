@@ -44,6 +44,11 @@ CASES = [
     ),
     bad("C30-uint64", "/v1/echo?u64=18446744073709551616", "u64"),
     bad("C30-double", "/v1/echo?f64=1e999", "f64"),
+    *(
+        get(f"C30-maximum-of-float-{number}", f"/v1/echo?f32={number}", {"f32": 3.4028234663852886e38})
+        for number in ("3.4028235e%2B38", "3.40282347e38")
+    ),
+    bad("C30-beyond-float", "/v1/echo?f32=3.4028236e38", "f32"),
     bad("C30-float", "/v1/echo?f32=1e39", "f32"),
     bad("C30-double-by-name", "/v1/echo?f64=inf", "f64"),
     get("C30-double-names-of-protojson", "/v1/echo?f64=-Infinity&f32=NaN", {"f64": "-Infinity", "f32": "NaN"}),
