@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from chassis.migrate import migrate
+from chassis.postgres.migrate import migrate
 from mesh.places import remove_home
 from mesh.servers.postgres import Postgres
 

@@ -1,17 +1,17 @@
 """The chassis: what every service stands on. Services import from here, or from a module named in its docstring."""
 
-from chassis import outbox
 from chassis.app import App, run
 from chassis.cache import Cache
-from chassis.consumer import Handler
 from chassis.context import Context, User, current_call, current_user
-from chassis.db import Database, Queries, Record, Transaction
 from chassis.errors import OutcomeUnknown
-from chassis.idempotency import answered, once
-from chassis.lane import Batch, Lane, VersionConflict
+from chassis.events import outbox
+from chassis.events.consumer import Handler
+from chassis.postgres.database import Database, Queries, Record, Transaction
+from chassis.postgres.idempotency import idempotent, stored_reply
+from chassis.postgres.lane import Batch, Lane, VersionConflict
 from chassis.settings import Settings
 from chassis.telemetry import traced
-from chassis.times import timestamp
+from chassis.types.times import timestamp
 
 __all__ = [
     "App",
@@ -28,12 +28,12 @@ __all__ = [
     "Transaction",
     "User",
     "VersionConflict",
-    "answered",
     "current_call",
     "current_user",
-    "once",
+    "idempotent",
     "outbox",
     "run",
+    "stored_reply",
     "timestamp",
     "traced",
 ]

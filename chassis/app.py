@@ -26,19 +26,22 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from chassis import consumer, idempotency, outbox, telemetry
-from chassis.auth import KeySource, TokenVerifier, http_key_source
-from chassis.bus import Bus, end
-from chassis.bus_kafka import KafkaBus
-from chassis.bus_redis import RedisBus
+from chassis import telemetry
 from chassis.cache import Cache
-from chassis.client import Clients
-from chassis.consumer import Consumer, Handler
-from chassis.db import AWAY, Database
-from chassis.migrate import MigrationError, migrate
-from chassis.news import News
-from chassis.outbox import Relay
-from chassis.rpc import Pipeline, cancelled_from_outside
+from chassis.cancellation import cancel_and_wait, cancelled_from_outside
+from chassis.events import consumer, outbox
+from chassis.events.bus import Bus
+from chassis.events.consumer import Consumer, Handler
+from chassis.events.kafka_bus import KafkaBus
+from chassis.events.outbox import Relay
+from chassis.events.redis_bus import RedisBus
+from chassis.postgres import idempotency
+from chassis.postgres.change_feed import ChangeFeed
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
+from chassis.postgres.migrate import MigrationError, migrate
+from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
+from chassis.rpc.client import Clients
+from chassis.rpc.pipeline import Pipeline
 from chassis.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Settings)
 Stub = TypeVar("Stub")
 
-_FORGET_SECONDS = 3600.0
+_PURGE_SECONDS = 3600.0
 #: The relay's lock and the news each keep one, and both need the relay and the calls another.
 _LEAST_CONNECTIONS = 4
 
@@ -63,7 +66,7 @@ class App:
         self._closing = AsyncExitStack()
         self._background: list[Coroutine[Any, Any, None]] = []
         self._services: list[str] = []
-        self._news: list[News] = []
+        self._change_feeds: list[ChangeFeed] = []
         self._clients = Clients(settings.upstreams, name)
         self._closing.push_async_callback(self._clients.close)  # first in, so last out: what is closed may still call
         self._health = health.HealthServicer()
@@ -85,14 +88,14 @@ class App:
         settings = self.settings
         if settings.database_connections < _LEAST_CONNECTIONS:
             raise SettingsError(f"DATABASE_CONNECTIONS must be at least {_LEAST_CONNECTIONS}")
-        with _blaming("DATABASE_URL"):
+        with _explain_setting("DATABASE_URL"):
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
-        self._news.append(database.news)
-        self.background(database.news.listen(database.pool))
+        self._change_feeds.append(database.change_feed)
+        self.background(database.change_feed.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
-        self.forget(database, "outbox", "publish_time", outbox.KEPT)
-        self.forget(database, "inbox", "apply_time", consumer.KEPT)
-        self.forget(database, "idempotency", "create_time", idempotency.KEPT)
+        self.purge_older_than(database, "outbox", "publish_time", outbox.RETENTION)
+        self.purge_older_than(database, "inbox", "apply_time", consumer.RETENTION)
+        self.purge_older_than(database, "idempotency", "create_time", idempotency.RETENTION)
         return database
 
     async def bus(self) -> Bus:
@@ -102,7 +105,7 @@ class App:
             if settings.events == "kafka":
                 self._bus = await self._open(KafkaBus.open(settings.kafka_bootstrap, settings.event_prefix))
             else:
-                with _blaming("REDIS_URL"):
+                with _explain_setting("REDIS_URL"):
                     self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
         return self._bus
 
@@ -140,15 +143,15 @@ class App:
         """
         self.background(_repeat(work, every))
 
-    def forget(self, database: Database, table: str, moment: str, kept: timedelta) -> None:
+    def purge_older_than(self, database: Database, table: str, moment: str, kept: timedelta) -> None:
         """Delete the rows of `table` whose column `moment` is longer ago than `kept`, now and every hour."""
-        self.repeat(partial(database.forget, table, moment, kept), _FORGET_SECONDS)
+        self.repeat(partial(database.purge_older_than, table, moment, kept), _PURGE_SECONDS)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` at shutdown, before what was opened earlier is closed."""
         self._closing.push_async_callback(close)
 
-    async def abandon(self) -> None:
+    async def close_unserved(self) -> None:
         """Close what was opened for a service that will not be served."""
         for work in self._background:
             work.close()
@@ -168,10 +171,10 @@ class App:
                 yield
             finally:
                 await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-                for news in self._news:
-                    news.close()
+                for feed in self._change_feeds:
+                    feed.close()
                 await self._server.stop(self.settings.drain_seconds)
-                await end(*tasks)
+                await cancel_and_wait(*tasks)
 
     async def _open(self, opening: Any) -> Any:
         return await self._closing.enter_async_context(opening)
@@ -215,7 +218,7 @@ async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
     while True:
         try:
             more = await work()
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             log.warning("background work waits", extra={"error": type(error).__name__})
             more = False
         except Exception:
@@ -225,12 +228,12 @@ async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
             await asyncio.sleep(every)
 
 
-async def composed(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:
+async def build(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:
     """Return the app after `compose` has put the service together; what it opened is closed again when that fails."""
     try:
         await compose(app, settings)
     except BaseException:
-        await app.abandon()
+        await app.close_unserved()
         raise
     return app
 
@@ -248,7 +251,7 @@ def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[N
 
 
 async def _migrate(package: str, settings: Settings) -> None:
-    with _blaming("MIGRATION_DATABASE_URL"):
+    with _explain_setting("MIGRATION_DATABASE_URL"):
         applied = await migrate(settings.migration_database_url, Path(str(files(package))))
     log.info("migrated", extra={"applied": applied})
 
@@ -260,7 +263,7 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
     if settings.otel_exporter_otlp_endpoint:
         telemetry.start_tracing(package)
     await _require_free(settings.listen)
-    app = await composed(App(package, settings), compose, settings)
+    app = await build(App(package, settings), compose, settings)
     async with app.serving():
         log.info("serving", extra={"address": app.address})
         await stop.wait()
@@ -270,14 +273,14 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
 async def _require_free(address: str) -> None:
     """Try the address before gRPC does, which would complain in lines of its own."""
     host, _, port = address.rpartition(":")
-    with _blaming(f"LISTEN={address}"):
+    with _explain_setting(f"LISTEN={address}"):
         probe = await asyncio.get_running_loop().create_server(asyncio.Protocol, host.strip("[]"), int(port))
         probe.close()
         await probe.wait_closed()
 
 
 @contextmanager
-def _blaming(setting: str) -> Iterator[None]:
+def _explain_setting(setting: str) -> Iterator[None]:
     """Say of what fails here which setting is to be looked at."""
     try:
         yield

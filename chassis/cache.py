@@ -39,10 +39,12 @@ class Cache:
         """Return a cache on the Redis at `url`, connected when first used."""
         return cls(redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, protocol=2), prefix)
 
-    async def through(self, group: str, entry: str, kind: type[M], seconds: int, read: Callable[[], Awaitable[M]]) -> M:
-        """Return the entry, from the cache or by `read`; the group lives `seconds` from its first entry on.
+    async def get_or_load(
+        self, group: str, entry: str, kind: type[M], seconds: int, load: Callable[[], Awaitable[M]]
+    ) -> M:
+        """Return the entry, from the cache or by `load`; the group lives `seconds` from its first entry on.
 
-        What `read` returns is kept only if nobody dropped the group meanwhile, so nothing stale outlives a change.
+        What `load` returns is kept only if nobody dropped the group meanwhile, so nothing stale outlives a change.
         """
         try:
             async with self._client.pipeline(transaction=False) as pipeline:
@@ -53,12 +55,12 @@ class Cache:
                 return kind.FromString(stored)
         except (RedisError, DecodeError, OSError) as error:
             log.warning("cache miss by failure", extra={"error": type(error).__name__})
-            return await read()
-        message = await read()
+            return await load()
+        message = await load()
         await self._keep(group, entry, message, seconds, epoch or b"0")
         return message
 
-    async def drop(self, *groups: str) -> None:
+    async def invalidate(self, *groups: str) -> None:
         """Forget groups, after a change of what they hold has committed."""
         try:
             async with self._client.pipeline(transaction=True) as pipeline:

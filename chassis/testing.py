@@ -16,10 +16,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from chassis.app import App, composed
-from chassis.client import Clients
+from chassis.app import App, build
 from chassis.context import Call, current_call, enter_call
-from chassis.migrate import migrate
+from chassis.postgres.migrate import migrate
+from chassis.rpc.client import Clients
 from chassis.settings import Settings
 from chassis.telemetry import new_traceparent
 
@@ -36,7 +36,7 @@ class Issuer:
         self._id = uuid.uuid4().hex
 
     async def keys(self) -> dict[str, Any]:
-        """Return its public key as a JWKS document: a `chassis.auth.KeySource`."""
+        """Return its public key as a JWKS document: a `chassis.rpc.auth.KeySource`."""
         key = OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {"keys": [{**key, "kid": self._id, "use": "sig", "alg": "EdDSA"}]}
 
@@ -57,7 +57,7 @@ class Issuer:
         return jwt.encode(kept, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
 
 
-async def until(look: Callable[[], Any], wanted: Callable[[Any], object] = bool, *, seconds: float = 30.0) -> Any:
+async def eventually(look: Callable[[], Any], wanted: Callable[[Any], object] = bool, *, seconds: float = 30.0) -> Any:
     """Return what `look()`, or what it is awaited to, sees once it is `wanted`; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:
@@ -70,7 +70,7 @@ async def until(look: Callable[[], Any], wanted: Callable[[Any], object] = bool,
 
 
 @contextmanager
-def acting(authorization: str = "") -> Iterator[None]:
+def as_user(authorization: str = "") -> Iterator[None]:
     """Make the calls in the block as the user whose Authorization header this is."""
     before = current_call()
     enter_call(Call(method="test", authorization=authorization, traceparent=new_traceparent()))
@@ -80,7 +80,7 @@ def acting(authorization: str = "") -> Iterator[None]:
         enter_call(before)
 
 
-class Templates:
+class TemplateDatabases:
     """Fresh databases, copied from one migrated template for each package."""
 
     def __init__(self, admin_url: str) -> None:
@@ -122,7 +122,7 @@ async def serving(
 ) -> AsyncIterator[App]:
     """Serve a service in this process, as its `__main__` composes it; on a free port unless `settings` names one."""
     app = App(name, replace(settings, drain_seconds=0.2), issuer.keys)
-    async with (await composed(app, compose, settings)).serving():
+    async with (await build(app, compose, settings)).serving():
         yield app
 
 

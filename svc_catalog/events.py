@@ -22,6 +22,6 @@ def handlers(cache: Cache) -> Mapping[type[Message], Handler]:
     async def on_product_changed(
         _tx: Transaction, event: events.ProductCreated | events.ProductUpdated | events.ProductDeleted
     ) -> None:
-        await cache.drop(LISTS, detail(event.product_id))
+        await cache.invalidate(LISTS, detail(event.product_id))
 
     return dict.fromkeys((events.ProductCreated, events.ProductUpdated, events.ProductDeleted), on_product_changed)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from chassis import Record, timestamp
-from chassis.money import minor_units, money
+from chassis.types.money import minor_units, money
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from svc_catalog.domain import Category, Product, Status, Variant

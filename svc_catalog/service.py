@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Cache, Context, Database, Transaction, current_call, once, outbox
-from chassis.masks import updated_fields
-from chassis.money import minor_units
-from chassis.pages import moment, natural, page_position, page_size, page_token
+from chassis import Cache, Context, Database, Transaction, current_call, idempotent, outbox
+from chassis.types.field_masks import updated_fields
+from chassis.types.money import minor_units
+from chassis.types.pagination import page_position, page_size, page_token, parse_time, parse_uint
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import ProductNotFound
@@ -23,7 +23,7 @@ from svc_catalog.store import Filter
 _STAFF = frozenset({"staff", "admin"})
 _ANY_PRICE = 2**62
 #: How a page token's sort key is read, by what the list is ordered by.
-_SORT_KEYS: dict[str, Callable[[str], object]] = {"create_time": moment, "name": str, "price": natural}
+_SORT_KEYS: dict[str, Callable[[str], object]] = {"create_time": parse_time, "name": str, "price": parse_uint}
 
 
 class CatalogService(CategoryRpcs):
@@ -45,8 +45,8 @@ class CatalogService(CategoryRpcs):
             await outbox.add(tx, messages.product_event(events.ProductCreated, product))
             return messages.product_to_proto(stored)
 
-        created = await once(self.db, request, pb.Product, change)
-        await self.cache.drop(LISTS)
+        created = await idempotent(self.db, request, pb.Product, change)
+        await self.cache.invalidate(LISTS)
         return created
 
     async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.Product:
@@ -60,7 +60,7 @@ class CatalogService(CategoryRpcs):
         if _is_staff():
             return await read()
         seconds = self.settings.detail_cache_seconds
-        return await self.cache.through(detail(request.product_id), "shown", pb.Product, seconds, read)
+        return await self.cache.get_or_load(detail(request.product_id), "shown", pb.Product, seconds, read)
 
     async def ListProducts(self, request: pb.ListProductsRequest, context: Context) -> pb.ListProductsResponse:
         if messages.status_from_proto(request.status) is not Status.ACTIVE and not _is_staff():
@@ -71,7 +71,7 @@ class CatalogService(CategoryRpcs):
 
         entry = request.SerializeToString(deterministic=True).hex()
         seconds = self.settings.list_cache_seconds
-        return await self.cache.through(LISTS, entry, pb.ListProductsResponse, seconds, read)
+        return await self.cache.get_or_load(LISTS, entry, pb.ListProductsResponse, seconds, read)
 
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.Product:
         fields = updated_fields(request.product, request.update_mask)
@@ -89,8 +89,8 @@ class CatalogService(CategoryRpcs):
             await outbox.add(tx, messages.product_event(events.ProductUpdated, product))
             return messages.product_to_proto(stored)
 
-        updated = await once(self.db, request, pb.Product, change)
-        await self.cache.drop(LISTS, detail(updated.product_id))
+        updated = await idempotent(self.db, request, pb.Product, change)
+        await self.cache.invalidate(LISTS, detail(updated.product_id))
         return updated
 
     async def DeleteProduct(self, request: pb.DeleteProductRequest, context: Context) -> Empty:
@@ -100,8 +100,8 @@ class CatalogService(CategoryRpcs):
             await outbox.add(tx, events.ProductDeleted(product_id=gone.id, version=gone.version, skus=gone.skus))
             return Empty()
 
-        await once(self.db, request, Empty, change)
-        await self.cache.drop(LISTS, detail(request.product_id))
+        await idempotent(self.db, request, Empty, change)
+        await self.cache.invalidate(LISTS, detail(request.product_id))
         return Empty()
 
     async def BatchGetVariants(

@@ -4,9 +4,9 @@ import uuid
 
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, Transaction, once, outbox
-from chassis.masks import updated_fields
-from chassis.pages import natural, page_position, page_size, page_token
+from chassis import Context, Database, Transaction, idempotent, outbox
+from chassis.types.field_masks import updated_fields
+from chassis.types.pagination import page_position, page_size, page_token, parse_uint
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import CategoryCycle, CategoryNotEmpty
@@ -40,7 +40,7 @@ class CategoryRpcs(CatalogServiceServicer):
             await outbox.add(tx, messages.category_event(events.CategoryCreated, category))
             return messages.category_to_proto(row)
 
-        return await once(self.db, request, pb.Category, change)
+        return await idempotent(self.db, request, pb.Category, change)
 
     async def GetCategory(self, request: pb.GetCategoryRequest, context: Context) -> pb.Category:
         async with self.db.connection() as tx:
@@ -79,7 +79,7 @@ class CategoryRpcs(CatalogServiceServicer):
             await outbox.add(tx, messages.category_event(events.CategoryUpdated, category))
             return messages.category_to_proto(row)
 
-        return await once(self.db, request, pb.Category, change)
+        return await idempotent(self.db, request, pb.Category, change)
 
     async def DeleteCategory(self, request: pb.DeleteCategoryRequest, context: Context) -> Empty:
         async def change(tx: Transaction) -> Empty:
@@ -91,7 +91,7 @@ class CategoryRpcs(CatalogServiceServicer):
             await outbox.add(tx, events.CategoryDeleted(category_id=category.id, version=category.version + 1))
             return Empty()
 
-        return await once(self.db, request, Empty, change)
+        return await idempotent(self.db, request, Empty, change)
 
 
 def _position(token: str) -> tuple[str, int, str, str]:
@@ -99,4 +99,4 @@ def _position(token: str) -> tuple[str, int, str, str]:
     if position is None:
         return ("", -1, "", "")
     parent_id, place, name, category_id = position
-    return (parent_id, natural(place, _LAST_PLACE), name, category_id)
+    return (parent_id, parse_uint(place, _LAST_PLACE), name, category_id)

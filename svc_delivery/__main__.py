@@ -1,7 +1,7 @@
 """Composes svc_delivery."""
 
 from chassis import App, run
-from chassis.webhooks import KEPT, secrets_of
+from chassis.external.webhooks import RETENTION, secrets_of
 from shop.delivery.v1.delivery_service_pb2_grpc import add_DeliveryServiceServicer_to_server
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_delivery.courier import Courier
@@ -15,7 +15,7 @@ async def compose(app: App, settings: Settings) -> None:
     settings.require("courier_url", "courier_key")
     secrets = secrets_of("COURIER_WEBHOOK_SECRET", settings.courier_webhook_secret)
     db = await app.database()
-    app.forget(db, "courier_event", "receive_time", KEPT)
+    app.purge_older_than(db, "courier_event", "receive_time", RETENTION)
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     app.on_close(courier.aclose)
     dispatcher = Dispatcher(db, app.client(OrderServiceStub, "shop.order.v1.OrderService"), courier)

@@ -1,6 +1,6 @@
 """The courier's API as svc_delivery uses it, and its webhooks.
 
-Every call ends Ok, Refused or Unknown (chassis.partner); after Unknown, `find_by_reference` tells what became
+Every call ends Ok, Refused or Unknown (chassis.external.api); after Unknown, `find_by_reference` tells what became
 of it, and so does the same call again.
 """
 
@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
-from chassis import webhooks
-from chassis.partner import Ok, Outcome, Partner, Unknown, field
-from chassis.webhooks import Webhook
+from chassis.external import webhooks
+from chassis.external.api import CallResult, ExternalApi, Ok, Unknown, field
+from chassis.external.webhooks import Webhook
 
 
 class Status(StrEnum):
@@ -59,9 +59,9 @@ class Consignment:
 
 class Courier:
     def __init__(self, *, url: str, key: str, timeout: float = 10.0) -> None:
-        self._api = Partner(url=url, key=key, timeout=timeout)
+        self._api = ExternalApi(url=url, key=key, timeout=timeout)
 
-    async def create(self, *, reference: str, address: CourierAddress, weight_grams: int) -> Outcome[Consignment]:
+    async def create(self, *, reference: str, address: CourierAddress, weight_grams: int) -> CallResult[Consignment]:
         """Hands a shipment over; a courier has one consignment of a reference, however often asked."""
         body = {"reference": reference, "address": asdict(address), "weight_grams": weight_grams}
         outcome = await self._api.call("POST", "/v1/consignments", read=_consignment, body=body)
@@ -71,15 +71,15 @@ class Courier:
             case _:
                 return outcome
 
-    async def cancel(self, consignment_id: str) -> Outcome[Consignment]:
+    async def cancel(self, consignment_id: str) -> CallResult[Consignment]:
         """Takes a shipment back that was not picked up; to repeat it is fine."""
         path = f"/v1/consignments/{quote(consignment_id, safe='')}/cancel"
         return await self._api.call("POST", path, read=_consignment)
 
-    async def get(self, consignment_id: str) -> Outcome[Consignment]:
+    async def get(self, consignment_id: str) -> CallResult[Consignment]:
         return await self._api.call("GET", f"/v1/consignments/{quote(consignment_id, safe='')}", read=_consignment)
 
-    async def find_by_reference(self, reference: str) -> Outcome[Consignment | None]:
+    async def find_by_reference(self, reference: str) -> CallResult[Consignment | None]:
         """The consignment of this reference; None when no request for one has arrived (yet)."""
         params = {"reference": reference}
         return await self._api.call("GET", "/v1/consignments", read=_first_consignment, params=params)
@@ -91,7 +91,7 @@ class Courier:
 def verify_webhook(
     headers: Mapping[str, str], raw_body: bytes, secrets: Sequence[str], now: datetime
 ) -> Webhook[Consignment]:
-    """A webhook that is signed and of these minutes; else raises chassis.webhooks.WebhookRejected."""
+    """A webhook that is signed and of these minutes; else raises chassis.external.webhooks.WebhookRejected."""
     return webhooks.verify(headers, raw_body, secrets, now, read=_consignment)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from chassis import Database, Transaction, outbox
-from chassis.partner import Ok, Outcome, Refused, Unknown
+from chassis.external.api import CallResult, Ok, Refused, Unknown
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2 import Order, StartFulfillmentRequest
@@ -112,7 +112,7 @@ class Dispatcher:
             await self.create(tx, order, actor)
             return await store_shipment.read_shipment(tx, shipment_id(order_id))
 
-    async def _ask(self, shipment: Shipment, *, again: bool) -> Outcome[Consignment]:
+    async def _ask(self, shipment: Shipment, *, again: bool) -> CallResult[Consignment]:
         if again:
             match await self._courier.find_by_reference(shipment.id):
                 case Ok(consignment) if consignment is not None:

@@ -9,7 +9,7 @@ from google.type.dayofweek_pb2 import DayOfWeek
 from google.type.timeofday_pb2 import TimeOfDay
 
 from chassis import Record, timestamp
-from chassis.money import minor_units, money
+from chassis.types.money import minor_units, money
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import CurrencyMismatch

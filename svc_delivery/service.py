@@ -6,9 +6,9 @@ Bookings go through the write lane: whoever waits is folded over the slots in on
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from chassis import Batch, Context, Database, Lane, Transaction, once, outbox
-from chassis.pages import page_position, page_size, page_token, time_position
-from chassis.times import moment
+from chassis import Batch, Context, Database, Lane, Transaction, idempotent, outbox
+from chassis.types.pagination import page_position, page_size, page_token, time_position
+from chassis.types.times import to_datetime
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import AddressNotServed, CurrencyMismatch
@@ -51,7 +51,7 @@ class DeliveryService(ShipmentRpcs):
             await store.insert_slots_by_rule(tx, await store.read_now(tx), self.days_ahead, zone.id)
             return messages.zone_to_proto(zone)
 
-        return await once(self.db, request, pb.Zone, change)
+        return await idempotent(self.db, request, pb.Zone, change)
 
     async def QuoteDelivery(self, request: pb.QuoteDeliveryRequest, context: Context) -> pb.QuoteDeliveryResponse:
         async with self.db.connection() as tx:
@@ -63,8 +63,8 @@ class DeliveryService(ShipmentRpcs):
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
         size = page_size(request.page_size)
-        start = moment(request.start_time, "start_time") if request.HasField("start_time") else _BEFORE_ALL
-        end = moment(request.end_time, "end_time") if request.HasField("end_time") else _AFTER_ALL
+        start = to_datetime(request.start_time, "start_time") if request.HasField("start_time") else _BEFORE_ALL
+        end = to_datetime(request.end_time, "end_time") if request.HasField("end_time") else _AFTER_ALL
         after = time_position(request.page_token, (_BEFORE_ALL, ""))
         async with self.db.connection() as tx:
             zone_id = request.zone_id or await _zone_of(tx, _place(request))
@@ -77,8 +77,8 @@ class DeliveryService(ShipmentRpcs):
         )
 
     async def CreateSlot(self, request: pb.CreateSlotRequest, context: Context) -> pb.Slot:
-        start, end = moment(request.start_time, "start_time"), moment(request.end_time, "end_time")
-        cutoff = moment(request.cutoff_time, "cutoff_time") if request.HasField("cutoff_time") else start
+        start, end = to_datetime(request.start_time, "start_time"), to_datetime(request.end_time, "end_time")
+        cutoff = to_datetime(request.cutoff_time, "cutoff_time") if request.HasField("cutoff_time") else start
 
         async def change(tx: Transaction) -> pb.Slot:
             await store.check_zone(tx, request.zone_id)
@@ -92,7 +92,7 @@ class DeliveryService(ShipmentRpcs):
             )
             return messages.slot_to_proto(slot)
 
-        return await once(self.db, request, pb.Slot, change)
+        return await idempotent(self.db, request, pb.Slot, change)
 
     async def BookSlot(self, request: pb.BookSlotRequest, context: Context) -> pb.SlotBooking:
         book = Book(order_id=request.order_id, slot_id=request.slot_id, place=_place(request))

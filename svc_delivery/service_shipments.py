@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, Transaction, answered, current_user, once, webhooks
-from chassis.pages import page_size, page_token, time_position
-from shop.chassis.v1 import chassis_errors as refusals
+from chassis import Context, Database, Transaction, current_user, idempotent, stored_reply
+from chassis.external import webhooks
+from chassis.types.pagination import page_size, page_token, time_position
+from shop.chassis.v1 import chassis_errors
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
@@ -36,10 +37,10 @@ class ShipmentRpcs(DeliveryServiceServicer):
         self.webhook_secrets = webhook_secrets
 
     async def CreateShipment(self, request: pb.CreateShipmentRequest, context: Context) -> pb.Shipment:
-        repeated = await answered(self.db, request, pb.Shipment) is not None
+        repeated = await stored_reply(self.db, request, pb.Shipment) is not None
         if not repeated:
             order = await self.dispatcher.begin(request.order_id, current_user().id)
-            await once(self.db, request, pb.Shipment, lambda tx: self._create(tx, order))
+            await idempotent(self.db, request, pb.Shipment, lambda tx: self._create(tx, order))
         key = shipment_id(request.order_id)
         async with self.db.connection() as tx:
             shipment = await store_shipment.read_shipment(tx, key)
@@ -77,13 +78,13 @@ class ShipmentRpcs(DeliveryServiceServicer):
             await record(tx, before, [after], current_user().id)
             return await _told(tx, after)
 
-        return await once(self.db, request, pb.Shipment, change)
+        return await idempotent(self.db, request, pb.Shipment, change)
 
     async def WatchShipment(
         self, request: pb.WatchShipmentRequest, context: Context
     ) -> AsyncIterator[pb.WatchShipmentResponse]:
         seen = request.resume_token
-        async for _ in self.db.news.changes([request.shipment_id]):
+        async for _ in self.db.change_feed.subscribe([request.shipment_id]):
             async with self.db.connection() as tx:
                 shipment = _visible(await store_shipment.read_shipment(tx, request.shipment_id))
                 told = await _told(tx, shipment)
@@ -101,17 +102,17 @@ class ShipmentRpcs(DeliveryServiceServicer):
         except webhooks.WebhookRejected as rejected:
             log.warning("webhook rejected", extra={"reason": rejected.reason})
             malformed = rejected.reason == "body_malformed"
-            raise (refusals.WebhookMalformed if malformed else refusals.WebhookRejected) from None
+            raise (chassis_errors.WebhookMalformed if malformed else chassis_errors.WebhookRejected) from None
         async with self.db.transaction() as tx:
             if await store_shipment.claim_webhook(tx, webhook.id):
-                await self._hear(tx, webhook.data)
+                await self._on_notify(tx, webhook.data)
         return Empty()
 
     async def _create(self, tx: Transaction, order: Order) -> pb.Shipment:
         await self.dispatcher.create(tx, order, current_user().id)
         return await _told(tx, await store_shipment.read_shipment(tx, shipment_id(order.order_id)))
 
-    async def _hear(self, tx: Transaction, consignment: Consignment) -> None:
+    async def _on_notify(self, tx: Transaction, consignment: Consignment) -> None:
         try:
             before = await store_shipment.lock_shipment(tx, consignment.reference)
         except ShipmentNotFound:

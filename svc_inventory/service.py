@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
-from chassis import Batch, Context, Database, Lane, Transaction, current_user, once, outbox
-from chassis.pages import int_position, page_size, page_token
+from chassis import Batch, Context, Database, Lane, Transaction, current_user, idempotent, outbox
+from chassis.types.pagination import int_position, page_size, page_token
 from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock, ReservationNotFound, SkuNotFound
@@ -45,7 +45,7 @@ class InventoryService(InventoryServiceServicer):
             await outbox.add(tx, messages.level_changed(level))
             return messages.level_to_proto(row)
 
-        return await once(self.db, request, pb.StockLevel, change)
+        return await idempotent(self.db, request, pb.StockLevel, change)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.Stock:
         async with self.db.connection() as tx:
@@ -86,7 +86,7 @@ class InventoryService(InventoryServiceServicer):
     ) -> AsyncIterator[pb.WatchAvailabilityResponse]:
         skus = list(dict.fromkeys(request.skus))
         seen = messages.seen_versions(skus, request.resume_token)
-        async for _ in self.db.news.changes(skus):
+        async for _ in self.db.change_feed.subscribe(skus):
             async with self.db.connection() as tx:
                 by_sku = messages.stocks_by_sku(await store.read_levels(tx, skus))
             for sku, levels in by_sku.items():

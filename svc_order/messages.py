@@ -6,7 +6,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from chassis import Record, timestamp
-from chassis.money import money
+from chassis.types.money import money
 from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.type.v1.address_pb2 import Address

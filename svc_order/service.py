@@ -5,10 +5,10 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from chassis import Context, Database, Transaction, answered, current_call, current_user, once, outbox
-from chassis.db import AWAY
-from chassis.money import minor_units, money, text
-from chassis.pages import page_size, page_token, time_position
+from chassis import Context, Database, Transaction, current_call, current_user, idempotent, outbox, stored_reply
+from chassis.postgres.database import UNAVAILABLE_ERRORS
+from chassis.types.money import minor_units, money, text
+from chassis.types.pagination import page_size, page_token, time_position
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.chassis.v1.chassis_errors import InvalidRequest
@@ -85,7 +85,7 @@ class OrderService(SagaRpcs):
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.Order:
         # A repeat is answered before prices are asked for: they may have changed since the first.
-        if order := await answered(self.db, request, pb.Order):
+        if order := await stored_reply(self.db, request, pb.Order):
             return await self.reached(order)
         await self._check_open_orders()
         bill = await self._price(request.lines, request.currency_code, request.shipping_address)
@@ -98,7 +98,7 @@ class OrderService(SagaRpcs):
             claim = await self._take(tx, request, bill)
             return messages.order_to_proto(claim.order)
 
-        order = await once(self.db, request, pb.Order, change)
+        order = await idempotent(self.db, request, pb.Order, change)
         return await self.reached(order, claim)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
@@ -128,11 +128,11 @@ class OrderService(SagaRpcs):
                 await store.update_saga(tx, domain_saga.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason))
             return messages.order_to_proto(order)
 
-        return await self.reached(await once(self.db, request, pb.Order, change))
+        return await self.reached(await idempotent(self.db, request, pb.Order, change))
 
     async def WatchOrder(self, request: pb.WatchOrderRequest, context: Context) -> AsyncIterator[pb.WatchOrderResponse]:
         seen = request.resume_token
-        async for _ in self.db.news.changes([request.order_id]):
+        async for _ in self.db.change_feed.subscribe([request.order_id]):
             async with self.db.connection() as tx:
                 order = _visible(await store.read_order(tx, request.order_id))
             if str(order.version) != seen:
@@ -171,7 +171,7 @@ class OrderService(SagaRpcs):
         try:
             async with self.db.connection() as tx:
                 return messages.order_to_proto(await store.read_order(tx, order.order_id))
-        except AWAY:  # the order is taken all the same: no error must make it look as if it were not
+        except UNAVAILABLE_ERRORS:  # the order is taken all the same: no error must make it look as if it were not
             return order
 
     async def complete(self) -> bool:

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from chassis import Context, Database, Transaction, once
-from chassis.pages import page_size, page_token, time_position
+from chassis import Context, Database, Transaction, idempotent
+from chassis.types.pagination import page_size, page_token, time_position
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from svc_order import messages, store
@@ -43,7 +43,7 @@ class SagaRpcs(OrderServiceServicer):
             await store.update_saga(tx, saga.retried(now))
             return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
 
-        reply = await once(self.db, request, pb.Saga, change)
+        reply = await idempotent(self.db, request, pb.Saga, change)
         self.driver.start(request.saga_id)
         return reply
 
@@ -53,6 +53,6 @@ class SagaRpcs(OrderServiceServicer):
             await store.update_saga(tx, saga.compensated_by_hand(now, request.reason))
             return messages.saga_to_proto(await store.read_saga_row(tx, saga.id))
 
-        reply = await once(self.db, request, pb.Saga, change)
+        reply = await idempotent(self.db, request, pb.Saga, change)
         self.driver.start(request.saga_id)
         return reply

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from chassis import OutcomeUnknown
-from chassis.money import money
-from chassis.rpc import cancelled_from_outside
+from chassis.cancellation import cancelled_from_outside
+from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import BookingNotFound

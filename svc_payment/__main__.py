@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from chassis import App, run
-from chassis.webhooks import KEPT, secrets_of
+from chassis.external.webhooks import RETENTION, secrets_of
 from shop.payment.v1.payment_service_pb2_grpc import add_PaymentServiceServicer_to_server
 from svc_payment.provider import PaymentProvider
 from svc_payment.service import PaymentService
@@ -19,7 +19,7 @@ async def compose(app: App, settings: Settings) -> None:
     provider = PaymentProvider(url=settings.payment_provider_url, key=settings.payment_provider_key, timeout=timeout)
     app.on_close(provider.aclose)
     db = await app.database()
-    app.forget(db, "provider_event", "receive_time", KEPT)
+    app.purge_older_than(db, "provider_event", "receive_time", RETENTION)
     settlement = Settlement(db, provider, timeout=timeout, arrival=timedelta(seconds=settings.payment_arrival_seconds))
     payments = PaymentService(db, provider, settlement, secrets)
     app.serve("shop.payment.v1.PaymentService", payments, add_PaymentServiceServicer_to_server)

@@ -56,7 +56,7 @@ class Kind(Enum):
     CANCEL = "CANCEL"
 
 
-class Outcome(Enum):
+class EntryStatus(Enum):
     """What an entry says of its operation."""
 
     REQUEST = "REQUEST"
@@ -79,7 +79,7 @@ class Entry:
 
     operation_id: str
     kind: Kind
-    outcome: Outcome
+    outcome: EntryStatus
     amount: int
     #: The provider's id of what it did.
     reference: str | None = None
@@ -147,7 +147,9 @@ class Payment:
     @property
     def pending(self) -> tuple[Entry, ...]:
         """The requests whose operation has not ended, oldest first."""
-        return tuple(one for one in self.entries if one.outcome is Outcome.REQUEST and not self.end(one.operation_id))
+        return tuple(
+            one for one in self.entries if one.outcome is EntryStatus.REQUEST and not self.end(one.operation_id)
+        )
 
     @property
     def unwanted(self) -> bool:
@@ -163,11 +165,13 @@ class Payment:
     def decline_code(self) -> str:
         """Why the provider refused to promise the amount."""
         end = self.end(self.id)
-        return end.reason if end and end.outcome is Outcome.FAILURE and self.state is State.FAILED else ""
+        return end.reason if end and end.outcome is EntryStatus.FAILURE and self.state is State.FAILED else ""
 
     def end(self, operation_id: str) -> Entry | None:
         """Return the entry that ended an operation."""
-        ends = (one for one in self.entries if one.outcome is not Outcome.REQUEST and one.operation_id == operation_id)
+        ends = (
+            one for one in self.entries if one.outcome is not EntryStatus.REQUEST and one.operation_id == operation_id
+        )
         return next(ends, None)
 
     def with_entry(self, entry: Entry) -> "Payment":
@@ -182,12 +186,12 @@ class Payment:
         return replace(moved, moves=(*self.moves, moved))
 
     def _sum(self, kind: Kind) -> int:
-        return sum(one.amount for one in self.entries if one.kind is kind and one.outcome is Outcome.SUCCESS)
+        return sum(one.amount for one in self.entries if one.kind is kind and one.outcome is EntryStatus.SUCCESS)
 
 
 def begin(*, payment_id: str, order_id: str, user_id: str, amount: int, currency: str, token: str) -> Payment:
     """Return a new payment, which asks for its authorization under its own id."""
-    asked = Entry(operation_id=payment_id, kind=Kind.AUTHORIZATION, outcome=Outcome.REQUEST, amount=amount)
+    asked = Entry(operation_id=payment_id, kind=Kind.AUTHORIZATION, outcome=EntryStatus.REQUEST, amount=amount)
     return Payment(
         id=payment_id,
         order_id=order_id,
@@ -261,7 +265,7 @@ def let_go(payment: Payment, operation_id: str) -> Payment:
 
 
 def _ask(payment: Payment, operation_id: str, kind: Kind, amount: int, reason: str = "") -> Payment:
-    asked = Entry(operation_id=operation_id, kind=kind, outcome=Outcome.REQUEST, amount=amount, reason=reason)
+    asked = Entry(operation_id=operation_id, kind=kind, outcome=EntryStatus.REQUEST, amount=amount, reason=reason)
     return payment.with_entry(asked)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from svc_payment.domain import Entry, Kind, Outcome, Payment, State
+from svc_payment.domain import Entry, EntryStatus, Kind, Payment, State
 
 _KINDS = {
     "authorized": Kind.AUTHORIZATION,
@@ -14,11 +14,11 @@ _KINDS = {
 }
 
 _LEADS_TO = {
-    (Kind.AUTHORIZATION, Outcome.SUCCESS): State.AUTHORIZED,
-    (Kind.AUTHORIZATION, Outcome.FAILURE): State.FAILED,
-    (Kind.CHARGE, Outcome.SUCCESS): State.CAPTURED,
-    (Kind.REFUND, Outcome.SUCCESS): State.PARTIALLY_REFUNDED,
-    (Kind.CANCEL, Outcome.SUCCESS): State.VOIDED,
+    (Kind.AUTHORIZATION, EntryStatus.SUCCESS): State.AUTHORIZED,
+    (Kind.AUTHORIZATION, EntryStatus.FAILURE): State.FAILED,
+    (Kind.CHARGE, EntryStatus.SUCCESS): State.CAPTURED,
+    (Kind.REFUND, EntryStatus.SUCCESS): State.PARTIALLY_REFUNDED,
+    (Kind.CANCEL, EntryStatus.SUCCESS): State.VOIDED,
 }
 
 
@@ -128,7 +128,7 @@ def _entry(payment: Payment, operation: Operation, failure_code: str | None) -> 
     return Entry(
         operation_id=asked.operation_id if asked else operation.id,
         kind=kind,
-        outcome=Outcome.FAILURE if failed else Outcome.SUCCESS,
+        outcome=EntryStatus.FAILURE if failed else EntryStatus.SUCCESS,
         amount=operation.amount,
         reference=operation.id,
         reason=(failure_code or "declined") if failed else "",
@@ -136,7 +136,7 @@ def _entry(payment: Payment, operation: Operation, failure_code: str | None) -> 
 
 
 def _failure(request: Entry, code: str) -> Entry:
-    return replace(request, outcome=Outcome.FAILURE, reason=code, id=0, create_time=None)
+    return replace(request, outcome=EntryStatus.FAILURE, reason=code, id=0, create_time=None)
 
 
 def _end(payment: Payment, entry: Entry) -> Payment:

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from chassis import timestamp
-from chassis.money import minor_units, money
+from chassis.types.money import minor_units, money
 from shop.payment.v1 import payment_events_pb2 as events
 from shop.payment.v1 import payment_service_pb2 as pb
 from svc_payment import domain, provider

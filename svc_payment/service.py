@@ -8,11 +8,11 @@ import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, OutcomeUnknown, Transaction, current_user, once, outbox
-from chassis.money import minor_units
-from chassis.partner import Ok, Refused, Unknown
-from chassis.webhooks import Webhook, WebhookRejected
-from shop.chassis.v1 import chassis_errors as refusals
+from chassis import Context, Database, OutcomeUnknown, Transaction, current_user, idempotent, outbox
+from chassis.external.api import Ok, Refused, Unknown
+from chassis.external.webhooks import Webhook, WebhookRejected
+from chassis.types.money import minor_units
+from shop.chassis.v1 import chassis_errors
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_errors import (
     PaymentDeclined,
@@ -23,7 +23,7 @@ from shop.payment.v1.payment_errors import (
 )
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceServicer
 from svc_payment import domain, messages, store
-from svc_payment.domain import Kind, Outcome, Payment, State
+from svc_payment.domain import EntryStatus, Kind, Payment, State
 from svc_payment.domain_provider import ProviderPayment, knows
 from svc_payment.provider import PaymentProvider, verify_webhook
 from svc_payment.settlement import Settlement, new_operation_id
@@ -70,7 +70,7 @@ class PaymentService(PaymentServiceServicer):
             taken = await self._begin(tx, wanted)
             return pb.Payment(payment_id=wanted.id)
 
-        await once(self.db, request, pb.Payment, change)
+        await idempotent(self.db, request, pb.Payment, change)
         payment = await self._settled(wanted.id, taken)
         if payment.state is State.FAILED:
             raise PaymentDeclined(decline_code=payment.decline_code)
@@ -105,7 +105,7 @@ class PaymentService(PaymentServiceServicer):
             taken = await self._save(tx, before, given_up)
             return pb.Payment(payment_id=given_up.id)
 
-        if not (await once(self.db, request, pb.Payment, change)).payment_id:
+        if not (await idempotent(self.db, request, pb.Payment, change)).payment_id:
             raise PaymentNotFound(payment_id=request.payment_id)
         return messages.payment_to_proto(await self._settled(request.payment_id, taken))
 
@@ -124,7 +124,7 @@ class PaymentService(PaymentServiceServicer):
         self, request: pb.WatchPaymentRequest, context: Context
     ) -> AsyncIterator[pb.WatchPaymentResponse]:
         seen = request.resume_token
-        async for _ in self.db.news.changes([request.payment_id]):
+        async for _ in self.db.change_feed.subscribe([request.payment_id]):
             payment = await self._visible(request.payment_id)
             message = messages.payment_to_proto(payment)
             if message.etag != seen:
@@ -140,7 +140,7 @@ class PaymentService(PaymentServiceServicer):
         except WebhookRejected as rejected:
             log.warning("webhook rejected", extra={"cause": rejected.reason})
             malformed = rejected.reason == "body_malformed"
-            raise (refusals.WebhookMalformed() if malformed else refusals.WebhookRejected()) from None
+            raise (chassis_errors.WebhookMalformed() if malformed else chassis_errors.WebhookRejected()) from None
         await self._take(event)
         return Empty()
 
@@ -181,13 +181,13 @@ class PaymentService(PaymentServiceServicer):
             asked = next((one.operation_id for one in reversed(taken.pending) if one.kind is kind), "")
             return pb.PaymentTransaction(transaction_id=asked)
 
-        operation_id = (await once(self.db, request, pb.PaymentTransaction, change)).transaction_id
+        operation_id = (await idempotent(self.db, request, pb.PaymentTransaction, change)).transaction_id
         payment = await self._settled(request.payment_id, taken)
         if operation_id:
             end = payment.end(operation_id)
             if end is None:
                 raise _unknown(f"the {kind.name.lower()}")
-            if end.outcome is Outcome.FAILURE:
+            if end.outcome is EntryStatus.FAILURE:
                 raise PaymentDeclined(decline_code=end.reason)
         return messages.payment_to_proto(payment)
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from chassis import Database, outbox
-from chassis.db import AWAY
-from chassis.partner import Ok, Outcome, Refused, Unknown
+from chassis.external.api import CallResult, Ok, Refused, Unknown
+from chassis.postgres.database import UNAVAILABLE_ERRORS
 from svc_payment import domain, domain_provider, messages, store
 from svc_payment.domain import Entry, Kind, Payment
 from svc_payment.domain_provider import Disagreement, ProviderPayment, Status
@@ -75,7 +75,7 @@ class Settlement:
             self._woken.clear()
             try:
                 taken = await self._settle_due()
-            except AWAY as error:
+            except UNAVAILABLE_ERRORS as error:
                 log.warning("payments wait for the database", extra={"error": type(error).__name__})
                 taken = 0
             if taken < _AT_ONCE:
@@ -134,7 +134,7 @@ class Settlement:
             case Unknown(cause):
                 raise _Unclear(cause)
 
-    async def _call(self, payment: Payment, request: Entry) -> Outcome[ProviderPayment]:
+    async def _call(self, payment: Payment, request: Entry) -> CallResult[ProviderPayment]:
         if request.kind is Kind.AUTHORIZATION:
             return await self._provider.authorize(
                 reference=payment.id, token=payment.token, amount=payment.amount, currency=payment.currency

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chassis import Queries, Record, Transaction
 from shop.payment.v1.payment_errors import OrderNotPaidFor, PaymentNotFound
-from svc_payment.domain import Entry, Kind, Method, Outcome, Payment, State
+from svc_payment.domain import Entry, EntryStatus, Kind, Method, Payment, State
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
@@ -167,7 +167,7 @@ def _entry_from_row(row: Record) -> Entry:
     return Entry(
         operation_id=row["operation_id"],
         kind=Kind[row["kind"]],
-        outcome=Outcome[row["outcome"]],
+        outcome=EntryStatus[row["outcome"]],
         amount=row["entry_amount"],
         reference=row["reference"],
         reason=row["reason"],

@@ -42,7 +42,7 @@ async def compose(app: App, settings: Settings) -> None:
 async def _upkeep(db: Database, keyring: Keyring) -> bool:
     await keyring.refresh()
     async with db.transaction() as tx:
-        await store.forget(tx)
+        await store.purge_expired(tx)
     return False
 
 

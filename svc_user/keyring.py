@@ -81,7 +81,7 @@ class Keyring:
         ]
 
     async def document(self) -> dict[str, Any]:
-        """Return the key set as it is now: how the service verifies its own tokens, a `chassis.auth.KeySource`."""
+        """Return the key set as it is now: how the service verifies its own tokens, a `chassis.rpc.auth.KeySource`."""
         await self.refresh()
         return {"keys": self.public_keys()}
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from chassis.db import Overloaded
+from chassis.postgres.database import Overloaded
 
 T = TypeVar("T")
 

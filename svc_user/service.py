@@ -1,7 +1,7 @@
 """The accounts' RPCs; sign-in and address books are in service_sessions and service_addresses."""
 
-from chassis import Context, Database, Transaction, current_call, once, outbox
-from chassis.masks import updated_fields
+from chassis import Context, Database, Transaction, current_call, idempotent, outbox
+from chassis.types.field_masks import updated_fields
 from shop.user.v1 import user_service_pb2 as pb
 from svc_user import messages, store
 from svc_user.domain import End, SessionLimits
@@ -43,7 +43,7 @@ class UserService(SessionRpcs, AddressRpcs):
                 await outbox.add(tx, messages.updated(before, after))
             return messages.account_to_proto(after)
 
-        return await once(self.db, request, pb.User, change)
+        return await idempotent(self.db, request, pb.User, change)
 
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> pb.User:
         async with self.db.connection() as tx:
@@ -69,4 +69,4 @@ class UserService(SessionRpcs, AddressRpcs):
                 await store.end_sessions(tx, after.id, End.ROLE_LOST)
             return messages.account_to_proto(after)
 
-        return await once(self.db, request, pb.User, change)
+        return await idempotent(self.db, request, pb.User, change)

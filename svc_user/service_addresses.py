@@ -8,9 +8,9 @@ from typing import TypeVar
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from chassis import Context, Database, Transaction, once
-from chassis.masks import updated_fields
-from chassis.pages import int_position, page_size, page_token
+from chassis import Context, Database, Transaction, idempotent
+from chassis.types.field_masks import updated_fields
+from chassis.types.pagination import int_position, page_size, page_token
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
@@ -100,4 +100,4 @@ class AddressRpcs(UserServiceServicer):
             await store.update_book(tx, owner.id, before, after)
             return answer(after)
 
-        return await once(self.db, request, reply, change)
+        return await idempotent(self.db, request, reply, change)

@@ -162,7 +162,7 @@ async def end_sessions(tx: Transaction, user_id: str, reason: End) -> None:
     await tx.execute(sql.end_sessions, user_id, reason.name)
 
 
-async def forget(tx: Transaction) -> None:
+async def purge_expired(tx: Transaction) -> None:
     """Delete what has had its time: sealed successors, sessions, counts of attempts."""
     await tx.execute(sql.wipe_successors, GRACE)
     await tx.execute(sql.delete_sessions)

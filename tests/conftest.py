@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from chassis.testing import Issuer, Templates
+from chassis.testing import Issuer, TemplateDatabases
 from mesh.ports import Ports, free_base, is_free
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
@@ -50,12 +50,12 @@ async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 
 @pytest.fixture(scope="session")
-def templates(postgres: Postgres) -> Templates:
-    return Templates(postgres.url)
+def templates(postgres: Postgres) -> TemplateDatabases:
+    return TemplateDatabases(postgres.url)
 
 
 @pytest.fixture
-def fresh_database(templates: Templates) -> Callable[[str], AbstractAsyncContextManager[str]]:
+def fresh_database(templates: TemplateDatabases) -> Callable[[str], AbstractAsyncContextManager[str]]:
     """Lends new, migrated, empty databases by the name of a service."""
     return templates.database
 

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from chassis import OutcomeUnknown
-from chassis.client import Clients
 from chassis.context import Call, enter_call
+from chassis.rpc.client import Clients
 from mesh.errors import StackError
 from mesh.gather import each
 from mesh.sample_data.people import Person

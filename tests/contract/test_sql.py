@@ -27,8 +27,8 @@ def queries(service: str) -> dict[str, str]:
 
 
 def chassis_queries() -> Iterator[tuple[str, str]]:
-    for module in pkgutil.iter_modules(chassis.__path__):
-        for name, value in vars(importlib.import_module(f"chassis.{module.name}")).items():
+    for module in pkgutil.walk_packages(chassis.__path__, "chassis."):
+        for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, str) and name.isupper() and SQL.match(value):
                 yield f"{module.name}.{name}", value
 

@@ -74,7 +74,7 @@ class Live:
             self.seen += part
 
 
-def eventually(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 60.0) -> T:
+def eventually_sync(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 60.0) -> T:
     """Looks again and again until what is seen is wanted."""
     deadline = time.monotonic() + within
     while True:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from chassis.client import Clients
-from chassis.testing import acting
-from mesh.partners import Partner
+from chassis.rpc.client import Clients
+from chassis.testing import as_user
+from mesh.partners import ExternalApi
 from mesh.sample_data.people import courier, staff
 from mesh.secrets import Secrets
 from mesh.shopfront import Shopfront, new_key
@@ -47,9 +47,9 @@ class Customer:
 
     front: Shopfront
 
-    def acting(self):
+    def as_user(self):
         """Make the gRPC calls of a block as this customer."""
-        return acting(self.front.authorization)
+        return as_user(self.front.authorization)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Market:
     door: Shopfront
     staff: Shopfront
     courier: Shopfront
-    provider: Partner
+    provider: ExternalApi
     #: A place to be delivered at, in Bangkok.
     slot: dict[str, object]
 
@@ -132,7 +132,7 @@ async def market(stack, door):
     return Market(
         door,
         *[await door.sign_in(person.email, person.password) for person in people],
-        Partner.of(stack.state.read(), secrets, "payment_provider"),
+        ExternalApi.of(stack.state.read(), secrets, "payment_provider"),
         slots["slots"][-1],  # the first one may close at any moment
     )
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from google.protobuf import json_format
 
-from chassis.testing import until
+from chassis.testing import eventually
 from mesh.shopfront import Refused, amount, new_key, state
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
@@ -84,9 +84,9 @@ async def test_an_order_cancelled_while_its_payment_is_under_way_ends_with_nothi
     sku = await market.new_sku(5)
     wanted = wish(sku, 2, paymentMethodToken="tok_slow_2500")
     placing = asyncio.create_task(customer.front.post("/v1/orders", wanted))
-    (order,) = await until(lambda: orders_of(customer), bool)
+    (order,) = await eventually(lambda: orders_of(customer), bool)
     assert state(order) == "PENDING"
-    await until(lambda: steps_of(customer, order), lambda steps: "authorize_payment" in steps)
+    await eventually(lambda: steps_of(customer, order), lambda steps: "authorize_payment" in steps)
     cancelled = await customer.front.post(f"/v1/orders/{order['orderId']}/cancel", {"requestId": new_key()})
     assert (state(cancelled), cancelled["stateReason"]) == ("CANCELLED", "CANCELLED_BY_CUSTOMER")
     assert state(await placing) == "CANCELLED"
@@ -116,7 +116,9 @@ async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(customer, mar
     for to in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         move = {"state": f"SHIPMENT_STATE_{to}", "requestId": new_key()}
         await market.courier.post(f"/v1/shipments/{shipment['shipmentId']}/status", move)
-    delivered = await until(lambda: customer.front.get(f"/v1/orders/{order_id}"), lambda one: state(one) == "DELIVERED")
+    delivered = await eventually(
+        lambda: customer.front.get(f"/v1/orders/{order_id}"), lambda one: state(one) == "DELIVERED"
+    )
     assert state(delivered, "paymentState") == "PAID"
     assert await market.payments(order) == [("captured", 100 * int(order["total"]["units"]))]
 

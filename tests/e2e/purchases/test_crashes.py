@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 
-from chassis.testing import until
+from chassis import testing
 from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import COMMAND
 
@@ -34,7 +34,7 @@ TARGETS = (
 #: After so long a kill takes any step: what shoppers do is left to chance.
 PATIENCE = 20.0
 #: What was killed may take its time to come back.
-patiently = partial(until, seconds=120)
+patiently = partial(testing.eventually, seconds=120)
 
 
 class Shopping:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from chassis.context import current_call, current_user
-from chassis.testing import Issuer, acting, client_for
+from chassis.testing import Issuer, as_user, client_for
 from shop.chassis.v1.chassis_errors import CallerDenied, InvalidRequest, RoleMissing, TokenInvalid, TokenMissing
 from shop.contract import RPCS, Access
 from shop.inventory.v1 import inventory_service_pb2 as inventory
@@ -102,7 +102,7 @@ async def test_the_token_decides_as_the_contract_says(app, seen, issuer, access,
     assert RPCS[f"/{service}/{rpc}"].access is access
     expected = EXPECTED[access][token]
     async with client_for(app.address, stub, service, caller=caller) as client:
-        with acting(authorization(issuer, token)):
+        with as_user(authorization(issuer, token)):
             if expected == "served":
                 await getattr(client, rpc)(request)
             else:
@@ -121,7 +121,7 @@ async def test_the_caller_decides_before_any_token(app, seen, issuer, access, ca
     service, stub, rpc, request, _ = RPC[access]
     allowed = caller in RPCS[f"/{service}/{rpc}"].callers
     async with client_for(app.address, stub, service, caller=caller) as client:
-        with acting(authorization(issuer, "staff")):
+        with as_user(authorization(issuer, "staff")):
             if allowed:
                 await getattr(client, rpc)(request)
             else:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from chassis.testing import client_for, until
+from chassis.testing import client_for, eventually
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -152,5 +152,5 @@ async def test_a_service_with_the_fewest_connections_works(start, environment):
         async with client_for(address, InventoryServiceStub, SERVICE) as client:
             with pytest.raises(SkuNotFound):
                 await client.GetStock(pb.GetStockRequest(sku="other"))
-        await until(lambda: connection.fetchval("SELECT publish_time FROM outbox"))
+        await eventually(lambda: connection.fetchval("SELECT publish_time FROM outbox"))
         await connection.close()

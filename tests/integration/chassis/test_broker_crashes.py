@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 
 from chassis import outbox
-from chassis.bus import end
-from chassis.bus_kafka import KafkaBus
-from chassis.bus_redis import RedisBus
-from chassis.consumer import Consumer
-from chassis.outbox import Relay
-from chassis.testing import until
+from chassis.cancellation import cancel_and_wait
+from chassis.events.consumer import Consumer
+from chassis.events.kafka_bus import KafkaBus
+from chassis.events.outbox import Relay
+from chassis.events.redis_bus import RedisBus
+from chassis.testing import eventually
 from mesh.places import socket_folder
 from mesh.ports import Ports, free_base
 from mesh.process import running
@@ -100,14 +100,14 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_nothing_and_turns_
         async with database.transaction() as tx:
             await tx.execute("SELECT FROM outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")  # however quick the relay is
             relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
-            await until(lambda: published(database), seconds=PATIENCE)
+            await eventually(lambda: published(database), seconds=PATIENCE)
             await broker.kill()
             assert 0 < await published(database) < TOLD, "it was killed in the middle"
         await broker.start()
         async with asyncio.timeout(PATIENCE):
             while await published(database) < TOLD:
                 await asyncio.sleep(0.05)
-        await end(relay)
+        await cancel_and_wait(relay)
     ids = {str(row["event_id"]) for row in await database.pool.fetch("SELECT event_id FROM outbox")}
     async with broker.bus() as bus:
         came = await arrived(bus, ids)
@@ -125,14 +125,14 @@ async def test_a_service_ends_although_the_broker_is_away_and_something_is_still
         consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: ignore}).run())
         async with database.transaction() as tx:
             await outbox.add(tx, events.StockChanged(sku="a"))
-        await until(lambda: database.pool.fetchval("SELECT count(*) FROM inbox"), seconds=PATIENCE)
-        await until(lambda: published(database), seconds=PATIENCE)
+        await eventually(lambda: database.pool.fetchval("SELECT count(*) FROM inbox"), seconds=PATIENCE)
+        await eventually(lambda: published(database), seconds=PATIENCE)
         await on_kafka.kill()
         async with database.transaction() as tx:
             await outbox.add(tx, *(events.StockChanged(sku="a", available=number) for number in range(1_000)))
-        await until(lambda: waits_to_send(bus))
+        await eventually(lambda: waits_to_send(bus))
         async with asyncio.timeout(PATIENCE / 2):
-            await end(relay, consumer)
+            await cancel_and_wait(relay, consumer)
             await bus._drop_producer()
     assert await published(database) == 1
 

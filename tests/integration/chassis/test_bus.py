@@ -17,10 +17,10 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from chassis import outbox
-from chassis.bus import Event
-from chassis.bus_kafka import KafkaBus
-from chassis.bus_redis import RedisBus
-from chassis.testing import until
+from chassis.events.bus import Event
+from chassis.events.kafka_bus import KafkaBus
+from chassis.events.redis_bus import RedisBus
+from chassis.testing import eventually
 from mesh.servers.redis import Redis
 
 TOPIC = "shop.toy.v1.Toy"
@@ -29,8 +29,8 @@ PATIENCE = 60.0  # a Kafka group takes its time to notice that a member is gone
 #: Joins a group, takes what is there, acknowledges nothing, and waits to be killed.
 CRASHER = """
 import asyncio, sys
-from chassis.bus_kafka import KafkaBus
-from chassis.bus_redis import RedisBus
+from chassis.events.kafka_bus import KafkaBus
+from chassis.events.redis_bus import RedisBus
 
 async def main(kind, address, prefix, group, topic):
     async with {"redis": RedisBus, "kafka": KafkaBus}[kind].open(address, prefix) as bus:
@@ -193,7 +193,7 @@ async def test_what_a_crashed_consumer_had_taken_comes_to_the_next(bus, server, 
 #: Reads and acknowledges as the leader that it is, with a lease that a test can outwait.
 LEADER = """
 import asyncio, os, signal, sys
-from chassis import bus_redis
+from chassis.events import redis_bus as bus_redis
 
 read = bus_redis._Subscription._read
 acknowledged = []
@@ -231,7 +231,7 @@ async def test_a_leader_that_was_stopped_for_too_long_takes_nothing_more_when_it
         first, *rest = [event(number) for number in range(200)]
         await bus.publish([first])
         assert (await stopped.stdout.readline()).decode().split() == [first.id]
-        await until(lambda: is_acknowledged(bus))
+        await eventually(lambda: is_acknowledged(bus))
         if moment == "wherever it is":  # else it stops itself
             stopped.send_signal(signal.SIGSTOP)
         async with taking(bus, "g") as take:

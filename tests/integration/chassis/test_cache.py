@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 from chassis import Cache
-from chassis.testing import until
+from chassis.testing import eventually
 from mesh.servers.redis import Redis
 from shop.inventory.v1 import inventory_service_pb2 as pb
 
@@ -41,7 +41,7 @@ async def cache(redis_url, event_prefix, monkeypatch):
 
 
 async def available(cache, truth, group="g", entry="a", seconds=60):
-    return (await cache.through(group, entry, pb.Stock, seconds, truth.read)).available
+    return (await cache.get_or_load(group, entry, pb.Stock, seconds, truth.read)).available
 
 
 async def test_what_was_read_once_is_read_no_more(cache, truth):
@@ -55,7 +55,7 @@ async def test_entries_of_a_group_are_apart_and_dropped_together(cache, truth):
     await available(cache, truth, group="other")
     assert truth.reads == 3
     truth.available = 2
-    await cache.drop("g")
+    await cache.invalidate("g")
     assert [await available(cache, truth, entry=entry) for entry in ("a", "b")] == [2, 2]
     assert await available(cache, truth, group="other") == 1
 
@@ -63,7 +63,7 @@ async def test_entries_of_a_group_are_apart_and_dropped_together(cache, truth):
 async def test_after_a_drop_what_is_read_is_kept_again_and_of_the_drop_itself_nothing_stays(
     cache, truth, redis_url, event_prefix
 ):
-    await cache.drop("g")
+    await cache.invalidate("g")
     assert [await available(cache, truth) for _ in range(3)] == [1, 1, 1]
     assert truth.reads == 1
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
@@ -74,7 +74,7 @@ async def test_several_groups_are_dropped_at_once(cache, truth):
     for group in ("g", "h"):
         await available(cache, truth, group=group)
     truth.available = 2
-    await cache.drop("g", "h")
+    await cache.invalidate("g", "h")
     assert [await available(cache, truth, group=group) for group in ("g", "h")] == [2, 2]
 
 
@@ -88,10 +88,10 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(cache, truth):
         await go_on.wait()
         return old
 
-    reader = asyncio.create_task(cache.through("g", "a", pb.Stock, 60, slow))
+    reader = asyncio.create_task(cache.get_or_load("g", "a", pb.Stock, 60, slow))
     await reading.wait()
     truth.available = 2
-    await cache.drop("g")
+    await cache.invalidate("g")
     go_on.set()
     assert (await reader).available == 1
     assert await available(cache, truth) == 2
@@ -105,7 +105,7 @@ async def test_an_empty_message_is_not_a_miss(cache):
         return pb.Stock()
 
     for _ in range(2):
-        assert await cache.through("g", "a", pb.Stock, 60, read) == pb.Stock()
+        assert await cache.get_or_load("g", "a", pb.Stock, 60, read) == pb.Stock()
     assert reads == [1]
 
 
@@ -142,7 +142,7 @@ async def test_an_error_of_the_reader_is_the_callers_and_is_not_kept(cache, trut
         raise LookupError("absent")
 
     with pytest.raises(LookupError):
-        await cache.through("g", "a", pb.Stock, 60, fail)
+        await cache.get_or_load("g", "a", pb.Stock, 60, fail)
     assert await available(cache, truth) == 1
 
 
@@ -155,11 +155,11 @@ async def test_a_redis_that_is_away_reads_as_a_miss_soon_and_is_used_again_when_
     truth.available = 2
     began = time.monotonic()
     assert await available(cache, truth) == 2
-    await cache.drop("g")
+    await cache.invalidate("g")
     assert time.monotonic() - began < 20
     assert {line["level"] for line in log.lines()} == {"WARNING"}
     async with Redis(tmp_path, sockets):
-        await until(lambda: is_kept(cache, truth))
+        await eventually(lambda: is_kept(cache, truth))
     await cache.close()
 
 
@@ -189,7 +189,7 @@ async def test_a_reader_that_is_cancelled_leaves_no_answer_of_its_own_to_the_nex
         async def one():
             return pb.Stock(sku=str(number))
 
-        return (await cache.through("g", str(number), pb.Stock, 60, one)).sku
+        return (await cache.get_or_load("g", str(number), pb.Stock, 60, one)).sku
 
     chance = random.Random(7)
     for number in range(500):

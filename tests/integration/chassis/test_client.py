@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from chassis import OutcomeUnknown, Settings, current_call
-from chassis.client import Clients, UpstreamError
-from chassis.testing import acting, client_for, until
+from chassis.rpc.client import Clients, UpstreamError
+from chassis.testing import as_user, client_for, eventually
 from shop.contract import RPCS, IdempotencyLevel
 from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.inventory.v1.inventory_errors import SkuNotFound
@@ -51,7 +51,7 @@ async def test_deadline_identity_and_trace_go_along(pair, issuer):
     above, seen = pair
     authorization = f"Bearer {issuer.token('user-1', 'staff')}"
     async with client_for(above.address, OrderServiceStub, ORDER) as client:
-        with acting(authorization):
+        with as_user(authorization):
             trace = current_call().traceparent
             answer = await client.GetOrder(order.GetOrderRequest(order_id="o-1"), timeout=1.5)
     assert answer.order_id == "7"
@@ -113,9 +113,9 @@ async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
 
     async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
         going = asyncio.create_task(client.GetStock(STOCK))
-        await until(began.is_set)
+        await eventually(began.is_set)
         going.cancel()
-        await until(ended.is_set)
+        await eventually(ended.is_set)
         with pytest.raises(asyncio.CancelledError):
             await going
 
@@ -235,7 +235,7 @@ async def test_a_service_that_sheds_leaves_the_outcome_unknown(serve):
         client_for(app.address, InventoryServiceStub, INVENTORY) as client,
     ):
         served = asyncio.create_task(client.GetStock(STOCK))
-        await until(began.is_set)
+        await eventually(began.is_set)
         with pytest.raises(OutcomeUnknown) as unknown:
             await client.GetStock(STOCK)
         go_on.set()

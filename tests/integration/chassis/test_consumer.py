@@ -8,10 +8,11 @@ import asyncpg
 import pytest
 
 from chassis import Database, current_call
-from chassis.bus import Event, end
-from chassis.bus_redis import RedisBus
-from chassis.consumer import Consumer
-from chassis.testing import until
+from chassis.cancellation import cancel_and_wait
+from chassis.events.bus import Event
+from chassis.events.consumer import Consumer
+from chassis.events.redis_bus import RedisBus
+from chassis.testing import eventually
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 
@@ -69,7 +70,7 @@ async def consuming(database, bus, projection, name="svc_toy"):
     try:
         yield task
     finally:
-        await end(task)
+        await cancel_and_wait(task)
 
 
 async def applied(database):
@@ -94,7 +95,7 @@ async def everything_is_acknowledged(bus, group="svc_toy"):
 async def test_events_are_applied_in_order_and_acknowledged(database, bus, projection):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(available=number) for number in range(20)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == [f"a={number}" for number in range(20)]
 
 
@@ -103,7 +104,7 @@ async def test_an_event_that_comes_twice_counts_once(database, bus, projection):
     async with consuming(database, bus, projection):
         await bus.publish([first, first, second])
         await bus.publish([first, second])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["a=1", "a=2"]
 
 
@@ -116,7 +117,7 @@ async def test_two_consumers_each_apply_it_once(database, bus):
     ):
         await bus.publish([event, event])
         for name in projections:
-            await until(lambda name=name: everything_is_acknowledged(bus, name))
+            await eventually(lambda name=name: everything_is_acknowledged(bus, name))
     assert await applied(database) == ["a=1", "a=1"]
 
 
@@ -129,7 +130,7 @@ async def test_two_processes_of_a_service_apply_it_once_between_them(database_ur
         sent = [stock_changed(available=number) for number in range(30)]
         await bus.publish(sent)
         await bus.publish(sent)
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == [f"a={number}" for number in range(30)]
 
 
@@ -137,7 +138,7 @@ async def test_a_handler_that_fails_for_a_while_leaves_nothing_of_its_failed_tri
     projection.troubles["a"] = [asyncpg.DeadlockDetectedError("x"), ValueError("x")]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert projection.attempts == ["a", "a", "a", "b"]
     assert await applied(database) == ["a=1", "b=1"]
     assert await buried(database) == []
@@ -148,7 +149,7 @@ async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bu
     event = stock_changed("poison", 1, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
     async with consuming(database, bus, projection):
         await bus.publish([event, stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     (letter,) = await buried(database)
     assert letter["attempts"] == projection.attempts.count("poison") >= 3
@@ -181,7 +182,7 @@ async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
 ):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert [letter["attempts"] for letter in await buried(database)] == [attempts]
 
@@ -191,18 +192,18 @@ async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database,
     poison = stock_changed(payload=b"\xff\xff\xff")
     async with consuming(database, bus, projection):
         await bus.publish([poison, poison, stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert len(await buried(database)) == 1
 
 
 async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database, bus, projection, monkeypatch):
     """Or an event that came while the database went and came back would be buried for it."""
-    monkeypatch.setattr("chassis.consumer._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("chassis.events.consumer._FIRST_PAUSE", 0.001)
     projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert projection.attempts == ["a"] * 13 + ["b"]
     assert await applied(database) == ["a=1", "b=1"]
     assert await buried(database) == []
@@ -212,7 +213,7 @@ async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus,
     projection.troubles["a"] = ValueError("n\0l" + "x" * 5000)
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a"), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert len((await buried(database))[0]["error"]) <= 1000
 
@@ -222,7 +223,7 @@ async def test_records_that_are_no_events_are_buried_and_the_rest_goes_on(databa
     await bus._client.xadd(bus._prefix + TOPIC, {b"\xff": b"\0\xff"})
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert len(await buried(database)) == 2
 
@@ -230,7 +231,7 @@ async def test_records_that_are_no_events_are_buried_and_the_rest_goes_on(databa
 async def test_events_that_nobody_here_handles_are_passed_over(database, bus, projection):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(type="shop.inventory.v1.StockCounted"), stock_changed("b", 1)])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 1
     assert await buried(database) == []
@@ -246,7 +247,7 @@ async def test_an_event_is_applied_in_the_trace_that_caused_it_and_for_no_user(d
     trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
     async with consuming(database, bus, Tracing()):
         await bus.publish([stock_changed(traceparent=trace), stock_changed(traceparent="nonsense")])
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert seen[0].traceparent == trace
     assert (seen[0].user, seen[0].authorization, seen[0].caller) == (None, "", "")
     assert len(seen[1].traceparent) == len(trace)
@@ -267,7 +268,7 @@ async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_
     assert await applied(database) == []
     assert await pending(bus) == 1
     async with consuming(database, bus, Projection()):
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["a=1"]
 
 
@@ -275,7 +276,7 @@ async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_
 async def small(database_url, monkeypatch):
     """A database with one connection, for which nobody waits long."""
     async with Database.open(database_url, connections=1) as small:
-        monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 0.05)
+        monkeypatch.setattr("chassis.postgres.database._ACQUIRE_SECONDS", 0.05)
         yield small
 
 
@@ -283,9 +284,9 @@ async def test_a_full_pool_is_no_fault_of_the_event(database, small, bus, projec
     async with consuming(small, bus, projection):
         async with small.connection():
             await bus.publish([stock_changed("a", 1)])
-            await until(lambda: len(log.lines("consumer restarts")) >= 3)
+            await eventually(lambda: len(log.lines("consumer restarts")) >= 3)
             assert await pending(bus) == 1
-        await until(lambda: everything_is_acknowledged(bus))
+        await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["a=1"]
     assert projection.attempts == ["a"]
     assert {"Overloaded()"} == {line["error"] for line in log.lines("consumer restarts")}

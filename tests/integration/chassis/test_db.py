@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 
 from chassis import Database
+from chassis.cancellation import run_shielded
 from chassis.context import Call, enter_call
-from chassis.db import AWAY, Overloaded, uninterrupted
-from chassis.testing import until
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Overloaded
+from chassis.testing import eventually
 
 INSERT = "INSERT INTO note (id) VALUES ($1)"
 
@@ -142,14 +143,14 @@ async def test_a_connection_killed_inside_a_transaction_is_an_error_and_the_pool
             pid = await tx.fetchval("SELECT pg_backend_pid()")
             await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
 
-    with pytest.raises(AWAY):
+    with pytest.raises(UNAVAILABLE_ERRORS):
         await be_killed()
     assert await ids(database) == set()
     await assert_whole(database)
 
 
 async def test_a_full_pool_is_overloaded_after_the_callers_patience_and_no_later(database_url, monkeypatch):
-    monkeypatch.setattr("chassis.db._ACQUIRE_SECONDS", 60)
+    monkeypatch.setattr("chassis.postgres.database._ACQUIRE_SECONDS", 60)
     async with Database.open(database_url, connections=1) as database, database.transaction():
         enter_call(Call(method="test", deadline=time.monotonic() + 0.2))
         began = time.monotonic()
@@ -191,7 +192,7 @@ async def test_what_may_not_be_interrupted_ends_before_its_caller_is_cancelled()
         await go_on.wait()
         finished.append(True)
 
-    task = asyncio.create_task(uninterrupted(work()))
+    task = asyncio.create_task(run_shielded(work()))
     await asyncio.sleep(0)
     for _ in range(3):
         task.cancel()
@@ -210,9 +211,9 @@ async def test_what_may_not_be_interrupted_tells_its_own_outcome():
     async def answer():
         return 7
 
-    assert await uninterrupted(answer()) == 7
+    assert await run_shielded(answer()) == 7
     with pytest.raises(ValueError, match="own"):
-        await uninterrupted(fail())
+        await run_shielded(fail())
 
 
 async def use(database):
@@ -222,9 +223,9 @@ async def use(database):
 
 async def assert_whole(database, size=5):
     """Every connection is back, out of any transaction, and of use."""
-    await until(lambda: database.pool.get_idle_size() == database.pool.get_size())
+    await eventually(lambda: database.pool.get_idle_size() == database.pool.get_size())
     assert await asyncio.gather(*(use(database) for _ in range(2 * size))) == [1] * 2 * size
-    await until(lambda: has_no_transaction_open(database))
+    await eventually(lambda: has_no_transaction_open(database))
 
 
 async def has_no_transaction_open(database):
@@ -264,7 +265,7 @@ async def test_an_error_is_told_although_its_connection_is_lost_meanwhile(databa
             pid = await tx.fetchval("SELECT pg_backend_pid()")
             await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
             with suppress(asyncpg.InterfaceError):  # the pool has taken it away
-                await until(tx.is_closed)
+                await eventually(tx.is_closed)
             raise ValueError("own")
 
     with pytest.raises(ValueError, match="own"):
@@ -283,7 +284,7 @@ async def test_a_transaction_that_fails_is_rolled_back_before_its_connection_goe
 
 
 async def test_nobody_waits_without_end(database_url, monkeypatch):
-    monkeypatch.setattr("chassis.db._STATEMENT_SECONDS", 0.1)
+    monkeypatch.setattr("chassis.postgres.database._STATEMENT_SECONDS", 0.1)
     async with Database.open(database_url) as database:
         with pytest.raises(TimeoutError):
             await database.pool.execute("SELECT pg_sleep(60)")
@@ -312,4 +313,4 @@ async def test_nobody_waits_without_end(database_url, monkeypatch):
     ids=lambda one: getattr(one, "__name__", one),
 )
 def test_what_is_trouble_of_the_database_is_no_fault_of_what_was_asked(error, away):
-    assert issubclass(error, AWAY) is away
+    assert issubclass(error, UNAVAILABLE_ERRORS) is away

@@ -5,10 +5,10 @@ import asyncio
 import asyncpg
 import pytest
 
-from chassis import Database, once
+from chassis import Database, idempotent
 from chassis.context import Call, User, current_call, enter_call
-from chassis.idempotency import answered
-from chassis.testing import until
+from chassis.postgres.idempotency import stored_reply
+from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, OperationInFlight
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock
@@ -56,27 +56,27 @@ def enter(user_id="user-1", method="/shop.X/Change", caller="edge"):
 
 
 async def test_a_repeated_request_gets_the_first_answer(database, change):
-    first = await once(database, request(), pb.StockLevel, change)
+    first = await idempotent(database, request(), pb.StockLevel, change)
     assert "idempotent-replayed" not in current_call().trailers
-    assert await once(database, request(), pb.StockLevel, change) == first
+    assert await idempotent(database, request(), pb.StockLevel, change) == first
     assert current_call().trailers["idempotent-replayed"] == "true"
     assert (change.runs, await change.effects()) == (1, 1)
 
 
 async def test_another_request_under_the_same_key_is_refused(database, change):
-    await once(database, request(), pb.StockLevel, change)
+    await idempotent(database, request(), pb.StockLevel, change)
     with pytest.raises(IdempotencyKeyReused):
-        await once(database, request(on_hand=2), pb.StockLevel, change)
+        await idempotent(database, request(on_hand=2), pb.StockLevel, change)
     assert await change.effects() == 1
 
 
 async def test_a_refusal_is_kept_and_what_led_to_it_is_not(database, change):
     change.error = InsufficientStock(available="a=1")
     with pytest.raises(InsufficientStock):
-        await once(database, request(), pb.StockLevel, change)
+        await idempotent(database, request(), pb.StockLevel, change)
     change.error = None
     with pytest.raises(InsufficientStock) as again:
-        await once(database, request(), pb.StockLevel, change)
+        await idempotent(database, request(), pb.StockLevel, change)
     assert again.value.metadata == {"available": "a=1"}
     assert (change.runs, await change.effects()) == (1, 0)
 
@@ -85,9 +85,9 @@ async def test_a_refusal_is_kept_and_what_led_to_it_is_not(database, change):
 async def test_a_failure_that_may_pass_frees_the_key(database, change, error):
     change.error = error
     with pytest.raises(type(error)):
-        await once(database, request(), pb.StockLevel, change)
+        await idempotent(database, request(), pb.StockLevel, change)
     change.error = None
-    assert (await once(database, request(), pb.StockLevel, change)).etag == "effect-2"
+    assert (await idempotent(database, request(), pb.StockLevel, change)).etag == "effect-2"
     assert await change.effects() == 1
 
 
@@ -96,17 +96,17 @@ async def test_a_cancelled_change_frees_the_key(database, change):
         await change(tx)
         await asyncio.Event().wait()
 
-    going = asyncio.create_task(once(database, request(), pb.StockLevel, never))
-    await until(lambda: change.runs)
+    going = asyncio.create_task(idempotent(database, request(), pb.StockLevel, never))
+    await eventually(lambda: change.runs)
     going.cancel()
     with pytest.raises(asyncio.CancelledError):
         await going
-    assert (await once(database, request(), pb.StockLevel, change)).etag == "effect-2"
+    assert (await idempotent(database, request(), pb.StockLevel, change)).etag == "effect-2"
     assert await change.effects() == 1
 
 
 async def test_twenty_at_once_have_one_effect_and_one_answer(database, change):
-    answers = await asyncio.gather(*(once(database, request(), pb.StockLevel, change) for _ in range(20)))
+    answers = await asyncio.gather(*(idempotent(database, request(), pb.StockLevel, change) for _ in range(20)))
     assert {answer.etag for answer in answers} == {"effect-1"}
     assert (change.runs, await change.effects()) == (1, 1)
 
@@ -114,7 +114,7 @@ async def test_twenty_at_once_have_one_effect_and_one_answer(database, change):
 async def test_twenty_at_once_have_one_refusal(database, change):
     change.error = InsufficientStock(available="a=1")
     outcomes = await asyncio.gather(
-        *(once(database, request(), pb.StockLevel, change) for _ in range(20)), return_exceptions=True
+        *(idempotent(database, request(), pb.StockLevel, change) for _ in range(20)), return_exceptions=True
     )
     assert {type(outcome) for outcome in outcomes} == {InsufficientStock}
     assert (change.runs, await change.effects()) == (1, 0)
@@ -128,10 +128,10 @@ async def test_whoever_waits_for_a_first_that_fails_takes_its_place(database, ch
         await fail.wait()
         raise ConnectionResetError
 
-    first = asyncio.create_task(once(database, request(), pb.StockLevel, failing))
+    first = asyncio.create_task(idempotent(database, request(), pb.StockLevel, failing))
     await began.wait()
-    second = asyncio.create_task(once(database, request(), pb.StockLevel, change))
-    await until(lambda: waits_for_a_lock(database))
+    second = asyncio.create_task(idempotent(database, request(), pb.StockLevel, change))
+    await eventually(lambda: waits_for_a_lock(database))
     fail.set()
     with pytest.raises(ConnectionResetError):
         await first
@@ -148,12 +148,12 @@ async def test_whoever_has_waited_long_enough_is_told_that_the_first_is_still_at
 
     async with asyncpg.create_pool(database_url, server_settings={"lock_timeout": "100"}) as pool:
         impatient = Database(pool)
-        first = asyncio.create_task(once(impatient, request(), pb.StockLevel, slow))
+        first = asyncio.create_task(idempotent(impatient, request(), pb.StockLevel, slow))
         await began.wait()
         with pytest.raises(OperationInFlight):
-            await once(impatient, request(), pb.StockLevel, change)
+            await idempotent(impatient, request(), pb.StockLevel, change)
         go_on.set()
-        assert await first == await once(impatient, request(), pb.StockLevel, change)
+        assert await first == await idempotent(impatient, request(), pb.StockLevel, change)
     assert await change.effects() == 1
 
 
@@ -164,31 +164,31 @@ async def test_whoever_has_waited_long_enough_is_told_that_the_first_is_still_at
 )
 async def test_a_key_is_only_its_owners(database, change, other):
     """S28: to whoever else uses it, it is a new one, and says nothing about the first."""
-    mine = await once(database, request(), pb.StockLevel, change)
+    mine = await idempotent(database, request(), pb.StockLevel, change)
     enter(**other)
-    assert await answered(database, request(), pb.StockLevel) is None
-    theirs = await once(database, request(on_hand=9), pb.StockLevel, change)
+    assert await stored_reply(database, request(), pb.StockLevel) is None
+    theirs = await idempotent(database, request(on_hand=9), pb.StockLevel, change)
     assert (mine.etag, theirs.etag) == ("effect-1", "effect-2")
 
 
 async def test_a_key_of_one_workload_is_new_to_another(database, change):
     for caller in ("svc_order", "svc_catalog"):
         enter(user_id="", caller=caller)
-        await once(database, request(), pb.StockLevel, change)
+        await idempotent(database, request(), pb.StockLevel, change)
     assert change.runs == 2
 
 
 async def test_whoever_asks_first_is_told_what_was_answered_before(database, change):
-    first = await once(database, request(), pb.StockLevel, change)
-    assert await answered(database, request(), pb.StockLevel) == first
+    first = await idempotent(database, request(), pb.StockLevel, change)
+    assert await stored_reply(database, request(), pb.StockLevel) == first
     assert current_call().trailers["idempotent-replayed"] == "true"
     with pytest.raises(IdempotencyKeyReused):
-        await answered(database, request(on_hand=2), pb.StockLevel)
+        await stored_reply(database, request(on_hand=2), pb.StockLevel)
     change.error = InsufficientStock(available="a=1")
     with pytest.raises(InsufficientStock):
-        await once(database, request("k-2"), pb.StockLevel, change)
+        await idempotent(database, request("k-2"), pb.StockLevel, change)
     with pytest.raises(InsufficientStock):
-        await answered(database, request("k-2"), pb.StockLevel)
+        await stored_reply(database, request("k-2"), pb.StockLevel)
 
 
 @pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError, asyncpg.SerializationError])
@@ -201,7 +201,7 @@ async def test_a_deadlock_is_tried_again(database, change, error):
             raise troubles.pop()
         return reply
 
-    assert (await once(database, request(), pb.StockLevel, troubled)).etag == "effect-3"
+    assert (await idempotent(database, request(), pb.StockLevel, troubled)).etag == "effect-3"
     assert await change.effects() == 1
 
 
@@ -225,8 +225,8 @@ async def test_two_changes_that_deadlock_both_take_effect(database):
         return change
 
     answers = await asyncio.gather(
-        once(database, request("k-1"), pb.StockLevel, locking("a", "b")),
-        once(database, request("k-2"), pb.StockLevel, locking("b", "a")),
+        idempotent(database, request("k-1"), pb.StockLevel, locking("a", "b")),
+        idempotent(database, request("k-2"), pb.StockLevel, locking("b", "a")),
     )
     assert [answer.etag for answer in answers] == ["a", "b"]
     assert await database.pool.fetchval("SELECT array_agg(DISTINCT body) FROM note") == ["11"]
@@ -237,13 +237,13 @@ async def test_a_deadlock_without_end_is_told(database):
         raise asyncpg.DeadlockDetectedError("x")
 
     with pytest.raises(asyncpg.DeadlockDetectedError):
-        await once(database, request(), pb.StockLevel, hopeless)
+        await idempotent(database, request(), pb.StockLevel, hopeless)
 
 
 async def test_outside_of_a_call_there_is_no_principal(database, change):
     enter_call(None)
     with pytest.raises(LookupError):
-        await once(database, request(), pb.StockLevel, change)
+        await idempotent(database, request(), pb.StockLevel, change)
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -253,7 +253,7 @@ async def test_a_replay_says_so_in_the_trailers(serve, connect, database, issuer
         change.error = InsufficientStock(available="a=1")
 
     async def set_stock(message, context):
-        return await once(database, message, pb.StockLevel, change)
+        return await idempotent(database, message, pb.StockLevel, change)
 
     metadata = (("x-shop-caller", "edge"), ("authorization", f"Bearer {issuer.token('staff-1', 'staff')}"))
     async with serve(SetStock=set_stock) as app, connect(app.address) as client:

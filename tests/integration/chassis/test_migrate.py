@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from chassis.migrate import MigrationError, migrate
+from chassis.postgres.migrate import MigrationError, migrate
 
 
 @pytest.fixture

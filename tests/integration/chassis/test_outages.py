@@ -10,13 +10,13 @@ import grpc
 import pytest
 
 from chassis import Database, outbox
-from chassis.bus import end
-from chassis.bus_redis import RedisBus
-from chassis.consumer import Consumer
-from chassis.db import AWAY
-from chassis.migrate import migrate
-from chassis.outbox import Relay
-from chassis.testing import until
+from chassis.cancellation import cancel_and_wait
+from chassis.events.consumer import Consumer
+from chassis.events.outbox import Relay
+from chassis.events.redis_bus import RedisBus
+from chassis.postgres.database import UNAVAILABLE_ERRORS
+from chassis.postgres.migrate import migrate
+from chassis.testing import eventually
 from mesh.places import remove_home, socket_folder, unprivileged_account
 from mesh.servers.postgres import Postgres
 from mesh.servers.redis import Redis
@@ -73,7 +73,7 @@ async def working(*work):
         yield
         assert not any(task.done() for task in tasks), "background work has ended"
     finally:
-        await end(*tasks)
+        await cancel_and_wait(*tasks)
 
 
 async def on_stock_changed(tx, event):
@@ -94,7 +94,7 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
     woken = asyncio.Event()
 
     async def watch(database):
-        async for _ in database.news.changes(["a"]):
+        async for _ in database.change_feed.subscribe(["a"]):
             woken.set()
 
     async with (
@@ -103,24 +103,24 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
         working(
             Relay(database, bus, "svc_toy").run(),
             Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed}).run(),
-            database.news.listen(database.pool),
+            database.change_feed.listen(database.pool),
             watch(database),
         ),
     ):
         await tell(database, 1)
-        await until(lambda: has_applied(database, [1]))
+        await eventually(lambda: has_applied(database, [1]))
 
         await redis_alone.stop()
         await tell(database, 2, 3)  # events wait in the outbox
         await redis_alone.start()
-        await until(lambda: has_applied(database, [1, 2, 3]), seconds=PATIENCE)
+        await eventually(lambda: has_applied(database, [1, 2, 3]), seconds=PATIENCE)
 
         await postgres_alone.stop()
-        with pytest.raises(AWAY):
+        with pytest.raises(UNAVAILABLE_ERRORS):
             await tell(database, 0)
         await postgres_alone.start()
         await tell(database, 4)
-        await until(lambda: has_applied(database, [1, 2, 3, 4]), seconds=PATIENCE)
+        await eventually(lambda: has_applied(database, [1, 2, 3, 4]), seconds=PATIENCE)
         assert await database.pool.fetchval("SELECT count(*) FROM dead_letter") == 0
 
         await postgres_alone.stop()
@@ -129,21 +129,21 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
         await postgres_alone.start()
         woken.clear()
         await tell(database, 5)
-        await until(lambda: has_applied(database, [1, 2, 3, 4, 5]), seconds=PATIENCE)
-        await until(woken.is_set, seconds=PATIENCE)
+        await eventually(lambda: has_applied(database, [1, 2, 3, 4, 5]), seconds=PATIENCE)
+        await eventually(woken.is_set, seconds=PATIENCE)
 
 
 async def test_while_the_database_is_away_nothing_is_acknowledged(postgres_alone, redis_alone):
     async with Database.open(postgres_alone.url) as database, RedisBus.open(redis_alone.url) as bus:
         await tell(database, 1, 2)
         async with working(Relay(database, bus, "svc_toy").run()):
-            await until(lambda: is_drained(database))
+            await eventually(lambda: is_drained(database))
         await postgres_alone.stop()
         consumer = Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed})
         async with working(consumer.run()):
-            await until(lambda: pending(bus))
+            await eventually(lambda: pending(bus))
             await postgres_alone.start()
-            await until(lambda: has_applied(database, [1, 2]), seconds=PATIENCE)
+            await eventually(lambda: has_applied(database, [1, 2]), seconds=PATIENCE)
         assert await database.pool.fetchval("SELECT count(*) FROM dead_letter") == 0
 
 

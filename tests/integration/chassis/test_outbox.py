@@ -8,12 +8,13 @@ import pytest
 import redis.asyncio
 
 from chassis import Database, current_call, outbox
-from chassis.bus import Event, end
-from chassis.bus_redis import RedisBus
-from chassis.consumer import Consumer
-from chassis.news import CHANNEL
-from chassis.outbox import Relay
-from chassis.testing import acting, until
+from chassis.cancellation import cancel_and_wait
+from chassis.events.bus import Event
+from chassis.events.consumer import Consumer
+from chassis.events.outbox import Relay
+from chassis.events.redis_bus import RedisBus
+from chassis.postgres.change_feed import CHANNEL
+from chassis.testing import as_user, eventually
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 
@@ -52,7 +53,7 @@ async def relaying(database, bus):
     try:
         yield task
     finally:
-        await end(task)
+        await cancel_and_wait(task)
 
 
 def stock(available, sku="a"):
@@ -77,10 +78,10 @@ async def is_drained(database):
 
 
 async def test_what_commits_is_published_with_all_that_belongs_to_it(database, bus, published):
-    with acting():
+    with as_user():
         async with relaying(database, bus):
             await tell(database, stock(3), events.ReservationReleased(reservation_id="r-1"))
-            await until(lambda: is_drained(database))
+            await eventually(lambda: is_drained(database))
     (changed,), (released,) = await published(STOCK), await published(RESERVATION)
     row = await database.pool.fetchrow("SELECT * FROM outbox ORDER BY id LIMIT 1")
     assert events.StockChanged.FromString(changed.payload) == stock(3)
@@ -100,7 +101,7 @@ async def test_what_does_not_commit_is_never_published(database, bus, published)
         with pytest.raises(LookupError):
             await fail()
         await tell(database, stock(2))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [2]
 
 
@@ -109,9 +110,9 @@ async def test_nothing_is_published_before_it_commits(database, bus, published):
         async with database.transaction() as tx:
             await outbox.add(tx, stock(1))
             await tell(database, stock(2, sku="b"))
-            await until(lambda: is_drained(database))
+            await eventually(lambda: is_drained(database))
             assert figures(await published()) == [2]
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [2, 1]
 
 
@@ -124,11 +125,11 @@ async def test_a_late_commit_with_a_lower_id_is_not_stepped_over(database_url, d
         await outbox.add(late, stock(1))
         for number in range(2, 5):
             await tell(database, stock(number))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
         assert figures(await published()) == [2, 3, 4]
         await transaction.commit()
         await late.close()
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [2, 3, 4, 1]
 
 
@@ -136,7 +137,7 @@ async def test_events_come_in_the_order_in_which_they_were_told(database, bus, p
     async with relaying(database, bus):
         for start in range(0, 60, 3):
             await tell(database, *map(stock, range(start, start + 3)))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == list(range(60))
 
 
@@ -167,7 +168,7 @@ async def test_a_message_that_is_no_event_cannot_be_told(database):
 
 
 async def test_events_may_belong_to_traces_of_their_own_by_their_keys(database):
-    with acting():
+    with as_user():
         async with database.transaction() as tx:
             await outbox.add(tx, stock(1, "a"), stock(2, "b"), traces={"a": "trace-of-a", "c": "trace-of-c"})
         own = current_call().traceparent
@@ -184,7 +185,7 @@ def sized(size):
 async def test_the_largest_event_is_published(database, bus, published):
     async with relaying(database, bus):
         await tell(database, sized(outbox.LARGEST_BYTES), stock(1, "🖊" * outbox.LONGEST_KEY))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert [len(one.payload) for one in await published()][:1] == [outbox.LARGEST_BYTES]
 
 
@@ -223,13 +224,13 @@ async def test_a_relay_that_dies_between_publishing_and_remembering_publishes_ag
     consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed}).run())
     async with relaying(database, bus):
         await tell(database, stock(1), stock(2))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
         await tell(database, stock(3))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [1, 2] * 3 + [3]
     assert len({event.id for event in await published()}) == 3
-    await until(lambda: has_applied(database, [1, 2, 3]))
-    await end(consumer)
+    await eventually(lambda: has_applied(database, [1, 2, 3]))
+    await cancel_and_wait(consumer)
 
 
 async def has_applied(database, what):
@@ -239,18 +240,18 @@ async def has_applied(database, what):
 async def test_of_two_relays_one_works_and_the_other_takes_over_when_it_ends(database_url, database, bus, published):
     async with Database.open(database_url) as other, relaying(other, bus):
         async with relaying(database, bus):
-            await until(lambda: leader(database))
+            await eventually(lambda: leader(database))
             first = await leader(database)
             await tell(database, stock(1))
             await tell(other, stock(2))
-            await until(lambda: is_drained(database))
+            await eventually(lambda: is_drained(database))
             assert await leader(database) == first
             # The one that leads ends; which of the two that is, the race has decided.
             leads_here = first in [connection_pid(one) for one in database.pool._holders]
         if leads_here:
-            await until(lambda: has_another_leader(database, first))
+            await eventually(lambda: has_another_leader(database, first))
         await tell(other, stock(3))
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [1, 2, 3]
 
 
@@ -263,12 +264,12 @@ async def test_a_leader_whose_connection_is_killed_loses_nothing_and_somebody_le
 ):
     async with Database.open(database_url) as other, relaying(other, bus), relaying(database, bus):
         for number in range(5):
-            await until(lambda: leader(database))
+            await eventually(lambda: leader(database))
             killed = await leader(database)
             await database.pool.execute("SELECT pg_terminate_backend($1)", killed)
             await tell(database, stock(number))
-            await until(lambda: is_drained(database))
-            await until(lambda killed=killed: has_another_leader(database, killed))
+            await eventually(lambda: is_drained(database))
+            await eventually(lambda killed=killed: has_another_leader(database, killed))
     assert list(dict.fromkeys(figures(await published()))) == list(range(5))
 
 
@@ -283,23 +284,23 @@ async def has_another_leader(database, than):
 async def test_a_relay_that_is_stopped_gives_the_lead_away(database, bus):
     for _ in range(3):
         async with relaying(database, bus):
-            await until(lambda: leader(database))
-        await until(lambda: has_no_leader(database))
+            await eventually(lambda: leader(database))
+        await eventually(lambda: has_no_leader(database))
 
 
 @pytest.fixture
 def patient(monkeypatch):
     """Nobody looks by itself: only hints wake anyone."""
-    monkeypatch.setattr("chassis.outbox._POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("chassis.events.outbox._POLL_SECONDS", 3600.0)
 
 
 @pytest.mark.usefixtures("patient")
 async def test_a_commit_wakes_the_relay_at_once(database, bus, published):
     async with relaying(database, bus):
-        await until(lambda: leader(database))
+        await eventually(lambda: leader(database))
         for number in range(3):
             await tell(database, stock(number))
-            await until(lambda: is_drained(database))
+            await eventually(lambda: is_drained(database))
     assert figures(await published()) == [0, 1, 2]
 
 
@@ -307,7 +308,7 @@ async def test_a_commit_wakes_the_relay_at_once(database, bus, published):
 async def test_more_than_one_batch_is_drained_at_once(database, bus, published):
     await tell(database, *map(stock, range(1_300)))
     async with relaying(database, bus):
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == list(range(1_300))
 
 
@@ -315,20 +316,20 @@ async def test_a_relay_that_has_published_all_rests(database, bus):
     relay = Relay(database, bus, "svc_toy")
     task = asyncio.create_task(relay.run())
     await tell(database, stock(1))
-    await until(lambda: is_drained(database))
-    await until(lambda: not relay._news.is_set())
-    await end(task)
+    await eventually(lambda: is_drained(database))
+    await eventually(lambda: not relay._news.is_set())
+    await cancel_and_wait(task)
 
 
 @pytest.mark.usefixtures("patient")
 async def test_a_commit_of_another_process_wakes_the_relay_that_leads(database_url, database, bus):
     async with Database.open(database_url) as other, relaying(database, bus):
-        await until(lambda: leader(database))
+        await eventually(lambda: leader(database))
         async with relaying(other, bus):
-            await until(lambda: waits_in_second_place(database))
+            await eventually(lambda: waits_in_second_place(database))
             for number in range(3):
                 await tell(other, stock(number))
-                await until(lambda: is_drained(database))
+                await eventually(lambda: is_drained(database))
 
 
 async def waits_in_second_place(database):
@@ -344,7 +345,7 @@ async def test_watchers_are_told_the_keys_of_what_is_published(database, bus):
         await listener.add_listener(CHANNEL, lambda *arguments: heard.append(arguments[-1]))
         async with relaying(database, bus):
             await tell(database, stock(1, "a"), stock(2, "a"), stock(3, "b"))
-            await until(lambda: len(heard) >= 2)
-            await until(lambda: is_drained(database))
+            await eventually(lambda: len(heard) >= 2)
+            await eventually(lambda: is_drained(database))
         await listener.reset()
     assert sorted(heard) == ["a", "b"]

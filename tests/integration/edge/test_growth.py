@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from tests.edge import processes
-from tests.edge.live import Live, eventually
+from tests.edge.live import Live, eventually_sync
 
 REQUESTS = [
     ("GET", "/v1/shelves/{}", b""),
@@ -29,7 +29,7 @@ def test_memory_and_descriptors_stay_as_they_were(edge_folder: Path, descriptors
         for _ in range(4):
             serve(port, 100)
         assert resident(running.pid) - memory < 4.0
-        eventually(lambda: descriptors_of(running.pid), lambda count: count <= files)
+        eventually_sync(lambda: descriptors_of(running.pid), lambda count: count <= files)
 
 
 def serve(port: int, rounds: int) -> None:

@@ -16,7 +16,7 @@ import zstandard
 from edge_gateway import http1
 from tests.edge import processes
 from tests.edge.client import ask
-from tests.edge.live import Live, eventually
+from tests.edge.live import Live, eventually_sync
 
 BROWSER = "https://shop.example"
 
@@ -127,7 +127,7 @@ async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
 def test_s10_a_client_that_takes_nothing_is_given_up(guarded_port: int) -> None:
     with Live(guarded_port, "/v1/shelves?name=30000", receive_buffer=4096) as live:
         live.until(b" 200 ")
-        eventually(lambda: established(guarded_port), lambda peers: live.port not in peers)
+        eventually_sync(lambda: established(guarded_port), lambda peers: live.port not in peers)
 
 
 def established(port: int) -> set[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge import processes
-from tests.edge.live import SOON, Live, begun, cancelled, eventually, sent
+from tests.edge.live import SOON, Live, begun, cancelled, eventually_sync, sent
 
 _SSE = "Accept: text/event-stream"
 
@@ -38,15 +38,15 @@ def test_a_message_comes_while_the_stream_is_still_running(accept: str, edge_por
 )
 def test_a_client_that_leaves_cancels_its_call(path: str, edge_port: int, name: str) -> None:
     with Live(edge_port, path.format(name)):
-        eventually(lambda: begun(edge_port), lambda names: name in names)
-    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
+        eventually_sync(lambda: begun(edge_port), lambda names: name in names)
+    eventually_sync(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
 
 
 def test_c24_excess_body_does_not_keep_the_call_alive(edge_port: int, name: str) -> None:
     with Live(edge_port, f"/v1/sleep/{name}?seconds=60", "Content-Length: 1000000") as live:
         live.send(b"x" * 1000)
-        eventually(lambda: begun(edge_port), lambda names: name in names)
-    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
+        eventually_sync(lambda: begun(edge_port), lambda names: name in names)
+    eventually_sync(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
 
 
 def test_an_idle_event_stream_says_that_it_is_there(lively_port: int, name: str) -> None:
@@ -82,7 +82,7 @@ def test_a_slow_reader_slows_the_back_end(edge_port: int, name: str) -> None:
             before, previous = previous, now
             return 0 < now == before
 
-        stuck = eventually(lambda: sent(edge_port, long), settled)
+        stuck = eventually_sync(lambda: sent(edge_port, long), settled)
     assert stuck < 20_000, "200 MB were waiting to be sent, and most of it must still wait"
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.edge import processes
 from tests.edge.client import Answer, ask
 from tests.edge.compile import HOUSE_PROTOS, descriptor_set, python_modules
-from tests.edge.live import eventually
+from tests.edge.live import eventually_sync
 
 House = Callable[..., contextlib.AbstractContextManager[int]]
 JSON = ("content-type", "application/json")
@@ -152,7 +152,7 @@ def test_a_token_buys_no_more_public_calls(port: int) -> None:
 def test_calls_come_back_when_the_window_has_passed(port: int) -> None:
     assert browse(port, "6.6.6.6", "/v1/tick").status == 200
     assert browse(port, "6.6.6.6", "/v1/tick").status == 429
-    eventually(lambda: browse(port, "6.6.6.6", "/v1/tick").status, lambda status: status == 200)
+    eventually_sync(lambda: browse(port, "6.6.6.6", "/v1/tick").status, lambda status: status == 200)
 
 
 def test_workers_count_together_in_redis(house: House, redis_url: str) -> None:

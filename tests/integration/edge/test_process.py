@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tests.edge import processes
 from tests.edge.client import Answer, ask
 from tests.edge.compile import descriptor_set
-from tests.edge.live import Live, begun, eventually
+from tests.edge.live import Live, begun, eventually_sync
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -172,9 +172,9 @@ def test_a_back_end_that_is_down_is_503_and_comes_back(
         assert ask(port, "GET", "/healthz").status == 503
         command = ("tests.edge.library", str(edge_folder), address)
         with processes.process(*command, ready=r"(?m)^(\d+)$", log=edge_folder / "late.log"):
-            eventually(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 200)
-            eventually(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "SERVING"})
-        eventually(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
+            eventually_sync(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 200)
+            eventually_sync(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "SERVING"})
+        eventually_sync(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
 
 
 def test_health_is_that_of_the_services_with_routes(edge_folder: Path, descriptors: str, back_end: int) -> None:
@@ -192,7 +192,7 @@ def test_a_drain_lets_calls_end_and_tells_streams(edge_folder: Path, descriptors
         calling.start()
         with Live(port, "/v1/watch/drained?count=1&hold=true", "Accept: text/event-stream") as live:
             live.until(b"resumeToken")
-            eventually(lambda: begun(port), lambda names: "drain" in names)
+            eventually_sync(lambda: begun(port), lambda names: "drain" in names)
             running.terminate()
             seen = live.rest()
         calling.join(60)
@@ -210,13 +210,13 @@ def test_workers_share_a_port_and_are_replaced(
     port = free_port()
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", "--workers", "2")
     with processes.edge(edge_folder / "workers.log", *options, "--listen", f"127.0.0.1:{port}") as (running, _):
-        first = eventually(lambda: children(running.pid), lambda pids: len(pids) == 2)
-        eventually(lambda: listeners(port), lambda count: count == 2)
+        first = eventually_sync(lambda: children(running.pid), lambda pids: len(pids) == 2)
+        eventually_sync(lambda: listeners(port), lambda count: count == 2)
         os.kill(first[0], signal.SIGKILL)
-        second = eventually(
+        second = eventually_sync(
             lambda: children(running.pid), lambda pids: len(pids) == 2 and first[0] not in pids, within=10
         )
-        eventually(lambda: listeners(port), lambda count: count == 2)
+        eventually_sync(lambda: listeners(port), lambda count: count == 2)
         assert {ask(port, "GET", "/v1/shelves/1").status for _ in range(10)} == {200}
         running.terminate()
         assert running.wait(60) == 0
@@ -249,7 +249,7 @@ def test_a_drain_delay_fails_health_first(edge_folder: Path, descriptors: str, b
     with processes.edge(edge_folder / "delayed.log", *options) as (running, port):
         assert ask(port, "GET", "/healthz").status == 200
         running.terminate()
-        eventually(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "NOT_SERVING"})
+        eventually_sync(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "NOT_SERVING"})
         assert ask(port, "GET", "/v1/shelves/1").status == 200
         running.kill()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
-from chassis.testing import until
+from chassis.testing import eventually
 from edge_gateway import redis_counter
 from edge_gateway.counting import CounterUnavailableError
 from edge_gateway.redis_counter import RedisCounter
@@ -43,6 +43,6 @@ async def test_a_connection_that_was_lost_meanwhile_refuses_nobody(tmp_path: Pat
         counter = RedisCounter(server.url)
         assert (await counter.take("key", 2, 60)).remaining == 1
         await client.client_kill_filter(_type="normal", skipme=True)
-        await until(lambda: counter._connection is not None and counter._connection.lost)
+        await eventually(lambda: counter._connection is not None and counter._connection.lost)
         assert (await counter.take("key", 2, 60)).remaining == 0
         await counter.close()

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from chassis.testing import until
+from chassis.testing import eventually
 from edge_gateway.app import Gateway
 from edge_gateway.descriptors import load_registry
 from edge_gateway.rules import compile_routes
@@ -20,7 +20,7 @@ from edge_gateway.settings import Settings
 from edge_gateway.upstream import Upstreams
 from tests.edge import processes
 from tests.edge.library import Library, start
-from tests.edge.live import SOON, Live, begun, cancelled, eventually
+from tests.edge.live import SOON, Live, begun, cancelled, eventually_sync
 
 
 def opened(port: int, path: str, **options: Any) -> ClientConnection:
@@ -86,7 +86,7 @@ async def test_a_client_that_leaves_during_the_handshake_leaves_no_call(descript
     async with serving(descriptors) as (gateway, library):
         with pytest.raises(ConnectionResetError):
             await gateway(scope(b"/v1/chat"), receive, send)
-        await until(lambda: library.cancelled == ["chat"])
+        await eventually(lambda: library.cancelled == ["chat"])
 
 
 async def test_when_the_streams_are_ended_their_clients_have_been_told(descriptors: str) -> None:
@@ -99,7 +99,7 @@ async def test_when_the_streams_are_ended_their_clients_have_been_told(descripto
 
     async with serving(descriptors) as (gateway, library):
         running = asyncio.ensure_future(gateway(scope(b"/v1/watch/told", b"hold=true"), received.get, send))
-        await until(lambda: library.begun == ["told"])
+        await eventually(lambda: library.begun == ["told"])
         await gateway.end_streams()
         assert (said[-1]["type"], said[-1]["code"]) == ("websocket.close", 4014)
         await running
@@ -195,8 +195,8 @@ def test_a_browser_shows_its_token_as_a_subprotocol(edge_port: int) -> None:
 def test_c58_a_client_that_leaves_cancels_its_call(path: str, edge_port: int) -> None:
     name = uuid.uuid4().hex
     with opened(edge_port, path.format(name)):
-        eventually(lambda: begun(edge_port), lambda names: name in names)
-    eventually(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
+        eventually_sync(lambda: begun(edge_port), lambda names: name in names)
+    eventually_sync(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
 
 
 def test_a_drain_tells_the_clients(edge_folder: Path, descriptors: str, back_end: int) -> None:

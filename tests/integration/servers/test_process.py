@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from chassis.testing import until
+from chassis.testing import eventually
 from mesh.errors import StackError
 from mesh.places import Account
 from mesh.ports import is_free
@@ -98,7 +98,7 @@ async def test_its_children_end_with_it(port, log):
     async with running(a_server("it", port, spawn), log):
         child = int(lines(log)[0])
         assert not is_gone(child)
-    await until(lambda: is_gone(child))
+    await eventually(lambda: is_gone(child))
 
 
 async def test_interrupting_our_group_does_not_reach_it(port, log):
@@ -150,7 +150,7 @@ asyncio.run(main())
     with child:
         pid = int(child.stdout.readline())
         child.send_signal(signal.SIGKILL)
-    await until(lambda: is_gone(pid))
+    await eventually(lambda: is_gone(pid))
     assert is_free(port)
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
-from chassis.partner import Ok, Unknown
+from chassis.external.api import Ok, Unknown
 from svc_delivery.courier import Courier, CourierAddress, Status, verify_webhook
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from chassis.partner import Ok, Partner, Refused, Unknown, field
+from chassis.external.api import ExternalApi, Ok, Refused, Unknown, field
 
 REFUSAL = b'{"error": {"code": "too_late", "message": "it is closed", "param": "when"}}'
 
@@ -35,7 +35,7 @@ async def partner(raw: bytes | None, *, patience=60.0):
         server = await asyncio.start_server(lambda *ends: calls.create_task(serve(*ends)), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         async with server:
-            client = Partner(url=f"http://{host}:{port}", key="key", timeout=patience, answer_limit=1000)
+            client = ExternalApi(url=f"http://{host}:{port}", key="key", timeout=patience, answer_limit=1000)
             try:
                 yield client, asked
             finally:
@@ -80,7 +80,7 @@ async def test_no_answer_in_time_is_unknown():
 
 
 async def test_nobody_there_is_unknown():
-    client = Partner(url="http://127.0.0.1:1", key="key", timeout=5)
+    client = ExternalApi(url="http://127.0.0.1:1", key="key", timeout=5)
     assert await client.call("GET", "/", read=number) == Unknown("unreachable")
     await client.aclose()
 

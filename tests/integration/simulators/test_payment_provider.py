@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from chassis.partner import Ok, Refused, Unknown
+from chassis.external.api import Ok, Refused, Unknown
 from svc_payment.provider import PaymentMethod, PaymentProvider, ProviderPayment, Status
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

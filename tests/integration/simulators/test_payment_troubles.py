@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
-from chassis.partner import Ok, Refused, Unknown
+from chassis.external.api import Ok, Refused, Unknown
 from svc_payment.provider import PaymentProvider, Status
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

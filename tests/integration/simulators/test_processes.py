@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from chassis.partner import Ok, Unknown
+from chassis.external.api import Ok, Unknown
 from svc_delivery.courier import Courier, CourierAddress, Status
 from svc_payment.provider import PaymentProvider
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chassis.webhooks import WebhookRejected
+from chassis.external.webhooks import WebhookRejected
 from svc_delivery import courier as courier_adapter
 from svc_payment import provider as provider_adapter
 from svc_payment.provider import PaymentProvider, Status

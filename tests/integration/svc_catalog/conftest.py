@@ -1,6 +1,6 @@
 import pytest
 
-from chassis.testing import acting, client_for, serving
+from chassis.testing import as_user, client_for, serving
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from svc_catalog.__main__ import compose
 from svc_catalog.settings import Settings
@@ -38,4 +38,4 @@ async def for_orders(app):
 @pytest.fixture
 def staff(issuer):
     """`with staff():` makes the calls in the block a member of staff's."""
-    return lambda: acting(f"Bearer {issuer.token('staff-1', 'staff')}")
+    return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")

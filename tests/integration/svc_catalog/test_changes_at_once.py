@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from chassis.money import money
-from chassis.pages import page_token
-from chassis.testing import until
+from chassis.testing import eventually
+from chassis.types.money import money
+from chassis.types.pagination import page_token
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import (
@@ -190,7 +190,7 @@ async def test_the_cache_is_cleared_even_when_the_process_that_changed_a_product
         return (await catalog.GetProduct(asked)).brand, [product.brand for product in listed]
 
     # The creation's own event clears the cache too: the change has to come after it.
-    await until(lambda: rows("SELECT 1 FROM inbox"))
+    await eventually(lambda: rows("SELECT 1 FROM inbox"))
     assert await brands() == ("", [""])
     await rows("UPDATE product SET brand = 'Loom', version = 2 WHERE product_id = 'shirt'")
     assert await brands() == ("", [""])
@@ -204,7 +204,7 @@ async def test_the_cache_is_cleared_even_when_the_process_that_changed_a_product
     async def fresh():
         return await brands() == ("Loom", ["Loom"])
 
-    await until(fresh)
+    await eventually(fresh)
 
 
 async def test_the_longest_names_are_listed_page_by_page(back_office):

@@ -3,8 +3,8 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from chassis.money import money
-from chassis.testing import acting
+from chassis.testing import as_user
+from chassis.types.money import money
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import (
     CategoryCycle,
@@ -219,7 +219,7 @@ async def test_only_staff_writes(catalog, issuer):
     with pytest.raises(TokenMissing):
         await catalog.CreateProduct(request)
 
-    with acting(f"Bearer {issuer.token('customer-1', 'customer')}"), pytest.raises(RoleMissing):
+    with as_user(f"Bearer {issuer.token('customer-1', 'customer')}"), pytest.raises(RoleMissing):
         await catalog.CreateProduct(request)
 
 

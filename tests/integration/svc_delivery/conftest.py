@@ -16,7 +16,7 @@ from google.type.dayofweek_pb2 import DayOfWeek
 from google.type.money_pb2 import Money
 
 from chassis import Database
-from chassis.testing import acting, client_for, serving
+from chassis.testing import as_user, client_for, serving
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.type.v1.address_pb2 import Address
@@ -195,13 +195,13 @@ async def counter(app):
 @pytest.fixture
 def staff(issuer):
     """Makes calls as a member of staff: `with staff():`."""
-    return lambda: acting(f"Bearer {issuer.token('staff-1', 'staff')}")
+    return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
 
 
 @pytest.fixture
 def customer(issuer):
     """Makes calls as a customer: `with customer():`."""
-    return lambda user_id="user-1", *roles: acting(f"Bearer {issuer.token(user_id, *roles)}")
+    return lambda user_id="user-1", *roles: as_user(f"Bearer {issuer.token(user_id, *roles)}")
 
 
 def a_zone(zone_id="bkk", *prefixes, **changes) -> pb.Zone:

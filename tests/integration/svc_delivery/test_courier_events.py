@@ -9,11 +9,11 @@ import grpc
 import orjson
 import pytest
 
-from chassis.testing import until
+from chassis.testing import eventually
 from mesh.simulators.webhooks import sign
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from tests.integration.svc_delivery.conftest import SECRET
-from tests.integration.svc_delivery.parcels import News, as_told_at
+from tests.integration.svc_delivery.parcels import ChangeFeed, as_told_at
 
 OTHER_SECRET = "whsec_dGhlLW5ldy1zZWNyZXQtdGhhdC1mb2xsb3dzLWFmdGVy"
 OK, UNAUTHENTICATED, INVALID_ARGUMENT = (
@@ -30,7 +30,7 @@ def orders_address(orders_app):
 
 @pytest.fixture
 def news(app):
-    return News(app.address)
+    return ChangeFeed(app.address)
 
 
 @pytest.fixture
@@ -142,10 +142,10 @@ async def test_while_secrets_change_over_both_are_believed_and_afterwards_the_ne
     consignment = await courier.advance(shipment.shipment_id)
     async with replica(courier_webhook_secret=f"{OTHER_SECRET},{SECRET}") as between:
         for secrets in ((SECRET,), (OTHER_SECRET,), (OTHER_SECRET, SECRET)):
-            assert await News(between.address).tell(consignment, secrets=secrets) is OK
+            assert await ChangeFeed(between.address).tell(consignment, secrets=secrets) is OK
     async with replica(courier_webhook_secret=OTHER_SECRET) as after:
-        assert await News(after.address).tell(consignment, secrets=(OTHER_SECRET,)) is OK
-        assert await News(after.address).tell(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
+        assert await ChangeFeed(after.address).tell(consignment, secrets=(OTHER_SECRET,)) is OK
+        assert await ChangeFeed(after.address).tell(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
 
 
 async def test_news_is_forgotten_long_after_the_courier_has_stopped_to_tell_it(replica, rows):
@@ -153,7 +153,7 @@ async def test_news_is_forgotten_long_after_the_courier_has_stopped_to_tell_it(r
     for webhook_id, age in ages.items():
         await rows.execute("INSERT INTO courier_event VALUES ($1, now() - $2::interval)", webhook_id, age)
     async with replica():
-        await until(lambda: only_the_young_one(rows))
+        await eventually(lambda: only_the_young_one(rows))
 
 
 async def only_the_young_one(rows):

@@ -12,8 +12,8 @@ from datetime import timedelta
 import pytest
 
 from chassis import Database
-from chassis.client import Clients
-from chassis.testing import until
+from chassis.rpc.client import Clients
+from chassis.testing import eventually
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.order.v1.order_service_pb2 import CancelOrderRequest
@@ -22,7 +22,7 @@ from svc_delivery import store_shipment
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatcher
 from svc_delivery.domain_shipment import shipment_id
-from tests.integration.svc_delivery.parcels import News
+from tests.integration.svc_delivery.parcels import ChangeFeed
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
 
@@ -48,7 +48,7 @@ async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, couri
     shipment = await ship()
     assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_CREATED, "")
     await let_leases_end(rows)
-    await until(state_of, lambda state: state == "LABELLED")
+    await eventually(state_of, lambda state: state == "LABELLED")
     assert len(await courier.consignments(shipment.shipment_id)) == 1
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
@@ -60,8 +60,8 @@ async def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_made_twice(shi
     await courier.misbehave(next=[word])
     shipment = await ship()
     assert shipment.state == pb.SHIPMENT_STATE_CREATED
-    (made,) = await until(lambda: courier.consignments(shipment.shipment_id), len)
-    await until(state_of, lambda state: state == "LABELLED")
+    (made,) = await eventually(lambda: courier.consignments(shipment.shipment_id), len)
+    await eventually(state_of, lambda state: state == "LABELLED")
     assert await courier.consignments(shipment.shipment_id) == [made]
     assert await rows.fetchval("SELECT tracking_number FROM shipment") == made["tracking_number"]
 
@@ -70,7 +70,7 @@ async def test_news_that_comes_before_the_answer_is_as_good_as_the_answer(ship, 
     await courier.misbehave(next=["create_500_then_done"])
     shipment = await ship()
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
-    await News(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
+    await ChangeFeed(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
     assert await state_of() == "PICKED_UP"
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
@@ -149,7 +149,7 @@ async def test_what_a_dead_process_had_begun_is_finished_by_the_next(halves, ord
     await getattr(halves, died_after)(order_id)
     async with replica():
         look = lambda: rows.fetchrow("SELECT state, shipment_id FROM shipment")  # noqa: E731
-        shipped = await until(look, lambda row: row is not None and row["state"] == "LABELLED")
+        shipped = await eventually(look, lambda row: row is not None and row["state"] == "LABELLED")
     assert shipped["shipment_id"] == shipment_id(order_id)
     actors = await rows.fetch("SELECT actor FROM shipment_update ORDER BY version")
     assert [row["actor"] for row in actors] == ["staff-1", "courier"]
@@ -159,7 +159,7 @@ async def test_what_a_dead_process_had_begun_is_finished_by_the_next(halves, ord
 async def test_a_wish_for_an_order_that_cannot_be_shipped_is_dropped(halves, order_id, replica, rows):
     await halves.note(order_id)
     async with replica():
-        await until(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
+        await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
 
 
@@ -172,7 +172,7 @@ async def test_a_shipment_is_handed_over_even_when_a_refused_try_has_dropped_the
         await halves.dispatcher.create(tx, order, "staff-1")
     await let_leases_end(rows)
     async with replica():
-        await until(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
+        await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
 
 
 async def test_two_processes_ship_each_order_once(halves, order_id, replica, courier, rows):
@@ -181,7 +181,7 @@ async def test_two_processes_ship_each_order_once(halves, order_id, replica, cou
         await halves.ship_order(name)
         await halves.note(name)
     async with replica(), replica():
-        await until(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
+        await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     assert await rows.fetchval("SELECT count(*) FROM shipment WHERE state = 'LABELLED'") == 12
     assert await rows.fetchval("SELECT count(*) FROM outbox") == 24
     found = await asyncio.gather(*(courier.consignments(shipment_id(name)) for name in names))
@@ -211,13 +211,13 @@ async def test_a_process_killed_while_the_courier_thinks_leaves_one_parcel_and_t
     await courier.misbehave(next=["create_timeout_then_done"])
     await halves.note(order_id)
     with process_of(replace(halves.settings, courier_timeout=60.0)) as process:
-        (made,) = await until(lambda: courier.consignments(shipment_id(order_id)), len)
+        (made,) = await eventually(lambda: courier.consignments(shipment_id(order_id)), len)
         assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.wait, 10)
     await let_leases_end(rows)
     async with replica():
-        await until(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
+        await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
     assert await courier.consignments(shipment_id(order_id)) == [made]
     assert await rows.fetchval("SELECT consignment_id FROM shipment") == made["id"]
 

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis import OutcomeUnknown, current_call, timestamp
 from chassis.telemetry import trace_id
-from chassis.testing import acting, client_for
+from chassis.testing import as_user, client_for
 from shop.chassis.v1.chassis_errors import (
     CallerDenied,
     IdempotencyKeyReused,
@@ -199,7 +199,7 @@ async def test_only_svc_order_books_and_releases(counter, slot):
 
 async def test_a_booking_is_told_in_the_trace_of_the_request_that_made_it(bookings, slot, rows):
     async def ask(order_id):
-        with acting():
+        with as_user():
             await bookings.BookSlot(book(order_id, slot.slot_id))
             return order_id, trace_id(current_call().traceparent)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from chassis import OutcomeUnknown
-from chassis.testing import until
+from chassis.testing import eventually
 
 
 async def test_a_wish_is_kept_and_granted_once_svc_order_is_back(ask_to_ship, replica, ship_order, orders_app, rows):
@@ -17,4 +17,4 @@ async def test_a_wish_is_kept_and_granted_once_svc_order_is_back(ask_to_ship, re
         return await rows.fetchval("SELECT state FROM shipment")
 
     async with replica(upstreams=f"*={orders_app.address}"):
-        await until(look, lambda state: state == "LABELLED")
+        await eventually(look, lambda state: state == "LABELLED")

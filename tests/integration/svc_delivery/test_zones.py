@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money
 from google.type.timeofday_pb2 import TimeOfDay
 
-from chassis.testing import acting, until
+from chassis.testing import as_user, eventually
 from shop.chassis.v1.chassis_errors import (
     IdempotencyKeyReused,
     InvalidRequest,
@@ -63,7 +63,7 @@ async def test_a_zone_needs_staff(counter, issuer):
     request = pb.CreateZoneRequest(zone=a_zone(), request_id="k-1")
     with pytest.raises(TokenMissing):
         await counter.CreateZone(request)
-    with acting(f"Bearer {issuer.token('user-1')}"), pytest.raises(RoleMissing):
+    with as_user(f"Bearer {issuer.token('user-1')}"), pytest.raises(RoleMissing):
         await counter.CreateZone(request)
 
 
@@ -177,7 +177,7 @@ async def test_the_rules_of_a_zone_make_its_slots_by_the_clocks_of_the_zone(coun
         return listed, expected_slots(datetime.now(UTC))
 
     # A day may end, or a slot be closed, between the two.
-    await until(look, lambda seen: seen[0] == seen[1])
+    await eventually(look, lambda seen: seen[0] == seen[1])
 
 
 def expected_slots(now):
@@ -204,7 +204,7 @@ async def test_missing_slots_are_made_again_and_no_slot_is_made_twice(counter, o
     before = await rows.fetch("SELECT start_time, capacity FROM slot ORDER BY start_time")
     await rows.execute("DELETE FROM slot WHERE start_time > now() + interval '3 days'")
     made = "SELECT start_time, capacity FROM slot ORDER BY start_time"
-    assert await until(lambda: rows.fetch(made), lambda slots: len(slots) >= len(before)) == before
+    assert await eventually(lambda: rows.fetch(made), lambda slots: len(slots) >= len(before)) == before
     assert {row["capacity"] for row in before} == {5}
 
 

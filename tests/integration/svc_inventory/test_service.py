@@ -7,7 +7,7 @@ import pytest
 
 from chassis import OutcomeUnknown, current_call
 from chassis.telemetry import trace_id
-from chassis.testing import acting, client_for, serving
+from chassis.testing import as_user, client_for, serving
 from shop.chassis.v1.chassis_errors import (
     CallerDenied,
     IdempotencyKeyReused,
@@ -36,7 +36,7 @@ async def put(shop_window, issuer):
     """Sets a level as a member of staff: `await put("sku", "bkk", 10)`."""
 
     async def put(sku, location_id, on_hand, *, etag="", request_id=None, safety_stock=0):
-        with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+        with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
             return await shop_window.SetStock(
                 pb.SetStockRequest(
                     sku=sku,
@@ -160,7 +160,7 @@ async def test_confirming_allocates_and_fulfilling_takes_from_the_shelf(inventor
         pb.FulfillReservationRequest(reservation_id="r-1", request_id="r-1-fulfill")
     )
     assert fulfilled.state == pb.RESERVATION_STATE_FULFILLED
-    with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+    with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
         (level,) = (await shop_window.ListStockLevels(pb.ListStockLevelsRequest(sku="a"))).levels
     assert (level.on_hand, level.allocated, level.reserved, level.available) == (3, 0, 0, 3)
     with pytest.raises(ReservationStateConflict):
@@ -221,7 +221,7 @@ async def test_the_contract_decides_who_may_call(inventory, shop_window, issuer)
     request = pb.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k-1")
     with pytest.raises(TokenMissing):
         await shop_window.SetStock(request)
-    with acting(f"Bearer {issuer.token('customer-1')}"), pytest.raises(RoleMissing):
+    with as_user(f"Bearer {issuer.token('customer-1')}"), pytest.raises(RoleMissing):
         await shop_window.SetStock(request)
 
 
@@ -251,7 +251,7 @@ async def test_movements_are_listed_newest_first_page_by_page(inventory, shop_wi
     await put("a", "bkk", 5)
     for number in range(3):
         await inventory.ReserveStock(reserve(f"r-{number}", ("a", 1)))
-    with acting(f"Bearer {issuer.token('staff-1', 'staff')}"):
+    with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
         first = await shop_window.ListStockMovements(pb.ListStockMovementsRequest(sku="a", page_size=3))
         rest = await shop_window.ListStockMovements(
             pb.ListStockMovementsRequest(sku="a", page_size=3, page_token=first.next_page_token)
@@ -288,7 +288,7 @@ async def test_what_a_reservation_moves_is_told_in_the_trace_of_the_request_that
         await put(sku, "bkk", 5)
 
     async def ask(sku):
-        with acting():
+        with as_user():
             await inventory.ReserveStock(reserve(f"r-{sku}", (sku, 1)))
             return trace_id(current_call().traceparent)
 

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from chassis.testing import until
+from chassis.testing import eventually
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
@@ -20,7 +20,7 @@ async def get(shop, order_id):
 
 async def reaches(shop, order_id, state):
     """Return an order once it is in a state."""
-    return await until(lambda: get(shop, order_id), lambda one: one.state == state)
+    return await eventually(lambda: get(shop, order_id), lambda one: one.state == state)
 
 
 async def payment_of(shop, order):
@@ -29,7 +29,7 @@ async def payment_of(shop, order):
 
 async def promise_heard(rows):
     """Wait until the orders heard that money was promised, which sets a saga that was undone going once more."""
-    await until(lambda: rows.fetchval("SELECT count(*) FROM inbox"), bool)
+    await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox"), bool)
 
 
 async def timeline(shop, order_id):
@@ -77,7 +77,7 @@ async def being_paid(shop, rows, request, orders=None):
         query = (
             "SELECT order_id FROM saga WHERE step = 'authorize_payment' AND state = 'RUNNING' ORDER BY create_time DESC"
         )
-        yield await until(lambda: rows.fetchval(query), bool), placing
+        yield await eventually(lambda: rows.fetchval(query), bool), placing
     finally:
         placing.cancel()
         await asyncio.wait([placing])

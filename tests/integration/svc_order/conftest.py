@@ -13,8 +13,8 @@ import asyncpg
 import httpx
 import pytest
 
-from chassis.money import money
-from chassis.testing import acting, client_for, serving
+from chassis.testing import as_user, client_for, serving
+from chassis.types.money import money
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
@@ -63,10 +63,10 @@ class Shop:
     issuer: object
 
     def customer(self, name="customer-1"):
-        return acting(f"Bearer {self.issuer.token(name, 'customer')}")
+        return as_user(f"Bearer {self.issuer.token(name, 'customer')}")
 
     def staff(self):
-        return acting(f"Bearer {self.issuer.token('staff-1', 'staff', 'admin')}")
+        return as_user(f"Bearer {self.issuer.token('staff-1', 'staff', 'admin')}")
 
 
 @pytest.fixture(scope="session")

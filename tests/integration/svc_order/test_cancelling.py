@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.testing import client_for, until
+from chassis.testing import client_for, eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
@@ -62,7 +62,7 @@ async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, row
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_void_slow_3000"))
         cancelling = asyncio.create_task(shop.orders.CancelOrder(cancel(order.order_id)))
         undoing = "SELECT true FROM saga WHERE state = 'COMPENSATING' AND attempts = 1"
-        await until(lambda: rows.fetchval(undoing), bool)
+        await eventually(lambda: rows.fetchval(undoing), bool)
         steps = await timeline(shop, order.order_id)
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
         assert (await cancelling).state == pb.ORDER_STATE_CANCELLED

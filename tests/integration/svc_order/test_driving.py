@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from chassis import Database, OutcomeUnknown
-from chassis.testing import client_for, until
+from chassis.testing import client_for, eventually
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -131,7 +131,7 @@ async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows
     async with another():
         with shop.customer():
             async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
-                await until(overtaken, lambda attempts: attempts == 2)
+                await eventually(overtaken, lambda attempts: attempts == 2)
                 await placing
         await assert_all_is_secured_once(shop, order_id)
     assert await rows.fetchval("SELECT step FROM saga") == "await_shipment"
@@ -201,6 +201,6 @@ async def test_a_saga_that_is_due_is_waited_for_while_an_event_is_noted_on_it(fr
         async with db.transaction() as tx:
             await store.lock_saga(tx, saga.id)
             beginning = asyncio.create_task(begin(db))
-            await until(lambda: tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), bool)
+            await eventually(lambda: tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"), bool)
         found, token, _ = await beginning
     assert (found.id, token) == ("saga-1", "tok_ok")

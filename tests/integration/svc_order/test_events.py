@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chassis.bus import Event
-from chassis.bus_redis import RedisBus
-from chassis.money import money
-from chassis.testing import until
+from chassis.events.bus import Event
+from chassis.events.redis_bus import RedisBus
+from chassis.testing import eventually
+from chassis.types.money import money
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.order.v1 import order_events_pb2 as order_events
@@ -52,7 +52,7 @@ async def tell(redis_url, event_prefix, rows):
                 payload=message.SerializeToString(),
             )
             await bus.publish([event] * times)
-            await until(lambda: rows.fetchval("SELECT count(*) FROM inbox WHERE event_id = $1", event.id), bool)
+            await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox WHERE event_id = $1", event.id), bool)
 
         yield tell
 
@@ -92,7 +92,7 @@ async def test_a_parcel_whose_news_come_twice_and_in_the_wrong_order_arrives_onc
         assert await get(shop, order.order_id) == delivered
         assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
-    saga = await until(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_DONE)
+    saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_DONE)
     assert {step.name: step.attempts for step in saga.steps}["capture_payment"] == 1
     assert await told() == {
         "Created": 1,
@@ -120,7 +120,7 @@ async def test_a_parcel_that_arrives_while_the_money_is_asked_for_stays_arrived(
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_3000"))
         await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
         asked = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
-        await until(lambda: rows.fetchval(asked), bool)
+        await eventually(lambda: rows.fetchval(asked), bool)
         await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED))
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
         delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
@@ -150,7 +150,7 @@ async def test_refunds_show_how_much_was_given_back_and_never_less_again(shop, t
     await move(shop, shipment, *ROAD)
 
     async def refunded(state):
-        return await until(lambda: get(shop, order.order_id), lambda one: one.payment_state == state)
+        return await eventually(lambda: get(shop, order.order_id), lambda one: one.payment_state == state)
 
     with shop.customer():
         await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
@@ -184,7 +184,7 @@ async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided
     await tell(
         payment_events.PaymentAuthorized(payment_id=order.payment_id, order_id=order.order_id, amount=order.total)
     )
-    after = await until(
+    after = await eventually(
         lambda: saga_of(shop, order.order_id),
         lambda saga: saga.state == pb.SAGA_STATE_COMPENSATED and saga.update_time != before.update_time,
     )

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from chassis.money import money
-from chassis.testing import until
+from chassis.testing import eventually
+from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, TokenMissing
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import AddressNotServed
@@ -71,7 +71,7 @@ async def test_twenty_repeats_at_once_make_one_order(shop):
             *(shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-1")) for _ in range(20))
         )
         assert len({order.order_id for order in orders}) == 1
-        await until(lambda: get(shop, orders[0].order_id), lambda one: one.state == pb.ORDER_STATE_CONFIRMED)
+        await eventually(lambda: get(shop, orders[0].order_id), lambda one: one.state == pb.ORDER_STATE_CONFIRMED)
     assert await available(shop, "shirt") == 9
 
 
@@ -169,15 +169,17 @@ async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
     await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
     with shop.customer():
-        shipped = await until(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_SHIPPED)
+        shipped = await eventually(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_SHIPPED)
         payment = await payment_of(shop, order)
     assert (shipped.payment_state, shipped.shipment_id) == (pb.ORDER_PAYMENT_STATE_PAID, shipment.shipment_id)
     assert payment.captured_amount == order.total
     for state in ("IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
-        delivered = await until(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
-        steps = await until(lambda: timeline(shop, order.order_id), lambda steps: "fulfill_reservation" in steps)
+        delivered = await eventually(
+            lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED
+        )
+        steps = await eventually(lambda: timeline(shop, order.order_id), lambda steps: "fulfill_reservation" in steps)
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
     assert steps["capture_payment"] == pb.SAGA_STEP_STATE_DONE
 
@@ -189,7 +191,7 @@ async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_
     for state in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
-        await until(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
+        await eventually(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
         told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))
     assert [move.to_state for move in told.transitions] == [
         pb.ORDER_STATE_PENDING,
@@ -230,7 +232,7 @@ async def test_orders_are_listed_newest_first_page_by_page(shop):
 async def test_a_provider_that_charged_and_never_answered_is_asked_again_not_charged_again(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_500_then_charged"))
-        order = await until(lambda: get(shop, order.order_id), lambda one: one.state != pb.ORDER_STATE_PENDING)
+        order = await eventually(lambda: get(shop, order.order_id), lambda one: one.state != pb.ORDER_STATE_PENDING)
         payment = await payment_of(shop, order)
     assert order.state == pb.ORDER_STATE_CONFIRMED
     assert payment.authorized_amount == order.total

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chassis.testing import client_for, until
+from chassis.testing import client_for, eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, PageTokenInvalid, RoleMissing
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -41,7 +41,7 @@ async def parked(shop, rows, order_id):
         await rows.execute(nearer, order_id)  # again, should a try have been under way
         return await saga_of(shop, order_id)
 
-    return await until(look, lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+    return await eventually(look, lambda saga: saga.state == pb.SAGA_STATE_PARKED)
 
 
 def retry(order_id, request_id="r-1"):
@@ -101,7 +101,9 @@ async def test_money_that_is_promised_after_all_to_an_order_undone_by_hand_is_le
             assert (turned.state, turned.current_step) == (pb.SAGA_STATE_COMPENSATING, "authorize_payment")
             await placing
         order = await reaches(shop, order_id, pb.ORDER_STATE_REJECTED)
-        payment = await until(lambda: payment_of(shop, order), lambda one: one.state == payment_pb.PAYMENT_STATE_VOIDED)
+        payment = await eventually(
+            lambda: payment_of(shop, order), lambda one: one.state == payment_pb.PAYMENT_STATE_VOIDED
+        )
         assert await states_of(shop, order_id) == ["PENDING", "REJECTED"]
     assert not payment.captured_amount.units
     assert await available(shop, "shirt") == 10
@@ -132,7 +134,7 @@ async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_
     shipment = await ship(shop, order.order_id)
     await provider("capture_declined")
     await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
-    saga = await until(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+    saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_PARKED)
     assert (saga.current_step, saga.reason) == ("capture_payment", "PAYMENT_DECLINED")
     with shop.customer():
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
@@ -146,11 +148,11 @@ async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_
         assert (
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         ).payment_state == pb.ORDER_PAYMENT_STATE_PAID
-        await until(
+        await eventually(
             lambda: timeline(shop, order.order_id),
             lambda steps: steps.get("fulfill_reservation") == pb.SAGA_STEP_STATE_DONE,
         )
-    assert await until(lambda: rows.fetchval("SELECT state FROM saga"), lambda state: state == "DONE")
+    assert await eventually(lambda: rows.fetchval("SELECT state FROM saga"), lambda state: state == "DONE")
     assert await rows.fetchval("SELECT payment_method_token FROM saga") == ""
 
 

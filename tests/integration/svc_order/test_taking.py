@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 import pytest
 
 from chassis import timestamp
-from chassis.money import money
-from chassis.testing import until
+from chassis.testing import eventually
+from chassis.types.money import money
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
@@ -253,12 +253,12 @@ async def test_an_order_that_was_taken_is_answered_though_the_database_went_away
         with shop.customer():
             request = buy(("shirt", 1), token="tok_slow_3000", request_id="k-1")
             placing = asyncio.create_task(orders.CreateOrder(request))
-            await until(lambda: rows.fetchval("SELECT true FROM saga WHERE step = 'authorize_payment'"), bool)
+            await eventually(lambda: rows.fetchval("SELECT true FROM saga WHERE step = 'authorize_payment'"), bool)
             await line.cut()
             order = await placing
             assert order.state == pb.ORDER_STATE_PENDING
             confirmed = await reaches(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
             assert (await payment_of(shop, order)).authorized_amount == order.total
             await line.lay()
-            again = await until(lambda: orders.CreateOrder(request), lambda one: one == confirmed)
+            again = await eventually(lambda: orders.CreateOrder(request), lambda one: one == confirmed)
     assert again.order_id == order.order_id

@@ -19,7 +19,7 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from chassis.testing import acting, client_for, serving
+from chassis.testing import as_user, client_for, serving
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_payment.__main__ import compose
 from svc_payment.settings import Settings
@@ -234,7 +234,7 @@ async def counter(app):
 @pytest.fixture
 def staff(issuer):
     """Makes calls as a member of staff: `with staff():`."""
-    return lambda: acting(f"Bearer {issuer.token('staff-1', 'staff')}")
+    return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def give_back(counter, staff):
 @pytest.fixture
 def customer(issuer):
     """Makes calls as a customer: `with customer():`."""
-    return lambda user_id="user-1": acting(f"Bearer {issuer.token(user_id)}")
+    return lambda user_id="user-1": as_user(f"Bearer {issuer.token(user_id)}")
 
 
 @pytest.fixture

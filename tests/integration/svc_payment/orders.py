@@ -9,14 +9,13 @@ from typing import Any
 
 import asyncpg
 
-from chassis import OutcomeUnknown
-from chassis.money import minor_units, money
-from chassis.testing import until
+from chassis import OutcomeUnknown, testing
+from chassis.types.money import minor_units, money
 from shop.payment.v1 import payment_service_pb2 as pb
 
 AMOUNT = 1200
 #: The provider is asked again, and again, about what is not known.
-eventually = partial(until, seconds=60)
+eventually = partial(testing.eventually, seconds=60)
 
 
 def a_key() -> str:

@@ -7,7 +7,7 @@ import pytest
 from google.type.money_pb2 import Money
 
 from chassis import OutcomeUnknown
-from chassis.money import money
+from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing, TokenMissing
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_errors import (

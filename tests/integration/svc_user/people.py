@@ -2,7 +2,7 @@
 
 import uuid
 
-from chassis.testing import acting
+from chassis.testing import as_user
 from shop.user.v1 import user_service_pb2 as pb
 
 PASSWORD = "correct horse battery"
@@ -32,4 +32,4 @@ async def refresh(users, tokens):
 
 def bearing(tokens):
     """Make the calls in the block as the user that the tokens belong to."""
-    return acting(f"Bearer {tokens.access_token}")
+    return as_user(f"Bearer {tokens.access_token}")

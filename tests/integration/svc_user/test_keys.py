@@ -7,9 +7,9 @@ import time
 import jwt
 import pytest
 
-from chassis.auth import TokenRefused, TokenVerifier
+from chassis.rpc.auth import TokenRefused, TokenVerifier
 from chassis.settings import SettingsError
-from chassis.testing import acting, until
+from chassis.testing import as_user, eventually
 from shop.chassis.v1.chassis_errors import TokenInvalid
 from shop.user.v1 import user_service_pb2 as pb
 from tests.integration.svc_user.people import ADMIN, bearing, login
@@ -73,7 +73,7 @@ async def test_the_key_set_has_the_key_in_use_and_the_next_and_no_private_part(u
 
 
 async def test_tokens_of_an_issuer_that_is_not_this_service_are_refused(users, issuer):
-    with acting(f"Bearer {issuer.token('somebody', 'admin')}"), pytest.raises(TokenInvalid):
+    with as_user(f"Bearer {issuer.token('somebody', 'admin')}"), pytest.raises(TokenInvalid):
         await users.GetMe(pb.GetMeRequest())
 
 
@@ -106,7 +106,7 @@ async def test_the_next_key_takes_over_at_its_age_and_old_tokens_stay_valid(repl
         async def followed():
             return len(await key_ids(users)) == 3
 
-        await until(followed)
+        await eventually(followed)
         after = await login(users, *ADMIN)
         assert (signer(before), signer(after)) == (old, following)
         for tokens in (before, after):
@@ -117,7 +117,7 @@ async def test_the_next_key_takes_over_at_its_age_and_old_tokens_stay_valid(repl
         async def retired():
             return old not in await key_ids(users)
 
-        await until(retired)
+        await eventually(retired)
         assert signer(await login(users, *ADMIN)) == following
 
 

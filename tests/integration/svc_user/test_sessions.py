@@ -6,7 +6,7 @@ import logging
 import asyncpg
 import pytest
 
-from chassis.testing import until
+from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import TokenInvalid
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import RefreshTokenInvalid, TokenReused
@@ -132,7 +132,7 @@ async def test_successors_are_wiped_when_their_time_of_grace_is_over(replica, ro
 
         assert not await wiped()
         await past_grace(rows)
-        await until(wiped)
+        await eventually(wiped)
 
 
 async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann, rows):

@@ -6,7 +6,7 @@ import time
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
-from chassis.testing import acting
+from chassis.testing import as_user
 from shop.chassis.v1.chassis_errors import InvalidRequest, Overloaded, TokenInvalid
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import BadCredentials, EmailTaken, LoginThrottled
@@ -214,7 +214,7 @@ async def test_a_crowd_at_the_door_is_turned_away_and_the_rest_is_served(replica
 async def test_a_token_that_is_no_longer_valid_does_not_keep_anybody_from_signing_in(users):
     email = an_email()
     await register(users, email)
-    with acting("Bearer not.a.token"):
+    with as_user("Bearer not.a.token"):
         assert (await login(users, email)).access_token
         with pytest.raises(TokenInvalid):
             await users.GetMe(pb.GetMeRequest())

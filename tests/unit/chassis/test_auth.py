@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from chassis.auth import KeysUnavailable, TokenRefused, TokenVerifier, http_key_source
+from chassis.rpc.auth import KeysUnavailable, TokenRefused, TokenVerifier, http_key_source
 
 ISSUER, AUDIENCE = "https://shopmesh.local", "shopmesh"
 #: Made once: an RSA key takes a while.
@@ -197,7 +197,7 @@ async def test_a_clock_may_be_half_a_minute_off(verifier):
 
 async def test_a_token_that_was_good_is_refused_once_it_has_expired(verifier, monkeypatch):
     """Verified tokens are remembered, but no longer than they live."""
-    monkeypatch.setattr("chassis.auth._LEEWAY_SECONDS", 0)
+    monkeypatch.setattr("chassis.rpc.auth._LEEWAY_SECONDS", 0)
     short = token(exp=int(time.time()) + 4)
     await verifier.verify(short)
     async with asyncio.timeout(30):
@@ -246,7 +246,7 @@ async def test_a_key_that_is_published_no_more_is_trusted_no_more(verifier, keys
 
 
 async def test_verified_tokens_are_remembered_up_to_a_number(verifier, monkeypatch):
-    monkeypatch.setattr("chassis.auth._REMEMBERED", 3)
+    monkeypatch.setattr("chassis.rpc.auth._REMEMBERED", 3)
     for number in range(10):
         await verifier.verify(token(jti=f"t-{number}"))
     assert 0 < len(verifier._verified) <= 3
@@ -270,7 +270,7 @@ async def test_keys_that_cannot_be_read_do_not_spoil_the_others(keys):
 
 
 async def test_a_key_source_that_is_away_is_not_the_callers_fault_and_not_asked_at_every_call(monkeypatch):
-    monkeypatch.setattr("chassis.auth._AWAY_SECONDS", 60)
+    monkeypatch.setattr("chassis.rpc.auth._AWAY_SECONDS", 60)
     asked = 0
 
     async def away():

@@ -8,7 +8,7 @@ import pytest
 
 from chassis import Lane, VersionConflict, current_call
 from chassis.context import Call
-from chassis.testing import acting, until
+from chassis.testing import as_user, eventually
 
 
 class Refused(Exception):
@@ -50,7 +50,7 @@ async def busy(lane, counter):
     """Put one batch in flight, so that what is submitted next waits for the one after it."""
     counter.open.clear()
     first = asyncio.create_task(lane.submit("first"))
-    await until(lambda: counter.batches)
+    await eventually(lambda: counter.batches)
     return first
 
 
@@ -179,7 +179,7 @@ async def test_a_batch_has_neither_the_deadline_nor_the_identity_of_whoever_came
         calls.append(current_call())
         return requests
 
-    with acting("Bearer of-somebody"):
+    with as_user("Bearer of-somebody"):
         assert isinstance(current_call(), Call)
         await Lane(apply).submit("a")
     assert calls == [None]
@@ -194,9 +194,9 @@ async def test_each_request_of_a_batch_brings_the_trace_that_caused_it(counter):
 
     lane = Lane(apply)
     counter.troubles = [VersionConflict()]
-    with acting():
+    with as_user():
         first, expected = await busy(lane, counter), [current_call().traceparent]
-    with acting():
+    with as_user():
         (second,) = await submit(lane, "second")
         expected.append(current_call().traceparent)
     (of_nobody,) = await submit(lane, "third")

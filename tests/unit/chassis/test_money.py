@@ -7,7 +7,7 @@ from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.money import minor_units, money
+from chassis.types.money import minor_units, money
 from shop.chassis.v1.chassis_errors import InvalidRequest
 
 #: One currency for each exponent that ISO 4217 knows.

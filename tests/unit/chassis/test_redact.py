@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message_factory import GetMessageClass
 
-from chassis.redact import redacted
+from chassis.rpc.redact import redacted
 from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.options.v1 import options_pb2
 from shop.type.v1 import address_pb2

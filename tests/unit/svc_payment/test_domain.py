@@ -16,8 +16,8 @@ from shop.payment.v1.payment_errors import (
     RefundExceedsCapture,
 )
 from svc_payment.domain import (
+    EntryStatus,
     Kind,
-    Outcome,
     Payment,
     State,
     begin,
@@ -286,7 +286,7 @@ def test_a_late_success_of_a_closed_payment_is_let_go_and_moves_nothing(closed):
     asked = let_go(late, "k-cancel")
     ended = learn(asked, told(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
     assert (ended.state, ended.version, ended.held, ended.settled) == (before.state, before.version, 0, True)
-    ends = [entry.operation_id for entry in ended.entries if entry.outcome is not Outcome.REQUEST]
+    ends = [entry.operation_id for entry in ended.entries if entry.outcome is not EntryStatus.REQUEST]
     assert len(set(ends)) == len(ends), "an operation ends once"
 
 
@@ -343,8 +343,8 @@ def test_whatever_is_asked_and_however_it_ends_the_money_adds_up(commands):
             continue
         assert 0 <= payment.refunded <= payment.captured <= payment.authorized <= AMOUNT
         assert payment.refundable >= 0
-        assert len({entry.operation_id for entry in payment.entries if entry.outcome is Outcome.REQUEST}) == len(
-            [entry for entry in payment.entries if entry.outcome is Outcome.REQUEST]
+        assert len({entry.operation_id for entry in payment.entries if entry.outcome is EntryStatus.REQUEST}) == len(
+            [entry for entry in payment.entries if entry.outcome is EntryStatus.REQUEST]
         )
     payment = give_up(payment, NOW, "")
     for _ in range(20):

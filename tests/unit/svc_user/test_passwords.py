@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.db import Overloaded
+from chassis.postgres.database import Overloaded
 from svc_user.passwords import Passwords
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 TOLERANCE = timedelta(seconds=300)
 #: How long a service remembers the ids of webhooks: senders try for some days, each time signed anew.
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 
 # Without a dot in the id, "{id}.{timestamp}.{body}" can be cut in one way only.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

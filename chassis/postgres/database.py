@@ -1,18 +1,18 @@
 """PostgreSQL: the pool, transactions whose commit cannot be torn by a cancelled call, and named queries."""
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from chassis.cancellation import run_shielded
 from chassis.context import current_call
-from chassis.news import News
+from chassis.postgres.change_feed import ChangeFeed
 
 #: A connection inside a transaction: what store functions take.
 Transaction = PoolConnectionProxy
@@ -23,7 +23,7 @@ T = TypeVar("T")
 _STATEMENT_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
 #: What one statement forgets, so that it ends in time however much there is to forget.
-_FORGOTTEN_AT_ONCE = 10_000
+_PURGE_BATCH = 10_000
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)\n", re.MULTILINE)
 
 
@@ -32,7 +32,7 @@ class Overloaded(Exception):
 
 
 #: What says that the database cannot be used now, whatever is asked of it: no fault of the request.
-AWAY = (
+UNAVAILABLE_ERRORS = (
     Overloaded,
     OSError,
     asyncpg.InterfaceError,
@@ -75,7 +75,7 @@ class Database:
         """Wrap an open pool; `Database.open` makes both."""
         self.pool = pool
         #: What changed in this database, whichever process changed it.
-        self.news = News()
+        self.change_feed = ChangeFeed()
         self._after_commit: list[Callable[[], None]] = []
 
     @classmethod
@@ -107,7 +107,7 @@ class Database:
         try:
             yield connection
         finally:
-            await uninterrupted(self.pool.release(connection))
+            await run_shielded(self.pool.release(connection))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -120,22 +120,22 @@ class Database:
             transaction = connection.transaction()
             try:
                 # Not torn either: a BEGIN that was sent must be followed by its end before others get the connection.
-                await uninterrupted(transaction.start())
+                await run_shielded(transaction.start())
                 yield connection
             except BaseException:
                 # A lost connection is rolled back, and a transaction that did not begin needs no end.
-                with suppress(asyncpg.PostgresError, *AWAY):
-                    await uninterrupted(transaction.rollback())
+                with suppress(asyncpg.PostgresError, *UNAVAILABLE_ERRORS):
+                    await run_shielded(transaction.rollback())
                 raise
-            await uninterrupted(transaction.commit())
+            await run_shielded(transaction.commit())
         for callback in self._after_commit:
             callback()
 
-    async def forget(self, table: str, moment: str, kept: timedelta) -> bool:
+    async def purge_older_than(self, table: str, moment: str, kept: timedelta) -> bool:
         """Delete rows of `table` whose column `moment` is longer ago than `kept`; return whether there may be more."""
-        old = f"SELECT ctid FROM {table} WHERE {moment} < now() - $1::interval LIMIT {_FORGOTTEN_AT_ONCE}"  # noqa: S608
+        old = f"SELECT ctid FROM {table} WHERE {moment} < now() - $1::interval LIMIT {_PURGE_BATCH}"  # noqa: S608
         done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", kept)  # noqa: S608
-        return done == f"DELETE {_FORGOTTEN_AT_ONCE}"
+        return done == f"DELETE {_PURGE_BATCH}"
 
     async def _acquire(self) -> Transaction:
         call = current_call()
@@ -152,15 +152,3 @@ async def _keep_session(_connection: asyncpg.Connection) -> None:
 
     A transaction that did not end, whatever kept it from that, the pool has rolled back by now.
     """
-
-
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` to its end even when this task is cancelled meanwhile, and only then be cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise

@@ -33,7 +33,7 @@ def page_position(token: str, parts: int) -> list[str] | None:
     return position
 
 
-def natural(part: str, most: int = _MOST) -> int:
+def parse_uint(part: str, most: int = _MOST) -> int:
     """Return a part of a position that is a natural number, up to what its column holds; raises PageTokenInvalid."""
     try:
         number = int(part)
@@ -44,7 +44,7 @@ def natural(part: str, most: int = _MOST) -> int:
     return number
 
 
-def moment(part: str) -> datetime:
+def parse_time(part: str) -> datetime:
     """Return a part of a position that is a time; raises PageTokenInvalid."""
     try:
         time = datetime.fromisoformat(part)
@@ -58,10 +58,10 @@ def moment(part: str) -> datetime:
 def int_position(token: str, first: int) -> int:
     """Return a position that is one natural number, `first` for the first page; raises PageTokenInvalid."""
     position = page_position(token, 1)
-    return first if position is None else natural(position[0])
+    return first if position is None else parse_uint(position[0])
 
 
 def time_position(token: str, first: tuple[datetime, str]) -> tuple[datetime, str]:
     """Return the (time, id) after which a page begins; raises PageTokenInvalid."""
     position = page_position(token, 2)
-    return first if position is None else (moment(position[0]), position[1])
+    return first if position is None else (parse_time(position[0]), position[1])

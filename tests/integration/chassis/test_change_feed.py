@@ -1,4 +1,4 @@
-"""News: a watcher wakes for its own keys, whichever process changed them, and is sent away when the server drains."""
+"""A watcher wakes for its own keys, whichever process changed them, and ends when the server drains."""
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from chassis import Database
-from chassis.bus import end
-from chassis.news import CHANNEL, Draining, News
-from chassis.testing import until
+from chassis.cancellation import cancel_and_wait
+from chassis.postgres.change_feed import CHANNEL, ChangeFeed, Draining
+from chassis.testing import eventually
 
 LISTENING = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'"""
@@ -18,7 +18,7 @@ SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LI
 @pytest.fixture
 def patient(monkeypatch):
     """Watchers never look by themselves: only news wake them."""
-    monkeypatch.setattr("chassis.news._LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("chassis.postgres.change_feed._LOOK_SECONDS", 3600.0)
 
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.usefixtures("patient")
 
 @asynccontextmanager
 async def listening(database):
-    task = asyncio.create_task(database.news.listen(database.pool))
+    task = asyncio.create_task(database.change_feed.listen(database.pool))
     try:
-        heard = Watcher(database.news, "ready")
+        heard = Watcher(database.change_feed, "ready")
         async with asyncio.timeout(30):
             while heard.wakes < 2:  # the first is the present; a notification that is heard is the second
                 await notify(database, "ready")
                 await asyncio.sleep(0.01)
-        await end(heard.task)
+        await cancel_and_wait(heard.task)
         yield
     finally:
-        await end(task)
+        await cancel_and_wait(task)
 
 
 async def listener(database):
@@ -50,14 +50,14 @@ async def notify(database, key):
 class Watcher:
     """Counts how often it is woken."""
 
-    def __init__(self, news, *keys):
+    def __init__(self, change_feed, *keys):
         self.wakes = 0
         self.ended = None
-        self.task = asyncio.create_task(self._watch(news, keys))
+        self.task = asyncio.create_task(self._watch(change_feed, keys))
 
-    async def _watch(self, news, keys):
+    async def _watch(self, change_feed, keys):
         try:
-            async with aclosing(news.changes(keys)) as changes:
+            async with aclosing(change_feed.subscribe(keys)) as changes:
                 async for _ in changes:
                     self.wakes += 1
         except Draining as error:
@@ -65,53 +65,61 @@ class Watcher:
 
 
 @asynccontextmanager
-async def watching(news, *keys):
-    watcher = Watcher(news, *keys)
-    await until(lambda: watcher.wakes)
+async def watching(change_feed, *keys):
+    watcher = Watcher(change_feed, *keys)
+    await eventually(lambda: watcher.wakes)
     yield watcher
-    await end(watcher.task)
+    await cancel_and_wait(watcher.task)
 
 
 async def test_a_watcher_begins_with_the_present_and_wakes_for_its_keys_only(database):
-    async with listening(database), watching(database.news, "a", "b") as mine, watching(database.news, "c") as other:
+    async with (
+        listening(database),
+        watching(database.change_feed, "a", "b") as mine,
+        watching(database.change_feed, "c") as other,
+    ):
         await notify(database, "a")
-        await until(lambda: mine.wakes == 2)
+        await eventually(lambda: mine.wakes == 2)
         await notify(database, "b")
-        await until(lambda: mine.wakes == 3)
+        await eventually(lambda: mine.wakes == 3)
         await notify(database, "nobody's")
         await notify(database, "c")
-        await until(lambda: other.wakes == 2)
+        await eventually(lambda: other.wakes == 2)
         assert mine.wakes == 3
 
 
 async def test_another_process_is_heard_too(database_url, database):
-    async with Database.open(database_url) as other, listening(database), watching(database.news, "a") as watcher:
+    async with (
+        Database.open(database_url) as other,
+        listening(database),
+        watching(database.change_feed, "a") as watcher,
+    ):
         await notify(other, "a")
-        await until(lambda: watcher.wakes == 2)
+        await eventually(lambda: watcher.wakes == 2)
 
 
 async def test_news_that_come_while_a_watcher_is_at_work_are_not_lost(database):
     async with (
         listening(database),
-        watching(database.news, "later") as later,
-        aclosing(database.news.changes(["a"])) as changes,
+        watching(database.change_feed, "later") as later,
+        aclosing(database.change_feed.subscribe(["a"])) as changes,
     ):
         await anext(changes)
         await notify(database, "a")
         await notify(database, "later")
-        await until(lambda: later.wakes == 2)
+        await eventually(lambda: later.wakes == 2)
         async with asyncio.timeout(30):
             await anext(changes)
 
 
 async def test_when_the_connection_breaks_another_takes_its_place_and_everybody_looks(database):
-    async with listening(database), watching(database.news, "a") as watcher:
+    async with listening(database), watching(database.change_feed, "a") as watcher:
         broken = await listener(database)
         await database.pool.execute("SELECT pg_terminate_backend($1)", broken)
-        await until(lambda: has_another_listener(database, broken))
-        await until(lambda: watcher.wakes == 2)
+        await eventually(lambda: has_another_listener(database, broken))
+        await eventually(lambda: watcher.wakes == 2)
         await notify(database, "a")
-        await until(lambda: watcher.wakes == 3)
+        await eventually(lambda: watcher.wakes == 3)
 
 
 async def has_another_listener(database, than):
@@ -119,7 +127,7 @@ async def has_another_listener(database, than):
 
 
 async def test_at_the_end_every_watcher_is_sent_away():
-    news = News()
+    news = ChangeFeed()
     async with watching(news, "a") as first, watching(news, "b") as second:
         news.close()
         await asyncio.gather(first.task, second.task)
@@ -129,7 +137,7 @@ async def test_at_the_end_every_watcher_is_sent_away():
 
 async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
     """One whose call was let in just before."""
-    news = News()
+    news = ChangeFeed()
     news.close()
     watcher = Watcher(news, "a")
     async with asyncio.timeout(30):
@@ -138,21 +146,21 @@ async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
 
 
 async def test_a_watcher_that_leaves_leaves_nothing_behind():
-    news = News()
+    news = ChangeFeed()
     async with watching(news, "a", "b"), watching(news, "a"):
         assert set(news._watchers) == {"a", "b"}
     assert news._watchers == {}
 
 
 async def test_a_watcher_looks_by_itself_when_news_were_lost(monkeypatch):
-    monkeypatch.setattr("chassis.news._LOOK_SECONDS", 0.02)
-    async with watching(News(), "a") as watcher:
-        await until(lambda: watcher.wakes >= 3)
+    monkeypatch.setattr("chassis.postgres.change_feed._LOOK_SECONDS", 0.02)
+    async with watching(ChangeFeed(), "a") as watcher:
+        await eventually(lambda: watcher.wakes >= 3)
 
 
 async def test_whatever_the_database_client_makes_of_a_broken_connection_it_listens_again(database, monkeypatch):
     """Under load it finds some of them in the middle of its own protocol."""
-    monkeypatch.setattr("chassis.news._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("chassis.postgres.change_feed._AGAIN_SECONDS", 0.01)
     listen = asyncpg.Connection.add_listener
     troubles = [asyncpg.InternalClientError("x"), asyncpg.InterfaceError("x"), ConnectionResetError()]
 
@@ -162,6 +170,6 @@ async def test_whatever_the_database_client_makes_of_a_broken_connection_it_list
         await listen(connection, *arguments)
 
     monkeypatch.setattr(asyncpg.Connection, "add_listener", break_first)
-    async with listening(database), watching(database.news, "a") as watcher:
+    async with listening(database), watching(database.change_feed, "a") as watcher:
         await notify(database, "a")
-        await until(lambda: watcher.wakes == 2)
+        await eventually(lambda: watcher.wakes == 2)

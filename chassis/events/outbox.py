@@ -12,10 +12,10 @@ from datetime import UTC, timedelta
 
 from google.protobuf.message import Message
 
-from chassis.bus import Bus, Event
 from chassis.context import current_call
-from chassis.db import Database, Record, Transaction
-from chassis.news import CHANNEL
+from chassis.events.bus import Bus, Event
+from chassis.postgres.change_feed import CHANNEL
+from chassis.postgres.database import Database, Record, Transaction
 from shop.topics import EVENTS
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ SELECT topic, key, type, payload, traceparent FROM unnest($1::text[], $2::text[]
 _UNPUBLISHED = "SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT $1"
 _PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
 #: Duplicates within a statement fold into one notification.
-_TELL = "SELECT pg_notify($1, key) FROM unnest($2::text[]) AS key"
+_NOTIFY = "SELECT pg_notify($1, key) FROM unnest($2::text[]) AS key"
 
 #: How long a published event is kept, for people who look into what happened.
-KEPT = timedelta(days=7)
+RETENTION = timedelta(days=7)
 
 _LEADER_LOCK = 0x6F757462
 _HINTS = "outbox"
@@ -115,7 +115,7 @@ class Relay:
     async def _publish_batch(self) -> bool:
         rows = await self._database.pool.fetch(_UNPUBLISHED, _BATCH)
         if rows:
-            await self._database.pool.execute(_TELL, CHANNEL, [row["key"] for row in rows])
+            await self._database.pool.execute(_NOTIFY, CHANNEL, [row["key"] for row in rows])
             await self._bus.publish([self._event(row) for row in rows])
             await self._database.pool.execute(_PUBLISHED, [row["id"] for row in rows])
         return len(rows) == _BATCH

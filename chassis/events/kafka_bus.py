@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 from aiokafka.structs import ConsumerRecord
 
-from chassis.bus import Event
+from chassis.events.bus import Event
 
 _PARTITIONS = 6
 _BATCH = 200
@@ -63,7 +63,7 @@ class KafkaBus:
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
-        """Join the group; see chassis.bus.Bus."""
+        """Join the group; see chassis.events.bus.Bus."""
         await self._create(set(topics))
         consumer = AIOKafkaConsumer(
             *(self._prefix + topic for topic in topics),
@@ -130,7 +130,7 @@ class _Subscription:
         self._prefix = prefix
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
-        """See chassis.bus.Subscription."""
+        """See chassis.events.bus.Subscription."""
         while True:
             fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             # All partitions in one batch: a commit covers every partition that was fetched, applied or not.

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import asyncpg
 
 from chassis.context import current_call
-from chassis.db import AWAY
+from chassis.postgres.database import UNAVAILABLE_ERRORS
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -84,7 +84,7 @@ class Lane(Generic[Request, Reply]):
                 one.reply.cancel()
             return
         except Exception as error:  # noqa: BLE001  whatever went wrong belongs to the callers, not to the lane
-            if len(batch) > 1 and not isinstance(error, AWAY):
+            if len(batch) > 1 and not isinstance(error, UNAVAILABLE_ERRORS):
                 await self._isolate(batch)
                 return
             outcomes = [error] * len(batch)

@@ -13,7 +13,8 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from chassis.bus import Event, end
+from chassis.cancellation import cancel_and_wait
+from chassis.events.bus import Event
 
 _BATCH = 200
 _BLOCK_MS = 1_000
@@ -90,7 +91,7 @@ class RedisBus:
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
-        """Join the group; see chassis.bus.Bus."""
+        """Join the group; see chassis.events.bus.Bus."""
         streams = [self._prefix + topic for topic in topics]
         for stream in streams:
             try:
@@ -103,7 +104,7 @@ class RedisBus:
         try:
             yield subscription
         finally:
-            await end(renewal)
+            await cancel_and_wait(renewal)
             await subscription.leave()
 
 
@@ -159,7 +160,7 @@ class _Subscription:
                     await self._wait()
 
     async def acknowledge(self) -> None:
-        """See chassis.bus.Subscription."""
+        """See chassis.events.bus.Subscription."""
         taken, self._unacknowledged = self._unacknowledged, {}
         for stream, ids in taken.items():
             await self._client.xack(stream, self._group, *ids)

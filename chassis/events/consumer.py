@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from chassis.bus import Bus, Event
-from chassis.db import AWAY, Database, Transaction
+from chassis.events.bus import Bus, Event
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
 from shop.topics import EVENTS
 
@@ -20,14 +20,14 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Transaction, Any], Awaitable[None]]
 
 _CLAIM = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
-_BURY = """
+_DEAD_LETTER = """
 INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
 
 #: How long the inbox knows an event again: far longer than one that was applied can come back. Kafka keeps events for 7
 #: days unless told otherwise (let that not be more than this), and a Redis group hears again only what its last leader
 #: did not live to acknowledge.
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.1
@@ -66,12 +66,12 @@ class Consumer:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await self._apply(event)
-            except AWAY:
+            except UNAVAILABLE_ERRORS:
                 raise  # no fault of the event, so it stays unacknowledged
             except Exception as error:
                 if attempt == _ATTEMPTS or isinstance(error, DecodeError):
                     log.exception("event buried", extra={"consumer": self._name, "event": event.id})
-                    await self._bury(event, attempt, error)
+                    await self._dead_letter(event, attempt, error)
                     return
                 await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
             else:
@@ -89,10 +89,10 @@ class Consumer:
                 if await tx.fetchval(_CLAIM, self._name, event.id):
                     await handler(tx, kind.FromString(event.payload))
 
-    async def _bury(self, event: Event, attempts: int, error: Exception) -> None:
+    async def _dead_letter(self, event: Event, attempts: int, error: Exception) -> None:
         async with self._database.transaction() as tx:
             await tx.execute(
-                _BURY,
+                _DEAD_LETTER,
                 self._name,
                 event.id,
                 event.topic,

@@ -14,7 +14,7 @@ def timestamp(moment: datetime) -> Timestamp:
     return message
 
 
-def moment(message: Timestamp, field: str) -> datetime:
+def to_datetime(message: Timestamp, field: str) -> datetime:
     """Return a message as an aware datetime; raises InvalidRequest naming `field` for one that is no moment at all."""
     try:
         return message.ToDatetime(tzinfo=UTC)

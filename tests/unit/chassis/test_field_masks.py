@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from chassis.masks import updated_fields
+from chassis.types.field_masks import updated_fields
 from shop.user.v1.user_service_pb2 import User
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from chassis import Settings, idempotency
-from chassis.testing import until
+from chassis import Settings
+from chassis.postgres import idempotency
+from chassis.testing import eventually
 
 #: How each row is made, by its name and its age; and the age at which it is forgotten.
-KEPT = {
+RETENTION = {
     "outbox": (
         "INSERT INTO outbox (topic, key, type, payload, publish_time) VALUES ('t', $1, 't', '', now() - $2::interval)",
         "SELECT key FROM outbox",
@@ -34,9 +35,9 @@ def settings(database_url, redis_url, event_prefix):
     return Settings(database_url=database_url, redis_url=redis_url, event_prefix=event_prefix)
 
 
-@pytest.mark.parametrize("table", KEPT)
+@pytest.mark.parametrize("table", RETENTION)
 async def test_a_service_forgets_old_rows_and_keeps_young_ones(serve, settings, database, table):
-    insert, left, kept = KEPT[table]
+    insert, left, kept = RETENTION[table]
     for name, age in (("old", kept + timedelta(hours=1)), ("young", kept - timedelta(hours=1))):
         await database.pool.execute(insert, name, age)
 
@@ -47,7 +48,7 @@ async def test_a_service_forgets_old_rows_and_keeps_young_ones(serve, settings, 
         return [row[0] for row in await database.pool.fetch(left)] == ["young"]
 
     async with serve(settings=settings, compose=compose):
-        await until(only_the_young_one)
+        await eventually(only_the_young_one)
 
 
 async def test_an_event_that_waits_is_never_forgotten_however_old_it_is(database):
@@ -55,23 +56,23 @@ async def test_an_event_that_waits_is_never_forgotten_however_old_it_is(database
         """INSERT INTO outbox (topic, key, type, payload, create_time)
            VALUES ('t', 'k', 't', '', now() - interval '1 year')"""
     )
-    await database.forget("outbox", "publish_time", timedelta(0))
+    await database.purge_older_than("outbox", "publish_time", timedelta(0))
     assert await database.pool.fetchval("SELECT count(*) FROM outbox") == 1
 
 
 async def test_much_is_forgotten_a_part_at_a_time_and_it_says_when_there_is_more(database, monkeypatch):
     """Or a table that has grown for long could not be cleaned within the time that a statement has."""
-    monkeypatch.setattr("chassis.db._FORGOTTEN_AT_ONCE", 10)
+    monkeypatch.setattr("chassis.postgres.database._PURGE_BATCH", 10)
     await database.pool.execute(
         """INSERT INTO inbox (consumer, event_id, apply_time)
            SELECT 'c', gen_random_uuid(), now() - interval '1 day' FROM generate_series(1, 25)"""
     )
-    more = [await database.forget("inbox", "apply_time", timedelta(hours=1)) for _ in range(3)]
+    more = [await database.purge_older_than("inbox", "apply_time", timedelta(hours=1)) for _ in range(3)]
     assert more == [True, True, False]
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
 
 
 def test_clients_are_told_for_how_long_a_request_can_be_repeated(repository: Path):
-    told = f"{idempotency.KEPT // timedelta(hours=1)} hours"
+    told = f"{idempotency.RETENTION // timedelta(hours=1)} hours"
     for page in ("docs/clients.md", "docs/edge.md"):
         assert told in (repository / page).read_text(), page

@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from chassis.context import Call, current_call
-from chassis.db import Database, Record, Transaction
 from chassis.errors import error_from_status, status_of
-from shop.chassis.v1 import chassis_errors as refusals
+from chassis.postgres.database import Database, Record, Transaction
+from shop.chassis.v1 import chassis_errors
 from shop.errors import ShopError
 
 Reply = TypeVar("Reply", bound=Message)
@@ -27,12 +27,12 @@ _READ = "SELECT request_hash, response, refusal FROM idempotency WHERE principal
 _FINISH = """
 UPDATE idempotency SET response = $4, refusal = $5 WHERE principal = $1 AND method = $2 AND key = $3"""
 #: How long an answer is kept, as docs/clients.md promises.
-KEPT = timedelta(hours=48)
+RETENTION = timedelta(hours=48)
 
 _TRIES = 4
 
 
-async def once(
+async def idempotent(
     database: Database, request: Any, reply: type[Reply], change: Callable[[Transaction], Awaitable[Reply]]
 ) -> Reply:
     """Run `change` in a transaction, at most once for each (principal, RPC, request_id).
@@ -49,7 +49,7 @@ async def once(
     raise AssertionError("the loop returns or raises")
 
 
-async def answered(database: Database, request: Any, reply: type[Reply]) -> Reply | None:
+async def stored_reply(database: Database, request: Any, reply: type[Reply]) -> Reply | None:
     """Return the answer that this request got before, None when it is new; raises as `once` does."""
     call = _call()
     async with database.connection() as connection:
@@ -85,7 +85,7 @@ async def _claim(tx: Transaction, key: tuple[str, str, str], request_hash: bytes
     try:
         return bool(await tx.fetchval(_CLAIM, *key, request_hash))
     except asyncpg.LockNotAvailableError:
-        raise refusals.OperationInFlight from None
+        raise chassis_errors.OperationInFlight from None
 
 
 def _call() -> Call:
@@ -105,7 +105,7 @@ def _hash(request: Message) -> bytes:
 
 def _replay(call: Call, stored: Record, request_hash: bytes, reply: type[Reply]) -> Reply:
     if stored["request_hash"] != request_hash:
-        raise refusals.IdempotencyKeyReused
+        raise chassis_errors.IdempotencyKeyReused
     call.trailers["idempotent-replayed"] = "true"
     if stored["refusal"] is not None:
         error = error_from_status(status_pb2.Status.FromString(stored["refusal"]))

@@ -1,16 +1,13 @@
 """What an event bus is: events with a key go in, and come out to each consumer group in order per key, at least once.
 
-`chassis.bus_redis` and `chassis.bus_kafka` are the two; tests/integration/chassis/test_bus.py is their contract.
+`redis_bus` and `kafka_bus` beside this module are the two; tests/integration/chassis/test_bus.py is their contract.
 """
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
-
-_CANCEL_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +85,3 @@ class Bus(Protocol):
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
         """Join a consumer group; a new group starts at the oldest event."""
         ...
-
-
-async def end(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks until they have ended.
-
-    Once may not do: in Python 3.11 a cancellation that comes just as the work inside of asyncio.wait_for ends is lost,
-    and the clients of the buses use that.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)

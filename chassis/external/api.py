@@ -41,7 +41,7 @@ class Unknown:
     cause: str
 
 
-Outcome: TypeAlias = Ok[T] | Refused | Unknown
+CallResult: TypeAlias = Ok[T] | Refused | Unknown
 
 
 def field(answer: Any, name: str, kind: type[T]) -> T:
@@ -64,7 +64,7 @@ _NOT_FINAL = frozenset(
 )
 
 
-class Partner:
+class ExternalApi:
     """One partner's API; open as long as the service is."""
 
     def __init__(self, *, url: str, key: str, timeout: float, answer_limit: int = 1 << 20) -> None:
@@ -87,7 +87,7 @@ class Partner:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         key: str | None = None,
-    ) -> Outcome[T]:
+    ) -> CallResult[T]:
         """Asks once. `read` makes the answer of its JSON; `key` is sent as the Idempotency-Key."""
         request = self._http.build_request(method, path, json=body, params=params)
         if key is not None:
@@ -118,7 +118,7 @@ class Partner:
             await response.aclose()
 
 
-def _outcome(status: int, answer: bytes, read: Callable[[Any], T]) -> Outcome[T]:
+def _outcome(status: int, answer: bytes, read: Callable[[Any], T]) -> CallResult[T]:
     final_refusal = 400 <= status < 500 and status not in _NOT_FINAL
     if not (200 <= status < 300 or final_refusal):
         return Unknown(f"http_{status}")

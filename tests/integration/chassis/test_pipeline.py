@@ -9,8 +9,8 @@ import pytest
 from google.rpc import error_details_pb2
 
 from chassis import OutcomeUnknown, Settings, VersionConflict
-from chassis.db import Overloaded
-from chassis.testing import until
+from chassis.postgres.database import Overloaded
+from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import OperationInFlight
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock
@@ -95,10 +95,10 @@ async def test_a_client_that_leaves_ends_its_handler(serve, connect, log):
     waiting = Waiting()
     async with serve(GetStock=waiting) as app, connect(app.address) as call:
         going = call.GetStock(REQUEST, metadata=EDGE)
-        await until(lambda: waiting.began)
+        await eventually(lambda: waiting.began)
         going.cancel()
-        await until(lambda: waiting.ended)
-        await until(log.calls)
+        await eventually(lambda: waiting.ended)
+        await eventually(log.calls)
     assert waiting.ended == [asyncio.CancelledError]
     assert [line["code"] for line in log.calls()] == ["CANCELLED"]
 
@@ -108,7 +108,7 @@ async def test_a_deadline_of_the_client_ends_its_handler(serve, connect, failure
     async with serve(GetStock=waiting) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE, timeout=1.0))
         assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(log.calls)
+        await eventually(log.calls)
     assert waiting.ended == [asyncio.CancelledError]
     assert log.calls()[0]["code"] in ("CANCELLED", "DEADLINE_EXCEEDED")
 
@@ -135,8 +135,8 @@ async def test_a_watcher_that_leaves_closes_its_handler(serve, connect, log):
         watch = call.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]), metadata=EDGE)
         assert (await watch.read()).resume_token == "1"
         watch.cancel()
-        await until(closed.is_set)
-        await until(log.calls)
+        await eventually(closed.is_set)
+        await eventually(log.calls)
     assert [line["code"] for line in log.calls()] == ["CANCELLED"]
 
 
@@ -155,8 +155,8 @@ async def test_a_watcher_that_leaves_between_two_messages_closes_its_handler(ser
         watch = call.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]), metadata=EDGE)
         await watch.read()
         watch.cancel()
-        await until(closed.is_set)
-        await until(log.calls)
+        await eventually(closed.is_set)
+        await eventually(log.calls)
     assert [line["code"] for line in log.calls()] == ["CANCELLED"]
 
 
@@ -341,7 +341,7 @@ async def test_calls_above_the_limit_are_shed_at_once_and_later_ones_are_served(
     settings = Settings(max_concurrent_rpcs=5)
     async with serve(settings=settings, GetStock=waiting) as app, connect(app.address) as call:
         served = [call.GetStock(REQUEST, metadata=EDGE) for _ in range(5)]
-        await until(lambda: waiting.began == 5)
+        await eventually(lambda: waiting.began == 5)
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
         assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         waiting.go_on.set()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chassis.pages import int_position, page_position, page_size, page_token, time_position
+from chassis.types.pagination import int_position, page_position, page_size, page_token, time_position
 from shop.chassis.v1.chassis_errors import PageTokenInvalid
 
 parts = st.lists(st.text(st.characters(exclude_characters="\x1f\0", exclude_categories=["Cs"])), min_size=1, max_size=4)

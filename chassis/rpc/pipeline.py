@@ -16,20 +16,21 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from protovalidate import Validator
 
-from chassis import access
-from chassis.auth import TokenVerifier
+from chassis.cancellation import cancelled_from_outside
 from chassis.context import Call, Context, current_call, enter_call
-from chassis.db import AWAY, Overloaded
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
-from chassis.lane import VersionConflict
-from chassis.news import Draining
-from chassis.redact import redacted
+from chassis.postgres.change_feed import Draining
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Overloaded
+from chassis.postgres.lane import VersionConflict
+from chassis.rpc import access
+from chassis.rpc.auth import TokenVerifier
+from chassis.rpc.redact import redacted
 from chassis.telemetry import valid_traceparent
-from shop.chassis.v1 import chassis_errors as refusals
+from shop.chassis.v1 import chassis_errors
 from shop.contract import RPCS, Rpc
 from shop.errors import ShopError
 
-log = logging.getLogger("chassis.rpc")
+log = logging.getLogger("chassis.rpc.pipeline")
 audit = logging.getLogger("chassis.audit")
 
 RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -72,8 +73,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
 
             async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
-                async with _Outcome(method, rule, context) as outcome:
-                    request = outcome.request = _decoded(read, data)
+                async with _CallScope(method, rule, context) as scope:
+                    request = scope.request = _decoded(read, data)
                     await self._admit(method, rule, context)
                     _check(request)
                     async with aclosing(handler.unary_stream(request, context)) as messages:
@@ -83,8 +84,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(stream)
 
         async def unary(data: bytes, context: Context) -> bytes:
-            async with _Outcome(method, rule, context) as outcome:
-                request = outcome.request = _decoded(read, data)
+            async with _CallScope(method, rule, context) as scope:
+                request = scope.request = _decoded(read, data)
                 call = await self._admit(method, rule, context)
                 _check(request)
                 async with asyncio.timeout(call.remaining()):
@@ -118,7 +119,7 @@ def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
     try:
         return read(data)
     except DecodeError:
-        raise refusals.InvalidRequest(field="request", problem="is not a message of its type") from None
+        raise chassis_errors.InvalidRequest(field="request", problem="is not a message of its type") from None
 
 
 def _check(request: Message) -> None:
@@ -146,7 +147,7 @@ class _Invalid(Exception):
                 del told.field_violations[-1]
                 break
         first = fields[0]
-        refusal = refusals.InvalidRequest(field=first.field or "request", problem=first.description)
+        refusal = chassis_errors.InvalidRequest(field=first.field or "request", problem=first.description)
         self.status = status_of(refusal, [told])
 
 
@@ -160,7 +161,7 @@ def _path(field: Any) -> str:
     return ".".join(parts)
 
 
-class _Outcome:
+class _CallScope:
     """Turns whatever a handler raises into a status, and writes the call's one log line."""
 
     def __init__(self, method: str, rule: Rpc, context: Context) -> None:
@@ -193,7 +194,7 @@ class _Outcome:
 
     def _status(self, error: BaseException) -> status_pb2.Status:  # noqa: PLR0911  a table
         match error:
-            case refusals.OperationInFlight():
+            case chassis_errors.OperationInFlight():
                 return _retry_later(error)
             case ShopError():
                 return status_of(error)
@@ -202,14 +203,14 @@ class _Outcome:
             case TimeoutError():
                 return status_pb2.Status(code=4, message="The deadline passed; the outcome is unknown.")
             case Overloaded() | asyncpg.TooManyConnectionsError():
-                return _retry_later(refusals.Overloaded())
+                return _retry_later(chassis_errors.Overloaded())
             case Draining():
                 return status_pb2.Status(code=14, message="The server is going away; resume the stream.")
             case _ if isinstance(error, _CONTENDED):
-                return _retry_later(refusals.WriteContended())
+                return _retry_later(chassis_errors.WriteContended())
             case NotImplementedError():
                 return status_pb2.Status(code=12, message="Not implemented.")
-            case _ if isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *AWAY)):
+            case _ if isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *UNAVAILABLE_ERRORS)):
                 # Something below was cut off. To the caller that is a server that may be tried again.
                 log.warning("cut off", exc_info=error)
                 return status_pb2.Status(code=14, message="A dependency is unavailable; the outcome is unknown.")
@@ -239,16 +240,6 @@ class _Outcome:
 def grpc_name(code: int) -> str:
     """Return the name of a gRPC status code."""
     return next(status.name for status in grpc.StatusCode if status.value[0] == code)
-
-
-def cancelled_from_outside() -> bool:
-    """Tell whether this task was cancelled, and not met by a CancelledError that leaked out of some inner task.
-
-    grpc.aio leaves a client without an answer when a handler raises CancelledError by itself, and
-    `context.cancelled()` is still False when the client is the cause; the task's own count is the one reliable sign.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _retry_later(error: ShopError, seconds: int = 1) -> status_pb2.Status:

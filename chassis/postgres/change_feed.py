@@ -22,8 +22,8 @@ class Draining(Exception):
     """The server goes away: the watcher should come back, with its resume token, and will reach another."""
 
 
-class News:
-    """Wakes watchers. One for each process."""
+class ChangeFeed:
+    """Wakes the watchers of changed aggregates. One for each process."""
 
     def __init__(self) -> None:
         """Start without a source; `listen` brings the news in."""
@@ -37,17 +37,17 @@ class News:
                 async with pool.acquire() as connection:
                     broken = asyncio.Event()
                     connection.add_termination_listener(partial(_set, broken))
-                    await connection.add_listener(CHANNEL, self._hear)
+                    await connection.add_listener(CHANNEL, self._on_notify)
                     self._wake_all()  # whatever was told between two connections
                     try:
                         await broken.wait()
                     finally:
                         if not connection.is_closed():
-                            await connection.remove_listener(CHANNEL, self._hear)
+                            await connection.remove_listener(CHANNEL, self._on_notify)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def changes(self, keys: Collection[str]) -> AsyncIterator[None]:
+    async def subscribe(self, keys: Collection[str]) -> AsyncIterator[None]:
         """Yield at once, and again whenever one of `keys` may have changed; raises Draining at shutdown."""
         event = asyncio.Event()
         for key in keys:
@@ -73,7 +73,7 @@ class News:
         self._closed = True
         self._wake_all()
 
-    def _hear(self, _connection: Any, _pid: int, _channel: str, key: object) -> None:
+    def _on_notify(self, _connection: Any, _pid: int, _channel: str, key: object) -> None:
         for event in self._watchers.get(str(key), ()):
             event.set()
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from chassis.auth import TokenRefused, TokenVerifier
 from chassis.context import Call
-from shop.chassis.v1 import chassis_errors as refusals
+from chassis.rpc.auth import TokenRefused, TokenVerifier
+from shop.chassis.v1 import chassis_errors
 from shop.contract import Access, Rpc
 
 #: Set by our own clients, by the edge, and by the ingress, which removes it from everything that comes from outside.
@@ -20,24 +20,24 @@ def calling_workload(metadata: Mapping[str, str]) -> str:
 async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
     """Return the call with its end user; raises CallerDenied, TokenMissing or TokenInvalid."""
     if not rule.admits(call.caller):
-        raise refusals.CallerDenied(method=call.method, caller=call.caller or "unknown")
+        raise chassis_errors.CallerDenied(method=call.method, caller=call.caller or "unknown")
     if rule.access is Access.WORKLOAD or (rule.access is Access.PUBLIC and not call.authorization):
         return call
     if not call.authorization:
-        raise refusals.TokenMissing
+        raise chassis_errors.TokenMissing
     try:
         user = await verifier.verify(_bearer(call.authorization))
     except TokenRefused:
         if rule.access is Access.PUBLIC:
             return call
-        raise refusals.TokenInvalid from None
+        raise chassis_errors.TokenInvalid from None
     return replace(call, user=user)
 
 
 def authorize(rule: Rpc, call: Call) -> None:
     """Raise RoleMissing when the end user has none of the roles that the contract asks for."""
     if rule.access is Access.ROLES and not (call.user and call.user.roles.intersection(rule.roles)):
-        raise refusals.RoleMissing(roles=", ".join(rule.roles))
+        raise chassis_errors.RoleMissing(roles=", ".join(rule.roles))
 
 
 def _bearer(authorization: str) -> str:

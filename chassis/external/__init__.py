@@ -1,0 +1,1 @@
+"""External HTTP APIs: calls to them, and the webhooks that they send."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: transactions, named queries, migrations, idempotency, the write lane and the change feed."""

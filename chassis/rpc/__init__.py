@@ -1,0 +1,1 @@
+"""The path of a call: the server's pipeline, access, tokens, and clients of other services."""

@@ -1,0 +1,1 @@
+"""Values that every service exchanges: money, times, pages and field masks."""

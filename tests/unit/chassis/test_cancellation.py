@@ -1,0 +1,33 @@
+"""Ending tasks for certain."""
+
+import asyncio
+from contextlib import suppress
+
+from chassis.cancellation import cancel_and_wait
+
+
+async def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same():
+    losing = asyncio.Event()
+
+    async def work() -> None:
+        losing.set()
+        with suppress(asyncio.CancelledError):  # as asyncio.wait_for does in Python 3.11, when it is just done
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await losing.wait()
+    async with asyncio.timeout(30):
+        await cancel_and_wait(task)
+    assert task.cancelled()
+
+
+async def test_tasks_that_have_ended_or_failed_by_themselves_are_left_as_they_are():
+    async def fail() -> None:
+        raise OSError("gone")
+
+    ended, failed = asyncio.create_task(asyncio.sleep(0)), asyncio.create_task(fail())
+    await asyncio.wait([ended, failed])
+    await cancel_and_wait(ended, failed)
+    assert ended.result() is None
+    assert isinstance(failed.exception(), OSError)
