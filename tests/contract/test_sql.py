@@ -55,12 +55,12 @@ async def test_every_query_can_be_prepared(service: str, fresh_database: Fresh) 
 async def test_every_query_of_the_chassis_can_be_prepared(fresh_database: Fresh) -> None:
     statements = dict(chassis_queries())
     assert len(statements) >= 10
-    async with fresh_database("chassis") as url:
+    async with fresh_database("svc_user") as url:
         assert await refused(url, statements) == {}
 
 
 async def test_a_query_that_is_wrong_would_be_found(fresh_database: Fresh) -> None:
-    async with fresh_database("chassis") as url:
+    async with fresh_database("svc_user") as url:
         assert set(await refused(url, {"good": "SELECT id FROM outbox", "bad": "SELECT nothing FROM outbox"})) == {
             "bad"
         }
