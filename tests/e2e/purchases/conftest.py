@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from chassis.rpc.client import Clients
 from chassis.testing import as_user
-from mesh.partners import ExternalApi
+from mesh.partners import Partner
 from mesh.sample_data.people import courier, staff
 from mesh.secrets import Secrets
 from mesh.shopfront import Shopfront, new_key
@@ -97,7 +97,7 @@ class Market:
     door: Shopfront
     staff: Shopfront
     courier: Shopfront
-    provider: ExternalApi
+    provider: Partner
     #: A place to be delivered at, in Bangkok.
     slot: dict[str, object]
 
@@ -132,7 +132,7 @@ async def market(stack, door):
     return Market(
         door,
         *[await door.sign_in(person.email, person.password) for person in people],
-        ExternalApi.of(stack.state.read(), secrets, "payment_provider"),
+        Partner.of(stack.state.read(), secrets, "payment_provider"),
         slots["slots"][-1],  # the first one may close at any moment
     )
 

@@ -12,7 +12,7 @@ from mesh.simulators.webhooks import sign
 from tests.integration.svc_delivery.conftest import SECRET, SERVICE
 
 
-class News:
+class CourierWebhooks:
     """Tells one service, at `address`."""
 
     def __init__(self, address: str) -> None:

@@ -13,7 +13,7 @@ from chassis.testing import eventually
 from mesh.simulators.webhooks import sign
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from tests.integration.svc_delivery.conftest import SECRET
-from tests.integration.svc_delivery.parcels import ChangeFeed, as_told_at
+from tests.integration.svc_delivery.parcels import CourierWebhooks, as_told_at
 
 OTHER_SECRET = "whsec_dGhlLW5ldy1zZWNyZXQtdGhhdC1mb2xsb3dzLWFmdGVy"
 OK, UNAUTHENTICATED, INVALID_ARGUMENT = (
@@ -30,7 +30,7 @@ def orders_address(orders_app):
 
 @pytest.fixture
 def news(app):
-    return ChangeFeed(app.address)
+    return CourierWebhooks(app.address)
 
 
 @pytest.fixture
@@ -142,10 +142,10 @@ async def test_while_secrets_change_over_both_are_believed_and_afterwards_the_ne
     consignment = await courier.advance(shipment.shipment_id)
     async with replica(courier_webhook_secret=f"{OTHER_SECRET},{SECRET}") as between:
         for secrets in ((SECRET,), (OTHER_SECRET,), (OTHER_SECRET, SECRET)):
-            assert await ChangeFeed(between.address).tell(consignment, secrets=secrets) is OK
+            assert await CourierWebhooks(between.address).tell(consignment, secrets=secrets) is OK
     async with replica(courier_webhook_secret=OTHER_SECRET) as after:
-        assert await ChangeFeed(after.address).tell(consignment, secrets=(OTHER_SECRET,)) is OK
-        assert await ChangeFeed(after.address).tell(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
+        assert await CourierWebhooks(after.address).tell(consignment, secrets=(OTHER_SECRET,)) is OK
+        assert await CourierWebhooks(after.address).tell(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
 
 
 async def test_news_is_forgotten_long_after_the_courier_has_stopped_to_tell_it(replica, rows):

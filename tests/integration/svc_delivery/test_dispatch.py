@@ -22,7 +22,7 @@ from svc_delivery import store_shipment
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatcher
 from svc_delivery.domain_shipment import shipment_id
-from tests.integration.svc_delivery.parcels import ChangeFeed
+from tests.integration.svc_delivery.parcels import CourierWebhooks
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
 
@@ -70,7 +70,7 @@ async def test_news_that_comes_before_the_answer_is_as_good_as_the_answer(ship, 
     await courier.misbehave(next=["create_500_then_done"])
     shipment = await ship()
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
-    await ChangeFeed(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
+    await CourierWebhooks(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
     assert await state_of() == "PICKED_UP"
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
