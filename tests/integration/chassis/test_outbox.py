@@ -153,7 +153,7 @@ async def test_events_of_one_key_come_in_the_order_of_their_changes_wherever_pos
     rows = await database.pool.fetch("SELECT id FROM outbox ORDER BY ctid")
     assert [row["id"] for row in rows] == [42, 43, 41], "the newest are stored first"
     async with relaying(database, bus):
-        await until(lambda: is_drained(database))
+        await eventually(lambda: is_drained(database))
     assert figures(await published()) == [1, 2, 3]
 
 
