@@ -88,6 +88,7 @@ def _browsers(add: Callable[..., object]) -> None:
     origin = "an origin that may call: exact, https://*.example.com, http://localhost:* or *"
     add("--cors-origin", metavar="ORIGIN", action="append", default=[], help=origin)
     add("--no-docs", action="store_true", help="serve neither /openapi.json nor the pages under /docs")
+    add("--static-dir", metavar="DIR", default=_DEFAULTS.static_dir, help="serve these pages, too, under /docs")
 
 
 def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
@@ -116,6 +117,7 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         cors_origins=tuple(options.cors_origin),
         compress=not options.no_compression,
         docs=not options.no_docs,
+        static_dir=options.static_dir,
         redis_url=options.redis,
         drain_delay=options.drain_delay,
         drain=options.drain,

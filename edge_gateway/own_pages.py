@@ -26,6 +26,6 @@ def own_pages(
     pages = {"/healthz": Page(health.page), batch.PATH: Page(batches.serve, ("POST",))}
     if settings.docs:
         pages["/openapi.json"] = Page(Asset("application/json", described).serve)
-        pages.update((path, Page(asset.serve)) for path, asset in assets(routes).items())
+        pages.update((path, Page(asset.serve)) for path, asset in assets(settings.static_dir).items())
     prefix = settings.prefix.rstrip("/")
     return {**pages, **{prefix + path: page for path, page in pages.items()}}

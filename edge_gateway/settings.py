@@ -47,6 +47,8 @@ class Settings:
     cors_max_age: int = 7200
     #: Whether /openapi.json and the pages under /docs are served.
     docs: bool = True
+    #: A directory of further pages to serve under /docs.
+    static_dir: str = ""
     compress: bool = True
     #: Replies smaller than this are not compressed.
     compress_from: int = 1024

@@ -198,6 +198,7 @@ class Stack:
                 *("--descriptor-set", str(Path(shop.__path__[0], "shop.binpb"))),
                 *(word for service, to in self._upstreams().items() for word in ("--upstream", f"{service}={to}")),
                 *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
+                *("--static-dir", str(Path(__file__).with_name("live_page"))),
                 *("--drain", "5", *behind),
             ),
             env=inherited() | {"REDIS_URL": self._redis},

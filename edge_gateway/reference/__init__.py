@@ -1,16 +1,19 @@
-"""The pages under /docs: a reference of the API to read and to try, and an order to watch live.
+"""The pages under /docs: a reference of the API to read and to try, and the pages of `--static-dir` beside it.
 
 Plain HTML, CSS and JavaScript without any other library: they work offline, and all that they know of the API
 they read from /openapi.json.
 """
 
+import re
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 
 from edge_gateway.headers import Header
 from edge_gateway.page import Asset
-from edge_gateway.rules import Routes
 
 _FOLDER = Path(__file__).parent
+_ROOT = "/docs"
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -24,34 +27,41 @@ _POLICY = (
 )
 _LOCKED: tuple[Header, ...] = ((b"content-security-policy", _POLICY), (b"referrer-policy", b"no-referrer"))
 
-_REFERENCE = {
-    "/docs": "reference.html",
-    "/docs/page.css": "page.css",
-    "/docs/reference.css": "reference.css",
-    "/docs/reference.js": "reference.js",
-    "/docs/operation.js": "operation.js",
-    "/docs/schema.js": "schema.js",
-    "/docs/try.js": "try.js",
-    "/docs/page.js": "page.js",
-    "/docs/http.js": "http.js",
-    "/docs/icon.svg": "icon.svg",
-}
-_LIVE = {
-    "/docs/live": "live.html",
-    "/docs/live.css": "live.css",
-    "/docs/live.js": "live.js",
-    "/docs/order.js": "order.js",
-}
-#: The live page is the shop's own: an edge that does not serve orders does not serve it.
-_WATCHED = "/shop.order.v1.OrderService/WatchOrder"
+_REFERENCE = "reference.html"
+#: Where the reference links to the pages of `--static-dir`.
+_LINKS = b"<!-- links to static pages -->"
+_TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
-def assets(routes: Routes) -> dict[str, Asset]:
-    """Every file by its path."""
-    has_orders = any(rule.rpc.path == _WATCHED for rule in routes.rules)
-    files = {**_REFERENCE, **(_LIVE if has_orders else {})}
-    return {path: _asset(_FOLDER / name) for path, name in files.items()}
+def assets(static_dir: str = "") -> dict[str, Asset]:
+    """Return every file by its path; raise OSError or ValueError for a static directory that cannot be served."""
+    own = [file for file in _FOLDER.iterdir() if file.suffix in _MEDIA_TYPES]
+    static = sorted(Path(static_dir).iterdir()) if static_dir else []
+    found = {_path(file): _asset(file) for file in own}
+    for file in static:
+        if file.suffix not in _MEDIA_TYPES or _path(file) in found:
+            raise ValueError(f"{file} cannot be served: its type is unknown, or the reference has its path")
+        found[_path(file)] = _asset(file)
+    found[_ROOT] = Asset(_MEDIA_TYPES[".html"], lambda: _reference(static), *_LOCKED)
+    return found
+
+
+def _path(file: Path) -> str:
+    if file.name == _REFERENCE:
+        return _ROOT
+    return f"{_ROOT}/{file.stem if file.suffix == '.html' else file.name}"
 
 
 def _asset(file: Path) -> Asset:
     return Asset(_MEDIA_TYPES[file.suffix], file.read_bytes, *_LOCKED)
+
+
+def _reference(static: Iterable[Path]) -> bytes:
+    """Return the reference page with a link, named by its title, to each static page."""
+    pages = [file for file in static if file.suffix == ".html"]
+    return (_FOLDER / _REFERENCE).read_bytes().replace(_LINKS, "".join(map(_link, pages)).encode())
+
+
+def _link(page: Path) -> str:
+    title = _TITLE.search(page.read_text("utf-8"))
+    return f'<a href="{_path(page)[1:]}">{escape(title[1] if title else page.stem)}</a>'

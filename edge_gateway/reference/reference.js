@@ -226,7 +226,6 @@ async function start() {
   operations = collect();
   $("#title").textContent = api.info.title;
   $("#version").textContent = api.info.version;
-  $("#live").hidden = !operations.some((it) => it.operationId === "OrderService_WatchOrder");
   startMenu();
   startKeys();
   startAccount();

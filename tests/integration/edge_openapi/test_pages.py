@@ -98,8 +98,44 @@ def test_the_pages_are_there_behind_the_prefix_too(port: int) -> None:
     assert ask(port, "GET", "/api/openapi.json").status == 200
 
 
-def test_the_live_page_is_only_where_orders_are(port: int) -> None:
+def test_pages_of_a_static_directory_are_served_as_the_reference_is(
+    folder: Path, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "live.html").write_text("<title>Live order</title>")
+    (tmp_path / "live.js").write_text("export const live = 1;\n")
+    with processes.edge(folder / "static.log", *options, "--static-dir", str(tmp_path)) as (_, port):
+        reference, live = ask(port, "GET", "/docs"), ask(port, "GET", "/docs/live")
+        script = ask(port, "GET", "/api/docs/live.js", headers=[("accept-encoding", "gzip")])
+        assert (live.status, live.body) == (200, (tmp_path / "live.html").read_bytes())
+        assert (script.headers["content-type"], script.headers["content-encoding"]) == (
+            "text/javascript; charset=utf-8",
+            "gzip",
+        )
+        for header in ("content-security-policy", "referrer-policy", "cache-control", "vary", "content-type"):
+            assert live.headers[header] == reference.headers[header]
+        again = ask(port, "GET", "/docs/live", headers=[("if-none-match", live.headers["etag"])])
+        assert (again.status, again.body) == (304, b"")
+        assert b'<a href="docs/live">' in reference.body
+
+
+def test_an_edge_without_a_static_directory_has_no_further_pages(port: int) -> None:
     assert ask(port, "GET", "/docs/live").status == 404
+    assert b"docs/live" not in ask(port, "GET", "/docs").body
+
+
+@pytest.mark.parametrize("name", ["page.css", "program.exe", None])
+def test_a_static_directory_that_cannot_be_served_prevents_the_start(
+    folder: Path, options: tuple[str, ...], tmp_path: Path, name: str | None
+) -> None:
+    directory = tmp_path / "static"
+    if name is not None:
+        directory.mkdir()
+        (directory / name).write_text("")
+    with (
+        pytest.raises(RuntimeError, match=str(directory)),
+        processes.edge(folder / "static.log", *options, "--static-dir", str(directory)),
+    ):
+        pass
 
 
 def test_pages_take_no_other_methods(port: int) -> None:
