@@ -13,6 +13,18 @@ class SettingsError(Exception):
     """A setting is missing or malformed; the text names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """Marks a setting whose value the deployment provides: `Annotated[str, Provided("api_key", "courier")]`.
+
+    `secret` is a random key, made at the first start and kept; `admin_*` is the account that is an admin from the start
+    on; the others belong to the external API that `api` names.
+    """
+
+    kind: Literal["secret", "admin_email", "admin_password", "api_url", "api_key", "webhook_secret"]
+    api: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What every service can be told from outside."""
@@ -66,6 +78,13 @@ class Settings:
             if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise SettingsError(f"{field.name.upper()} is not set")
         return cls(**values)
+
+    @classmethod
+    def provided(cls) -> dict[str, Provided]:
+        """Return the fields that the deployment provides, by name."""
+        hints = get_type_hints(cls, include_extras=True)
+        marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+        return {name: mark for name, found in marks.items() for mark in found if isinstance(mark, Provided)}
 
     def require(self, *names: str) -> None:
         """Raise SettingsError for the first of these that is empty: what serving needs and migrating does not."""

@@ -29,10 +29,9 @@ class Secrets:
         """What a simulator signs its webhooks with."""
         return self._state.secret(f"{simulator}.webhook", lambda: f"whsec_{_random_bytes()}")
 
-    @property
-    def signing_key(self) -> str:
-        """What seals the keys that access tokens are signed with."""
-        return self._state.secret("svc_user.signing_key", _random_bytes)
+    def random_key(self, name: str) -> str:
+        """Return the key of this name: 32 random bytes in base64."""
+        return self._state.secret(name, _random_bytes)
 
     @property
     def admin_password(self) -> str:

@@ -13,9 +13,10 @@ from mesh.errors import StackError
 from mesh.ports import Ports, address
 from mesh.probes import grpc_serving, http_ok, tcp_open
 from mesh.process import Program
+from mesh.provisions import Provisions
 from mesh.proxy.parts import Parts
 from mesh.sample_data import NEEDED
-from mesh.secrets import ADMIN_EMAIL, Secrets
+from mesh.secrets import Secrets
 from mesh.servers.envoy import Envoy
 from mesh.servers.kafka import Kafka
 from mesh.servers.postgres import Postgres
@@ -25,8 +26,8 @@ from mesh.state import State
 
 EDGE = "edge_gateway"
 _MIGRATE = ".migrate"
-#: Whom a service calls outside of the mesh, so that it stops before them.
-_PARTNERS = {"svc_payment": ("payment_provider",), "svc_delivery": ("courier",)}
+#: The simulators of external APIs, each with the path of the webhooks that it sends.
+_SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,11 @@ class Stack:
         self._secrets = Secrets(state)
         self._ports = ports
         self._run = run
+        self._external_apis = {
+            "payment_provider": address(ports.payment_provider),
+            "courier": address(ports.courier),
+        }
+        self._provisions = Provisions(self._secrets, self._external_apis)
         self._addresses = _assign(options, ports)
         self._database = os.environ.get("DATABASE_URL", "")
         self._redis = os.environ.get("REDIS_URL", "")
@@ -109,11 +115,7 @@ class Stack:
             yield kafka.program()
 
     def _simulators(self) -> Iterator[Program]:
-        for name, port, hook in (
-            ("payment_provider", self._ports.payment_provider, "payment"),
-            ("courier", self._ports.courier, "courier"),
-        ):
-            where = address(port)
+        for name, where in self._external_apis.items():
             yield Program(
                 name=name,
                 argv=python(f"mesh.simulators.{name}"),
@@ -121,7 +123,7 @@ class Stack:
                 | {
                     "LISTEN": where,
                     "API_KEY": self._secrets.key(name),
-                    "WEBHOOK_URL": f"{self.entry}/v1/webhooks/{hook}",
+                    "WEBHOOK_URL": self.entry + _SIMULATORS[name],
                     "WEBHOOK_SECRET": self._secrets.webhook(name),
                     "STATE_FILE": str(self._state.folder / f"{name}.sqlite"),
                 },
@@ -153,7 +155,7 @@ class Stack:
                 env=env | {"LISTEN": where, "DATABASE_URL": database.url},
                 ready=grpc_serving(where),
                 address=where,
-                after=(*servers, *_PARTNERS.get(name, ()), name + _MIGRATE),
+                after=(*servers, *self._provisions.external_apis(name), name + _MIGRATE),
             )
 
     def _service_env(self, name: str) -> dict[str, str]:
@@ -166,27 +168,7 @@ class Stack:
             "TOKEN_AUDIENCE": "shopmesh",
             "DRAIN_SECONDS": "5",
         }
-        return env | self._own_env().get(name, {})
-
-    def _own_env(self) -> dict[str, dict[str, str]]:
-        """What single services are told besides."""
-        return {
-            "svc_user": {
-                "SIGNING_KEY_SECRET": self._secrets.signing_key,
-                "ADMIN_EMAIL": ADMIN_EMAIL,
-                "ADMIN_PASSWORD": self._secrets.admin_password,
-            },
-            "svc_payment": {
-                "PAYMENT_PROVIDER_URL": f"http://{address(self._ports.payment_provider)}",
-                "PAYMENT_PROVIDER_KEY": self._secrets.key("payment_provider"),
-                "PAYMENT_WEBHOOK_SECRET": self._secrets.webhook("payment_provider"),
-            },
-            "svc_delivery": {
-                "COURIER_URL": f"http://{address(self._ports.courier)}",
-                "COURIER_KEY": self._secrets.key("courier"),
-                "COURIER_WEBHOOK_SECRET": self._secrets.webhook("courier"),
-            },
-        }
+        return env | self._provisions.environment(name)
 
     def _edge(self) -> Program:
         where = address(self._ports.edge if self.options.mesh else self._ports.entry)

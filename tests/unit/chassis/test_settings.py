@@ -1,11 +1,12 @@
 """Settings come from the environment, typed, and what is wrong is named."""
 
 from dataclasses import FrozenInstanceError, dataclass
+from typing import Annotated
 
 import pytest
 
 import chassis
-from chassis.settings import SettingsError
+from chassis.settings import Provided, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +14,7 @@ class Settings(chassis.Settings):
     api_key: str
     patience_seconds: float = 1.5
     eager: bool = False
+    courier_key: Annotated[str, Provided("api_key", "courier")] = ""
 
 
 def test_every_field_is_read_by_its_name_in_capitals():
@@ -60,3 +62,11 @@ def test_settings_do_not_change():
 def test_the_process_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("API_KEY", "from-env")
     assert Settings.from_env().api_key == "from-env"
+
+
+def test_the_settings_that_the_deployment_provides_are_found_by_their_mark():
+    assert Settings.provided() == {"courier_key": Provided("api_key", "courier")}
+
+
+def test_a_provided_setting_is_read_from_the_environment_like_any_other():
+    assert Settings.from_env({"API_KEY": "k", "COURIER_KEY": "c"}).courier_key == "c"

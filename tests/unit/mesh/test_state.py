@@ -67,7 +67,11 @@ def test_a_secret_that_several_ask_for_at_once_is_made_once(state):
 def test_each_use_has_a_secret_of_its_own(state):
     secrets = Secrets(state)
     made = [secrets.database("svc_order"), secrets.database_owner("svc_order"), secrets.key("courier")]
-    made += [secrets.webhook("courier"), secrets.webhook("payment_provider"), secrets.signing_key]
+    made += [
+        secrets.webhook("courier"),
+        secrets.webhook("payment_provider"),
+        secrets.random_key("svc_user.signing_key"),
+    ]
     assert len(set(made)) == len(made)
 
 
