@@ -1,6 +1,7 @@
 """svc_inventory by its RPCs, on a real database."""
 
 import asyncio
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -105,6 +106,14 @@ async def test_a_repeated_reservation_returns_the_first(inventory, shop_window, 
     assert await available(shop_window, "a") == 3
     with pytest.raises(ReservationIdTaken):
         await inventory.ReserveStock(reserve("r-1", ("a", 3)))
+
+
+async def test_a_hold_lasts_as_long_as_its_reservation_says_or_else_as_the_service_is_set(inventory, app, put):
+    await put("a", "bkk", 5)
+    short = await inventory.ReserveStock(reserve("r-1", ("a", 1), ttl=timedelta(minutes=2)))
+    usual = await inventory.ReserveStock(reserve("r-2", ("a", 1)))
+    lasts = [one.expire_time.ToDatetime() - one.create_time.ToDatetime() for one in (short, usual)]
+    assert lasts == [timedelta(minutes=2), timedelta(seconds=app.settings.hold_seconds)]
 
 
 async def test_one_location_is_preferred_and_several_are_used_when_needed(inventory, put):
@@ -243,6 +252,23 @@ async def test_watching_tells_the_present_and_then_every_change(inventory, shop_
     resumed = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"], resume_token=first.resume_token))
     async with asyncio.timeout(60):
         assert (await anext(resumed)).stock.available == 3
+    await watch.aclose()
+    await resumed.aclose()
+
+
+async def test_a_resumed_watch_starts_with_what_changed_after_its_token(shop_window, put):
+    skus = ["a", "b", "c"]
+    for sku in skus:
+        await put(sku, "bkk", 5)
+    watch = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus))
+    async with asyncio.timeout(60):
+        seen = [await anext(watch) for _ in skus]
+        await put("c", "bkk", 7, etag="1")
+        resumed = shop_window.WatchAvailability(
+            pb.WatchAvailabilityRequest(skus=skus, resume_token=seen[-1].resume_token)
+        )
+        first = (await anext(resumed)).stock
+    assert (first.sku, first.available) == ("c", 7)
     await watch.aclose()
     await resumed.aclose()
 
