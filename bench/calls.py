@@ -20,7 +20,7 @@ from redis.asyncio import from_url
 
 from bench.cpu import Meter, drive, table
 from bench.servers import ROOT, durable_postgres, folder
-from mesh.servers.redis import Redis
+from mesh.stack.servers.redis import Redis
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 

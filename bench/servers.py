@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from chassis.postgres.migrate import migrate
-from mesh.places import remove_home
-from mesh.servers.postgres import Postgres
+from mesh.stack.data_dirs import remove_home
+from mesh.stack.servers.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
 

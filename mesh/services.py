@@ -1,14 +1,16 @@
-"""The services of the mesh: the workloads of the contract whose code is installed. No list names them."""
+"""The services of the mesh: the workloads of the contract whose folders are here. No list names them."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from shop import services
 
+_FOLDERS = Path(__file__).parents[1]
+
 #: By name, in alphabetical order.
 SERVICES: Final[tuple[str, ...]] = tuple(
-    sorted({service.workload for service in services.SERVICES.values() if find_spec(service.workload)})
+    sorted({service.workload for service in services.SERVICES.values() if (_FOLDERS / service.workload).is_dir()})
 )
 
 

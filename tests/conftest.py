@@ -13,9 +13,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from chassis.testing import Issuer, TemplateDatabases
-from mesh.ports import Ports, free_base, is_free
-from mesh.servers.postgres import Postgres
-from mesh.servers.redis import Redis
+from mesh.stack.ports import Ports, free_base, is_free
+from mesh.stack.servers.postgres import Postgres
+from mesh.stack.servers.redis import Redis
 
 # Examples of hypothesis are the same in every run, and none fails because the machine was busy.
 settings.register_profile(

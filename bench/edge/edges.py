@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mesh.servers.envoy import binary
+from mesh.stack.servers.envoy import binary
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -10,14 +10,14 @@ import uvloop
 from rich.text import Text
 
 from mesh.cli.terminal import AsJson, StateDir, out, print_json, running_stack, state_in
-from mesh.demo.purchase import Purchase
-from mesh.demo.story import Chart, Line, Part
 from mesh.errors import StackError
-from mesh.partners import Partner
-from mesh.sample_data.people import staff
-from mesh.secrets import Secrets
-from mesh.shopfront import Refused, Shopfront, Unknown, state
-from mesh.state import Record
+from mesh.qa.demo.purchase import Purchase
+from mesh.qa.demo.story import Chart, Line, Part
+from mesh.qa.sample_data.people import staff
+from mesh.qa.shop_client import Refused, Shopfront, Unknown, state
+from mesh.qa.simulator_client import Partner
+from mesh.stack.secrets import Secrets
+from mesh.stack.state import Record
 
 _WIDTH = 78
 _BAR = 36

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from mesh import leftovers
 from mesh.cli.terminal import StateDir, err, state_in
 from mesh.errors import StackError
-from mesh.places import remove_home
-from mesh.state import Record, State
+from mesh.stack import orphans
+from mesh.stack.data_dirs import remove_home
+from mesh.stack.state import Record, State
 
 _PATIENCE = 45.0  # seconds; a supervisor gives its processes 30
 
@@ -29,7 +29,7 @@ def down(
     ran = state.running
     if record and ran:
         _stop(state, record)
-    left = leftovers.remove(record) if record else []
+    left = orphans.remove(record) if record else []
     if wipe and state.exists:
         _wipe(state)
     if left and not ran:
@@ -42,7 +42,7 @@ def _stop(state: State, record: Record) -> None:
     supervisor = record.supervisor
     assert supervisor.pid is not None
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if leftovers.is_alive(supervisor):
+        if orphans.is_alive(supervisor):
             with suppress(ProcessLookupError):
                 os.kill(supervisor.pid, number)
         until = time.monotonic() + _PATIENCE

@@ -9,11 +9,11 @@ import uvloop
 from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
-from mesh.load.history import History
-from mesh.load.running import Crew, Plan, run_load
-from mesh.load.shopper import Mix
-from mesh.sample_data.people import courier, staff
-from mesh.secrets import Secrets
+from mesh.qa.load.history import History
+from mesh.qa.load.runner import Crew, Plan, run_load
+from mesh.qa.load.shopper import Mix
+from mesh.qa.sample_data.people import courier, staff
+from mesh.stack.secrets import Secrets
 
 
 def load(

@@ -8,13 +8,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
 from mesh.errors import StackError
-from mesh.sample_data import NEEDED
-from mesh.sample_data.loading import Report, load
-from mesh.sample_data.people import admin, courier, staff
-from mesh.sample_data.shop import Shop, sample_shop
-from mesh.secrets import Secrets
+from mesh.qa.sample_data import NEEDED
+from mesh.qa.sample_data.loader import Report, load
+from mesh.qa.sample_data.people import admin, courier, staff
+from mesh.qa.sample_data.shop import Shop, sample_shop
 from mesh.services import upstreams
-from mesh.state import Record
+from mesh.stack.secrets import Secrets
+from mesh.stack.state import Record
 
 
 def sample_data(*, json: AsJson = False, state_dir: StateDir = None) -> None:

@@ -4,7 +4,7 @@ import typer
 from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, out, print_json, state_in
-from mesh.state import Record, State
+from mesh.stack.state import Record, State
 
 _NOT_RUNNING = 3  # what service managers exit with, too
 _COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red", "stopping": "yellow"}

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mesh.errors import StackError
-from mesh.state import Record, State
+from mesh.stack.state import Record, State
 
 StateDir = Annotated[
     Path | None,

@@ -15,13 +15,13 @@ from rich.markup import escape
 from rich.status import Status
 
 from mesh.cli.terminal import AsJson, StateDir, err, print_json, state_in
-from mesh.environment import inherited, python
 from mesh.errors import StackError
-from mesh.run import run_stack
-from mesh.secrets import ADMIN_EMAIL, Secrets
 from mesh.services import SERVICES
-from mesh.stack import Options
-from mesh.state import Record, State
+from mesh.stack.environment import inherited, python
+from mesh.stack.run import run_stack
+from mesh.stack.secrets import ADMIN_EMAIL, Secrets
+from mesh.stack.stack import Options
+from mesh.stack.state import Record, State
 
 
 class Events(StrEnum):
@@ -134,7 +134,7 @@ def _detach(options: Options, state: State, progress: Progress) -> None:
     said = state.log("supervisor")
     with said.open("wb") as log:
         child = subprocess.Popen(  # noqa: S603  it is our own program
-            python("mesh.run", str(state.folder), dumps(asdict(options))),
+            python("mesh.stack.run", str(state.folder), dumps(asdict(options))),
             env=dict(os.environ) | inherited(),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -12,10 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
-from mesh.verify.checks import PARTICIPANTS
-from mesh.verify.places import places_of
-from mesh.verify.verifying import Finding
-from mesh.verify.verifying import verify as find_breaches
+from mesh.qa.verify.checks import PARTICIPANTS
+from mesh.qa.verify.sources import places_of
+from mesh.qa.verify.verifier import Finding
+from mesh.qa.verify.verifier import verify as find_breaches
 
 _SHOWN = 10
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from mesh.proxy.ingress import render
-from mesh.proxy.parts import Parts
+from mesh.proxy.inputs import Parts
 
 if __name__ == "__main__":
     # In binary: betterproto2 spells some names in JSON otherwise than Envoy (consecutive5Xx).

@@ -24,8 +24,8 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
 from mesh.proxy.clusters import BUFFER, grpc_cluster, http2, http_cluster, pack, socket_address
+from mesh.proxy.inputs import Parts
 from mesh.proxy.local_replies import json_replies
-from mesh.proxy.parts import Parts
 from mesh.proxy.routes import EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
 from mesh.services import workload
 from shop.contract import RPCS

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mesh.simulators.errors import ApiError
-from mesh.simulators.journal import Journal, Row, timestamp
+from mesh.simulators.store import Journal, Row, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS consignments (

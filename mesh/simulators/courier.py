@@ -13,12 +13,12 @@ from starlette.routing import Route
 
 from mesh.simulators import consignments, serving
 from mesh.simulators.consignments import Consignment, Status
-from mesh.simulators.desk import Answer, Desk, Event
+from mesh.simulators.engine import Answer, Desk, Event
 from mesh.simulators.errors import ApiError
 from mesh.simulators.faults import Chance, Trouble, Vocabulary
 from mesh.simulators.fields import IDENTIFIER, Fields
-from mesh.simulators.journal import timestamp
 from mesh.simulators.serving import Settings, json_response, read_object
+from mesh.simulators.store import timestamp
 
 WEIGHT_AT_MOST = 1_000_000
 NOWHERE = "00000"  # a postal code to which no courier goes

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mesh.simulators import payments, serving
-from mesh.simulators.desk import Answer, Desk, Event
+from mesh.simulators.engine import Answer, Desk, Event
 from mesh.simulators.errors import ApiError
 from mesh.simulators.faults import UNTROUBLED, Chance, Plan, Trouble, Vocabulary
 from mesh.simulators.fields import IDENTIFIER, Fields

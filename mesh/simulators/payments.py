@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mesh.simulators.errors import ApiError
-from mesh.simulators.journal import Journal, timestamp
+from mesh.simulators.store import Journal, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS payments (

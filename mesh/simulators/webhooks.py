@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import orjson
 
-from mesh.simulators.journal import Journal, Row, timestamp
+from mesh.simulators.store import Journal, Row, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from mesh.process import started_at
-from mesh.state import State
+from mesh.stack.process import started_at
+from mesh.stack.state import State
 
 COMMAND = Path(sys.executable).with_name("shopmesh")
 _SECONDS = 170

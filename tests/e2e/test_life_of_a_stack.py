@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mesh.places import home_for, unprivileged_account
-from mesh.ports import free_base
-from mesh.servers import kafka
-from mesh.servers.postgres import Postgres
-from mesh.servers.redis import Redis
+from mesh.stack.data_dirs import home_for, unprivileged_account
+from mesh.stack.ports import free_base
+from mesh.stack.servers import kafka
+from mesh.stack.servers.postgres import Postgres
+from mesh.stack.servers.redis import Redis
 from tests.e2e.stacks import COMMAND, Cli, get, until
 
 

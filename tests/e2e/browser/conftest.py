@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from mesh.sample_data import people
-from mesh.secrets import Secrets
+from mesh.qa.sample_data import people
+from mesh.stack.secrets import Secrets
 from tests.e2e.browser.chromium import Browser, PageUnderTest, chromium, find
 from tests.e2e.stacks import Cli, cleaned
 

@@ -8,10 +8,10 @@ import pytest_asyncio
 
 from chassis.rpc.client import Clients
 from chassis.testing import as_user
-from mesh.partners import Partner
-from mesh.sample_data.people import courier, staff
-from mesh.secrets import Secrets
-from mesh.shopfront import Shopfront, new_key
+from mesh.qa.sample_data.people import courier, staff
+from mesh.qa.shop_client import Shopfront, new_key
+from mesh.qa.simulator_client import Partner
+from mesh.stack.secrets import Secrets
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub

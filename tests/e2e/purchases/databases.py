@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from mesh.servers.postgres import Postgres
+from mesh.stack.servers.postgres import Postgres
 
 
 @asynccontextmanager

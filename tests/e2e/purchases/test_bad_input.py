@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from mesh.shopfront import Refused, new_key, state
+from mesh.qa.shop_client import Refused, new_key, state
 from shop.order.v1 import order_service_pb2 as pb
 from tests.e2e.purchases.conftest import PASSWORD, wish
 

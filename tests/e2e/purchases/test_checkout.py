@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import json_format
 
 from chassis.testing import eventually
-from mesh.shopfront import Refused, amount, new_key, state
+from mesh.qa.shop_client import Refused, amount, new_key, state
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb

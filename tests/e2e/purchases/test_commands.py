@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.sample_data.loading import load
-from mesh.sample_data.people import admin, courier, staff
-from mesh.sample_data.shop import Level, sample_shop
-from mesh.secrets import Secrets
+from mesh.qa.sample_data.loader import load
+from mesh.qa.sample_data.people import admin, courier, staff
+from mesh.qa.sample_data.shop import Level, sample_shop
+from mesh.stack.secrets import Secrets
 from shop.catalog.v1.catalog_service_pb2 import Product
 from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import Cli

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from mesh.secrets import Secrets
+from mesh.stack.secrets import Secrets
 
 BLOCK = re.compile(r"<!-- tour( grpcurl)? -->\n```bash\n(.*?)```", re.DOTALL)
 

@@ -17,8 +17,8 @@ from google.rpc import error_details_pb2, status_pb2
 from chassis import Database, Settings
 from chassis.telemetry import JsonFormatter
 from chassis.testing import serving
-from mesh.ports import Ports, free_base
-from mesh.servers import kafka
+from mesh.stack.ports import Ports, free_base
+from mesh.stack.servers import kafka
 from shop.inventory.v1.inventory_service_pb2_grpc import (
     InventoryServiceServicer,
     InventoryServiceStub,

@@ -15,11 +15,11 @@ from chassis.events.kafka_bus import KafkaBus
 from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
 from chassis.testing import eventually
-from mesh.places import socket_folder
-from mesh.ports import Ports, free_base
-from mesh.process import running
-from mesh.servers import kafka
-from mesh.servers.redis import Redis
+from mesh.stack.data_dirs import socket_folder
+from mesh.stack.ports import Ports, free_base
+from mesh.stack.process import running
+from mesh.stack.servers import kafka
+from mesh.stack.servers.redis import Redis
 from shop.inventory.v1 import inventory_events_pb2 as events
 
 TOPIC = "shop.inventory.v1.Stock"

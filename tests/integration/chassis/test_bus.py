@@ -21,7 +21,7 @@ from chassis.events.bus import Event
 from chassis.events.kafka_bus import KafkaBus
 from chassis.events.redis_bus import RedisBus
 from chassis.testing import eventually
-from mesh.servers.redis import Redis
+from mesh.stack.servers.redis import Redis
 
 TOPIC = "shop.toy.v1.Toy"
 PATIENCE = 60.0  # a Kafka group takes its time to notice that a member is gone

@@ -10,7 +10,7 @@ import redis.asyncio
 
 from chassis import Cache
 from chassis.testing import eventually
-from mesh.servers.redis import Redis
+from mesh.stack.servers.redis import Redis
 from shop.inventory.v1 import inventory_service_pb2 as pb
 
 

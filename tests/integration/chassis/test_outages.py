@@ -17,9 +17,9 @@ from chassis.events.redis_bus import RedisBus
 from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.postgres.migrate import migrate
 from chassis.testing import eventually
-from mesh.places import remove_home, socket_folder, unprivileged_account
-from mesh.servers.postgres import Postgres
-from mesh.servers.redis import Redis
+from mesh.stack.data_dirs import remove_home, socket_folder, unprivileged_account
+from mesh.stack.servers.postgres import Postgres
+from mesh.stack.servers.redis import Redis
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 

@@ -9,7 +9,7 @@ from chassis.testing import eventually
 from edge_gateway import redis_counter
 from edge_gateway.counting import CounterUnavailableError
 from edge_gateway.redis_counter import RedisCounter
-from mesh.servers.redis import Redis
+from mesh.stack.servers.redis import Redis
 
 
 @pytest.fixture(autouse=True)

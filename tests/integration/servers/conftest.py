@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
-from mesh.places import socket_folder
-from mesh.ports import Ports, address, free_base
-from mesh.proxy.parts import Parts
-from mesh.servers.envoy import Envoy
+from mesh.proxy.inputs import Parts
+from mesh.stack.data_dirs import socket_folder
+from mesh.stack.ports import Ports, address, free_base
+from mesh.stack.servers.envoy import Envoy
 from tests.integration.servers.programs import write_bootstrap
 from tests.integration.servers.standins import GrpcServer, http_server
 

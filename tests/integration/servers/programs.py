@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from mesh.environment import inherited
-from mesh.environment import python as module
-from mesh.probes import tcp_open
-from mesh.process import Program, running
-from mesh.proxy.parts import Parts
+from mesh.proxy.inputs import Parts
+from mesh.stack.environment import inherited
+from mesh.stack.environment import python as module
+from mesh.stack.process import Program, running
+from mesh.stack.readiness import tcp_open
 
 #: Listens on a port, writes what it is told to, and obeys SIGTERM.
 _SERVER = """

@@ -1,8 +1,8 @@
 import asyncpg
 import pytest
 
-from mesh.databases import ServiceDatabase
 from mesh.errors import StackError
+from mesh.stack.databases import ServiceDatabase
 
 
 @pytest.fixture

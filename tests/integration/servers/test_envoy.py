@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 
 from mesh.errors import StackError
-from mesh.places import socket_folder
-from mesh.ports import address
-from mesh.proxy.parts import Parts
-from mesh.servers.envoy import Envoy, validate
+from mesh.proxy.inputs import Parts
 from mesh.services import SERVICES
+from mesh.stack.data_dirs import socket_folder
+from mesh.stack.ports import address
+from mesh.stack.servers.envoy import Envoy, validate
 from tests.integration.servers.programs import write_bootstrap
 
 

@@ -6,8 +6,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from mesh.errors import StackError
-from mesh.servers import kafka
-from mesh.servers.kafka import Kafka
+from mesh.stack.servers import kafka
+from mesh.stack.servers.kafka import Kafka
 
 pytestmark = pytest.mark.kafka
 needs_kafka = pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTED on Kafka: {kafka.missing()}")

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from mesh.errors import StackError
-from mesh.places import remove_home
-from mesh.servers import wheels
-from mesh.servers.postgres import Postgres
+from mesh.stack.data_dirs import remove_home
+from mesh.stack.servers import wheels
+from mesh.stack.servers.postgres import Postgres
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may not run PostgreSQL as itself")
 

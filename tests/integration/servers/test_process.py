@@ -9,9 +9,9 @@ import pytest
 
 from chassis.testing import eventually
 from mesh.errors import StackError
-from mesh.places import Account
-from mesh.ports import is_free
-from mesh.process import Process, Program, running, started_at, tail
+from mesh.stack.data_dirs import Account
+from mesh.stack.ports import is_free
+from mesh.stack.process import Process, Program, running, started_at, tail
 from tests.integration.servers.programs import a_server, a_task, lines, python
 
 
@@ -136,7 +136,7 @@ async def test_it_ends_when_we_are_killed(port, log, repository):
     ours = f"""
 import asyncio, sys
 from pathlib import Path
-from mesh.process import Process
+from mesh.stack.process import Process
 from tests.integration.servers.programs import a_server
 async def main():
     process = Process(a_server("it", {port}), Path({str(log)!r}))

@@ -4,7 +4,7 @@ import signal
 import psutil
 import redis.asyncio as redis
 
-from mesh.servers.redis import Redis
+from mesh.stack.servers.redis import Redis
 
 
 async def test_what_was_written_survives_a_server_that_is_killed(tmp_path):

@@ -5,9 +5,9 @@ import signal
 import pytest
 
 from mesh.errors import StackError
-from mesh.ports import is_free
-from mesh.process import started_at
-from mesh.supervisor import Supervisor
+from mesh.stack.ports import is_free
+from mesh.stack.process import started_at
+from mesh.stack.supervisor import Supervisor
 from tests.integration.servers.programs import a_server, a_task, lines
 
 

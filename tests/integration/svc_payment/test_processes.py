@@ -11,8 +11,8 @@ import pytest
 from chassis import OutcomeUnknown, Settings
 from chassis.testing import client_for
 from mesh.errors import StackError
-from mesh.probes import grpc_serving
-from mesh.process import Process, Program
+from mesh.stack.process import Process, Program
+from mesh.stack.readiness import grpc_serving
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from tests.integration.svc_payment.orders import authorize, capture, eventually, insist, void

@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 
+from mesh.qa.verify.checks import EVERYWHERE, read_service
 from mesh.services import SERVICES
-from mesh.verify.checks import EVERYWHERE, read_service
 
 _STOCK = "INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('A', 'here', 5, 1);"
 _RECEIVED = """

@@ -1,0 +1,73 @@
+"""What clients did and were told: one line of JSON for each request, written when its outcome is known.
+
+`ok` was acknowledged, `fail` was refused and must have had no effect, `unknown` may have had one. The server's own
+records are compared with this by `shopmesh verify --history`.
+"""
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self, TextIO
+
+from mesh.qa.shop_client import Refused, Unknown, state
+
+Outcome = Literal["ok", "fail", "unknown"]
+
+
+class History:
+    """Writes the lines, and counts them."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._next = 1
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self.outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
+        self.reasons: Counter[str] = Counter()
+        #: The states of orders, as the replies to them told.
+        self.orders: Counter[str] = Counter()
+
+    @classmethod
+    @contextmanager
+    def create(cls, path: Path) -> Iterator[Self]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", buffering=1) as file:
+            yield cls(file)
+
+    @property
+    def operations(self) -> int:
+        return sum(map(len, self.seconds.values()))
+
+    async def record(self, kind: str, request: Awaitable[dict[str, Any]], key: str = "") -> dict[str, Any]:
+        """Make the request, and write down how it ended; raises what it raises."""
+        operation, self._next = self._next, self._next + 1
+        line: dict[str, Any] = {"op": operation, "kind": kind, "key": key, "invoke": time.time()}
+        began = time.perf_counter()
+        outcome: Outcome = "unknown"
+        try:
+            reply = await request
+            outcome = "ok"
+            if "orderId" in reply:
+                line |= {"order_id": reply["orderId"]} | ({"state": state(reply)} if "state" in reply else {})
+        except Refused as refusal:
+            outcome = "fail"
+            line["reason"] = refusal.reason or f"HTTP {refusal.status}"
+            raise
+        except Unknown as unknown:
+            line["reason"] = str(unknown)
+            raise
+        finally:
+            self._write(line | {"complete": time.time(), "outcome": outcome}, time.perf_counter() - began)
+        return reply
+
+    def _write(self, line: dict[str, Any], seconds: float) -> None:
+        kind, outcome = line["kind"], line["outcome"]
+        self._file.write(json.dumps(line) + "\n")
+        self.seconds[kind].append(seconds)
+        self.outcomes[kind][outcome] += 1
+        if reason := line.get("reason"):
+            self.reasons[reason] += 1
+        if kind == "order" and "state" in line:
+            self.orders[line["state"]] += 1

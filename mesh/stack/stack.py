@@ -1,0 +1,259 @@
+"""The local stack as a list of programs: what runs, with which environment, after what. Nothing is started here."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import shop
+from mesh.errors import StackError
+from mesh.proxy.inputs import Parts
+from mesh.services import SERVICES, upstreams
+from mesh.stack.databases import ServiceDatabase
+from mesh.stack.environment import inherited, python
+from mesh.stack.ports import Ports, address
+from mesh.stack.process import Program
+from mesh.stack.provisions import Provisions
+from mesh.stack.readiness import grpc_serving, http_ok, tcp_open
+from mesh.stack.secrets import Secrets
+from mesh.stack.servers.envoy import Envoy
+from mesh.stack.servers.kafka import Kafka
+from mesh.stack.servers.postgres import Postgres
+from mesh.stack.servers.redis import Redis
+from mesh.stack.state import State
+
+EDGE = "edge_gateway"
+_MIGRATE = ".migrate"
+#: The simulators of external APIs, each with the path of the webhooks that it sends.
+_SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user may choose about a stack."""
+
+    events: Literal["redis", "kafka"] = "redis"
+    port_base: int = 8000
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    mesh: bool = True
+    sample_data: bool = True
+
+
+class Stack:
+    """One stack's programs and addresses."""
+
+    def __init__(self, options: Options, state: State, ports: Ports, run: Path) -> None:
+        """`run` is a folder with a short name for its Unix sockets."""
+        self.options = options
+        self._state = state
+        self._secrets = Secrets(state)
+        self._ports = ports
+        self._run = run
+        self._external_apis = {
+            "payment_provider": address(ports.payment_provider),
+            "courier": address(ports.courier),
+        }
+        self._provisions = Provisions(self._secrets, self._external_apis)
+        self._addresses = _assign(options, ports)
+        self._database = os.environ.get("DATABASE_URL", "")
+        self._redis = os.environ.get("REDIS_URL", "")
+        self._kafka = os.environ.get("KAFKA_BOOTSTRAP", "")
+        self._servers = tuple(self._start_servers())
+        self.programs: tuple[Program, ...] = (
+            *self._servers,
+            *self._simulators(),
+            *(program for name in SERVICES for program in self._service(name)),
+            self._edge(),
+            *(self._ingress() if options.mesh else ()),
+            *(self._sample_data() if options.sample_data else ()),
+        )
+
+    @property
+    def entry(self) -> str:
+        """The URL where everything outside enters."""
+        return f"http://{address(self._ports.entry)}"
+
+    @property
+    def grpc(self) -> str | None:
+        return address(self._ports.entry) if self.options.mesh else None
+
+    @property
+    def services(self) -> dict[str, str]:
+        """Where each service's first process is."""
+        return {name: addresses[0] for name, addresses in self._addresses.items()}
+
+    @property
+    def listening(self) -> dict[str, int]:
+        """Every port that will be listened on, by who listens; where users look first, first."""
+        programs = reversed(self.programs)
+        listeners = {p.name: p.address for p in programs if p.address and not p.address.startswith("unix:")}
+        if self._inner:
+            listeners["ingress (inner)"] = self._inner
+        listeners["edge_gateway (reflection)"] = address(self._ports.reflection)
+        return {name: int(where.rpartition(":")[2]) for name, where in listeners.items()}
+
+    @property
+    def _inner(self) -> str:
+        replicated = any(len(addresses) > 1 for addresses in self._addresses.values())
+        return address(self._ports.inner) if replicated and self.options.mesh else ""
+
+    def _start_servers(self) -> Iterator[Program]:
+        if not self._database:
+            postgres = Postgres(self._state.folder / "postgres", self._folder("postgres"))
+            self._database = postgres.url
+            yield postgres.program()
+        if not self._redis:
+            redis = Redis(self._state.folder / "redis", self._run)
+            self._redis = redis.url
+            yield redis.program()
+        if not self._kafka and self.options.events == "kafka":
+            ports = self._ports
+            kafka = Kafka(self._state.folder / "kafka", port=ports.kafka, controller_port=ports.kafka_controller)
+            self._kafka = kafka.bootstrap
+            yield kafka.program()
+
+    def _simulators(self) -> Iterator[Program]:
+        for name, where in self._external_apis.items():
+            yield Program(
+                name=name,
+                argv=python(f"mesh.simulators.{name}"),
+                env=inherited()
+                | {
+                    "LISTEN": where,
+                    "API_KEY": self._secrets.key(name),
+                    "WEBHOOK_URL": self.entry + _SIMULATORS[name],
+                    "WEBHOOK_SECRET": self._secrets.webhook(name),
+                    "STATE_FILE": str(self._state.folder / f"{name}.sqlite"),
+                },
+                ready=http_ok(where, "/healthz"),
+                address=where,
+            )
+
+    def _service(self, name: str) -> Iterator[Program]:
+        database = ServiceDatabase(
+            service=name,
+            server=self._database,
+            password=self._secrets.database(name),
+            owner_password=self._secrets.database_owner(name),
+        )
+        servers = tuple(program.name for program in self._servers)
+        env = self._service_env(name)
+        yield Program(
+            name=name + _MIGRATE,
+            argv=python(name, "migrate"),
+            env=env | {"MIGRATION_DATABASE_URL": database.owner_url},
+            prepare=database.create,
+            after=tuple(server for server in servers if server == "postgres"),
+            start_seconds=120.0,
+        )
+        for number, where in enumerate(self._addresses[name], 1):
+            yield Program(
+                name=name if number == 1 else f"{name}-{number}",
+                argv=python(name),
+                env=env | {"LISTEN": where, "DATABASE_URL": database.url},
+                ready=grpc_serving(where),
+                address=where,
+                after=(*servers, *self._provisions.external_apis(name), name + _MIGRATE),
+            )
+
+    def _service_env(self, name: str) -> dict[str, str]:
+        env = inherited() | {
+            "REDIS_URL": self._redis,
+            "EVENTS": self.options.events,
+            "KAFKA_BOOTSTRAP": self._kafka,
+            "UPSTREAMS": _words(self._upstreams()),
+            "TOKEN_ISSUER": "https://shopmesh.local",
+            "TOKEN_AUDIENCE": "shopmesh",
+            "DRAIN_SECONDS": "5",
+        }
+        return env | self._provisions.environment(name)
+
+    def _edge(self) -> Program:
+        where = address(self._ports.edge if self.options.mesh else self._ports.entry)
+        behind = ("--trusted-hops", "1") if self.options.mesh else ("--cors-origin", "*")
+        return Program(
+            name=EDGE,
+            argv=python(
+                EDGE,
+                *("--descriptor-set", str(Path(shop.__path__[0], "shop.binpb"))),
+                *(word for service, to in self._upstreams().items() for word in ("--upstream", f"{service}={to}")),
+                *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
+                *("--static-dir", str(Path(__file__).with_name("live_page"))),
+                *("--drain", "5", *behind),
+            ),
+            env=inherited() | {"REDIS_URL": self._redis},
+            # Its /healthz tells of the services behind it, of which one may well be missing.
+            ready=tcp_open(where),
+            address=where,
+            after=tuple(self._service_processes()),
+        )
+
+    def _ingress(self) -> Iterator[Program]:
+        folder = self._folder("ingress", self._state.folder)
+        parts, bootstrap = folder / "parts.json", folder / "bootstrap.pb"
+        admin = f"unix:{self._run}/ingress.sock"
+
+        async def write_parts() -> None:
+            Parts(
+                listen=address(self._ports.entry),
+                admin=admin,
+                edge=address(self._ports.edge),
+                reflection=address(self._ports.reflection),
+                services=self._addresses,
+                inner=self._inner,
+            ).write(parts)
+
+        yield Program(
+            name="ingress.render",
+            argv=python("mesh.proxy", str(parts), str(bootstrap)),
+            env=inherited(),
+            prepare=write_parts,
+        )
+        envoy = Envoy(bootstrap, admin=admin, name="ingress")
+        yield envoy.program(address=address(self._ports.entry), after=("ingress.render", EDGE))
+
+    def _sample_data(self) -> Iterator[Program]:
+        where = {"*": self.grpc} if self.grpc else self._upstreams()
+        yield Program(
+            name="sample_data",
+            argv=python("mesh.qa.sample_data", str(self._state.folder), _words(where)),
+            env=inherited(),
+            after=("ingress" if self.options.mesh else EDGE,),
+            start_seconds=120.0,
+        )
+
+    def _upstreams(self) -> dict[str, str]:
+        """Where each gRPC service is called: at its process, or at the proxy that goes round several."""
+        where = {name: one[0] if len(one) == 1 else self._inner for name, one in self._addresses.items()}
+        # A service that is not in the list answers UNAVAILABLE: nobody listens on the port that we hold.
+        return upstreams(where) | {"*": address(self._ports.held)}
+
+    def _service_processes(self) -> Iterator[str]:
+        for name, addresses in self._addresses.items():
+            yield name
+            yield from (f"{name}-{number}" for number in range(2, len(addresses) + 1))
+
+    def _folder(self, name: str, parent: Path | None = None) -> Path:
+        folder = (parent or self._run) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+
+def _words(upstreams: Mapping[str, str]) -> str:
+    """Upstreams as services read them."""
+    return ",".join(f"{service}={where}" for service, where in upstreams.items())
+
+
+def _assign(options: Options, ports: Ports) -> dict[str, list[str]]:
+    """Give every process of every service its address."""
+    if unknown := set(options.replicas) - set(SERVICES):
+        raise StackError(f"there is no service {', '.join(sorted(unknown))}", fix=f"name one of {', '.join(SERVICES)}")
+    if not options.mesh and any(count > 1 for count in options.replicas.values()):
+        raise StackError("several processes of a service need the ingress, which --no-mesh leaves out")
+    taken, addresses = 0, {}
+    for name in SERVICES:
+        count = options.replicas.get(name, 1)
+        addresses[name] = [address(ports.service(taken + number)) for number in range(count)]
+        taken += count
+    return addresses

@@ -1,0 +1,73 @@
+"""What clients write down: one line for each request, with an outcome that claims no more than is known."""
+
+import json
+
+import pytest
+
+from mesh.qa.load.history import History
+from mesh.qa.load.runner import Plan, summary_of
+from mesh.qa.load.shopper import MIXES, Mix
+from mesh.qa.shop_client import Refused, Unknown
+
+
+async def answer(content):
+    return content
+
+
+async def refuse(error):
+    raise error
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """A history, and what is in its file so far."""
+    path = tmp_path / "deep" / "history.jsonl"
+    with History.create(path) as history:
+        yield history, lambda: [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_an_answer_is_ok_and_names_its_order(lines):
+    history, read = lines
+    reply = {"orderId": "o", "state": "ORDER_STATE_CONFIRMED"}
+    assert await history.record("order", answer(reply), key="k") == reply
+    (line,) = read()
+    assert (line["outcome"], line["order_id"], line["state"], line["key"]) == ("ok", "o", "CONFIRMED", "k")
+    assert line["invoke"] <= line["complete"]
+    assert history.orders == {"CONFIRMED": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (Refused(400, {"message": "no"}), "fail", "HTTP 400"),
+        (Unknown("HTTP 503"), "unknown", "HTTP 503"),
+    ],
+)
+async def test_a_refusal_had_no_effect_and_silence_may_have_had_one(lines, error, outcome, reason):
+    history, read = lines
+    with pytest.raises(type(error)):
+        await history.record("order", refuse(error))
+    assert [(line["outcome"], line["reason"]) for line in read()] == [(outcome, reason)]
+    assert history.reasons == {reason: 1}
+
+
+async def test_a_summary_counts_all_and_ranks_what_it_took(lines):
+    history, _ = lines
+    for _ in range(3):
+        await history.record("list", answer({}))
+    history.seconds["list"] = [0.004, 0.001, 0.002]
+    told = summary_of(Plan(mix=Mix.browse, concurrency=2, seconds=9), history, 1.5)
+    assert (told["operations"], told["per_second"], told["mix"]) == (3, 2.0, "browse")
+    assert told["requests"]["list"] == {
+        "count": 3,
+        "ok": 3,
+        "p50_ms": 2.0,
+        "p90_ms": 4.0,
+        "p99_ms": 4.0,
+        "p100_ms": 4.0,
+    }
+
+
+def test_every_mix_has_its_shares():
+    assert set(MIXES) == set(Mix)
+    assert all(share > 0 for shares in MIXES.values() for share in shares.values())

@@ -1,0 +1,40 @@
+"""Doing one thing to many: how many at a time, and what a failure does."""
+
+import asyncio
+
+import pytest
+
+from mesh.qa.concurrency import each
+
+
+async def test_every_item_is_done_and_no_more_at_a_time_than_allowed():
+    done, busy, most = [], 0, 0
+
+    async def do(item):
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+        done.append(item)
+
+    await each(range(10), do, at_once=3)
+    assert sorted(done) == list(range(10))
+    assert most == 3
+
+
+async def test_the_first_failure_ends_all_and_is_raised_as_it_is():
+    done = []
+
+    async def do(item):
+        if item == 2:
+            raise LookupError("no such thing")
+        done.append(item)
+
+    with pytest.raises(LookupError, match="no such thing"):
+        await each(range(1000), do, at_once=1)
+    assert done == [0, 1]
+
+
+async def test_nothing_to_do_is_done_at_once():
+    await each([], lambda _: asyncio.sleep(0), at_once=5)

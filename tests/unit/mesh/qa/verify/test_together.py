@@ -1,0 +1,210 @@
+"""What must hold between services: every check finds what breaks it, and nothing in a shop where all is well."""
+
+import json
+
+import pytest
+
+from mesh.errors import StackError
+from mesh.qa.verify.checks import HISTORY, TOGETHER, read_shared
+from mesh.qa.verify.verifier import Table, ask_together, read_history
+
+AUTHORIZED = "shop.payment.v1.PaymentAuthorized"
+
+
+def order(number, state, **changes):
+    return {
+        "order_id": f"o{number}",
+        "user_id": "u",
+        "state": state,
+        "payment_state": "UNPAID",
+        "fulfillment_state": "UNFULFILLED",
+        "total": 100,
+        "currency": "THB",
+        "slot_id": "",
+        "reservation_id": f"r{number}",
+        "payment_id": f"p{number}",
+        "shipment_id": "",
+        "saga_state": "RUNNING",
+        "saga_step": "await_shipment",
+    } | changes
+
+
+def payment(number, state, **changes):
+    return {
+        "payment_id": f"p{number}",
+        "order_id": f"o{number}",
+        "user_id": "u",
+        "state": state,
+        "amount": 100,
+        "authorized": 100,
+        "captured": 0,
+        "refunded": 0,
+        "currency": "THB",
+        "provider_id": f"pay{number}",
+        "given_up": 0,
+    } | changes
+
+
+def charge(number, kind):
+    told = {"reference": f"p{number}", "kind": kind, "status": None, "amount": 100, "currency": "THB"}
+    return told | {"consignment_id": None}
+
+
+def a_good_shop():
+    """An order that is confirmed, one that was rejected, one that was delivered."""
+    delivered = {"payment_state": "PAID", "fulfillment_state": "DELIVERED", "shipment_id": "s3", "saga_state": "DONE"}
+    return {
+        "orders": [
+            order(1, "CONFIRMED", payment_state="AUTHORIZED", slot_id="slot"),
+            order(2, "REJECTED", saga_state="COMPENSATED"),
+            order(3, "DELIVERED", **delivered),
+        ],
+        "line": [{"order_id": f"o{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3)],
+        "reservation": [
+            {"reservation_id": "r1", "order_id": "o1", "state": "CONFIRMED"},
+            {"reservation_id": "r2", "order_id": "o2", "state": "RELEASED"},
+            {"reservation_id": "r3", "order_id": "o3", "state": "FULFILLED"},
+        ],
+        "allocation": [{"reservation_id": f"r{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3)],
+        "payment": [
+            payment(1, "AUTHORIZED"),
+            payment(2, "FAILED", authorized=0, provider_id=None),
+            payment(3, "CAPTURED", captured=100),
+        ],
+        "booking": [
+            {"order_id": "o1", "slot_id": "slot", "state": "BOOKED"},
+            {"order_id": "o2", "slot_id": "slot", "state": "RELEASED"},
+        ],
+        "shipment": [
+            {"shipment_id": "s3", "order_id": "o3", "user_id": "u", "state": "DELIVERED", "consignment_id": "c3"}
+        ],
+        "charge": [charge(1, "authorized"), charge(3, "authorized"), charge(3, "captured")],
+        "parcel": [
+            {
+                "reference": "s3",
+                "kind": None,
+                "status": status,
+                "amount": None,
+                "currency": None,
+                "consignment_id": "c3",
+            }
+            for status in ("LABELLED", "DELIVERED")
+        ],
+        "event": [{"event_id": "e1", "topic": "t", "key": "p1", "type": AUTHORIZED}],
+        "applied": [{"consumer": "svc_order", "event_id": "e1"}],
+        "buried": [{"consumer": "nobody", "event_id": "e0"}],
+        "answer": [{"key": "k1", "refused": 0}, {"key": "k4", "refused": 1}],
+        "operation": [
+            operation(1, "k1", "ok", order_id="o1", state="CONFIRMED"),
+            operation(2, "k2", "ok", order_id="o2", state="REJECTED"),
+            operation(3, "k3", "unknown"),
+            operation(4, "k4", "fail", reason="PRICE_CHANGED"),
+        ],
+    }
+
+
+def operation(op, key, outcome, *, order_id=None, state=None, reason=None):
+    return {
+        "op": op,
+        "kind": "order",
+        "key": key,
+        "outcome": outcome,
+        "order_id": order_id,
+        "state": state,
+        "reason": reason,
+    }
+
+
+def found(shop):
+    tables = [(name, Table(tuple(rows[0]), [tuple(row.values()) for row in rows])) for name, rows in shop.items()]
+    return {finding.check.name: finding.rows for finding in ask_together(tables) if finding.rows}
+
+
+def change(name, number, **changes):
+    return lambda shop: shop[name][number].update(changes)
+
+
+def add(name, row):
+    return lambda shop: shop[name].append(row)
+
+
+#: One way, or more, to break each check.
+BREAKS = [
+    ("nothing_without_an_order", add("reservation", {"reservation_id": "r9", "order_id": "o9", "state": "RELEASED"})),
+    ("nothing_without_an_order", add("booking", {"order_id": "o9", "slot_id": "slot", "state": "RELEASED"})),
+    ("nothing_without_an_order", change("payment", 0, user_id="another")),
+    ("nothing_without_an_order", change("shipment", 0, order_id="o9")),
+    ("sold_is_allocated", change("allocation", 0, quantity=1)),
+    ("sold_is_allocated", change("allocation", 2, sku="B")),
+    ("given_up_order_holds_nothing", change("reservation", 1, state="HELD")),
+    ("given_up_order_holds_nothing", change("payment", 1, state="AUTHORIZED")),
+    ("given_up_order_holds_nothing", change("booking", 1, state="BOOKED")),
+    ("decided_order_has_all", change("reservation", 0, state="EXPIRED")),
+    ("decided_order_has_all", change("payment", 0, amount=99)),
+    ("decided_order_has_all", change("payment", 0, currency="JPY")),
+    ("decided_order_has_all", change("booking", 0, slot_id="another")),
+    ("decided_order_has_all", lambda shop: shop["booking"].pop(0)),
+    ("shipped_order_is_paid", change("payment", 2, captured=99)),
+    ("shipped_order_is_paid", change("payment", 0, captured=100)),
+    ("shipped_order_is_paid", change("reservation", 2, state="CONFIRMED")),
+    ("shipment_and_order_agree", change("orders", 2, shipment_id="")),
+    ("shipment_and_order_agree", change("shipment", 0, state="IN_TRANSIT")),
+    ("payment_state_agrees", change("orders", 0, payment_state="PAID")),
+    ("books_and_provider_agree", add("charge", charge(1, "captured"))),
+    ("books_and_provider_agree", add("charge", charge(9, "authorized"))),
+    ("provider_knows_our_payments", lambda shop: shop["charge"].pop(0)),
+    ("nobody_pays_twice", add("charge", charge(3, "captured"))),
+    ("nobody_pays_twice", add("charge", charge(1, "authorized"))),
+    ("courier_has_our_parcels", change("shipment", 0, consignment_id="c9")),
+    ("courier_has_our_parcels", change("parcel", 0, reference="s9")),
+    ("orders_heard_everything", change("applied", 0, consumer="another")),
+    ("acknowledged_order_exists", change("operation", 0, order_id="o9")),
+    ("refused_request_did_nothing", change("answer", 1, refused=0)),
+    ("repeated_request_has_one_answer", change("operation", 1, key="k1")),
+    ("acknowledged_end_is_final", change("operation", 0, state="CANCELLED")),
+    ("seen_state_never_goes_back", change("operation", 1, state="CONFIRMED")),
+]
+
+
+def test_where_all_is_well_nothing_is_found():
+    assert found(a_good_shop()) == {}
+
+
+@pytest.mark.parametrize(("name", "breaks"), BREAKS, ids=[f"{name}-{n}" for n, (name, _) in enumerate(BREAKS)])
+def test_a_check_finds_what_breaks_it(name, breaks):
+    shop = a_good_shop()
+    breaks(shop)
+    assert name in found(shop)
+
+
+def test_every_check_can_be_broken():
+    checks = {check.name for where in (TOGETHER, HISTORY) for check in read_shared(where)}
+    assert {name for name, _ in BREAKS} == checks
+
+
+def test_an_event_that_was_given_up_in_plain_sight_was_heard():
+    shop = a_good_shop()
+    shop["applied"][0]["event_id"] = "e0"
+    shop["buried"].append({"consumer": "svc_order", "event_id": "e1"})
+    assert found(shop) == {}
+
+
+def test_a_parked_saga_may_hold_what_a_person_has_to_decide():
+    shop = a_good_shop()
+    shop["orders"][0].update(saga_state="PARKED", payment_state="UNPAID")
+    assert found(shop) == {}
+
+
+def test_a_history_is_read_line_by_line(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(operation(1, "k1", "ok", order_id="o1", state="CONFIRMED") | {"invoke": 0.5}) + "\n")
+    assert list(read_history(path).rows) == [[1, "order", "k1", "ok", "o1", "CONFIRMED", None]]
+
+
+@pytest.mark.parametrize("content", ["not json\n", "[1]\n", None])
+def test_what_is_no_history_is_refused(tmp_path, content):
+    path = tmp_path / "history.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(StackError, match="cannot be read"):
+        read_history(path)
