@@ -10,15 +10,15 @@ from pathlib import Path
 import uvloop
 from protobuf import Registry
 
-from edge_gateway.app import Gateway
-from edge_gateway.descriptors import DescriptorError, load_registry
-from edge_gateway.h2pool import client_tls
+from edge_gateway.gateway import Gateway
+from edge_gateway.grpc_client.connection_pool import client_tls
+from edge_gateway.grpc_client.reflection import fetch_registry, serve_reflection
+from edge_gateway.grpc_client.upstreams import UnknownServiceError, Upstreams, parse_upstreams
 from edge_gateway.options import parser, settings_from
-from edge_gateway.reflection import fetch_registry, serve_reflection
-from edge_gateway.rules import Routes, compile_routes
+from edge_gateway.routing.descriptors import DescriptorError, load_registry
+from edge_gateway.routing.rules import Routes, compile_routes
 from edge_gateway.server import CANNOT_START, bind, serve, supervise
 from edge_gateway.settings import Settings
-from edge_gateway.upstream import UnknownServiceError, Upstreams, parse_upstreams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from protobuf import Registry
 
-from edge_gateway.descriptors import has_policies
+from edge_gateway.routing.descriptors import has_policies
 from edge_gateway.settings import Settings
 
 _DEFAULTS = Settings()

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 
-from edge_gateway.app import Gateway
-from edge_gateway.http1 import EdgeProtocol
-from edge_gateway.keepalive import keepalive, patience
+from edge_gateway.gateway import Gateway
+from edge_gateway.http.http1 import EdgeProtocol
+from edge_gateway.http.socket_options import keepalive, patience
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+#: Where several reads are sent as one request, and how many at most.
+BATCH_PATH = "/v1:batchGet"
+MAX_BATCH_READS = 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_gateway.descriptors import DescriptorError, load_registry
 from edge_gateway.openapi.document import document
-from edge_gateway.rules import compile_routes
+from edge_gateway.routing.descriptors import DescriptorError, load_registry
+from edge_gateway.routing.rules import compile_routes
 from edge_gateway.settings import Settings
 
 

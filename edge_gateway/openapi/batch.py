@@ -1,7 +1,7 @@
 """The one operation that is the edge's own: several reads in one request."""
 
-from edge_gateway.batch import MOST
 from edge_gateway.openapi.constraints import Json
+from edge_gateway.settings import MAX_BATCH_READS
 
 TAG: Json = {"name": "Edge", "description": "What the edge itself does."}
 
@@ -12,7 +12,7 @@ SCHEMAS: dict[str, Json] = {
             "requests": {
                 "type": "array",
                 "minItems": 1,
-                "maxItems": MOST,
+                "maxItems": MAX_BATCH_READS,
                 "items": {
                     "type": "object",
                     "properties": {

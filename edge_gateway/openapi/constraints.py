@@ -10,8 +10,8 @@ from typing import Any
 
 from protobuf import DescEnum, DescField, Registry, ScalarType, message_to_json_value
 
-from edge_gateway.descriptors import option
 from edge_gateway.openapi.numbers import duration_pattern, integer_pattern
+from edge_gateway.routing.descriptors import option
 
 Json = dict[str, Any]
 

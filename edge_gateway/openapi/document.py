@@ -6,16 +6,15 @@ from typing import Any
 
 from protobuf import DescMessage, Registry
 
-from edge_gateway.batch import PATH as BATCH_PATH
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi import batch, reasons
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.links import Target, links_of
 from edge_gateway.openapi.operations import Operation, Operations
 from edge_gateway.openapi.schemas import Schemas
-from edge_gateway.rules import Routes, Rule
-from edge_gateway.settings import Settings
+from edge_gateway.routing.field_types import field_element
+from edge_gateway.routing.rules import Routes, Rule
+from edge_gateway.settings import BATCH_PATH, Settings
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 

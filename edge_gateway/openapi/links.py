@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from protobuf import DescField, DescFieldValueList, DescMessage
 
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.schemas import Schemas
-from edge_gateway.rules import Rule
+from edge_gateway.routing.field_types import field_element
+from edge_gateway.routing.rules import Rule
 
 #: Names that do not say whose they are.
 _VAGUE = {"name", "id", "type", "parent"}

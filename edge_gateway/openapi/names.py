@@ -5,7 +5,7 @@ from typing import Any
 
 from protobuf import DescEnum, DescMessage
 
-from edge_gateway.fieldtypes import field_element
+from edge_gateway.routing.field_types import field_element
 
 #: Names of components that are not messages.
 RESERVED = {"Status", "StatusDetail", "Problem", "BatchGetRequest", "BatchGetResponse"}

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from protobuf import DescMessage, Registry
 
-from edge_gateway.descriptors import Policy, option
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.comments import Comments, summary_of
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.examples import Examples
@@ -13,7 +11,9 @@ from edge_gateway.openapi.paths import Paths
 from edge_gateway.openapi.queries import Queries
 from edge_gateway.openapi.reasons import Reasons, header_ref, idempotency_of, rate_headers
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.rules import Rule
+from edge_gateway.routing.descriptors import Policy, option
+from edge_gateway.routing.field_types import field_element
+from edge_gateway.routing.rules import Rule
 
 _ANY_TYPE: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 _READS = ("GET", "HEAD")

@@ -7,10 +7,10 @@ from typing import Any
 
 from protobuf import DescEnum, DescField, DescFieldValueList, DescFieldValueMap, DescMessage, ScalarType
 
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.cel import demands
 from edge_gateway.openapi.constraints import NUMBERS, SIGNED_64, UNSIGNED_64, Json
 from edge_gateway.openapi.numbers import integer_pattern
+from edge_gateway.routing.field_types import field_element
 
 
 @dataclass(slots=True)

@@ -5,13 +5,13 @@ from typing import Any
 
 from protobuf import ScalarType
 
-from edge_gateway.binding import Slot
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import rejects_empty
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.rules import Rule
-from edge_gateway.template import REST, STAR
+from edge_gateway.routing.field_binding import Slot
+from edge_gateway.routing.field_types import field_element
+from edge_gateway.routing.rules import Rule
+from edge_gateway.routing.template import REST, STAR
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from protobuf import DescField, DescFieldValueList, DescFieldValueMap, DescMessage
 
-from edge_gateway.binding import Slot
-from edge_gateway.fieldtypes import field_element, is_opaque
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import Overlay
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.rules import Rule
+from edge_gateway.routing.field_binding import Slot
+from edge_gateway.routing.field_types import field_element, is_opaque
+from edge_gateway.routing.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 from protobuf import DescEnum, Registry
 
-from edge_gateway.descriptors import option, services
 from edge_gateway.errors import CODE_NAMES, error_info, http_status, invalid_argument
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.examples import word_for
-from edge_gateway.rules import Rule
+from edge_gateway.routing.descriptors import option, services
+from edge_gateway.routing.rules import Rule
 
 _PREFIX = "ERROR_REASON_"
 _OPTION = "shop.options.v1.error"

@@ -19,8 +19,6 @@ from protobuf import (
     Registry,
 )
 
-from edge_gateway.descriptors import option
-from edge_gateway.fieldtypes import field_element
 from edge_gateway.openapi.cel import demands
 from edge_gateway.openapi.comments import Comments
 from edge_gateway.openapi.constraints import (
@@ -35,6 +33,8 @@ from edge_gateway.openapi.names import reachable, short_names
 from edge_gateway.openapi.overlay import Overlay, rejects_empty
 from edge_gateway.openapi.scalars import key_schema, scalar_schema
 from edge_gateway.openapi.wellknown import well_known
+from edge_gateway.routing.descriptors import option
+from edge_gateway.routing.field_types import field_element
 from edge_gateway.settings import Settings
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from edge_gateway.headers import Header
-from edge_gateway.page import Asset
+from edge_gateway.http.headers import Header
+from edge_gateway.http.static_files import Asset
 
 _FOLDER = Path(__file__).parent
 _ROOT = "/docs"

@@ -11,15 +11,15 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["edge_gateway"], enable_loader_override=False):
-    from edge_gateway.binding import QueryBinder
-    from edge_gateway.descriptors import load_registry
     from edge_gateway.errors import EdgeError
-    from edge_gateway.fields import parse_fields
-    from edge_gateway.protojson import JsonCodec, Print
-    from edge_gateway.router import Router
-    from edge_gateway.rules import compile_routes
-    from edge_gateway.splitter import ObjectSplitter
-    from edge_gateway.template import TemplateError, parse_template
+    from edge_gateway.json.field_selection import parse_fields
+    from edge_gateway.json.json_stream_splitter import ObjectSplitter
+    from edge_gateway.json.protojson import JsonCodec, Print
+    from edge_gateway.routing.descriptors import load_registry
+    from edge_gateway.routing.query_binding import QueryBinder
+    from edge_gateway.routing.router import Router
+    from edge_gateway.routing.rules import compile_routes
+    from edge_gateway.routing.template import TemplateError, parse_template
 
 
 def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:

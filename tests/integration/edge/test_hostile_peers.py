@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import hpack
 import pytest
 
-from edge_gateway import http2
-from edge_gateway.upstream import Reply, UpstreamError, Upstreams
+from edge_gateway.grpc_client import http2
+from edge_gateway.grpc_client.upstreams import Reply, UpstreamError, Upstreams
 
 SETTINGS = http2.settings(())
 

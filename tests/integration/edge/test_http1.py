@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 import zstandard
 
-from edge_gateway import http1
+from edge_gateway.http import http1
 from tests.edge import processes
 from tests.edge.client import ask
 from tests.edge.live import Live, eventually_sync

@@ -6,9 +6,9 @@ import pytest
 import redis.asyncio as redis
 
 from chassis.testing import eventually
-from edge_gateway import redis_counter
-from edge_gateway.counting import CounterUnavailableError
-from edge_gateway.redis_counter import RedisCounter
+from edge_gateway.policies import redis_counter
+from edge_gateway.policies.rate_counters import CounterUnavailableError
+from edge_gateway.policies.redis_counter import RedisCounter
 from mesh.stack.servers.redis import Redis
 
 

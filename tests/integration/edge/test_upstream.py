@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_gateway.h2pool import client_tls
-from edge_gateway.upstream import Call, UnknownServiceError, UpstreamError, Upstreams, parse_upstreams
+from edge_gateway.grpc_client.connection_pool import client_tls
+from edge_gateway.grpc_client.upstreams import Call, UnknownServiceError, UpstreamError, Upstreams, parse_upstreams
 
 Handler = Callable[..., Any]
 MAX = 32 * 1024 * 1024

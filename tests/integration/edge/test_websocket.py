@@ -13,11 +13,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from chassis.testing import eventually
-from edge_gateway.app import Gateway
-from edge_gateway.descriptors import load_registry
-from edge_gateway.rules import compile_routes
+from edge_gateway.gateway import Gateway
+from edge_gateway.grpc_client.upstreams import Upstreams
+from edge_gateway.routing.descriptors import load_registry
+from edge_gateway.routing.rules import compile_routes
 from edge_gateway.settings import Settings
-from edge_gateway.upstream import Upstreams
 from tests.edge import processes
 from tests.edge.library import Library, start
 from tests.edge.live import SOON, Live, begun, cancelled, eventually_sync

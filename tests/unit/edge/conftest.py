@@ -3,7 +3,7 @@
 import pytest
 from protobuf import Registry
 
-from edge_gateway.descriptors import load_registry
+from edge_gateway.routing.descriptors import load_registry
 from tests.edge.compile import PROTOS, descriptor_set, python_modules
 
 

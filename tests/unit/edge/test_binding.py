@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
-from edge_gateway.binding import QueryBinder, parse_query
 from edge_gateway.errors import EdgeError
-from edge_gateway.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.routing.query_binding import QueryBinder, parse_query
 from tests.edge.refusal import attempt
 
 FUZZ = settings(derandomize=True, max_examples=100, deadline=None)

@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_gateway.compression import choose_coding, compress, inflate
 from edge_gateway.errors import EdgeError
+from edge_gateway.http.compression import choose_coding, compress, inflate
 from tests.edge.refusal import attempt
 
 LIMIT = 10_000

@@ -4,7 +4,7 @@ import pytest
 from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.fieldnames import json_path, spell_fields
+from edge_gateway.grpc_client.field_paths import json_path, spell_fields
 
 
 @pytest.fixture

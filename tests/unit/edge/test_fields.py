@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
-from edge_gateway.fields import parse_fields, select
+from edge_gateway.json.field_selection import parse_fields, select
 from tests.edge.refusal import attempt
 
 VALUE = {

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 from protobuf import DescMessage, Registry
 
-from edge_gateway.binding import QueryBinder
 from edge_gateway.errors import EdgeError
-from edge_gateway.headers import MetadataIn
-from edge_gateway.jsontext import is_plain
-from edge_gateway.protojson import JsonCodec
-from edge_gateway.splitter import ObjectSplitter
-from edge_gateway.upstream import Upstreams
+from edge_gateway.grpc_client.metadata import MetadataIn
+from edge_gateway.grpc_client.upstreams import Upstreams
+from edge_gateway.json.json_parsing import is_plain
+from edge_gateway.json.json_stream_splitter import ObjectSplitter
+from edge_gateway.json.protojson import JsonCodec
+from edge_gateway.routing.query_binding import QueryBinder
 from tests.edge.refusal import attempt
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, Print
 from tests.edge.refusal import attempt
 
 FUZZ = settings(derandomize=True, max_examples=100, deadline=None)

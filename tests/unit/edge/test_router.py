@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.router import DuplicateRouteError, Router
-from edge_gateway.template import REST, STAR, Template, parse_template
+from edge_gateway.routing.router import DuplicateRouteError, Router
+from edge_gateway.routing.template import REST, STAR, Template, parse_template
 from tests.edge.refusal import attempt
 
 SEGMENTS = st.sampled_from(["a", "b", "c", STAR])

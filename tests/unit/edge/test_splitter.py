@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.splitter import ObjectSplitter
+from edge_gateway.json.json_stream_splitter import ObjectSplitter
 from tests.edge.refusal import attempt
 
 VALUES = st.text('{}"\\[], é', max_size=6) | st.lists(st.integers(), max_size=2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_gateway.template import TemplateError, Variable, parse_template
+from edge_gateway.routing.template import TemplateError, Variable, parse_template
 
 BAD = [
     "", "/", "//", "/{}", "/a/", "/a//b", "/:verb", "/*:", "/:", "/a/{x=var:verb}", "/a/**/**", "/foo/bar/***", "/{1}",

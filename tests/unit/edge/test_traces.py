@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from edge_gateway.traces import Traces
+from edge_gateway.grpc_client.trace_context import Traces
 
 IDS = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 VALID = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")

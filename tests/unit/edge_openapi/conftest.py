@@ -7,9 +7,9 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
-from edge_gateway.descriptors import load_registry
 from edge_gateway.openapi import document
-from edge_gateway.rules import Routes, compile_routes
+from edge_gateway.routing.descriptors import load_registry
+from edge_gateway.routing.rules import Routes, compile_routes
 from edge_gateway.settings import Settings
 from mesh.codegen import third_party
 from tests.edge import compile as library

@@ -11,9 +11,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from edge_gateway.errors import http_status
-from edge_gateway.fieldtypes import field_element
+from edge_gateway.json.protojson import JsonCodec, Print
 from edge_gateway.openapi.__main__ import main
-from edge_gateway.protojson import JsonCodec, Print
+from edge_gateway.routing.field_types import field_element
 from edge_gateway.settings import Settings
 from tests.unit.edge_openapi.conftest import ROOT, document_of, routes_of
 

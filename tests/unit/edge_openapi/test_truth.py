@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from protovalidate import Validator
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.json.transcoder import Transcoder
 from edge_gateway.settings import Settings
-from edge_gateway.transcoder import Transcoder
 from tests.unit.edge_openapi.conftest import ROOT, document_of, routes_of
 
 SHOP = document_of((ROOT / "gen" / "shop" / "shop.binpb").read_bytes())

@@ -1,0 +1,57 @@
+"""`/healthz`: the back ends' own grpc.health.v1, as HTTP statuses."""
+
+import asyncio
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from edge_gateway.errors import EdgeError
+from edge_gateway.grpc_client.upstreams import UpstreamError, Upstreams
+from edge_gateway.http.exchange import Exchange
+from edge_gateway.routing.query_binding import parse_query
+
+_CHECK = "/grpc.health.v1.Health/Check"
+_TIMEOUT = 2.0
+_STATUSES = {"SERVING": 200, "SERVICE_UNKNOWN": 404}
+
+
+class Health:
+    """Asks the back ends how they are; says NOT_SERVING while this process drains."""
+
+    def __init__(self, upstreams: Upstreams, services: Iterable[str]) -> None:
+        self._upstreams = upstreams
+        #: Where the routed services are; a target that no route leads to is nobody's business.
+        self._targets = sorted({upstreams.target(service) for service in services})
+        self.draining = False
+
+    async def page(self, exchange: Exchange) -> None:
+        """Serves /healthz, and /healthz?service=pkg.Service."""
+        service = dict(parse_query(exchange.request.query)).get("service", "")
+        status = "NOT_SERVING" if self.draining else await self.check(service)
+        body = b'{"status":"%s"}' % status.encode()
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        await exchange.answer(_STATUSES.get(status, 503), headers, body)
+
+    async def check(self, service: str) -> str:
+        """The status of a service, or of every back end: the worst that one of them says."""
+        if service:
+            try:
+                return await self._ask(self._upstreams.target(service), service)
+            except LookupError:
+                return "SERVICE_UNKNOWN"
+        found = await asyncio.gather(*(self._ask(target, "") for target in self._targets))
+        return next((status for status in found if status != "SERVING"), "SERVING")
+
+    async def _ask(self, target: str, service: str) -> str:
+        request = HealthCheckRequest(service=service).SerializeToString()
+        try:
+            reply = await self._upstreams.unary_at(target, _CHECK, request, (), _TIMEOUT)
+            parsed = HealthCheckResponse.FromString(reply.message)
+            return HealthCheckResponse.ServingStatus.Name(parsed.status)
+        except UpstreamError as failure:
+            if failure.code == 5:
+                return "SERVICE_UNKNOWN"
+            return "SERVING" if failure.code == 12 else "UNKNOWN"  # one without health checks, but it answers
+        except (DecodeError, ValueError, EdgeError):
+            return "UNKNOWN"

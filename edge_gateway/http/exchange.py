@@ -1,0 +1,167 @@
+"""One request and its answer, on the bare ASGI callables."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from edge_gateway.errors import EdgeError, payload_too_large
+from edge_gateway.http.compression import inflate
+from edge_gateway.http.headers import Header, accept_request_id, collect
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: Together they make request ids that no other process makes.
+_PROCESS, _COUNT = os.urandom(8).hex(), itertools.count(1)
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+#: As many as Envoy takes.
+MAX_HEADERS = 100
+#: A call that is done sooner does not pay for being watched.
+_WATCH_AFTER = 0.2
+
+
+class Disconnected(Exception):
+    """The client has gone."""
+
+
+class Request:
+    """What a client asks for, short of its body."""
+
+    __slots__ = ("headers", "id", "method", "path", "query", "raw_headers", "scope", "trace")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.method: str = scope.get("method", "GET")  # a WebSocket's handshake is a GET
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.query: bytes = scope["query_string"]
+        self.raw_headers: list[Header] = scope["headers"]
+        self.headers: dict[bytes, bytes] = {}
+        self.id = ""
+        #: The traceparent that its calls carry.
+        self.trace = ""
+
+    def index(self) -> None:
+        """Reads the headers, or raises EdgeError: 400 for one that must not be repeated, 431 for too many."""
+        self.id = f"{_PROCESS}{next(_COUNT):016x}"
+        if len(self.raw_headers) > MAX_HEADERS:
+            raise EdgeError(3, f"there are more than {MAX_HEADERS} headers", (), 431)
+        self.headers = collect(self.raw_headers)
+        self.id = accept_request_id(self.headers.get(b"x-request-id")) or self.id
+
+    def header(self, name: bytes) -> bytes:
+        return self.headers.get(name, b"")
+
+    def client(self, trusted_hops: int) -> str:
+        """The client's address: the peer, or what the last trusted proxy saw."""
+        if trusted_hops:
+            seen = self.header(b"x-forwarded-for").decode("latin-1").split(",")
+            address = seen[-trusted_hops].strip() if len(seen) >= trusted_hops else ""
+            if address and address.isascii() and address.isprintable():
+                return address
+        peer = self.scope.get("client")
+        return peer[0] if peer else ""
+
+
+class Exchange:
+    """An HTTP request and its answer."""
+
+    __slots__ = ("_receive", "_send", "common", "request", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.request = Request(scope)
+        self._receive = receive
+        self._send = send
+        self.started = False
+        #: Headers of any answer to this request, be it a reply or an error.
+        self.common: list[Header] = []
+
+    async def body(self, limit: int, patience: float) -> bytes:
+        """Reads the whole body and inflates it, or raises EdgeError 400, 408, 413 or 415."""
+        headers = self.request.headers
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
+            return b""
+        if length is not None and int(length) > limit:
+            raise payload_too_large(limit)
+        body, more = bytearray(), True  # which grows without being copied for every part
+        while more and len(body) <= limit:
+            part, more = await self._part(patience)
+            body += part
+        if len(body) > limit:
+            raise payload_too_large(limit)
+        coding = headers.get(b"content-encoding")
+        return bytes(body) if coding is None else inflate(bytes(body), coding.decode("latin-1"), limit)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yields a body of any length as it arrives."""
+        more = True
+        while more:
+            part, more = await self._part(None)
+            if part:
+                yield part
+
+    async def _part(self, patience: float | None) -> tuple[bytes, bool]:
+        """What has arrived of the body, and whether there is more to come."""
+        try:
+            async with asyncio.timeout(patience):
+                message = await self._receive()
+        except TimeoutError:
+            raise EdgeError(4, "the request body arrives too slowly", (), 408) from None
+        if message["type"] != "http.request":
+            raise Disconnected
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def gone(self) -> None:
+        """Returns when the client has gone; to be used when the body is read or does not matter."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def answer(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Sends a whole answer."""
+        if status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
+        await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else body})
+
+    async def start(self, status: int, headers: list[Header]) -> None:
+        self.started = True
+        headers += self.common
+        headers += (_NOSNIFF, (b"x-request-id", self.request.id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, part: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+class Watch:
+    """Cancels the current task when the client leaves before the task is done."""
+
+    __slots__ = ("_exchange", "_task", "_timer", "_watcher", "gone")
+
+    def __init__(self, exchange: Exchange, *, after: float = _WATCH_AFTER) -> None:
+        self._exchange = exchange
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(after, self._start)
+        self.gone = False
+
+    def _start(self) -> None:
+        self._watcher = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        await self._exchange.gone()
+        self.gone = True
+        self._task.cancel()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()

@@ -1,0 +1,46 @@
+"""Rounds the float fields of parsed JSON to the nearest float, as protobuf-py does not: it rejects the maximum."""
+
+import re
+from typing import Any
+
+from protobuf import DescMessage
+
+from edge_gateway.json.field_index import Member, Members
+from edge_gateway.routing.float_range import MAX_FLOAT, OUT_OF_RANGE, round_to_float
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def round_floats(members: Members, message: DescMessage, value: Any) -> None:
+    """Round the values of all float fields in a parsed JSON object, in place."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        member = members.of(message).get(key)
+        if member is None:
+            continue
+        if member.is_float:
+            value[key] = _rounded(member, item)
+        elif member.child is not None:
+            for _, element in member.elements(item):
+                round_floats(members, member.child, element)
+
+
+def _rounded(member: Member, item: Any) -> Any:
+    if member.is_list and isinstance(item, list):
+        return [_number(element) for element in item]
+    if member.is_map and isinstance(item, dict):
+        return {key: _number(element) for key, element in item.items()}
+    return _number(item)
+
+
+def _number(item: Any) -> Any:
+    """Round a number, or the text of one; leave everything else for the codec to judge."""
+    is_number = isinstance(item, int | float) and not isinstance(item, bool)
+    if not is_number and not (isinstance(item, str) and _NUMBER.fullmatch(item)):
+        return item
+    try:
+        number = float(item)
+    except OverflowError:
+        return item
+    return round_to_float(number) if MAX_FLOAT < abs(number) < OUT_OF_RANGE else item

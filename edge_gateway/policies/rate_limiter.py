@@ -1,0 +1,59 @@
+"""Rate limits by method and client, with the standard RateLimit headers."""
+
+import hashlib
+import logging
+
+from edge_gateway.errors import EdgeError, error_info, retry_info
+from edge_gateway.http.exchange import Request
+from edge_gateway.http.headers import Header
+from edge_gateway.policies.rate_counters import Counter, CounterUnavailableError, Taken
+from edge_gateway.routing.descriptors import RateLimit
+from edge_gateway.routing.rules import Rule
+
+log = logging.getLogger("edge_gateway")
+
+
+class RateLimiter:
+    """Applies each method's own limit."""
+
+    def __init__(self, counter: Counter, trusted_hops: int) -> None:
+        self._counter = counter
+        self._trusted_hops = trusted_hops
+
+    async def check(self, request: Request, rule: Rule) -> list[Header]:
+        """Counts a call; returns the headers to answer with, or raises EdgeError 429 (503 when it cannot count)."""
+        policy = rule.rpc.policy
+        limit = policy.rate_limit if policy is not None else None
+        if limit is None or policy is None:
+            return []
+        key = f"edge:rate:{rule.rpc.path}:{self._who(request, public=policy.access == 'PUBLIC')}"
+        try:
+            taken = await self._counter.take(key, limit.requests, limit.per)
+        except CounterUnavailableError as error:
+            if not limit.fail_closed:
+                return []
+            log.warning("rate limits cannot be counted: %s", error)
+            info = error_info("RATE_LIMITED", method=rule.rpc.path)
+            raise EdgeError(14, "calls cannot be counted now; try again later", (info, retry_info(1))) from error
+        headers = _headers(limit, taken)
+        if taken.allowed:
+            return headers
+        info = error_info("RATE_LIMITED", method=rule.rpc.path)
+        raise EdgeError(
+            8, "too many calls; try again later", (info, retry_info(max(taken.reset, 0.001))), headers=headers
+        )
+
+    def _who(self, request: Request, *, public: bool) -> str:
+        """A user by the token, whose holder alone can spend it; anyone else by the address."""
+        token = request.headers.get(b"authorization")
+        if token and not public:
+            return "user:" + hashlib.blake2b(token, digest_size=16).hexdigest()
+        return "client:" + request.client(self._trusted_hops)
+
+
+def _headers(limit: RateLimit, taken: Taken) -> list[Header]:
+    window, reset = max(1, round(limit.per)), max(0, -int(-taken.reset // 1))
+    return [
+        (b"ratelimit-policy", b'"rpc";q=%d;w=%d' % (limit.requests, window)),
+        (b"ratelimit", b'"rpc";r=%d;t=%d' % (taken.remaining, reset)),
+    ]

@@ -1,0 +1,1 @@
+"""From descriptors to routes: path templates, the router, and the binding of URL text to fields."""

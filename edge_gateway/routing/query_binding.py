@@ -1,0 +1,149 @@
+"""Binds query parameters to the fields of a request message.
+
+The path wins: a query or body that names a field of the path must agree with it, or is refused.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from protobuf import DescField, DescFieldValueMap, DescMessage, Message
+
+from edge_gateway.errors import EdgeError, invalid_argument, invalid_field
+from edge_gateway.routing.field_binding import Slot, resolve
+from edge_gateway.routing.router import decode_percent
+from edge_gateway.routing.text_values import parser_for
+
+#: Query parameters that speak to the edge itself, unless the request has a field of that name.
+SYSTEM_PARAMETERS = {"$fields", "fields", "$alt", "alt", "$prettyPrint", "prettyPrint", "key"}
+
+_MAX_REMEMBERED = 256
+#: As deep as the codecs go.
+_MAX_STEPS = 99
+
+
+def parse_query(raw: bytes) -> list[tuple[str, str]]:
+    """Splits a query string; `+` is a space, as HTML forms write it."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise invalid_argument("the query string is not UTF-8") from None
+    pairs = (part.partition("=") for part in text.split("&") if part)
+    if "%" not in text and "+" not in text:
+        return [(name, value) for name, _, value in pairs]
+    return [(_decode(name), _decode(value)) for name, _, value in pairs]
+
+
+def _decode(text: str) -> str:
+    return decode_percent(text.replace("+", " "))
+
+
+class QueryBinder:
+    """Binds the parameters of one rule; what it has resolved once it remembers."""
+
+    def __init__(
+        self, message: DescMessage, *, variables: Iterable[Slot], body: DescField | None, closed: bool
+    ) -> None:
+        self._message = message
+        #: Whether the body is the whole request, so that nothing is left to the query.
+        self._closed = closed
+        self._bound = {slot.key for slot in variables}
+        self._body = body
+        self._slots: dict[str, Slot] = {}
+        for field in message.fields:
+            self._slots[field.name] = self._slots[field.json_name] = Slot((field,))
+
+    def bind(self, message: Message, raw: bytes) -> dict[str, str]:
+        """Sets the fields that a query string names; returns the parameters that speak to the edge."""
+        system: dict[str, str] = {}
+        given: set[tuple[str, ...]] = set()
+        chosen: dict[tuple[str, ...], str] = {}
+        for name, text in parse_query(raw):
+            if name in SYSTEM_PARAMETERS and name not in self._slots:
+                if system.setdefault(name.removeprefix("$"), text) != text:
+                    raise invalid_field(name, "occurs more than once")
+                continue
+            if self._closed:
+                raise invalid_argument(
+                    f"query parameter {name[:100]!r}: every field belongs to the body",
+                    [(name[:100], "belongs to the request body")],
+                )
+            self._bind_one(message, name, text, given, chosen)
+        return system
+
+    def _bind_one(
+        self,
+        message: Message,
+        name: str,
+        text: str,
+        given: set[tuple[str, ...]],
+        chosen: dict[tuple[str, ...], str],
+    ) -> None:
+        slot = self._slots.get(name)
+        entry: str | None = None
+        if slot is None:
+            name, entry = _split_entry(name)
+            slot = self._resolve(name)
+        if self._body is not None and slot.key[0] == self._body.name:
+            raise invalid_field(slot.name, "belongs to the request body")
+        for oneof, member in slot.oneofs:
+            if chosen.setdefault(oneof, member) != member:
+                raise invalid_field(slot.name, f"excludes {chosen[oneof]}: both belong to {oneof[-1]}")
+        if slot.key in self._bound:
+            slot.place(message, slot.value(text))
+        elif slot.is_map:
+            _put(slot, message, entry, text)
+        elif entry is not None:
+            raise invalid_field(slot.name, "is not a map")
+        elif slot.is_list:
+            slot.holder(message)[slot.field].append(slot.value(text))
+        else:
+            if slot.key in given and not slot.is_mask:
+                raise invalid_field(slot.name, "occurs more than once")
+            _set(slot, message, slot.value(text), again=slot.key in given)
+            given.add(slot.key)
+
+    def _resolve(self, name: str) -> Slot:
+        slot = self._slots.get(name)
+        if slot is None:
+            try:
+                slot = Slot(resolve(self._message, name.split(".", _MAX_STEPS)))
+            except KeyError:
+                raise unknown_parameter(name) from None
+            if len(self._slots) < _MAX_REMEMBERED:
+                self._slots[name] = slot
+        return slot
+
+
+def unknown_parameter(name: str) -> EdgeError:
+    shown = name[:100]
+    return invalid_argument(f"unknown query parameter {shown!r}", [(shown, "is not a field of the request")])
+
+
+def _split_entry(name: str) -> tuple[str, str | None]:
+    head, bracket, entry = name.removesuffix("]").partition("[")
+    return (head, entry) if head and bracket and name.endswith("]") else (name, None)
+
+
+def _set(slot: Slot, message: Message, value: Any, *, again: bool) -> None:
+    holder = slot.holder(message) if slot.parents else message
+    if again:
+        holder[slot.field].paths.extend(value.paths)
+    else:
+        holder[slot.field] = value
+
+
+def _put(slot: Slot, message: Message, entry: str | None, text: str) -> None:
+    if entry is None:
+        raise invalid_field(slot.name, f"is a map; write {slot.name}[key]=value")
+    kind = slot.field.value
+    assert isinstance(kind, DescFieldValueMap)
+    parse_key = parser_for(kind.key)
+    assert parse_key is not None
+    try:
+        key = parse_key(entry)
+    except ValueError as error:
+        raise invalid_field(f"{slot.name}[{entry}]", f"key {error}") from None
+    entries = slot.holder(message)[slot.field]
+    if key in entries:
+        raise invalid_field(f"{slot.name}[{entry}]", "occurs more than once")
+    entries[key] = slot.value(text)
