@@ -1,17 +1,16 @@
-"""Renders the Python client: the way a call takes by the contract, a class for each service, and all of them in one."""
+"""Renders the Python client: a class for each service, and one that holds them all."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
-from mesh.codegen.render_python import HEAD, docstring
-from mesh.codegen.schema import Method, Schema, domain_of
+from mesh.codegen.render_python import HEAD, docstring, source
+from mesh.codegen.runtime.contract import EDGE
+from mesh.codegen.schema import Method, Schema
 
-#: Goes into gen/ as it is, so that clients need nothing else; a module here, so that it is checked like any other.
-_CHANNEL = Path(__file__).with_name("runtime") / "channel.py"
 _EMPTY = "google.protobuf.Empty"
 _RAW = "google.api.HttpBody"
 
@@ -30,21 +29,21 @@ def render(schema: Schema) -> dict[str, str]:
     for method in schema.methods():
         if _is_for_clients(method):
             services[method.service].append(method)
-    modules = {"shop/channel.py": _CHANNEL.read_text(), "shop/client.py": _client(schema, services)}
+    modules = {f"shop/{name}.py": source(name) for name in ("channel", "connection")}
+    modules["shop/client.py"] = _client(services)
     for service, methods in services.items():
-        domain = domain_of(service)
-        modules[f"shop/{domain}/v1/{domain}_client.py"] = _service(schema, service, methods)
+        modules[f"{_module_name(service).replace('.', '/')}.py"] = _service(schema, service, methods)
     return {path: HEAD + text for path, text in modules.items()}
 
 
 def _is_for_clients(method: Method) -> bool:
-    """What the ingress lets in, and a person would call: webhooks are for machines that sign them."""
-    return method.rule is not None and "edge" in method.rule.callers and method.request.full_name != _RAW
+    """Return whether the ingress routes the method and it is no webhook."""
+    return method.rule is not None and EDGE in method.rule.callers and method.request.full_name != _RAW
 
 
 # --- all services in one ------------------------------------------------------------------------------------
 
-_CLIENT = '''"""The shop for Python programs, over gRPC. Nothing but this package, grpcio and protobuf is needed.
+_CLIENT = '''"""The shop for Python programs, over gRPC. Needs nothing but this package, grpcio and protobuf.
 
     async with ShopClient("localhost:8080") as shop:
         tokens = await shop.users.login(email=..., password=...)
@@ -54,78 +53,61 @@ _CLIENT = '''"""The shop for Python programs, over gRPC. Nothing but this packag
             ...
 """
 
-from __future__ import annotations
+from functools import cached_property
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
-
-import grpc
-
-from shop.channel import CHANNEL_OPTIONS, Channel, Metadata
+from shop.connection import Connection
 %(imports)s
 
 
-class ShopClient:
-    """The services behind one address; an attribute for each."""
+class ShopClient(Connection):
+    """The services behind one address, each as an attribute."""
+%(attributes)s'''
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        token: str | Callable[[], str] = "",
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Metadata = (),
-    ) -> None:
-        """`target` is host:port; `token` is a user's access token, or what returns the present one for each call."""
-        self.token = token
-        self._metadata = metadata
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
-        channel = Channel(self._channel, self._sent)
-%(attributes)s
-
-    def _sent(self) -> Metadata:
-        token = self.token() if callable(self.token) else self.token
-        return (*self._metadata, ("authorization", f"Bearer {token}")) if token else self._metadata
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Ends the connection; calls that run are cancelled."""
-        await self._channel.close()
-'''
+_ATTRIBUTE = """
+    @cached_property
+    def {name}(self) -> {kind}:
+        return {kind}(self.channel)
+"""
 
 
-def _client(schema: Schema, services: dict[str, list[Method]]) -> str:
-    imports, attributes = [], []
-    for service in services:
-        domain = domain_of(service)
-        kind = _class_name(service)
-        imports.append(f"from shop.{domain}.v1.{domain}_client import {kind}")
-        attributes.append(f"        self.{_attribute(schema, service)} = {kind}(channel)")
-    return _CLIENT % {"imports": "\n".join(sorted(imports)), "attributes": "\n".join(attributes)}
+def _client(services: dict[str, list[Method]]) -> str:
+    kinds = {service: _class_name(service) for service in services}
+    imports = sorted(f"from {_module_name(service)} import {kind}" for service, kind in kinds.items())
+    attributes = (
+        _ATTRIBUTE.format(name=_attribute(service, services[service]), kind=kind) for service, kind in kinds.items()
+    )
+    return _CLIENT % {"imports": "\n".join(imports), "attributes": "".join(attributes)}
 
 
-def _attribute(schema: Schema, service: str) -> str:
-    """`orders` where the domain has a resource of its own name, else the domain's name: `catalog`."""
-    domain = domain_of(service)
-    names = {method.name for method in schema.methods() if method.service == service}
-    if f"Get{domain.capitalize()}" not in names:
-        return domain
-    return f"{domain[:-1]}ies" if re.search("[^aeiou]y$", domain) else f"{domain}s"
+def _attribute(service: str, methods: list[Method]) -> str:
+    """Return `orders` where the service has a resource of its own name, else the name itself: `catalog`."""
+    kind = _resource(service)
+    name, plural = _snake(kind), _plural(kind)
+    names = {method.name for method in methods}
+    return _snake(plural) if {f"Get{kind}", f"List{plural}"} & names else name
+
+
+def _plural(name: str) -> str:
+    if re.search("[^aeiou]y$", name):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _resource(service: str) -> str:
+    """Return what the service is about: `Order` for `shop.order.v1.OrderService`."""
+    return service.rpartition(".")[2].removesuffix("Service")
+
+
+def _module_name(service: str) -> str:
+    return f"{service.rpartition('.')[0]}.{_snake(_resource(service))}_client"
 
 
 def _class_name(service: str) -> str:
-    return service.rpartition(".")[2].removesuffix("Service") + "Client"
+    return f"{_resource(service)}Client"
 
 
 # --- one service --------------------------------------------------------------------------------------------
@@ -173,7 +155,7 @@ def _method(schema: Schema, method: Method) -> str:
     # One that must be given comes first, though all go by their names.
     arguments.sort(key=lambda argument: "=" in argument)
     request = f"{_python_type(method.request)}({', '.join(map(_passed, fields))})"
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.name).lower()
+    name = _snake(method.name)
     returns = _python_type(method.response) if method.response.full_name != _EMPTY else "None"
     if method.server_streaming:
         return _stream(method, name, arguments, request, returns)

@@ -143,9 +143,14 @@ def _grpc_module(file: str) -> str:
 # --- text ---------------------------------------------------------------------------------------------------
 
 
+def source(name: str) -> str:
+    """Return the source of the runtime module."""
+    return (_RUNTIME / f"{name}.py").read_text("utf-8")
+
+
 def filled(name: str, table: str) -> str:
     """Return the source of the runtime module with its empty table replaced by `table`."""
-    before, mark, after = (_RUNTIME / f"{name}.py").read_text("utf-8").partition(_TABLE)
+    before, mark, after = source(name).partition(_TABLE)
     assert mark, f"{name}.py has no table to fill"
     return before + table + after
 

@@ -57,8 +57,30 @@ def test_webhooks_and_what_only_services_may_call_are_left_out(methods, compiled
     assert "get_toy" not in text
 
 
-def test_a_domain_with_a_resource_of_its_name_is_in_the_plural(rendered: dict[str, str]) -> None:
-    assert "self.toys = ToyClient(channel)" in rendered["shop/client.py"]
+def test_a_service_with_a_resource_of_its_name_is_an_attribute_in_the_plural(rendered: dict[str, str]) -> None:
+    assert "def toys(self) -> ToyClient:" in rendered["shop/client.py"]
+
+
+SECOND_SERVICE = """// Mends toys.
+service RepairShopService {
+  // Lists repairs.
+  rpc ListRepairShops(GetToyRequest) returns (Toy) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (shop.options.v1.rpc) = {access: ACCESS_PUBLIC callers: "edge" timeout: {seconds: 1}};
+  }
+}
+
+"""
+
+
+def test_a_second_service_of_a_domain_has_a_client_of_its_own(compiled) -> None:
+    request = compiled("// Keeps toys.\n", SECOND_SERVICE + "// Keeps toys.\n")
+    rendered = {file.name: file.content for file in protoc_gen_shop.respond(request).file}
+
+    assert "class ToyClient:" in rendered["shop/toy/v1/toy_client.py"]
+    assert "class RepairShopClient:" in rendered["shop/toy/v1/repair_shop_client.py"]
+    assert "def repair_shops(self) -> RepairShopClient:" in rendered["shop/client.py"]
+    assert '"shop.toy.v1.RepairShopService": Service(' in rendered["shop/services.py"]
 
 
 def test_exactly_what_the_contract_lets_be_repeated_is_retried() -> None:
