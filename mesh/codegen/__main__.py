@@ -1,6 +1,6 @@
 """`python -m mesh.codegen`: regenerates gen/ and the reference docs from protos/.
 
-Everything is first made in a scratch folder, so a failure changes nothing and `--check` is the same run.
+The output goes to a scratch folder first, so a failure changes nothing, and `--check` compares the same output.
 """
 
 import argparse
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the four actions; generating is the default."""
+    """Run one of the four actions; the default is to generate. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mesh.codegen", description=__doc__.splitlines()[0])
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--deps", action="store_true", help="only fill .cache/protos, which plain buf needs")
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             return generate.breaking(ROOT, chosen.breaking)
         return _generate(check=chosen.check)
     except ToolError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- a command speaks to its user
+        print(error, file=sys.stderr)  # noqa: T201 -- the command's output
         return 1
 
 

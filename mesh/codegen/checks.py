@@ -1,4 +1,4 @@
-"""What fails the build: every rule of the house that a .proto can break and that buf's lint does not know."""
+"""The checks that fail the build: the rules for .proto files that buf lint does not know."""
 
 import keyword
 import re
@@ -11,10 +11,10 @@ from google.rpc.code_pb2 import Code
 from mesh.codegen.runtime.contract import ANY_WORKLOAD, EDGE
 from mesh.codegen.schema import Event, Method, Reason, Schema, domain_of, workload_of
 
-# Proxies count these as the host's own failure and eject it; a business error must not do that.
+# Proxies count these as failures of the host and eject it; a business error must not cause that.
 _HOST_FAILURES = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
-# Names that promise a secret. A cursor is called a token too, but opens nothing.
+# Field names that suggest a secret. A cursor is called a token too, but grants no access.
 _SECRET = re.compile(
     r"(^|_)(password|passphrase|passwd|secrets?|credentials?|private_key|api_key|cvc|cvv|card|pan|iban)(_|$)"
     r"|(^|_)(tokens?|card_(number|token|holder))$"
@@ -24,7 +24,7 @@ _CARD_FACT = re.compile(r"(^|_)card_(brand|network|last4|last_four|last_digits|e
 
 
 def problems(schema: Schema) -> list[str]:
-    """Every breach as `file:line: what: why`, in the order of the files."""
+    """Return every breach as `file:line: what: why`, ordered by file and line."""
     callers = [EDGE, ANY_WORKLOAD, *sorted({workload_of(method.service) for method in schema.methods()})]
     found = [
         *((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m, callers)),
@@ -77,7 +77,7 @@ def _limits(method: Method) -> Iterator[str]:
 
 
 def _mutates(method: Method) -> bool:
-    if method.request.full_name == "google.api.HttpBody":  # a webhook carries its id in its headers
+    if method.request.full_name == "google.api.HttpBody":  # the id of a webhook is in its headers
         return False
     return method.idempotency_level != "NO_SIDE_EFFECTS" and method.http_verb != "get"
 
@@ -138,12 +138,12 @@ def _enum_name(message: object, field: str) -> str:
 
 
 def seconds(duration: object) -> float:
-    """A google.protobuf.Duration, whichever pool its class is from."""
+    """Return the seconds of a google.protobuf.Duration; its class may come from any pool."""
     return float(duration.seconds + duration.nanos / 1e9)  # type: ignore[attr-defined]
 
 
 def placeholders(template: str) -> list[str]:
-    """The names in braces, each once, in their order. Raises ValueError on a stray brace."""
+    """Return the names in braces, each once, in order. Raises ValueError on a stray brace or a format."""
     names: list[str] = []
     for _, name, form, conversion in Formatter().parse(template):
         if form or conversion:

@@ -1,4 +1,4 @@
-"""One generation: made in a scratch folder by buf and its plugins, then compared with gen/ or put there."""
+"""One generation: buf and its plugins write to a scratch folder, which is compared with gen/ or copied there."""
 
 import subprocess
 from pathlib import Path
@@ -15,7 +15,7 @@ _DOCS = (Path("docs", "errors.md"), Path("docs", "events.md"), _OPENAPI)
 
 
 def into(scratch: Path, root: Path) -> None:
-    """Generates everything below `scratch` from the protos of `root`."""
+    """Generate everything below `scratch` from the protos of `root`."""
     run(root, "buf", "generate", "protos", "--output", scratch)
     _drop_empty_stubs(scratch)
     ours = [path for path in scratch.rglob("*.py") if not path.stem.endswith(("_pb2", "_pb2_grpc"))]
@@ -28,7 +28,7 @@ def into(scratch: Path, root: Path) -> None:
 
 
 def differences(scratch: Path, root: Path) -> list[Path]:
-    """The generated files that are new, changed or gone, relative to `root`."""
+    """Return the generated files that are new, changed or removed, relative to `root`."""
     wanted = {path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()}
     present = {
         path.relative_to(root)
@@ -41,7 +41,7 @@ def differences(scratch: Path, root: Path) -> list[Path]:
 
 
 def install(scratch: Path, root: Path, changes: list[Path]) -> None:
-    """Brings the checkout to what was generated."""
+    """Copy the changed files into the checkout, and delete the removed ones."""
     for path in changes:
         if (scratch / path).exists():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def install(scratch: Path, root: Path, changes: list[Path]) -> None:
 
 
 def breaking(root: Path, ref: str) -> int:
-    """Compares protos/ with the image committed at `ref`; a revision without one has no promises to keep."""
+    """Compare protos/ with the image committed at `ref`; a revision without an image has nothing to break."""
     image = root / ".cache" / "against.binpb"
     shown = subprocess.run(  # noqa: S603
         ["git", "show", f"{ref}:{IMAGE.as_posix()}"],  # noqa: S607 -- git is the user's own
@@ -68,14 +68,14 @@ def breaking(root: Path, ref: str) -> int:
 
 
 def _drop_empty_stubs(scratch: Path) -> None:
-    """The stub plugins write a file for every proto; only those with a service have anything to say."""
+    """Delete the empty stub files: the stub plugin writes one for each proto, also without a service."""
     for stub in scratch.rglob("*_pb2_grpc.pyi"):
         if not stub.with_suffix(".py").exists():
             stub.unlink()
 
 
 def _with_public_comments_only(image: bytes) -> bytes:
-    """Keeps the comments that clients read and drops the rest of the source info, which is most of the size."""
+    """Return the image with the comments that clients read; the rest of the source info is most of its size."""
     files = _plain_file_set().FromString(image)
     for file in files.file:
         commented = [
@@ -92,8 +92,9 @@ def _with_public_comments_only(image: bytes) -> bytes:
 
 
 def _plain_file_set() -> Any:
-    """FileDescriptorSet in a pool of its own: options of others stay the bytes that buf wrote, in buf's order,
-    whatever extensions this process has imported.
+    """Return FileDescriptorSet from a pool of its own.
+
+    Third-party options stay the bytes that buf wrote, in buf's order, whatever extensions this process imported.
     """
     pool = DescriptorPool()
     pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)

@@ -1,6 +1,6 @@
-"""Prints a file descriptor as .proto text, for a package that ships its descriptor and not its source.
+"""Prints a file descriptor as .proto text, for a package that ships only its descriptor.
 
-Knows what buf/validate/validate.proto uses (proto2, flat messages, oneofs, extensions) and no more.
+Supports what buf/validate/validate.proto uses: proto2, flat messages, oneofs, extensions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ _MAX_NUMBER = 2**29 - 1
 
 
 def to_proto(file: FileDescriptorProto) -> str:
-    """The source of `file`, without comments, that compiles back to the same descriptor."""
+    """Return the source of `file` without comments; it compiles to the same descriptor."""
     return "\n".join(_file(file)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Makes the gRPC compiler inside grpcio-tools callable as a plugin, which is the only form that buf knows."""
+"""Wraps the gRPC compiler of grpcio-tools as a protoc plugin, the only form that buf runs."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from grpc_tools import protoc
 
 
 def respond(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
-    """Generates `*_pb2_grpc.py` for the files that have a service."""
+    """Generate `*_pb2_grpc.py` for the files that have a service."""
     services = [file.name for file in request.proto_file if file.service and file.name in request.file_to_generate]
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
@@ -29,7 +29,7 @@ def respond(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerato
 
 
 def main() -> None:
-    """Speaks the plugin protocol on stdin and stdout."""
+    """Run the plugin protocol on stdin and stdout."""
     request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     sys.stdout.buffer.write(respond(request).SerializeToString())
 

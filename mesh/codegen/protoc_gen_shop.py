@@ -1,4 +1,4 @@
-"""The protoc plugin of the house: checks what the protos promise, then derives the tables, classes and docs.
+"""Our protoc plugin: checks the protos, then derives tables, classes and docs from them.
 
 Its one parameter is `python` (the default: modules below shop/) or `docs` (Markdown files).
 """
@@ -12,7 +12,7 @@ from mesh.codegen.schema import Schema
 
 
 def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
-    """The generated files, or every problem that forbids them."""
+    """Return the generated files, or an error that lists every problem."""
     response = CodeGeneratorResponse(supported_features=CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL)
     schema = Schema(request)
     problems = checks.problems(schema)
@@ -29,7 +29,7 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
 
 
 def main() -> None:
-    """Speaks the plugin protocol on stdin and stdout."""
+    """Run the plugin protocol on stdin and stdout."""
     response = respond(CodeGeneratorRequest.FromString(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(response.SerializeToString())
 

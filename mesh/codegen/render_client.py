@@ -24,7 +24,7 @@ _SCALARS = {
 
 
 def render(schema: Schema) -> dict[str, str]:
-    """Every module by its path below gen/."""
+    """Return every module by its path below gen/."""
     services: dict[str, list[Method]] = defaultdict(list)
     for method in schema.methods():
         if _is_for_clients(method):
@@ -152,7 +152,7 @@ def _service(schema: Schema, service: str, methods: list[Method]) -> str:
 def _method(schema: Schema, method: Method) -> str:
     fields = list(method.request.fields)
     arguments = [_argument(schema, field) for field in fields]
-    # One that must be given comes first, though all go by their names.
+    # Required arguments first, for readers; all are keywords.
     arguments.sort(key=lambda argument: "=" in argument)
     request = f"{_python_type(method.request)}({', '.join(map(_passed, fields))})"
     name = _snake(method.name)
@@ -204,7 +204,7 @@ def _passed(field: FieldDescriptor) -> str:
 
 
 def _kind(field: FieldDescriptor) -> tuple[str, str]:
-    """The type of a field's argument, and its default."""
+    """Return the type of a field's argument, and its default."""
     if entry := _entry(field):
         return f"Mapping[{', '.join(map(_element, entry))}]", "None"
     if field.is_repeated:
@@ -223,7 +223,7 @@ def _element(field: FieldDescriptor) -> str:
 
 
 def _python_type(desc: Descriptor | EnumDescriptor) -> str:
-    """`order_service_pb2.Order`."""
+    """Return `order_service_pb2.Order`."""
     package = desc.file.package
     return f"{_module(desc.file)}.{desc.full_name[len(package) + 1 :]}"
 
@@ -233,7 +233,7 @@ def _module(file: FileDescriptor) -> str:
 
 
 def _imports(method: Method) -> Iterator[str]:
-    """What the types of a method's arguments and reply come from."""
+    """Yield the imports of the types of a method's arguments and reply."""
     used: list[Descriptor | EnumDescriptor] = [method.request]
     if method.response.full_name != _EMPTY:
         used.append(method.response)
@@ -246,6 +246,6 @@ def _imports(method: Method) -> Iterator[str]:
 
 
 def _entry(field: FieldDescriptor) -> list[FieldDescriptor]:
-    """The key and the value of a map; nothing for other fields."""
+    """Return the key and the value of a map field; an empty list for any other."""
     kind = field.message_type
     return list(kind.fields) if kind is not None and kind.GetOptions().map_entry else []

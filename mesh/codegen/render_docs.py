@@ -24,7 +24,7 @@ _HTTP_STATUS = {
 
 
 def render(schema: Schema) -> dict[str, str]:
-    """Every page by its path below docs/."""
+    """Return every page by its path below docs/."""
     return {"errors.md": _errors(schema), "events.md": _events(schema)}
 
 
@@ -33,8 +33,8 @@ def _errors(schema: Schema) -> str:
     for reason in schema.reasons():
         domains[reason.domain].append(_error_row(reason))
     intro = (
-        "Every refusal carries one `google.rpc.ErrorInfo` with the `domain` and `reason` below; "
-        "what stands in braces in its message is also in the `metadata`.\n"
+        "Every business error carries one `google.rpc.ErrorInfo` with the `domain` and `reason` below; "
+        "the values in braces in its message are also in the `metadata`.\n"
     )
     return _page("Errors", intro, ("Reason", "Code", "HTTP", "Message", "Meaning"), domains)
 
@@ -58,7 +58,7 @@ def _events(schema: Schema) -> str:
             name, topic, key = event.message.name, event.event.topic, event.event.key
             row = (f"`{name}`", f"`{topic}`", f"`{key}`", _cell(event.place.comment))
             domains[domain_of(event.message.file.package)].append(row)
-    intro = "Every event, by the domain that publishes it. Events of one topic with the same key stay in order.\n"
+    intro = "Every event, by the domain that publishes it. Events with the same topic and key are delivered in order.\n"
     return _page("Events", intro, ("Event", "Topic", "Key", "Meaning"), domains)
 
 

@@ -1,7 +1,6 @@
-"""What the protos say, read from a plugin request: methods, reasons, events and fields, each with its place.
+"""The protos of a plugin request: methods, reasons, events and fields, each with its place.
 
-Our options are extensions that the plugin's own process has never imported, so every option is read with
-classes built from the request itself: the plugin works before anything under gen/ exists.
+Every option is read with classes built from the request itself, so the plugin works before gen/ exists.
 """
 
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ _NOWHERE = SourceCodeInfo.Location(span=[0, 0, 0])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where something is declared, and the comment above it."""
+    """The file and line of a declaration, and the comment above it."""
 
     file: str
     line: int
@@ -74,7 +73,7 @@ class Event:
 
 
 class Schema:
-    """The files to generate for."""
+    """The files to generate from."""
 
     def __init__(self, request: CodeGeneratorRequest) -> None:
         self._pool = DescriptorPool()
@@ -85,7 +84,7 @@ class Schema:
         self._places = {name: place for file in protos for name, place in _places(file)}
 
     def methods(self) -> Iterator[Method]:
-        """Every RPC, in the order of files and declarations."""
+        """Yield every RPC, ordered by file and declaration."""
         for file in self.files:
             for service in file.services_by_name.values():
                 for method in service.methods:
@@ -105,7 +104,7 @@ class Schema:
                     )
 
     def reasons(self) -> Iterator[Reason]:
-        """Every error reason but the unspecified ones."""
+        """Yield every error reason except the unspecified ones."""
         for file in self.files:
             enum = file.enum_types_by_name.get("ErrorReason")
             for value in enum.values if enum else ():
@@ -119,12 +118,12 @@ class Schema:
                     )
 
     def comment(self, name: str) -> str:
-        """The comment above a service, method, message, field or enum value."""
+        """Return the comment above a service, method, message, field or enum value."""
         place = self._places.get(name)
         return place.comment if place else ""
 
     def is_required(self, field: FieldDescriptor) -> bool:
-        """Whether google.api.field_behavior says REQUIRED."""
+        """Return whether google.api.field_behavior contains REQUIRED."""
         try:
             extension: Any = self._pool.FindExtensionByName("google.api.field_behavior")
         except KeyError:  # no file of the request imports it
@@ -134,7 +133,7 @@ class Schema:
         return extension.enum_type.values_by_name["REQUIRED"].number in options.Extensions[extension]
 
     def events(self) -> Iterator[Event]:
-        """Every message that is marked as an event or stands at the top of an events file."""
+        """Yield every message that is marked as an event or is a top-level message of an events file."""
         for file in self.files:
             messages = file.message_types_by_name.values()
             embedded = {
@@ -151,7 +150,7 @@ class Schema:
                     )
 
     def fields(self) -> Iterator[tuple[FieldDescriptor, bool, Place]]:
-        """Every field, whether it is marked as sensitive, and its place."""
+        """Yield every field, whether it is marked as sensitive, and its place."""
         for file in self.files:
             for message in _with_nested(file.message_types_by_name.values()):
                 for field in message.fields:
@@ -159,7 +158,7 @@ class Schema:
                     yield field, bool(sensitive), self._places[field.full_name]
 
     def _option(self, descriptor: Any, options: str, name: str) -> Any:
-        """The value of an extension, None when it is not set."""
+        """Return the value of an extension, None when it is not set."""
         try:
             extension: Any = self._pool.FindExtensionByName(name)
         except KeyError:  # no file of the request imports it
@@ -170,7 +169,7 @@ class Schema:
 
 
 def domain_of(package: str) -> str:
-    """`order` of `shop.order.v1`."""
+    """Return `order` for `shop.order.v1`."""
     return package.split(".")[1] if package.count(".") else package
 
 
@@ -196,7 +195,7 @@ def _places(file: FileDescriptorProto) -> Iterator[tuple[str, Place]]:
 
 
 def _paths(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Full names with their paths in SourceCodeInfo; the numbers are descriptor.proto's field numbers."""
+    """Yield full names with their paths in SourceCodeInfo; the numbers are field numbers of descriptor.proto."""
     for i, service in enumerate(file.service):
         yield f"{file.package}.{service.name}", (6, i)
         for j, method in enumerate(service.method):

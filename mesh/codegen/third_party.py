@@ -1,4 +1,4 @@
-"""Fills .cache/protos with the protos of others: from the installed packages, not from a schema registry."""
+"""Fills .cache/protos with third-party protos from the installed packages, not from a schema registry."""
 
 import fcntl
 import shutil
@@ -13,11 +13,11 @@ from mesh.codegen.proto_text import to_proto
 from mesh.codegen.tools import run
 
 _PACKAGES = ("googleapis-common-protos", "grpcio-tools", "protovalidate")
-_FORM = "1"  # raise it when this file lays the folder out in another way
+_FORM = "1"  # increment when the layout of the folder changes
 
 
 def materialise(root: Path) -> None:
-    """Makes .cache/protos what the installed packages say; a second run changes nothing."""
+    """Write the protos of the installed packages to .cache/protos; a second run changes nothing."""
     folder = root / ".cache" / "protos"
     stamp = folder.with_suffix(".stamp")
     content = "\n".join((_FORM, *(f"{name} {version(name)}" for name in _PACKAGES)))
@@ -28,7 +28,7 @@ def materialise(root: Path) -> None:
             return
         shutil.rmtree(folder, ignore_errors=True)
         _copy(folder)
-        run(root, "buf", "format", "-w", folder)  # so that a plain `buf format` finds nothing to say
+        run(root, "buf", "format", "-w", folder)  # so that `buf format` reports nothing
         stamp.write_text(content, "utf-8")
 
 
@@ -49,7 +49,7 @@ def _copy_protos(source: Traversable, target: Path) -> None:
 
 
 def _validate_proto() -> str:
-    """buf/validate/validate.proto, of which the wheel has the descriptor only."""
+    """Return buf/validate/validate.proto; the wheel ships only its descriptor."""
     from buf.validate import validate_pb2  # noqa: PLC0415 -- gen/ need not be importable for anything else here
 
     return to_proto(FileDescriptorProto.FromString(validate_pb2.DESCRIPTOR.serialized_pb))

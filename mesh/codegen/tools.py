@@ -1,4 +1,4 @@
-"""Finds and runs the build's own binaries, which stand next to the running Python."""
+"""Runs the build tools, which are installed next to the running Python."""
 
 import os
 import subprocess
@@ -10,11 +10,11 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 class ToolError(Exception):
-    """A tool is missing or refused its input; the text is for the one who ran the build."""
+    """A tool is missing or failed; the text is its output, for the user of the build."""
 
 
 def run(root: Path, name: str, *arguments: str | Path) -> str:
-    """Runs `name` in `root` and returns what it printed."""
+    """Run the tool in `root` and return its stdout. Raises ToolError."""
     tool = BIN / name
     if not tool.exists():
         raise ToolError(f"{name} is not installed in this Python's environment ({BIN}): run `make setup`")

@@ -1,1 +1,1 @@
-"""Modules that go into gen/shop as they are, so that clients need nothing else; the generator fills their tables."""
+"""Modules that are copied into gen/shop, so that clients need nothing else; the generator fills in their tables."""

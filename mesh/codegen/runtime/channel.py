@@ -1,7 +1,7 @@
-"""The way that calls take: deadlines and retries by the contract, and refusals that come back as classes.
+"""A channel that applies the contract to each call: its deadline, its retries, and its errors as generated classes.
 
-* ShopError (generated base: a refusal with a reason)
-* OutcomeUnknown (the call may or may not have happened)
+* ShopError (generated base: an error with a reason)
+* OutcomeUnknown (the call may or may not have taken effect)
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
-# After these nobody can say whether the call took effect.
+# With these codes the call may or may not have taken effect.
 _UNKNOWN = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -33,14 +33,14 @@ _UNKNOWN = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-# How a stream ends when its connection or its server does; proxies say it in different words.
+# The codes of a stream whose connection or server ended; proxies differ in which one they send.
 _BROKEN = _UNKNOWN - {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
-# A stream that breaks so many times without a message in between is given up.
-_MOST_BROKEN = 8
+# A stream fails after so many breaks in a row without a message.
+_MAX_BREAKS = 8
 
 
 class OutcomeUnknown(Exception):
-    """A call ended without saying whether it took effect: ask, or repeat it with the same key."""
+    """The call may or may not have taken effect: read the state, or repeat the call with the same key."""
 
     def __init__(self, method: str, code: grpc.StatusCode) -> None:
         """`method` is the full method path."""
@@ -50,7 +50,7 @@ class OutcomeUnknown(Exception):
 
 
 class Channel:
-    """What a generated stub needs of a channel."""
+    """The part of grpc.aio.Channel that a generated stub uses."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Channel:
         metadata: Callable[[], Metadata],
         remaining: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`metadata` goes with each call; `remaining` is how long our own caller still waits."""
+        """`metadata` is sent with each call; `remaining` returns the seconds left of an outer call's deadline."""
         self._channel = channel
         self._metadata = metadata
         self._remaining = remaining
@@ -95,14 +95,14 @@ class Channel:
 
         return call
 
-    def _timeout(self, method: str, asked: float | None) -> float | None:
-        """Return the least of what the caller asks, what the contract allows, and what our own caller still waits."""
-        limits = (asked, RPCS[method].timeout, self._remaining())
+    def _timeout(self, method: str, requested: float | None) -> float | None:
+        """Return the shortest of the requested timeout, the contract's, and the rest of the outer call's deadline."""
+        limits = (requested, RPCS[method].timeout, self._remaining())
         return min((limit for limit in limits if limit is not None), default=None)
 
 
 def service_config() -> str:
-    """Return gRPC's own retries, for exactly the RPCs that the contract says may be repeated."""
+    """Return the gRPC service config that retries exactly the RPCs that the contract calls idempotent."""
     retry = {
         "maxAttempts": 3,
         "initialBackoff": "0.05s",
@@ -119,37 +119,37 @@ def service_config() -> str:
 
 
 CHANNEL_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 300_000),  # not below what servers allow: they answer impatience with GOAWAY
+    ("grpc.keepalive_time_ms", 300_000),  # servers answer more frequent pings with GOAWAY
     ("grpc.max_metadata_size", 8_192),
     ("grpc.service_config", service_config()),
 )
 
 
 async def resumed(watch: Callable[[str], AsyncGenerator[Any, None]], token: str) -> AsyncIterator[Any]:
-    """A stream that is taken up again after its last message when its connection breaks."""
-    broken = 0
+    """Yield the messages of a stream, resumed after the last one when its connection breaks."""
+    breaks = 0
     while True:
         try:
             async with aclosing(watch(token)) as messages:
                 async for message in messages:
-                    token, broken = message.resume_token or token, 0
+                    token, breaks = message.resume_token or token, 0
                     yield message
         except OutcomeUnknown as error:
-            broken += 1
-            if error.code not in _BROKEN or broken == _MOST_BROKEN:
+            breaks += 1
+            if error.code not in _BROKEN or breaks == _MAX_BREAKS:
                 raise
         else:
             return
-        await asyncio.sleep(min(0.05 * 2**broken, 2.0))
+        await asyncio.sleep(min(0.05 * 2**breaks, 2.0))
 
 
 def new_key() -> str:
-    """A request_id: a repeat with the same one is harmless."""
+    """Return a new request_id; a repeat with the same one takes effect once."""
     return uuid.uuid4().hex
 
 
 def error_from_status(status: status_pb2.Status) -> ShopError | None:
-    """Return the error that the status was made from, or None when this build knows no such reason."""
+    """Return the error that the status carries, or None for a reason that this build does not know."""
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
         if detail.Unpack(info):
@@ -159,7 +159,7 @@ def error_from_status(status: status_pb2.Status) -> ShopError | None:
 
 
 def error_from_call(method: str, error: grpc.aio.AioRpcError) -> Exception:
-    """Return what the failed call means: a refusal by class, or OutcomeUnknown."""
+    """Return the error class of the failed call, or OutcomeUnknown."""
     if error.code() in _UNKNOWN:
         return OutcomeUnknown(method, error.code())
     for key, value in error.trailing_metadata() or ():

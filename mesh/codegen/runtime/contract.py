@@ -1,4 +1,4 @@
-"""Every RPC: who may call it, for how long, how often, and whether a call may be repeated."""
+"""Every RPC: its callers, deadline, rate limit and idempotency level."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class Access(Enum):
-    """The end user that an RPC demands."""
+    """The end user that an RPC requires."""
 
     PUBLIC = "public"
     """Anyone, with or without a token."""
@@ -66,5 +66,5 @@ class Rpc:
         return caller in self.callers or (ANY_WORKLOAD in self.callers and caller not in ("", EDGE))
 
 
-# By the path that a call has on the wire.
+# By the HTTP/2 path of a call.
 RPCS: Final[dict[str, Rpc]] = {}  # filled by mesh.codegen

@@ -1,4 +1,4 @@
-"""Where every event goes."""
+"""The topic and the ordering key of every event."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """The topic of an event, and the name of the string field whose value keeps events in order."""
+    """The topic of an event, and the name of the string field by whose value its events are ordered."""
 
     topic: str
     key: str
