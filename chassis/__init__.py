@@ -6,9 +6,11 @@ from chassis.context import Context, User, current_call, current_user
 from chassis.errors import OutcomeUnknown
 from chassis.events import outbox
 from chassis.events.consumer import Handler
-from chassis.postgres.database import Database, Queries, Record, Transaction
-from chassis.postgres.idempotency import idempotent, stored_reply
+from chassis.postgres.change_feed import Watch
+from chassis.postgres.database import Database, Queries, Record, Transaction, current_time
+from chassis.postgres.idempotency import idempotent, stored_reply, transactional
 from chassis.postgres.lane import Batch, Lane, VersionConflict
+from chassis.rpc.access import owner_filter, require_owner
 from chassis.settings import Settings
 from chassis.telemetry import traced
 from chassis.types.times import timestamp
@@ -28,12 +30,17 @@ __all__ = [
     "Transaction",
     "User",
     "VersionConflict",
+    "Watch",
     "current_call",
+    "current_time",
     "current_user",
     "idempotent",
     "outbox",
+    "owner_filter",
+    "require_owner",
     "run",
     "stored_reply",
     "timestamp",
     "traced",
+    "transactional",
 ]

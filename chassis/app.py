@@ -35,12 +35,13 @@ from chassis.events.consumer import Consumer, Handler
 from chassis.events.kafka_bus import KafkaBus
 from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
+from chassis.external import webhooks
 from chassis.postgres import idempotency
 from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
 from chassis.postgres.migrate import MigrationError, migrate
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
-from chassis.rpc.client import Clients
+from chassis.rpc.client import Clients, contract_key_source, service_of
 from chassis.rpc.pipeline import Pipeline
 from chassis.settings import Settings, SettingsError
 
@@ -96,6 +97,7 @@ class App:
         self.purge_older_than(database, "outbox", "publish_time", outbox.RETENTION)
         self.purge_older_than(database, "inbox", "apply_time", consumer.RETENTION)
         self.purge_older_than(database, "idempotency", "create_time", idempotency.RETENTION)
+        self.purge_older_than(database, "webhook", "receive_time", webhooks.RETENTION)
         return database
 
     async def bus(self) -> Bus:
@@ -115,14 +117,18 @@ class App:
         self._closing.push_async_callback(cache.close)
         return cache
 
-    def client(self, stub: Callable[[Any], Stub], service: str) -> Stub:
-        """Return a stub of another service, by its full name."""
-        return self._clients.stub(stub, service)
+    def client(self, stub: Callable[[Any], Stub], _service: str = "") -> Stub:
+        """Return a stub of another service, such as `app.client(CatalogServiceStub)`; raises UpstreamError."""
+        return self._clients.stub(stub)
 
-    def serve(self, service: str, servicer: object, register: Callable[[Any, Any], None]) -> None:
-        """Serve `servicer`, under its full service name and by the generated `add_..._to_server`."""
-        register(servicer, self._server)
-        self._services.append(service)
+    def serve(self, *servicers: Any) -> None:
+        """Serve servicers, each an instance of a generated servicer class; raises ValueError for anything else."""
+        for servicer in servicers:
+            if isinstance(servicer, str) or callable(servicer):
+                continue
+            service = service_of(servicer)
+            service.register(servicer, self._server)
+            self._services.append(service.name)
 
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
         """Apply events of other services, each in a transaction of `database`; called once, with all handlers."""
@@ -200,18 +206,7 @@ class App:
     def _keys(self) -> KeySource:
         if self.settings.jwks_url:
             return http_key_source(self.settings.jwks_url)
-        return _user_service_keys(self._clients)
-
-
-def _user_service_keys(clients: Clients) -> KeySource:
-    from shop.user.v1 import user_service_pb2, user_service_pb2_grpc  # noqa: PLC0415  only where its keys are used
-
-    async def fetch() -> dict[str, Any]:
-        stub = clients.stub(user_service_pb2_grpc.UserServiceStub, "shop.user.v1.UserService")
-        answer = await stub.GetJwks(user_service_pb2.GetJwksRequest())
-        return {"keys": [{field.name: value for field, value in key.ListFields()} for key in answer.keys]}
-
-    return fetch
+        return contract_key_source(self._clients)
 
 
 async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:

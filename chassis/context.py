@@ -35,6 +35,8 @@ class Call:
     traceparent: str = ""
     #: time.monotonic() at which nobody waits for the answer any more; None for an unbounded stream.
     deadline: float | None = None
+    #: The owners of resources that the handler has compared with the user.
+    owner_checks: list[str] = field(default_factory=list)
     #: Metadata that the answer will carry beside the message.
     trailers: dict[str, str] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from chassis.domain.backoff import backoff
 from chassis.events.bus import Bus, Event
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
@@ -30,8 +31,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
 RETENTION = timedelta(days=30)
 
 _ATTEMPTS = 5
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+_FIRST_PAUSE = timedelta(seconds=0.1)
+_LONGEST_PAUSE = timedelta(seconds=5)
 
 
 class Consumer:
@@ -47,7 +48,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume until cancelled; a failing bus or database is tried again, with what was not acknowledged."""
-        pause = _FIRST_PAUSE
+        failures = 0
         while True:
             try:
                 async with self._bus.subscribe(self._name, self._topics) as subscription:
@@ -55,14 +56,14 @@ class Consumer:
                         for event in batch:
                             await self._settle(event)
                         await subscription.acknowledge()
-                        pause = _FIRST_PAUSE
+                        failures = 0
             except Exception as error:  # noqa: BLE001  the bus's own libraries raise what they like
+                failures += 1
                 log.warning("consumer restarts", extra={"consumer": self._name, "error": repr(error)})
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await _pause(failures)
 
     async def _settle(self, event: Event) -> None:
-        """Apply the event, or bury it after some attempts so that those behind it go on."""
+        """Apply the event, or dead-letter it after some attempts so that those behind it go on."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await self._apply(event)
@@ -70,10 +71,10 @@ class Consumer:
                 raise  # no fault of the event, so it stays unacknowledged
             except Exception as error:
                 if attempt == _ATTEMPTS or isinstance(error, DecodeError):
-                    log.exception("event buried", extra={"consumer": self._name, "event": event.id})
+                    log.exception("event dead-lettered", extra={"consumer": self._name, "event": event.id})
                     await self._dead_letter(event, attempt, error)
                     return
-                await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
+                await _pause(attempt)
             else:
                 return
 
@@ -103,3 +104,7 @@ class Consumer:
                 attempts,
                 f"{type(error).__name__}: {error}".replace("\0", "\ufffd")[:1000],
             )
+
+
+async def _pause(failures: int) -> None:
+    await asyncio.sleep(backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE, random.random()).total_seconds())  # noqa: S311

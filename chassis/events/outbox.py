@@ -81,7 +81,7 @@ class Relay:
         self._bus = bus
         self._source = source
         self._news = asyncio.Event()
-        database.after_commit(self._news.set)
+        database.after_every_commit(self._news.set)
 
     async def run(self) -> None:
         """Work until cancelled; lead whenever no other process does, and start over after any failure."""

@@ -1,12 +1,13 @@
-"""Checks that a webhook comes from who it says, unchanged and lately (Standard Webhooks).
+"""Webhooks that external APIs send: signed, recent, and applied once (Standard Webhooks).
 
-Whether it was seen before is for the service's inbox, by the webhook's id.
+Verify one with `receive`, then claim its id with `claim` in the transaction that applies it.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import orjson
+from google.api.httpbody_pb2 import HttpBody
 
+from chassis.context import Context
+from chassis.postgres.database import Transaction
 from chassis.settings import SettingsError
+from shop.chassis.v1 import chassis_errors
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_CLAIM = """
+INSERT INTO webhook (sender, webhook_id, type) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true"""
+
 TOLERANCE = timedelta(seconds=300)
-#: How long a service remembers the ids of webhooks: senders try for some days, each time signed anew.
+#: How long the ids of webhooks are kept: senders retry for some days, and sign each attempt anew.
 RETENTION = timedelta(days=30)
 
 # Without a dot in the id, "{id}.{timestamp}.{body}" can be cut in one way only.
@@ -29,21 +39,43 @@ _TIMESTAMP = re.compile(r"[0-9]{1,11}")
 _SIGNATURES_AT_MOST = 8
 
 
-class WebhookRejected(Exception):
-    """A request that is not a webhook of ours to trust; `reason` is one word for the log."""
+class Untrusted(Exception):
+    """The request is not a webhook to trust; `reason` is one word for the log."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
+WebhookRejected = Untrusted
+
+
 @dataclass(frozen=True, slots=True)
 class Webhook(Generic[T]):
-    """What was told: an `id` to know it again by, a `type` such as payment.captured, and the `data` then."""
+    """An `id` that stays the same when it is sent again, a `type` such as payment.captured, and the `data` then."""
 
     id: str
     type: str
     data: T
+
+
+def receive(request: HttpBody, context: Context, secrets: Sequence[str], *, read: Callable[[Any], T]) -> Webhook[T]:
+    """Return the webhook that an RPC received, its data parsed by `read`; raises WebhookRejected or WebhookMalformed.
+
+    It costs no query, so a stranger's requests keep no database busy.
+    """
+    headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    try:
+        return verify(headers, request.data, secrets, datetime.now(UTC), read=read)
+    except Untrusted as error:
+        log.warning("webhook rejected", extra={"reason": error.reason})
+        malformed = error.reason == "body_malformed"
+        raise (chassis_errors.WebhookMalformed if malformed else chassis_errors.WebhookRejected) from None
+
+
+async def claim(tx: Transaction, sender: str, webhook: Webhook[Any]) -> bool:
+    """Return whether the webhook came for the first time, and remember that it came, if `tx` commits."""
+    return bool(await tx.fetchval(_CLAIM, sender, webhook.id, webhook.type))
 
 
 def verify(
@@ -54,7 +86,7 @@ def verify(
     *,
     read: Callable[[Any], T],
 ) -> Webhook[T]:
-    """Returns the webhook, its data read by `read`, or raises WebhookRejected.
+    """Return the webhook, its data parsed by `read`; raises Untrusted.
 
     Header names are lower case, as in gRPC metadata. There are two `secrets` while one replaces the other.
     """
@@ -62,22 +94,22 @@ def verify(
     timestamp = _header(headers, "webhook-timestamp", _TIMESTAMP)
     claimed = headers.get("webhook-signature", "").split()[:_SIGNATURES_AT_MOST]
     if abs(now - datetime.fromtimestamp(int(timestamp), UTC)) > TOLERANCE:
-        raise WebhookRejected("timestamp_out_of_window")
+        raise Untrusted("timestamp_out_of_window")
     signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
     expected = [b"v1," + base64.b64encode(_digest(secret, signed)) for secret in secrets]
     # Every pair is compared, so that the time taken tells nothing about which of them came near.
     matches = [hmac.compare_digest(mine, theirs.encode()) for mine in expected for theirs in claimed]
     if not any(matches):
-        raise WebhookRejected("signature_mismatch")
+        raise Untrusted("signature_mismatch")
     try:
         content = orjson.loads(body)
         return Webhook(webhook_id, str(content["type"]), read(content["data"]))
     except (ValueError, TypeError, KeyError) as error:
-        raise WebhookRejected("body_malformed") from error
+        raise Untrusted("body_malformed") from error
 
 
 def key_of(secret: str) -> bytes:
-    """The HMAC key inside a `whsec_...` secret; a ValueError here is a mistake in the configuration."""
+    """Return the HMAC key inside a `whsec_...` secret; a ValueError here is a mistake in the configuration."""
     prefix, _, encoded = secret.partition("_")
     try:
         key = base64.b64decode(encoded, validate=True)
@@ -89,7 +121,7 @@ def key_of(secret: str) -> bytes:
 
 
 def secrets_of(setting: str, text: str) -> tuple[str, ...]:
-    """The secrets that a setting holds, two of them with a comma between while one replaces the other.
+    """Return the secrets that a setting holds, two of them with a comma between while one replaces the other.
 
     Raises SettingsError, naming the setting, when there is none or one is malformed.
     """
@@ -111,5 +143,5 @@ def _digest(secret: str, content: bytes) -> bytes:
 def _header(headers: Mapping[str, str], name: str, pattern: re.Pattern[str]) -> str:
     value = headers.get(name, "")
     if not pattern.fullmatch(value):
-        raise WebhookRejected(f"{name.removeprefix('webhook-')}_{'malformed' if value else 'missing'}")
+        raise Untrusted(f"{name.removeprefix('webhook-')}_{'malformed' if value else 'missing'}")
     return value

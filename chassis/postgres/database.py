@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,7 +76,8 @@ class Database:
         self.pool = pool
         #: What changed in this database, whichever process changed it.
         self.change_feed = ChangeFeed()
-        self._after_commit: list[Callable[[], None]] = []
+        self._after_every_commit: list[Callable[[], None]] = []
+        self._on_commit: dict[Transaction, list[Callable[[], object]]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -96,9 +97,20 @@ class Database:
         finally:
             await pool.close()
 
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called after every commit: a hint that there may be news, such as outbox rows."""
-        self._after_commit.append(callback)
+    def after_every_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after every commit: a hint that rows may have changed, such as the outbox's."""
+        self._after_every_commit.append(callback)
+
+    def on_commit(self, tx: Transaction, callback: Callable[[], object]) -> None:
+        """Call `callback` once `tx` has committed, and never if it rolls back.
+
+        It may be lost with the process, so it can only hasten what the committed rows demand anyway.
+        """
+        self._on_commit[tx].append(callback)
+
+    def discard_callbacks(self, tx: Transaction) -> None:
+        """Drop what `on_commit` registered: the changes that demanded it were rolled back to a savepoint."""
+        self._on_commit[tx].clear()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Transaction]:
@@ -118,6 +130,7 @@ class Database:
         """
         async with self.connection() as connection:
             transaction = connection.transaction()
+            callbacks = self._on_commit[connection] = []
             try:
                 # Not torn either: a BEGIN that was sent must be followed by its end before others get the connection.
                 await run_shielded(transaction.start())
@@ -127,8 +140,11 @@ class Database:
                 with suppress(asyncpg.PostgresError, *UNAVAILABLE_ERRORS):
                     await run_shielded(transaction.rollback())
                 raise
-            await run_shielded(transaction.commit())
-        for callback in self._after_commit:
+            else:
+                await run_shielded(transaction.commit())
+            finally:
+                del self._on_commit[connection]
+        for callback in (*self._after_every_commit, *callbacks):
             callback()
 
     async def purge_older_than(self, table: str, moment: str, kept: timedelta) -> bool:
@@ -145,6 +161,12 @@ class Database:
             return await self.pool.acquire(timeout=seconds)
         except TimeoutError:
             raise Overloaded from None
+
+
+async def current_time(tx: Transaction) -> datetime:
+    """Return the database's clock, which stands still within a transaction: the one clock that decides about rows."""
+    now: datetime = await tx.fetchval("SELECT now()")
+    return now
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:

@@ -19,17 +19,17 @@ class MigrationError(Exception):
     """An applied migration was edited or vanished from the folder, or a new one failed and left nothing behind."""
 
 
-async def migrate(url: str, package: Path) -> list[str]:
-    """Bring the database at `url` up to date with chassis/migrations and `package`/migrations.
+async def migrate(url: str, package: Path | None = None) -> list[str]:
+    """Bring the database at `url` up to date with the chassis's migrations and, if given, with `package`/migrations.
 
-    Returns the names that were applied; raises MigrationError.
+    Return the names that were applied; raises MigrationError.
     """
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await connection.execute(_TABLE)
         applied = await _apply(connection, "chassis", Path(__file__).parent / "migrations")
-        return applied + await _apply(connection, package.name, package / "migrations")
+        return applied + (await _apply(connection, package.name, package / "migrations") if package else [])
     finally:
         await connection.close()
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from chassis.context import Call
+from chassis.context import Call, User, current_call, current_user
 from chassis.rpc.auth import TokenRefused, TokenVerifier
 from shop.chassis.v1 import chassis_errors
-from shop.contract import Access, Rpc
+from shop.contract import RPCS, Access, Rpc
+from shop.errors import ShopError
 
 #: Set by our own clients, by the edge, and by the ingress, which removes it from everything that comes from outside.
 _CALLER_KEY = "x-shop-caller"
@@ -38,6 +39,31 @@ def authorize(rule: Rpc, call: Call) -> None:
     """Raise RoleMissing when the end user has none of the roles that the contract asks for."""
     if rule.access is Access.ROLES and not (call.user and call.user.roles.intersection(rule.roles)):
         raise chassis_errors.RoleMissing(roles=", ".join(rule.roles))
+
+
+def require_owner(owner_id: str, not_found: ShopError) -> None:
+    """Raise `not_found` unless the end user owns the resource, or has a role that the method's ACCESS_OWNER names."""
+    call, user = current_call(), current_user()
+    if call is not None:
+        call.owner_checks.append(owner_id)
+    if owner_id != user.id and not _sees_all(user):
+        raise not_found
+
+
+def owner_filter(requested: str = "") -> str:
+    """Return whose resources a list shows: for a role that sees all those of `requested`, empty for everybody's."""
+    call, user = current_call(), current_user()
+    owner_id = requested if _sees_all(user) else user.id
+    if call is not None:
+        call.owner_checks.append(owner_id)
+    return owner_id
+
+
+def _sees_all(user: User) -> bool:
+    """Return whether the user has one of the roles of an ACCESS_OWNER method; without a contract nobody has."""
+    call = current_call()
+    rule = RPCS.get(call.method) if call else None
+    return rule is not None and rule.access is Access.OWNER and bool(user.roles.intersection(rule.roles))
 
 
 def _bearer(authorization: str) -> str:

@@ -1,22 +1,36 @@
 """Calling other services: typed stubs over channels that pass on deadline, identity and trace.
 
-How a call goes by the contract, and how its errors come back, is shop.channel's, as for any other client.
+shop.channel makes each call as the contract says, and turns errors back into their classes, as for any other client.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.json_format import MessageToDict
 
 from chassis.context import current_call
+from chassis.rpc.auth import KeySource
 from chassis.settings import SettingsError
 from shop.channel import CHANNEL_OPTIONS, Channel, Metadata
+from shop.contract import RPCS
+from shop.services import SERVICES, Service
 
 Stub = TypeVar("Stub")
 
 
 class UpstreamError(SettingsError):
     """UPSTREAMS does not say where a service is."""
+
+
+def service_of(servicer: object) -> Service:
+    """Return the gRPC service that a servicer implements; raises ValueError when it implements none."""
+    names = {f"{base.__module__}.{base.__name__}" for base in type(servicer).__mro__}
+    for service in SERVICES.values():
+        if f"{service.module}.{service.name.rpartition('.')[2]}Servicer" in names:
+            return service
+    raise ValueError(f"{type(servicer).__name__} inherits no generated servicer class")
 
 
 class Clients:
@@ -28,11 +42,12 @@ class Clients:
         self._caller = caller
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    def stub(self, kind: Callable[[Any], Stub], service: str) -> Stub:
-        """Return a stub of class `kind` for the full service name, such as `shop.order.v1.OrderService`."""
-        target = self._targets.get(service) or self._targets.get("*")
+    def stub(self, kind: Callable[[Any], Stub], _service: str = "") -> Stub:
+        """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address."""
+        service = _service_of_stub(kind)
+        target = self._targets.get(service.name) or self._targets.get("*")
         if target is None:
-            raise UpstreamError(f"UPSTREAMS names neither {service} nor *")
+            raise UpstreamError(f"UPSTREAMS names neither {service.name} nor *")
         if target not in self._channels:
             self._channels[target] = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         return kind(Channel(self._channels[target], self._metadata, _remaining))
@@ -51,6 +66,26 @@ class Clients:
             await channel.close()
 
 
+def contract_key_source(clients: Clients) -> KeySource:
+    """Fetch the key set from the RPC that the contract marks `token_keys`."""
+    rpc = next(rpc for rpc in RPCS.values() if rpc.token_keys)
+
+    async def fetch() -> dict[str, Any]:
+        stub = clients.stub(SERVICES[rpc.service].stub_class)
+        request = descriptor_pool.Default().FindMessageTypeByName(rpc.request_type)
+        reply = await getattr(stub, rpc.method)(message_factory.GetMessageClass(request)())
+        return MessageToDict(reply, preserving_proto_field_name=True)
+
+    return fetch
+
+
+def _service_of_stub(kind: Callable[[Any], Any]) -> Service:
+    for service in SERVICES.values():
+        if (kind.__module__, kind.__name__) == (service.module, f"{service.name.rpartition('.')[2]}Stub"):
+            return service
+    raise ValueError(f"{kind.__name__} is no generated stub class")
+
+
 def _parse(upstreams: str) -> list[tuple[str, str]]:
     pairs = [entry.partition("=") for entry in upstreams.split(",") if entry]
     for name, _, target in pairs:
@@ -60,6 +95,6 @@ def _parse(upstreams: str) -> list[tuple[str, str]]:
 
 
 def _remaining() -> float | None:
-    """Return how long our own caller still waits."""
+    """Return how long our own caller still waits, in seconds."""
     call = current_call()
     return call.remaining() if call else None

@@ -27,7 +27,7 @@ from chassis.rpc.auth import TokenVerifier
 from chassis.rpc.redact import redacted
 from chassis.telemetry import valid_traceparent
 from shop.chassis.v1 import chassis_errors
-from shop.contract import RPCS, Rpc
+from shop.contract import RPCS, Access, Rpc
 from shop.errors import ShopError
 
 log = logging.getLogger("chassis.rpc.pipeline")
@@ -79,6 +79,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                     _check(request)
                     async with aclosing(handler.unary_stream(request, context)) as messages:
                         async for message in messages:
+                            _assert_owner_checked(rule)
                             yield write(message)
 
             return grpc.unary_stream_rpc_method_handler(stream)
@@ -90,6 +91,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 _check(request)
                 async with asyncio.timeout(call.remaining()):
                     reply: bytes = write(await handler.unary_unary(request, context))
+                _assert_owner_checked(rule)
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
                 return reply
@@ -120,6 +122,13 @@ def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
         return read(data)
     except DecodeError:
         raise chassis_errors.InvalidRequest(field="request", problem="is not a message of its type") from None
+
+
+def _assert_owner_checked(rule: Rpc) -> None:
+    """Fail an ACCESS_OWNER call whose handler compared no owner with the user, before anything of it is sent."""
+    call = current_call()
+    if rule.access is Access.OWNER and not (call and call.owner_checks):
+        raise AssertionError(f"{rule.service}/{rule.method} does not check who owns the resource")
 
 
 def _check(request: Message) -> None:

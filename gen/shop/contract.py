@@ -17,6 +17,8 @@ class Access(Enum):
     """A signed-in user who has one of `Rpc.roles`."""
     WORKLOAD = "workload"
     """No end user: the calling workload alone decides."""
+    OWNER = "owner"
+    """A signed-in user: the resource's owner, or one who has one of `Rpc.roles`."""
 
 
 class IdempotencyLevel(Enum):
@@ -56,6 +58,7 @@ class Rpc:
     timeout: float | None = None
     rate_limit: RateLimit | None = None
     audit: bool = False
+    token_keys: bool = False
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False
@@ -789,6 +792,7 @@ RPCS: Final[dict[str, Rpc]] = {
         access=Access.PUBLIC,
         callers=("edge", "*"),
         timeout=2.0,
+        token_keys=True,
         idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
         has_http=True,
     ),

@@ -61,7 +61,7 @@ def _access(method: Method) -> Iterator[str]:
         yield "does not say its access"
     elif access == "ACCESS_ROLES" and not method.rule.roles:
         yield "has ACCESS_ROLES without roles"
-    elif access != "ACCESS_ROLES" and method.rule.roles:
+    elif access not in ("ACCESS_ROLES", "ACCESS_OWNER") and method.rule.roles:
         yield f"has roles, which {access} does not use"
 
 

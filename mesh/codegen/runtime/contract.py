@@ -16,6 +16,8 @@ class Access(Enum):
     """A signed-in user who has one of `Rpc.roles`."""
     WORKLOAD = "workload"
     """No end user: the calling workload alone decides."""
+    OWNER = "owner"
+    """A signed-in user: the resource's owner, or one who has one of `Rpc.roles`."""
 
 
 class IdempotencyLevel(Enum):
@@ -55,6 +57,7 @@ class Rpc:
     timeout: float | None = None
     rate_limit: RateLimit | None = None
     audit: bool = False
+    token_keys: bool = False
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False

@@ -1,6 +1,6 @@
 -- always: answer_is_whole I28
--- A kept answer to a request is a reply or a refusal, and neither only while its transaction lasts.
-SELECT principal, method, key, create_time FROM idempotency WHERE (response IS NULL) = (refusal IS NULL);
+-- The stored outcome of a request is a reply or an error, and neither only while its transaction lasts.
+SELECT principal, method, key, create_time FROM idempotency WHERE (response IS NULL) = (error IS NULL);
 
 -- soon: outbox_is_drained I21
 -- What was told in a transaction is published.

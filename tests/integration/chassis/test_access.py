@@ -96,7 +96,7 @@ async def app(serve, seen):
 
 
 @pytest.mark.parametrize("token", ANYONE)
-@pytest.mark.parametrize("access", Access)
+@pytest.mark.parametrize("access", RPC)
 async def test_the_token_decides_as_the_contract_says(app, seen, issuer, access, token):
     service, stub, rpc, request, caller = RPC[access]
     assert RPCS[f"/{service}/{rpc}"].access is access
@@ -116,7 +116,7 @@ async def test_the_token_decides_as_the_contract_says(app, seen, issuer, access,
 
 
 @pytest.mark.parametrize("caller", ["edge", "svc_order", "svc_catalog", "svc_user", "", "stranger", "EDGE"])
-@pytest.mark.parametrize("access", Access)
+@pytest.mark.parametrize("access", RPC)
 async def test_the_caller_decides_before_any_token(app, seen, issuer, access, caller):
     service, stub, rpc, request, _ = RPC[access]
     allowed = caller in RPCS[f"/{service}/{rpc}"].callers

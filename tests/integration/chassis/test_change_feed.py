@@ -18,7 +18,7 @@ SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LI
 @pytest.fixture
 def patient(monkeypatch):
     """Watchers never look by themselves: only news wake them."""
-    monkeypatch.setattr("chassis.postgres.change_feed._LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 3600.0)
 
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -148,19 +148,19 @@ async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
 async def test_a_watcher_that_leaves_leaves_nothing_behind():
     news = ChangeFeed()
     async with watching(news, "a", "b"), watching(news, "a"):
-        assert set(news._watchers) == {"a", "b"}
-    assert news._watchers == {}
+        assert set(news._subscribers) == {"a", "b"}
+    assert news._subscribers == {}
 
 
 async def test_a_watcher_looks_by_itself_when_news_were_lost(monkeypatch):
-    monkeypatch.setattr("chassis.postgres.change_feed._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 0.02)
     async with watching(ChangeFeed(), "a") as watcher:
         await eventually(lambda: watcher.wakes >= 3)
 
 
 async def test_whatever_the_database_client_makes_of_a_broken_connection_it_listens_again(database, monkeypatch):
     """Under load it finds some of them in the middle of its own protocol."""
-    monkeypatch.setattr("chassis.postgres.change_feed._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("chassis.postgres.change_feed._RECONNECT_SECONDS", 0.01)
     listen = asyncpg.Connection.add_listener
     troubles = [asyncpg.InternalClientError("x"), asyncpg.InterfaceError("x"), ConnectionResetError()]
 

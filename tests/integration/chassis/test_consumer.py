@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -164,7 +165,7 @@ async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bu
         "traceparent": event.traceparent,
     }
     assert str(letter["event_id"]) == event.id
-    assert log.lines("event buried")[0]["event"] == event.id
+    assert log.lines("event dead-lettered")[0]["event"] == event.id
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database,
 
 async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database, bus, projection, monkeypatch):
     """Or an event that came while the database went and came back would be buried for it."""
-    monkeypatch.setattr("chassis.events.consumer._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("chassis.events.consumer._FIRST_PAUSE", timedelta(milliseconds=1))
     projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])

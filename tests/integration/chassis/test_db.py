@@ -53,7 +53,7 @@ async def test_an_error_of_the_database_rolls_back_too(database):
 
 async def test_callbacks_hear_of_commits_and_of_nothing_else(database):
     heard = []
-    database.after_commit(lambda: heard.append("commit"))
+    database.after_every_commit(lambda: heard.append("commit"))
     with pytest.raises(ValueError, match="x"):
         async with database.transaction():
             raise ValueError("x")

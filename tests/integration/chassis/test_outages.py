@@ -48,7 +48,7 @@ async def postgres_alone(repository):
         Path(name).chmod(0o711)
         server = Server(Postgres(Path(name) / "postgres", sockets))
         await server.start()
-        await migrate(server.url, repository / "chassis")
+        await migrate(server.url)
         connection = await asyncpg.connect(server.url)
         await connection.execute("CREATE TABLE applied (id bigint GENERATED ALWAYS AS IDENTITY, what int)")
         await connection.close()

@@ -41,6 +41,10 @@ class _AccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Access.ValueTy
     """A signed-in user who has one of `roles`."""
     ACCESS_WORKLOAD: _Access.ValueType  # 4
     """No end user: the calling workload alone decides."""
+    ACCESS_OWNER: _Access.ValueType  # 5
+    """A signed-in user: the owner of the resource, or a user who has one of `roles`. To others the
+    resource does not exist, and a list leaves it out.
+    """
 
 class Access(_Access, metaclass=_AccessEnumTypeWrapper):
     """The end user that an RPC demands."""
@@ -55,6 +59,10 @@ ACCESS_ROLES: Access.ValueType  # 3
 """A signed-in user who has one of `roles`."""
 ACCESS_WORKLOAD: Access.ValueType  # 4
 """No end user: the calling workload alone decides."""
+ACCESS_OWNER: Access.ValueType  # 5
+"""A signed-in user: the owner of the resource, or a user who has one of `roles`. To others the
+resource does not exist, and a list leaves it out.
+"""
 Global___Access: _TypeAlias = Access  # noqa: Y015
 
 @_typing.final
@@ -69,13 +77,20 @@ class Rpc(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
+    TOKEN_KEYS_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """The end user that the call must come from."""
     audit: _builtins.bool
     """Whether each call leaves an audit record."""
+    token_keys: _builtins.bool
+    """Whether this RPC publishes the keys that access tokens are verified with, as a JSON Web Key Set.
+    One RPC of the mesh does.
+    """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The roles of which the user must have one. Required by ACCESS_ROLES, forbidden elsewhere."""
+        """With ACCESS_ROLES, the roles of which the user must have one. With ACCESS_OWNER, the roles that
+        may use everybody's resources. Forbidden elsewhere.
+        """
 
     @_builtins.property
     def callers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -103,10 +118,11 @@ class Rpc(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         rate_limit: Global___RateLimit | None = ...,
         audit: _builtins.bool = ...,
+        token_keys: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout", "token_keys", b"token_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,179 @@
+"""The engine for durable background work: claim, execute, settle, and resume what a crash left behind.
+
+A job is a row of the service's own with a next attempt time. Each claim and each settlement is a transaction of its
+own; between the two, with nothing locked, the job is executed. A claim is a lease: it moves the next attempt time
+ahead, so that other processes resume the job only after this one has died. A lease is short, and renewed while needed.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context as TaskContext
+from datetime import timedelta
+from typing import Generic, Protocol, TypeVar
+
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
+from chassis.telemetry import traced
+
+log = logging.getLogger(__name__)
+
+#: A renewal may be late, or lost, and the next one still in time.
+_RENEWALS_PER_LEASE = 4
+
+
+class Job(Protocol):
+    """One claimed attempt at a piece of work."""
+
+    @property
+    def id(self) -> str:
+        """Return the id under which `Jobs.claim` finds the job."""
+        ...
+
+    @property
+    def traceparent(self) -> str:
+        """Return the trace that the work belongs to, empty for one of its own."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+Result = TypeVar("Result")
+
+
+class Jobs(Protocol[J, Result]):
+    """One kind of work: how its jobs are found, claimed, executed and settled."""
+
+    @property
+    def lease(self) -> timedelta:
+        """Return how long a claim keeps other processes from the job."""
+        ...
+
+    async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
+        """Return the ids of jobs whose next attempt is due, the most overdue first."""
+        ...
+
+    async def claim(self, tx: Transaction, job_id: str) -> J | None:
+        """Claim the job for the length of the lease; return None when it is not due or another process has it."""
+        ...
+
+    async def renew(self, tx: Transaction, job: J) -> None:
+        """Extend the claim by another lease, unless it was lost."""
+        ...
+
+    async def execute(self, job: J) -> Result:
+        """Do the work, outside of any transaction. It may run again after a crash, so it must be idempotent."""
+        ...
+
+    async def settle(self, tx: Transaction, job: J, result: Result) -> J | None:
+        """Write the result, and claim and return what is to be executed next at once, None when nothing is.
+
+        A lost claim writes nothing and returns None.
+        """
+        ...
+
+
+class Worker(Generic[J, Result]):
+    """Executes jobs: at once those that `start` names, and by polling all those that were left behind."""
+
+    def __init__(self, db: Database, jobs: Jobs[J, Result], *, name: str, concurrency: int) -> None:
+        """Execute at most `concurrency` resumed jobs at a time; `name` is that of the work, for logs and traces."""
+        self._db = db
+        self._jobs = jobs
+        self._name = name
+        self._concurrency = concurrency
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._resumed: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+
+    def start(self, job_id: str, claimed: J | None = None) -> asyncio.Task[None]:
+        """Execute a job, which the caller may have claimed already, in a task that no caller's deadline ends.
+
+        Return the task that executes it, which may be another caller's.
+        """
+        if (task := self._running.get(job_id)) is None:
+            task = asyncio.create_task(self._run_job(job_id, claimed), context=TaskContext())
+            self._running[job_id] = task
+            task.add_done_callback(lambda _: self._running.pop(job_id, None))
+        return task
+
+    def wake(self) -> None:
+        """Look for due jobs now, instead of after the polling interval."""
+        self._woken.set()
+
+    async def run(self, poll_seconds: float) -> None:
+        """Resume due jobs until cancelled, looking for them every `poll_seconds` and when woken."""
+        while True:
+            self._woken.clear()
+            try:
+                more = await self._resume_due()
+            except UNAVAILABLE_ERRORS as error:
+                log.warning("work waits for the database", extra={"work": self._name, "error": type(error).__name__})
+                more = False
+            except Exception:
+                log.exception("due work not found", extra={"work": self._name})
+                more = False
+            if not more:
+                await self._pause(poll_seconds)
+
+    async def close(self, seconds: float) -> None:
+        """Wait at most `seconds` for the jobs that run; what remains of them is found by the next process."""
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=seconds)
+
+    async def _resume_due(self) -> bool:
+        """Start due jobs as far as there is room; return whether there may be more that now have room."""
+        room = self._concurrency - len(self._resumed)
+        if room <= 0:
+            await asyncio.wait(self._resumed, return_when=asyncio.FIRST_COMPLETED)
+            return True
+        async with self._db.connection() as tx:
+            due = await self._jobs.list_due(tx, room)
+        for job_id in due:
+            task = self.start(job_id)
+            self._resumed.add(task)
+            task.add_done_callback(self._resumed.discard)
+        return len(due) == room
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _run_job(self, job_id: str, claimed: J | None) -> None:
+        try:
+            job = claimed or await self._claim(job_id)
+            while job is not None:
+                with traced(job.traceparent, self._name):
+                    async with self._renewing(job):
+                        result = await self._jobs.execute(job)
+                    async with self._db.transaction() as tx:
+                        job = await self._jobs.settle(tx, job, result)
+        except UNAVAILABLE_ERRORS as error:
+            # The job stays claimed until its lease expires, and is resumed then.
+            log.warning("work interrupted", extra={"work": self._name, "job": job_id, "error": type(error).__name__})
+        except Exception:
+            log.exception("work interrupted", extra={"work": self._name, "job": job_id})
+
+    async def _claim(self, job_id: str) -> J | None:
+        async with self._db.transaction() as tx:
+            return await self._jobs.claim(tx, job_id)
+
+    @asynccontextmanager
+    async def _renewing(self, job: J) -> AsyncIterator[None]:
+        """Keep the claim while the job is executed."""
+        renewal = asyncio.create_task(self._renew(job))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+
+    async def _renew(self, job: J) -> None:
+        while True:
+            await asyncio.sleep(self._jobs.lease.total_seconds() / _RENEWALS_PER_LEASE)
+            try:
+                async with self._db.transaction() as tx:
+                    await self._jobs.renew(tx, job)
+            except Exception as error:  # noqa: BLE001  whatever it is, the next renewal may still be in time
+                log.warning("lease not renewed", extra={"work": self._name, "job": job.id, "error": repr(error)})
