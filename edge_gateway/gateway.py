@@ -1,25 +1,23 @@
-"""The gateway as a bare ASGI application: one request's way through all the parts."""
+"""The gateway as a bare ASGI application: a request goes to a built-in route, or through the pipeline to a handler."""
 
-import asyncio
 import logging
 from collections.abc import Collection
 
-from protobuf import Message, Registry
+from protobuf import Registry
 
 from edge_gateway.errors import EdgeError, allow_header, internal, method_not_allowed, render
-from edge_gateway.grpc_client.upstreams import Reply, Upstreams
-from edge_gateway.handlers.batch import Batch
-from edge_gateway.handlers.builtin_routes import own_pages
-from edge_gateway.handlers.context import build_parts
+from edge_gateway.grpc_client.upstreams import Upstreams
+from edge_gateway.handlers.batch import BatchHandler
+from edge_gateway.handlers.builtin_routes import builtin_routes
 from edge_gateway.handlers.health import Health
-from edge_gateway.handlers.http_streams import HttpStreams
-from edge_gateway.handlers.websocket import WebSockets
-from edge_gateway.http.compression import choose_coding, compress, is_compressible
-from edge_gateway.http.exchange import Disconnected, Exchange, Receive, Scope, Send, Watch
+from edge_gateway.handlers.http_streams import HttpStreamHandler
+from edge_gateway.handlers.pipeline import Pipeline
+from edge_gateway.handlers.unary import UnaryHandler
+from edge_gateway.handlers.websocket import WebSocketHandler
+from edge_gateway.http.exchange import Disconnected, Exchange, Receive, Scope, Send
 from edge_gateway.http.headers import Header
-from edge_gateway.json.transcoder import View
-from edge_gateway.routing.router import Match
-from edge_gateway.routing.rules import Routes, Rule
+from edge_gateway.policies.cors import Cors
+from edge_gateway.routing.rules import Routes
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
@@ -29,20 +27,25 @@ class Gateway:
     """Serves the routes of a registry over HTTP."""
 
     def __init__(self, registry: Registry, routes: Routes, upstreams: Upstreams, settings: Settings) -> None:
+        self._settings = settings
+        self._router = routes.router
         self._upstreams = upstreams
-        self._parts = parts = build_parts(registry, routes, upstreams, settings)
-        self._streams = HttpStreams(parts)
-        self._sockets = WebSockets(parts)
-        self.health = Health(upstreams, {rule.rpc.service for rule in routes.rules})
-        self._pages = own_pages(registry, routes, settings, self.health, Batch(self, parts.router, settings))
+        self._cors = Cors(settings.cors_origins, exposed=settings.exposed_headers, max_age=settings.cors_max_age)
+        self._pipeline = Pipeline(registry, routes, upstreams, settings)
+        self._unary = UnaryHandler(self._pipeline, settings)
+        self._streams = HttpStreamHandler(self._pipeline, settings)
+        self._sockets = WebSocketHandler(self._pipeline, self._cors, settings)
+        self._health = Health(upstreams, {rule.rpc.service for rule in routes.rules})
+        batches = BatchHandler(self, routes.router, settings)
+        self._builtin = builtin_routes(registry, routes, settings, self._health, batches)
 
     def begin_drain(self) -> None:
-        """Makes /healthz say so."""
-        self.health.draining = True
+        """Make /healthz report NOT_SERVING."""
+        self._health.draining = True
 
     async def end_streams(self) -> None:
-        """Tells the clients of running streams to connect elsewhere."""
-        await self._parts.relays.drain()
+        """End the running streams with an error that makes their clients connect again, elsewhere."""
+        await self._pipeline.relays.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -66,96 +69,50 @@ class Gateway:
         try:
             await self._serve(exchange)
         except EdgeError as error:
-            await self._refuse(exchange, error)
+            await self._reject(exchange, error)
         except Disconnected:
             pass
         except Exception:
-            # The one place that may see anything: the client learns an id, the log learns the rest.
+            # The only place that catches every exception: the client receives an id, the log the rest.
             log.exception("request %s failed", exchange.request.id)
             if exchange.started:
                 raise
-            await self._refuse(exchange, internal(f"internal error {exchange.request.id}"))
+            await self._reject(exchange, internal(f"internal error {exchange.request.id}"))
 
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
-        request.index()
+        request.index_headers()
         origin = request.headers.get(b"origin")
         if origin is not None:
-            exchange.common = self._parts.cors.headers(origin)
-        if len(request.path) + len(request.query) > self._parts.settings.max_url:
-            raise EdgeError(3, f"the URL is longer than {self._parts.settings.max_url} bytes", (), 414)
-        page = self._pages.get(request.path)
+            exchange.common_headers = self._cors.headers(origin)
+        if len(request.path) + len(request.query) > self._settings.max_url:
+            raise EdgeError(3, f"the URL is longer than {self._settings.max_url} bytes", (), 414)
+        builtin = self._builtin.get(request.path)
         if request.method == "OPTIONS":
-            await self._options(exchange, page.methods if page is not None else ())
-        elif page is not None:
-            if not page.takes(request.method):
-                raise method_not_allowed(page.methods)
-            await page.serve(exchange)
+            await self._options(exchange, builtin.methods if builtin is not None else ())
+        elif builtin is not None:
+            if not builtin.accepts(request.method):
+                raise method_not_allowed(builtin.methods)
+            await builtin.serve(exchange)
         else:
-            match = self._parts.router.match(request.method, request.path)
-            if match.target.rpc.is_limited:
-                exchange.common += await self._parts.limiter.check(request, match.target)
-            if match.target.rpc.is_unary:
-                await self._unary(exchange, match)
-            else:
-                await self._streams.serve(exchange, match)
+            call = self._pipeline.route(request)
+            if call.rule.rpc.is_limited:
+                exchange.common_headers += await self._pipeline.limit(call)
+            handler = self._unary if call.rule.rpc.is_unary else self._streams
+            await handler.serve(exchange, call)
 
     async def _options(self, exchange: Exchange, known: Collection[str]) -> None:
-        """Says what a path knows, to anyone; to browsers also what they may send there."""
+        """Respond with the methods of a path, and to a preflight also with the headers that a browser may send."""
         request = exchange.request
-        methods = allow_header(known or self._parts.router.methods(request.path)).encode()
+        methods = allow_header(known or self._router.methods(request.path)).encode()
         headers: list[Header] = [(b"allow", methods)]
         if b"access-control-request-method" in request.headers:
-            wanted = request.header(b"access-control-request-headers")
-            headers += self._parts.cors.preflight(request.header(b"origin"), methods, wanted)
-            exchange.common = []  # the preflight has said it all
-        await exchange.answer(204, headers, b"")
+            requested = request.header(b"access-control-request-headers")
+            headers += self._cors.preflight(request.header(b"origin"), methods, requested)
+            exchange.common_headers = []  # the preflight's own headers replace them
+        await exchange.respond(204, headers, b"")
 
-    async def _unary(self, exchange: Exchange, match: Match[Rule]) -> None:
-        rule = match.target
-        message, view = await self._message(exchange, match)
-        watch = Watch(exchange)
-        try:
-            reply = await self._parts.caller.unary(exchange.request, rule, message)
-        except asyncio.CancelledError:
-            if watch.gone:
-                return
-            raise
-        finally:
-            watch.stop()
-        await self._answer(exchange, rule, reply, view)
-
-    async def _message(self, exchange: Exchange, match: Match[Rule]) -> tuple[Message, View]:
-        rule, request = match.target, exchange.request
-        body = (
-            await exchange.body(self._parts.settings.max_body, self._parts.settings.body_timeout)
-            if rule.has_body
-            else b""
-        )
-        message, system = self._parts.transcoder.request(match, body, request.header(b"content-type"), request.query)
-        self._parts.conditions.to_request(rule, request.headers, message)
-        return message, self._parts.transcoder.view(rule, system, request.header(b"accept"))
-
-    async def _answer(self, exchange: Exchange, rule: Rule, reply: Reply, view: View) -> None:
-        message = self._parts.transcoder.parse(rule, reply.message)
-        media_type, body = self._parts.transcoder.reply(rule, message, view)
-        headers = [(b"content-type", media_type)]
-        headers += self._parts.caller.headers(exchange.request, reply.initial, reply.trailing)
-        status = self._parts.conditions.to_reply(rule, exchange.request, message, body, headers)
-        if status == 304:
-            body = b""
-        elif (
-            self._parts.settings.compress
-            and len(body) >= self._parts.settings.compress_from
-            and is_compressible(media_type)
-        ):
-            coding = choose_coding(exchange.request.header(b"accept-encoding"))
-            if coding:
-                headers.append((b"content-encoding", coding.encode()))
-                body = compress(body, coding)
-        await exchange.answer(status, headers, body)
-
-    async def _refuse(self, exchange: Exchange, error: EdgeError) -> None:
+    async def _reject(self, exchange: Exchange, error: EdgeError) -> None:
         request = exchange.request
         rendered = render(error, request.header(b"accept"))
         if rendered.status >= 500:
@@ -170,4 +127,4 @@ class Gateway:
                 error.reason,
             )
         headers = [*rendered.headers, (b"cache-control", b"no-store")]
-        await exchange.answer(rendered.status, headers, rendered.body)
+        await exchange.respond(rendered.status, headers, rendered.body)

@@ -14,7 +14,7 @@ import uvicorn
 
 from edge_gateway.gateway import Gateway
 from edge_gateway.http.http1 import EdgeProtocol
-from edge_gateway.http.socket_options import keepalive, patience
+from edge_gateway.http.socket_options import keepalive, timeout
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
@@ -32,7 +32,7 @@ def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    for option in (*keepalive(), *patience(silence)):  # which the connections inherit
+    for option in (*keepalive(), *timeout(silence)):  # which the connections inherit
         sock.setsockopt(*option)
     try:
         sock.bind((host, int(port)))

@@ -6,22 +6,22 @@ from edge_gateway.errors import EdgeError, invalid_argument
 from edge_gateway.grpc_client.field_paths import spell_fields
 from edge_gateway.grpc_client.metadata import HeadersOut, MetadataIn, parse_timeout
 from edge_gateway.grpc_client.status import StatusReader
-from edge_gateway.grpc_client.trace_context import Traces
-from edge_gateway.grpc_client.upstreams import Call, RawMetadata, Reply, UpstreamError, Upstreams
+from edge_gateway.grpc_client.trace_context import TraceContext
+from edge_gateway.grpc_client.upstreams import GrpcCall, RawMetadata, Reply, UpstreamError, Upstreams
 from edge_gateway.http.exchange import Request
 from edge_gateway.http.headers import Header
 from edge_gateway.routing.rules import Rule
 from edge_gateway.settings import Settings
 
 
-class Caller:
+class GrpcInvoker:
     """Knows everything about calls that does not depend on how replies are written."""
 
     def __init__(self, upstreams: Upstreams, status: StatusReader, settings: Settings) -> None:
         self._upstreams = upstreams
         self._status = status
         self._settings = settings
-        self._traces = Traces(settings.trace_share)
+        self._traces = TraceContext(settings.trace_share)
         self._metadata_in = MetadataIn(forwarded=settings.forwarded_headers, fixed=settings.fixed_metadata)
         self._headers_out = HeadersOut(settings.exposed_headers)
 
@@ -33,7 +33,7 @@ class Caller:
         except UpstreamError as failure:
             raise self.failure(request, rule, failure) from None
 
-    async def open(self, request: Request, rule: Rule) -> Call:
+    async def open(self, request: Request, rule: Rule) -> GrpcCall:
         """Opens a call with streams, or raises EdgeError."""
         metadata, deadline = self._metadata(request), self._deadline(request, rule)
         try:

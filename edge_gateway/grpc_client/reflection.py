@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from protobuf import DescFile, Registry
 from protobuf.wkt import FileDescriptorProto
 
-from edge_gateway.grpc_client.upstreams import Call, UpstreamError, Upstreams
+from edge_gateway.grpc_client.upstreams import GrpcCall, UpstreamError, Upstreams
 from edge_gateway.routing.descriptors import DescriptorError, build_registry, services
 
 #: v1 and v1alpha have the same messages on the wire; only their names differ.
@@ -40,7 +40,7 @@ async def fetch_registry(target: str, tls: ssl.SSLContext | None = None) -> Regi
 
 
 class _Fetch:
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: GrpcCall) -> None:
         self._call = call
         self._files: dict[str, FileDescriptorProto] = {}
 

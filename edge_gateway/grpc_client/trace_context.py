@@ -10,7 +10,7 @@ _LENGTH = 55
 _MAX_STATE = 512
 
 
-class Traces:
+class TraceContext:
     """Begins traces; decides once, for all services, whether one is sampled."""
 
     def __init__(self, share: float) -> None:

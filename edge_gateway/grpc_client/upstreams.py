@@ -74,14 +74,14 @@ class Upstreams:
         pool = self._pool(target)
         return await _unary(pool, pool.head(method), request, metadata, deadline)
 
-    async def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "Call":
+    async def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "GrpcCall":
         """Opens a call with any number of messages either way; raises UpstreamError."""
         pool, head = self._method(method)
         try:
             connection = pool.idle() or await pool.connect(deadline)
         except Failure as failure:
             raise _error(failure, None) from None
-        return Call(_open(connection, head, metadata, deadline, None))
+        return GrpcCall(_open(connection, head, metadata, deadline, None))
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -156,7 +156,7 @@ def _timeout(seconds: float) -> str:
     return f"{milliseconds}m" if milliseconds < 100_000_000 else f"{min(round(seconds), 99_999_999)}S"
 
 
-class Call:
+class GrpcCall:
     """A running call with streams: written by one task, read by another."""
 
     def __init__(self, stream: Stream) -> None:
@@ -177,12 +177,12 @@ class Call:
             raise _error(failure, self._stream) from None
 
     @property
-    def initial_metadata(self) -> RawMetadata:
+    def initial(self) -> RawMetadata:
         """What has come before the first message; nothing before that."""
         return self._stream.headers.metadata if self._stream.headers is not None else _NOTHING
 
     @property
-    def trailing_metadata(self) -> RawMetadata:
+    def trailing(self) -> RawMetadata:
         """What has come at the end; nothing before that."""
         return self._stream.trailers.metadata if self._stream.trailers is not None else _NOTHING
 

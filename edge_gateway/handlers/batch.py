@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_gateway.errors import EdgeError, error_info, invalid_argument, invalid_field, unsupported_media_type
-from edge_gateway.grpc_client.trace_context import Traces
+from edge_gateway.grpc_client.trace_context import TraceContext
 from edge_gateway.http.compression import choose_coding, compress
-from edge_gateway.http.exchange import Exchange, Receive, Request, Scope, Send, Watch
+from edge_gateway.http.exchange import DisconnectWatch, Exchange, Receive, Request, Scope, Send
 from edge_gateway.http.headers import Header
 from edge_gateway.json.json_parsing import check_depth
 from edge_gateway.json.transcoder import is_json, write_json
@@ -42,14 +42,14 @@ class _Reply:
         return b'{"status":%d,%s"body":%s}' % (self.status, etag, self.body or b"null")
 
 
-class Batch:
+class BatchHandler:
     """Serves batches over the gateway that they came to."""
 
     def __init__(self, app: _App, router: Router[Rule], settings: Settings) -> None:
         self._app = app
         self._router = router
         self._settings = settings
-        self._traces = Traces(settings.trace_share)
+        self._traces = TraceContext(settings.trace_share)
 
     async def serve(self, exchange: Exchange) -> None:
         """Makes the reads at once, and answers when all are done."""
@@ -58,12 +58,12 @@ class Batch:
             raise unsupported_media_type("the body must be application/json in UTF-8")
         paths = _paths(await exchange.body(self._settings.max_body, self._settings.body_timeout))
         headers = _headers(request, self._traces.context(request.headers))
-        watch = Watch(exchange)
+        watch = DisconnectWatch(exchange)
         try:
             async with asyncio.TaskGroup() as group:
                 reads = [group.create_task(self._read(request, headers, path)) for path in paths]
         except asyncio.CancelledError:
-            if watch.gone:
+            if watch.disconnected:
                 return
             raise
         finally:
@@ -83,7 +83,7 @@ class Batch:
         if coding and len(body) >= self._settings.compress_from:
             headers.append((b"content-encoding", coding.encode()))
             body = compress(body, coding)
-        await exchange.answer(200, headers, body)
+        await exchange.respond(200, headers, body)
 
     async def _read(self, request: Request, headers: list[Header], path: str) -> _Reply:
         raw_path, _, query = path.partition("?")

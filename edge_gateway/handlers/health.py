@@ -25,13 +25,13 @@ class Health:
         self._targets = sorted({upstreams.target(service) for service in services})
         self.draining = False
 
-    async def page(self, exchange: Exchange) -> None:
+    async def serve(self, exchange: Exchange) -> None:
         """Serves /healthz, and /healthz?service=pkg.Service."""
         service = dict(parse_query(exchange.request.query)).get("service", "")
         status = "NOT_SERVING" if self.draining else await self.check(service)
         body = b'{"status":"%s"}' % status.encode()
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-        await exchange.answer(_STATUSES.get(status, 503), headers, body)
+        await exchange.respond(_STATUSES.get(status, 503), headers, body)
 
     async def check(self, service: str) -> str:
         """The status of a service, or of every back end: the worst that one of them says."""

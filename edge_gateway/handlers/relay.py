@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from edge_gateway.errors import EdgeError, unavailable
-from edge_gateway.grpc_client.upstreams import Call
+from edge_gateway.grpc_client.upstreams import GrpcCall
 
 #: How long a drain waits for the streams to end.
 _PATIENCE = 1.0
@@ -26,7 +26,7 @@ class Relays:
         self._live: set[Relay] = set()
         self._draining = False
 
-    def open(self, call: Call, inbound: Coroutine[Any, Any, None]) -> "Relay":
+    def open(self, call: GrpcCall, inbound: Coroutine[Any, Any, None]) -> "Relay":
         relay = Relay(call, inbound, self._live)
         if self._draining:
             relay.stop()
@@ -47,7 +47,7 @@ class Relay:
     `inbound` sends the requests and then waits for the client to leave; what it raises ends the stream.
     """
 
-    def __init__(self, call: Call, inbound: Coroutine[Any, Any, None], live: "set[Relay]") -> None:
+    def __init__(self, call: GrpcCall, inbound: Coroutine[Any, Any, None], live: "set[Relay]") -> None:
         self._call = call
         self._inbound = asyncio.ensure_future(inbound)
         self._reading: asyncio.Task[bytes | None] | None = None
@@ -61,12 +61,12 @@ class Relay:
         self._stopping = True
         self._inbound.cancel()
 
-    async def next(self, patience: float | None) -> bytes | Literal[Event.END, Event.IDLE]:
+    async def next(self, seconds: float | None) -> bytes | Literal[Event.END, Event.IDLE]:
         """Returns the next reply, END, or IDLE when none came in time; raises what ended the stream otherwise."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._call.read())
         reading = self._reading
-        await asyncio.wait({reading, self._inbound}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading, self._inbound}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if reading.done():
             self._reading = None
             message = reading.result()

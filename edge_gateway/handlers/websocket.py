@@ -1,22 +1,22 @@
 """Streams over WebSocket: one JSON message a text frame; `{"result": ...}` and `{"error": ...}` come back.
 
-An empty text frame from the client says that it has nothing more to send. A browser, which cannot set headers,
-may offer its token as the subprotocol `bearer.<token>` beside `edge.v1`.
+An empty text frame from the client ends its messages. A browser, which cannot set headers, may offer its token as the
+subprotocol `bearer.<token>` beside `edge.v1`.
 """
 
 import logging
 from typing import Any
 
-from edge_gateway.errors import EdgeError, internal, invalid_argument, not_found, render
-from edge_gateway.grpc_client.invoker import to_binary
-from edge_gateway.grpc_client.upstreams import Call, UpstreamError
-from edge_gateway.handlers.context import Parts
+from protobuf import Message
+
+from edge_gateway.errors import EdgeError, internal, invalid_argument, render
+from edge_gateway.grpc_client.upstreams import GrpcCall
+from edge_gateway.handlers.pipeline import EdgeCall, Pipeline, send_one
 from edge_gateway.handlers.relay import Event, Relay
 from edge_gateway.http.exchange import Disconnected, Receive, Request, Scope, Send
 from edge_gateway.json.stream_framing import Ndjson
-from edge_gateway.json.transcoder import View
-from edge_gateway.routing.router import Match
-from edge_gateway.routing.rules import Rule
+from edge_gateway.policies.cors import Cors
+from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
 
@@ -26,89 +26,75 @@ _BEARER = "bearer."
 _CLOSE = 4000
 
 
-class WebSockets:
+class WebSocketHandler:
     """Serves streaming methods to WebSocket clients, at the paths of their rules."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, pipeline: Pipeline, cors: Cors, settings: Settings) -> None:
+        self._pipeline = pipeline
+        self._cors = cors
+        self._max_frame = settings.max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         socket = _Socket(scope, receive, send)
         try:
-            request.index()
+            request.index_headers()
             self._check_origin(request)
-            match = self._match(request)
-            await self._serve(socket, request, match)
+            await self._serve(socket, self._pipeline.route_socket(request))
         except EdgeError as error:
-            await socket.refuse(request, error)
+            await socket.reject(request, error)
         except Disconnected:
             pass
         except Exception:
             log.exception("socket %s failed", request.id)
-            await socket.refuse(request, internal(f"internal error {request.id}"))
-
-    def _match(self, request: Request) -> Match[Rule]:
-        """A handshake is always a GET, so the rule is the one at this path that streams, whatever its method."""
-        for method in self._parts.router.methods(request.path):
-            match = self._parts.router.match(method, request.path)
-            if not match.target.rpc.is_unary and not match.target.raw_response:
-                return match
-        raise not_found(request.path)
+            await socket.reject(request, internal(f"internal error {request.id}"))
 
     def _check_origin(self, request: Request) -> None:
-        """Browsers do not ask before they open a socket to another origin, so its server has to."""
+        """Reject a foreign origin: browsers send no preflight before they open a socket, so the server must check."""
         origin = request.headers.get(b"origin")
-        if origin is None or self._parts.cors.allows(origin) or origin.partition(b"://")[2] == request.header(b"host"):
+        if origin is None or self._cors.allows(origin) or origin.partition(b"://")[2] == request.header(b"host"):
             return
         raise EdgeError(7, "sockets cannot be opened from this origin")
 
-    async def _serve(self, socket: "_Socket", request: Request, match: Match[Rule]) -> None:
-        rule = match.target
-        socket.read_token(request)
-        await self._parts.limiter.check(request, rule)
-        message, system = self._parts.transcoder.request(match, b"", b"", request.query)
-        view = self._parts.transcoder.view(rule, system, b"")
-        call = await self._parts.caller.open(request, rule)
+    async def _serve(self, socket: "_Socket", call: EdgeCall) -> None:
+        socket.read_token(call.request)
+        await self._pipeline.limit(call)
+        self._pipeline.bind(call)
+        grpc_call = await self._pipeline.open(call)
         try:
-            await socket.accept(request)
+            await socket.accept(call.request)
         except BaseException:
-            call.cancel()
+            grpc_call.cancel()
             raise
-        awaits_frames = rule.rpc.client_streaming or rule.has_body
-        up = self._upload(socket, request, match, call) if awaits_frames else _send(socket, call, to_binary(message))
-        relay = self._parts.relays.open(call, up)
-        try:
-            await self._relay(socket, rule, view, relay)
-        except UpstreamError as failure:
-            raise self._parts.caller.failure(request, rule, failure) from None
-        finally:
-            await relay.close()
+        if call.rule.rpc.client_streaming or call.rule.has_body:
+            inbound = self._upload(socket, call, grpc_call)
+        else:
+            inbound = _send(socket, grpc_call, call.message)
+        async with self._pipeline.relay(call, grpc_call, inbound) as relay:
+            await self._write(socket, call, relay)
 
-    async def _relay(self, socket: "_Socket", rule: Rule, view: View, relay: Relay) -> None:
+    async def _write(self, socket: "_Socket", call: EdgeCall, relay: Relay) -> None:
         framing = Ndjson()
         while (item := await relay.next(None)) is not Event.END:
             assert isinstance(item, bytes)
-            written = self._parts.transcoder.reply(rule, self._parts.transcoder.parse(rule, item), view)[1]
-            await socket.send(framing.message(written, ""))
+            await socket.send(framing.message(self._pipeline.render(call, item).body, ""))
         await socket.close(1000, "")
 
-    async def _upload(self, socket: "_Socket", request: Request, match: Match[Rule], call: Call) -> None:
-        rule = match.target
+    async def _upload(self, socket: "_Socket", call: EdgeCall, grpc_call: GrpcCall) -> None:
+        """Send the client's frames until an empty one, or the only one of a unary request."""
         while frame := await socket.receive():
-            if len(frame) > self._parts.settings.max_body:
-                raise EdgeError(8, f"a frame is larger than {self._parts.settings.max_body} bytes", (), 413)
-            message, _ = self._parts.transcoder.request(match, frame, b"", request.query, of_stream=True)
-            if not await call.write(to_binary(message)) or not rule.rpc.client_streaming:
+            if len(frame) > self._max_frame:
+                raise EdgeError(8, f"a frame is larger than {self._max_frame} bytes", (), 413)
+            written = await grpc_call.write(self._pipeline.bind_part(call, frame))
+            if not written or not call.rule.rpc.client_streaming:
                 break
-        await call.done_writing()
-        await socket.gone()
+        await grpc_call.done_writing()
+        await socket.wait_for_disconnect()
 
 
-async def _send(socket: "_Socket", call: Call, message: bytes) -> None:
-    await call.write(message)
-    await call.done_writing()
-    await socket.gone()
+async def _send(socket: "_Socket", grpc_call: GrpcCall, message: Message) -> None:
+    await send_one(grpc_call, message)
+    await socket.wait_for_disconnect()
 
 
 class _Socket:
@@ -121,7 +107,7 @@ class _Socket:
         self._accepted = False
 
     def read_token(self, request: Request) -> None:
-        """Takes the token out of the subprotocols, as if it were a header."""
+        """Read the token from the subprotocols as if it were a header."""
         for protocol in self._scope.get("subprotocols", ()):
             if protocol.startswith(_BEARER) and b"authorization" not in request.headers:
                 token = b"Bearer " + protocol.removeprefix(_BEARER).encode()
@@ -138,7 +124,7 @@ class _Socket:
         self._accepted = True
 
     async def receive(self) -> bytes:
-        """Returns the next frame, or raises Disconnected."""
+        """Return the next frame; raise Disconnected, or EdgeError 400 for a binary frame."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             raise Disconnected
@@ -147,8 +133,8 @@ class _Socket:
             raise invalid_argument("a frame is binary; JSON goes in text frames")
         return bytes(text.encode())
 
-    async def gone(self) -> None:
-        """Waits for the client to leave, and raises Disconnected; frames that nobody asked for are ignored."""
+    async def wait_for_disconnect(self) -> None:
+        """Ignore further frames until the client disconnects, and raise Disconnected."""
         while (await self._receive())["type"] != "websocket.disconnect":
             pass
         raise Disconnected
@@ -159,8 +145,8 @@ class _Socket:
     async def close(self, code: int, reason: str) -> None:
         await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
-    async def refuse(self, request: Request, error: EdgeError) -> None:
-        """Says what went wrong: before the handshake as an HTTP answer, after it as a last frame."""
+    async def reject(self, request: Request, error: EdgeError) -> None:
+        """Send an error: before the handshake as an HTTP response, after it as a last frame."""
         if self._accepted:
             await self.send(Ndjson().error(error.as_json()))
             await self.close(_CLOSE + error.code, error.reason[:100])

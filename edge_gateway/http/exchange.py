@@ -1,6 +1,7 @@
 """One request and its answer, on the bare ASGI callables."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -43,7 +44,7 @@ class Request:
         #: The traceparent that its calls carry.
         self.trace = ""
 
-    def index(self) -> None:
+    def index_headers(self) -> None:
         """Reads the headers, or raises EdgeError: 400 for one that must not be repeated, 431 for too many."""
         self.id = f"{_PROCESS}{next(_COUNT):016x}"
         if len(self.raw_headers) > MAX_HEADERS:
@@ -68,7 +69,7 @@ class Request:
 class Exchange:
     """An HTTP request and its answer."""
 
-    __slots__ = ("_receive", "_send", "common", "request", "started")
+    __slots__ = ("_receive", "_send", "common_headers", "request", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request = Request(scope)
@@ -76,9 +77,9 @@ class Exchange:
         self._send = send
         self.started = False
         #: Headers of any answer to this request, be it a reply or an error.
-        self.common: list[Header] = []
+        self.common_headers: list[Header] = []
 
-    async def body(self, limit: int, patience: float) -> bytes:
+    async def body(self, limit: int, seconds: float) -> bytes:
         """Reads the whole body and inflates it, or raises EdgeError 400, 408, 413 or 415."""
         headers = self.request.headers
         length = headers.get(b"content-length")
@@ -88,7 +89,7 @@ class Exchange:
             raise payload_too_large(limit)
         body, more = bytearray(), True  # which grows without being copied for every part
         while more and len(body) <= limit:
-            part, more = await self._part(patience)
+            part, more = await self._part(seconds)
             body += part
         if len(body) > limit:
             raise payload_too_large(limit)
@@ -103,10 +104,10 @@ class Exchange:
             if part:
                 yield part
 
-    async def _part(self, patience: float | None) -> tuple[bytes, bool]:
+    async def _part(self, seconds: float | None) -> tuple[bytes, bool]:
         """What has arrived of the body, and whether there is more to come."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 message = await self._receive()
         except TimeoutError:
             raise EdgeError(4, "the request body arrives too slowly", (), 408) from None
@@ -114,21 +115,22 @@ class Exchange:
             raise Disconnected
         return message.get("body", b""), message.get("more_body", False)
 
-    async def gone(self) -> None:
-        """Returns when the client has gone; to be used when the body is read or does not matter."""
+    async def wait_for_disconnect(self) -> None:
+        """Ignore what is left of the body until the client disconnects, and raise Disconnected."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        raise Disconnected
 
-    async def answer(self, status: int, headers: list[Header], body: bytes) -> None:
+    async def respond(self, status: int, headers: list[Header], body: bytes) -> None:
         """Sends a whole answer."""
         if status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(body)))
-        await self.start(status, headers)
+        await self.start_response(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else body})
 
-    async def start(self, status: int, headers: list[Header]) -> None:
+    async def start_response(self, status: int, headers: list[Header]) -> None:
         self.started = True
-        headers += self.common
+        headers += self.common_headers
         headers += (_NOSNIFF, (b"x-request-id", self.request.id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -139,10 +141,10 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
 
-class Watch:
+class DisconnectWatch:
     """Cancels the current task when the client leaves before the task is done."""
 
-    __slots__ = ("_exchange", "_task", "_timer", "_watcher", "gone")
+    __slots__ = ("_exchange", "_task", "_timer", "_watcher", "disconnected")
 
     def __init__(self, exchange: Exchange, *, after: float = _WATCH_AFTER) -> None:
         self._exchange = exchange
@@ -151,14 +153,15 @@ class Watch:
         self._task = task
         self._watcher: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(after, self._start)
-        self.gone = False
+        self.disconnected = False
 
     def _start(self) -> None:
         self._watcher = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
-        await self._exchange.gone()
-        self.gone = True
+        with contextlib.suppress(Disconnected):
+            await self._exchange.wait_for_disconnect()
+        self.disconnected = True
         self._task.cancel()
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ def keepalive() -> list[_Option]:
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *_tcp(TCP_KEEPIDLE=30, TCP_KEEPINTVL=10, TCP_KEEPCNT=3)]
 
 
-def patience(seconds: float) -> list[_Option]:
+def timeout(seconds: float) -> list[_Option]:
     """What was written has to be taken within so long, or the connection is given up."""
     return _tcp(TCP_USER_TIMEOUT=round(seconds * 1000))
 

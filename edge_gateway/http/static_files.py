@@ -11,17 +11,17 @@ from edge_gateway.http.headers import Header
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class BuiltinRoute:
     """Answers the requests of one path."""
 
     serve: Callable[[Exchange], Awaitable[None]]
     methods: tuple[str, ...] = ("GET",)
 
-    def takes(self, method: str) -> bool:
+    def accepts(self, method: str) -> bool:
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
 
-class Asset:
+class StaticFile:
     """A body that is made when it is first asked for, and compressed once for each coding."""
 
     def __init__(self, media_type: str, make: Callable[[], bytes], *headers: Header) -> None:
@@ -42,12 +42,12 @@ class Asset:
         tag = b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
         headers = [*self._headers, (b"etag", tag), (b"vary", b"accept-encoding")]
         if tag in request.header(b"if-none-match"):
-            await exchange.answer(304, headers, b"")
+            await exchange.respond(304, headers, b"")
             return
         coding = choose_coding(request.header(b"accept-encoding"))
         if not coding:
-            await exchange.answer(200, headers, body)
+            await exchange.respond(200, headers, body)
             return
         if coding not in self._coded:
             self._coded[coding] = compress(body, coding)
-        await exchange.answer(200, [*headers, (b"content-encoding", coding.encode())], self._coded[coding])
+        await exchange.respond(200, [*headers, (b"content-encoding", coding.encode())], self._coded[coding])

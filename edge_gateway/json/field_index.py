@@ -17,7 +17,7 @@ _INTEGERS = set(ScalarType) - {
 }
 
 
-class Member:
+class IndexedField:
     """One field."""
 
     __slots__ = ("child", "field", "has_integer_keys", "is_float", "is_integer", "is_list", "is_map", "oneof")
@@ -43,19 +43,19 @@ class Member:
         return [("", item)]
 
 
-class Members:
+class FieldIndex:
     """The fields of every type by either of their names."""
 
     def __init__(self) -> None:
-        self._by_type: dict[str, dict[str, Member]] = {}
+        self._by_type: dict[str, dict[str, IndexedField]] = {}
         self._simple: dict[str, bool] = {}
 
-    def of(self, message: DescMessage) -> dict[str, Member]:
+    def of(self, message: DescMessage) -> dict[str, IndexedField]:
         members = self._by_type.get(message.type_name)
         if members is None:
             members = {}
             for field in message.fields:
-                members[field.name] = members[field.json_name] = Member(field)
+                members[field.name] = members[field.json_name] = IndexedField(field)
             self._by_type[message.type_name] = members
         return members
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from protobuf import DescMessage
 
-from edge_gateway.json.field_index import Member, Members
+from edge_gateway.json.field_index import FieldIndex, IndexedField
 from edge_gateway.routing.float_range import MAX_FLOAT, OUT_OF_RANGE, round_to_float
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-def round_floats(members: Members, message: DescMessage, value: Any) -> None:
+def round_floats(members: FieldIndex, message: DescMessage, value: Any) -> None:
     """Round the values of all float fields in a parsed JSON object, in place."""
     if not isinstance(value, dict):
         return
@@ -26,7 +26,7 @@ def round_floats(members: Members, message: DescMessage, value: Any) -> None:
                 round_floats(members, member.child, element)
 
 
-def _rounded(member: Member, item: Any) -> Any:
+def _rounded(member: IndexedField, item: Any) -> Any:
     if member.is_list and isinstance(item, list):
         return [_number(element) for element in item]
     if member.is_map and isinstance(item, dict):

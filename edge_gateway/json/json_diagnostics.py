@@ -5,8 +5,8 @@ from typing import Any
 from protobuf import DescField, DescMessage, Registry, ScalarType, message_from_json_value
 
 from edge_gateway.errors import EdgeError, invalid_argument
-from edge_gateway.json.field_index import Member, Members
-from edge_gateway.json.json_parsing import Refused
+from edge_gateway.json.field_index import FieldIndex, IndexedField
+from edge_gateway.json.json_parsing import JsonViolation
 from edge_gateway.routing.field_types import field_element, is_opaque
 
 _SCALAR_WANTS = {
@@ -36,10 +36,10 @@ _TYPE_WANTS = {
 }  # fmt: skip
 
 
-class FaultFinder:
+class JsonDiagnostics:
     """Asks the codec about one part after the other, and never second-guesses it."""
 
-    def __init__(self, registry: Registry, members: Members) -> None:
+    def __init__(self, registry: Registry, members: FieldIndex) -> None:
         self._registry = registry
         self._members = members
 
@@ -48,32 +48,32 @@ class FaultFinder:
         refused = self._locate(message, value)
         return refused.as_error() if refused else invalid_argument(f"the body is not a valid {message.name}")
 
-    def _locate(self, message: DescMessage, value: Any) -> Refused | None:
+    def _locate(self, message: DescMessage, value: Any) -> JsonViolation | None:
         if not isinstance(value, dict) or is_opaque(message):
-            return Refused(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
+            return JsonViolation(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
         for key, item in value.items():
             member = self._members.of(message).get(key)
             if member is not None and not self._takes(message, {key: item}):
                 return self._locate_member(message, member, item)
         return None
 
-    def _locate_member(self, message: DescMessage, member: Member, item: Any) -> Refused:
+    def _locate_member(self, message: DescMessage, member: IndexedField, item: Any) -> JsonViolation:
         key = member.field.json_name
         if (member.is_list and not isinstance(item, list)) or (member.is_map and not isinstance(item, dict)):
-            return Refused("must be a list" if member.is_list else "must be an object", key)
+            return JsonViolation("must be a list" if member.is_list else "must be an object", key)
         for label, element in member.elements(item):
             alone = [element] if member.is_list else {label[2:-2]: element} if member.is_map else element
             if (member.is_list or member.is_map) and self._takes(message, {key: alone}):
                 continue
             path = [key, label] if label else [key]
             if element is None:
-                return Refused("must not be null", *path)
+                return JsonViolation("must not be null", *path)
             inner = self._locate(member.child, element) if member.child is not None else None
             if inner is not None:
                 inner.path[:0] = path
                 return inner
-            return Refused(f"must be {_wants(member.field)}", *path)
-        return Refused(f"must be {_wants(member.field)}", key)
+            return JsonViolation(f"must be {_wants(member.field)}", *path)
+        return JsonViolation(f"must be {_wants(member.field)}", key)
 
     def _takes(self, message: DescMessage, value: Any) -> bool:
         try:

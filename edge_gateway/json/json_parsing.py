@@ -28,7 +28,7 @@ _BARE_POINT, _GROUPED = re.compile(rb'[0-9]\."'), re.compile(rb"[0-9]_[0-9]")
 _ODD_DIGIT = re.compile(r"(?![0-9])\d")
 
 
-class Refused(Exception):
+class JsonViolation(Exception):
     """Carries a description up to the root while the path is put in front of it."""
 
     def __init__(self, description: str, *path: str) -> None:
@@ -100,7 +100,7 @@ class _Bad:
     """Stands in a parsed text for a part that is not to be taken."""
 
     def __init__(self, description: str, *path: str) -> None:
-        self.refused = Refused(description, *path)
+        self.refused = JsonViolation(description, *path)
 
 
 def _pairs_or_bad(pairs: list[tuple[str, Any]]) -> Any:
@@ -138,7 +138,7 @@ def explain(text: bytes, *path: str) -> EdgeError | None:
         return invalid_argument(f"the body is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}")
     except RecursionError:
         return too_deep()
-    except Refused as refused:
+    except JsonViolation as refused:
         refused.path[:0] = path
         return refused.as_error()
     return None
@@ -160,16 +160,16 @@ def _visit(value: Any) -> None:
     for key, item in items:
         try:
             _visit(item)
-        except Refused as refused:
+        except JsonViolation as refused:
             refused.path.insert(0, key)
             raise
 
 
 def _refuse_text(text: str) -> None:
     if "\0" in text:
-        raise Refused("must not hold the character NUL")
+        raise JsonViolation("must not hold the character NUL")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Refused("must not hold a lone surrogate")
+        raise JsonViolation("must not hold a lone surrogate")
 
 
 def check_depth(text: bytes) -> None:

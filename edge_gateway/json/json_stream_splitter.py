@@ -10,7 +10,7 @@ _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
 
-class ObjectSplitter:
+class JsonStreamSplitter:
     """Takes parts of a body, gives whole objects. What is inside an object is for the codec to judge."""
 
     def __init__(self, limit: int) -> None:

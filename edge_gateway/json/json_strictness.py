@@ -7,22 +7,22 @@ from typing import Any
 
 from protobuf import DescField, DescMessage
 
-from edge_gateway.json.field_index import Member, Members
-from edge_gateway.json.json_parsing import Refused
+from edge_gateway.json.field_index import FieldIndex, IndexedField
+from edge_gateway.json.json_parsing import JsonViolation
 from edge_gateway.routing.field_types import is_opaque
 
 _INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-class Scanner:
+class StrictnessCheck:
     """Scans the values of one registry's messages; a lenient one takes unknown fields out of them."""
 
-    def __init__(self, members: Members, *, ignore_unknown: bool) -> None:
+    def __init__(self, members: FieldIndex, *, ignore_unknown: bool) -> None:
         self._members = members
         self._ignore_unknown = ignore_unknown
 
     def scan(self, message: DescMessage, value: Any) -> None:
-        """Raises Refused for the first thing that is found."""
+        """Raises JsonViolation for the first thing that is found."""
         if not is_opaque(message):
             self._scan(message, value)
 
@@ -42,11 +42,11 @@ class Scanner:
             if member.oneof is not None and item is not None:
                 other = chosen.setdefault(member.oneof.name, key)
                 if other != key:
-                    raise Refused(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
+                    raise JsonViolation(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
             if item is not None:
                 try:
                     self._scan_member(member, item)
-                except Refused as refused:
+                except JsonViolation as refused:
                     refused.path.insert(0, member.field.json_name)
                     raise
 
@@ -54,9 +54,9 @@ class Scanner:
         if self._ignore_unknown:
             del value[key]
         elif not (key.startswith("[") and key.endswith("]")):  # an extension; the codec knows which ones exist
-            raise Refused("is not a field of this message", key)
+            raise JsonViolation("is not a field of this message", key)
 
-    def _scan_member(self, member: Member, item: Any) -> None:
+    def _scan_member(self, member: IndexedField, item: Any) -> None:
         if member.has_integer_keys and isinstance(item, dict):
             for key in item:
                 _check_integer(key, f'["{key}"]')
@@ -68,7 +68,7 @@ class Scanner:
                 continue
             try:
                 self._scan(member.child, element)
-            except Refused as refused:
+            except JsonViolation as refused:
                 if label:
                     refused.path.insert(0, label)
                 raise
@@ -77,10 +77,10 @@ class Scanner:
 def _check_integer(value: Any, label: str) -> None:
     """Refuses the text of an integer that JSON would not write so."""
     if type(value) is str and not _INTEGER_TEXT.fullmatch(value):
-        raise Refused("must be an integer", *([label] if label else []))
+        raise JsonViolation("must be an integer", *([label] if label else []))
 
 
 def _refuse_both_spellings(field: DescField, key: str, value: dict[str, Any]) -> None:
     other = field.json_name if key == field.name else field.name
     if other in value:
-        raise Refused(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)
+        raise JsonViolation(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)

@@ -19,11 +19,11 @@ from protobuf import (
 )
 
 from edge_gateway.errors import EdgeError, internal
-from edge_gateway.json.field_index import Members
+from edge_gateway.json.field_index import FieldIndex
 from edge_gateway.json.float_rounding import round_floats
-from edge_gateway.json.json_diagnostics import FaultFinder
+from edge_gateway.json.json_diagnostics import JsonDiagnostics
 from edge_gateway.json.json_parsing import (
-    Refused,
+    JsonViolation,
     check_depth,
     explain,
     is_json,
@@ -32,11 +32,11 @@ from edge_gateway.json.json_parsing import (
     parse_unique,
     too_deep,
 )
-from edge_gateway.json.json_strictness import Scanner
+from edge_gateway.json.json_strictness import StrictnessCheck
 
 
 @dataclass(frozen=True, slots=True)
-class Print:
+class JsonFormat:
     """How a reply is written; see docs/edge.md for the parameters that choose it."""
 
     emit_defaults: bool = True
@@ -51,9 +51,9 @@ class JsonCodec:
     def __init__(self, registry: Registry, *, ignore_unknown: bool = False) -> None:
         self.registry = registry
         self.ignore_unknown = ignore_unknown
-        self._members = Members()
-        self._scanner = Scanner(self._members, ignore_unknown=ignore_unknown)
-        self._faults = FaultFinder(registry, self._members)
+        self._members = FieldIndex()
+        self._scanner = StrictnessCheck(self._members, ignore_unknown=ignore_unknown)
+        self._faults = JsonDiagnostics(registry, self._members)
 
     def decode(self, message: DescMessage, text: bytes) -> Message:
         """Reads a message, or raises EdgeError 400 with the path of the field at fault."""
@@ -81,27 +81,27 @@ class JsonCodec:
             raise error
         return self.decode(holder, b'{"%s":%s}' % (field.json_name.encode(), text))
 
-    def encode(self, message: Message, how: Print) -> bytes:
+    def encode(self, message: Message, fmt: JsonFormat) -> bytes:
         """Writes a message; what cannot be written is the back end's fault."""
         try:
             return message.to_json(
                 registry=self.registry,
-                always_emit_implicit=how.emit_defaults,
-                use_proto_field_name=how.proto_names,
-                print_enums_as_ints=how.enum_numbers,
+                always_emit_implicit=fmt.emit_defaults,
+                use_proto_field_name=fmt.proto_names,
+                print_enums_as_ints=fmt.enum_numbers,
             ).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise internal("the reply cannot be written as JSON") from error
 
-    def to_value(self, message: Message, how: Print) -> Any:
+    def to_value(self, message: Message, fmt: JsonFormat) -> Any:
         """Like `encode`, as Python values."""
         try:
             return message_to_json_value(
                 message,
                 registry=self.registry,
-                always_emit_implicit=how.emit_defaults,
-                use_proto_field_name=how.proto_names,
-                print_enums_as_ints=how.enum_numbers,
+                always_emit_implicit=fmt.emit_defaults,
+                use_proto_field_name=fmt.proto_names,
+                print_enums_as_ints=fmt.enum_numbers,
             )
         except (ValueError, TypeError, RecursionError) as error:
             raise internal("the reply cannot be written as JSON") from error
@@ -117,7 +117,7 @@ class JsonCodec:
         value = parse_unique(text)
         try:
             self._scanner.scan(message, value)
-        except Refused as refused:
+        except JsonViolation as refused:
             raise refused.as_error() from None
         return value
 

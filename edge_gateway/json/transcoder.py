@@ -2,60 +2,67 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from protobuf import DescField, DescFieldValueMessage, DescMessage, Message
+from protobuf import DescField, DescMessage, Message
 
 from edge_gateway.errors import internal, unsupported_media_type
 from edge_gateway.json.field_selection import Selection, parse_fields, select
-from edge_gateway.json.protojson import JsonCodec, Print
-from edge_gateway.routing.field_types import field_element, is_opaque
+from edge_gateway.json.patch_mask import mask_paths
+from edge_gateway.json.protojson import JsonCodec, JsonFormat
+from edge_gateway.routing.field_types import field_element
 from edge_gateway.routing.router import Match
 from edge_gateway.routing.rules import Rule
 
 _NOTHING: dict[str, str] = {}
 _JSON = b"application/json"
 _OCTETS = b"application/octet-stream"
-_STRUCT = "google.protobuf.Struct"
-_IDENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """How a client wants its replies."""
+class ResponseFormat:
+    """How a client wants its replies: their JSON, and which fields of them."""
 
-    how: Print
+    json: JsonFormat
     selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A reply as the client receives it."""
+
+    message: Message
+    media_type: bytes
+    body: bytes
 
 
 class Transcoder:
     """Applies rules to requests and replies."""
 
-    def __init__(self, codec: JsonCodec, default: Print) -> None:
+    def __init__(self, codec: JsonCodec, default: JsonFormat) -> None:
         self._codec = codec
-        self._default = View(default, {})
+        self._default = ResponseFormat(default, {})
 
-    def request(
+    def decode_request(
         self, match: Match[Rule], body: bytes, content_type: bytes, query: bytes, *, of_stream: bool = False
     ) -> tuple[Message, dict[str, str]]:
         """Builds a request, or raises EdgeError 400 or 415; also returns the query's words to the edge itself."""
         rule = match.target
         if rule.has_body and body:
             message = self._from_body(rule, body, b"" if of_stream and not rule.raw_request else content_type)
-            for slot, text in zip(rule.variables, match.captured, strict=True):
-                slot.place(message, slot.value(text))
+            for binding, text in zip(rule.variables, match.captured, strict=True):
+                binding.set_checked(message, binding.value(text))
         else:
             message = rule.request_type()
-            for slot, text in zip(rule.variables, match.captured, strict=True):
-                slot.put(message, slot.value(text))
+            for binding, text in zip(rule.variables, match.captured, strict=True):
+                binding.set(message, binding.value(text))
         system = rule.query.bind(message, query) if query else _NOTHING
         if rule.mask is not None and rule.mask not in message and body:
-            message[rule.mask] = field_element(rule.mask).type(paths=self._mask_paths(rule, body))
+            message[rule.mask] = field_element(rule.mask).type(paths=mask_paths(rule, body))
         return message, system
 
-    def parse(self, rule: Rule, reply: bytes) -> Message:
+    def decode_reply(self, rule: Rule, reply: bytes) -> Message:
         """Reads a reply; what cannot be read is the back end's fault."""
         try:
             return rule.reply_type.from_binary(reply)
@@ -71,23 +78,14 @@ class Transcoder:
             return self._codec.decode_field(rule.rpc.input, rule.body_field, body)
         return self._codec.decode(rule.rpc.input, body)
 
-    def _mask_paths(self, rule: Rule, body: bytes) -> list[str]:
-        assert rule.body_field is not None
-        element = field_element(rule.body_field)
-        bound = {slot.key[1:] for slot in rule.variables if slot.key[0] == rule.body_field.name}
-        value = json.loads(body)
-        if not isinstance(element, DescMessage) or not isinstance(value, dict):
-            return []
-        return [".".join(path) for path in _leaves(element, value, ()) if path not in bound]
-
-    def view(self, rule: Rule, system: dict[str, str], accept: bytes) -> View:
-        """Reads how the client wants its replies, from `alt`, `fields` and the parameters of Accept."""
+    def response_format(self, rule: Rule, system: dict[str, str], accept: bytes) -> ResponseFormat:
+        """Reads fmt the client wants its replies, from `alt`, `fields` and the parameters of Accept."""
         if not system and b";" not in accept:
             return self._default
         wanted = _json_parameters(accept.decode("latin-1"))
         wanted.update(_json_parameters(system.get("alt", "")))
-        default = self._default.how
-        how = Print(
+        default = self._default.json
+        fmt = JsonFormat(
             emit_defaults=_choice(wanted, "defaults", "emit", "omit", default.emit_defaults),
             proto_names=_choice(wanted, "names", "proto", "json", default.proto_names),
             enum_numbers=_choice(wanted, "enum-encoding", "int", "string", default.enum_numbers),
@@ -97,24 +95,23 @@ class Transcoder:
         element = field_element(rule.response_field) if rule.response_field is not None else rule.rpc.output
         text = system.get("fields", "")
         selects = text and isinstance(element, DescMessage) and not rule.raw_response
-        return View(how, parse_fields(text, element, proto_names=how.proto_names) if selects else {})
+        return ResponseFormat(fmt, parse_fields(text, element, proto_names=fmt.proto_names) if selects else {})
 
-    def reply(self, rule: Rule, message: Message, view: View) -> tuple[bytes, bytes]:
-        """Writes a reply, or the part of it that `response_body` names; returns its media type and body."""
+    def encode_reply(self, rule: Rule, message: Message, fmt: ResponseFormat) -> Rendered:
+        """Write a reply, or the part of it that `response_body` names."""
         if rule.raw_response:
             return _raw_reply(rule, message)
-        how = view.how
-        if rule.response_field is None and not view.selection and not how.pretty:
-            return _JSON, self._codec.encode(message, how)
-        value = self._codec.to_value(message, how)
+        if rule.response_field is None and not fmt.selection and not fmt.json.pretty:
+            return Rendered(message, _JSON, self._codec.encode(message, fmt.json))
+        value = self._codec.to_value(message, fmt.json)
         if rule.response_field is not None:
-            value = self._field_value(rule, rule.response_field, value, how)
-        return _JSON, write_json(select(value, view.selection), pretty=how.pretty)
+            value = self._field_value(rule, rule.response_field, value, fmt.json)
+        return Rendered(message, _JSON, write_json(select(value, fmt.selection), pretty=fmt.json.pretty))
 
-    def _field_value(self, rule: Rule, field: DescField, value: Any, how: Print) -> Any:
-        key = field.name if how.proto_names else field.json_name
+    def _field_value(self, rule: Rule, field: DescField, value: Any, fmt: JsonFormat) -> Any:
+        key = field.name if fmt.proto_names else field.json_name
         if key not in value:  # unset: what an empty reply would show of it, or null
-            value = self._codec.to_value(rule.rpc.output.type(), replace(how, emit_defaults=True))
+            value = self._codec.to_value(rule.rpc.output.type(), replace(fmt, emit_defaults=True))
         return value.get(key)
 
 
@@ -159,43 +156,10 @@ def _raw(rule: Rule, body: bytes, content_type: bytes) -> Message:
     return message
 
 
-def _raw_reply(rule: Rule, message: Message) -> tuple[bytes, bytes]:
+def _raw_reply(rule: Rule, message: Message) -> Rendered:
     held: Any = message if rule.response_field is None else message[rule.response_field]
     if held is None:
-        return _OCTETS, b""
+        return Rendered(message, _OCTETS, b"")
     media_type: str = held.content_type
     safe = media_type and media_type.isascii() and media_type.isprintable()
-    return media_type.encode() if safe else _OCTETS, held.data
-
-
-def _leaves(message: DescMessage, value: dict[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths of a PATCH body: down to scalars, stopping at lists, maps and types with a form of their own."""
-    for key, item in value.items():
-        field = next((field for field in message.fields if key in (field.name, field.json_name)), None)
-        if field is None:
-            continue
-        path = (*prefix, field.name)
-        element = field_element(field) if isinstance(field.value, DescFieldValueMessage) else None
-        if element is None or not isinstance(item, dict) or not item:
-            yield path
-        elif element.type_name == _STRUCT and all(_IDENT.fullmatch(name) for name in _keys(item)):
-            yield from _struct_leaves(item, path)
-        elif is_opaque(element):
-            yield path
-        else:
-            yield from _leaves(element, item, path)
-
-
-def _struct_leaves(value: dict[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            yield from _struct_leaves(item, (*prefix, key))
-        else:
-            yield (*prefix, key)
-
-
-def _keys(value: dict[str, Any]) -> Iterator[str]:
-    for key, item in value.items():
-        yield key
-        if isinstance(item, dict):
-            yield from _keys(item)
+    return Rendered(message, media_type.encode() if safe else _OCTETS, held.data)

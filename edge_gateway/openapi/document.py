@@ -124,7 +124,7 @@ def _path_names(operation: Operation) -> dict[str, str] | None:
     names = [it["name"] for it in operation.document.get("parameters", ()) if it["in"] == "path"]
     if len(names) != len(operation.rule.variables) or any(it.multiple for it in operation.rule.template.variables):
         return None
-    return {slot.key[-1]: name for slot, name in zip(operation.rule.variables, names, strict=True)}
+    return {binding.key[-1]: name for binding, name in zip(operation.rule.variables, names, strict=True)}
 
 
 def _info(rules: list[Rule]) -> Json:

@@ -106,14 +106,14 @@ class Operations:
             return {"content": _ANY_TYPE}
         message = rule.rpc.input
         if rule.body_field is not None:
-            below = {slot.key[1] for slot in rule.variables if slot.key[0] == rule.body_field.name}
+            below = {binding.key[1] for binding in rule.variables if binding.key[0] == rule.body_field.name}
             partial = rule.mask is not None or any(field.name == "update_mask" for field in message.fields)
             schema = self._schemas.body_field(message, rule.body_field, below, partial=partial)
             needed = self._schemas.must_be_present(rule.body_field, View.INPUT)
-            in_path = [slot.key for slot in rule.variables]
+            in_path = [binding.key for binding in rule.variables]
             text = " ".join([schema.pop("description", ""), *self._schemas.notes(message, in_path)]).strip()
         else:
-            bound = {slot.key[0] for slot in rule.variables if len(slot.key) == 1}
+            bound = {binding.key[0] for binding in rule.variables if len(binding.key) == 1}
             name = rule.rpc.desc.name + "Body"
             schema = self._schemas.body(message, bound, name)
             needed = bool(Examples(self._schemas.components).flatten(schema).get("required"))

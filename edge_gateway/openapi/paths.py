@@ -8,7 +8,7 @@ from protobuf import ScalarType
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import rejects_empty
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.routing.field_binding import Slot
+from edge_gateway.routing.field_binding import FieldBinding
 from edge_gateway.routing.field_types import field_element
 from edge_gateway.routing.rules import Rule
 from edge_gateway.routing.template import REST, STAR
@@ -19,7 +19,7 @@ class Place:
     """A wildcard of a template, and the field that it is, or is a part of."""
 
     segment: str
-    slot: Slot | None
+    binding: FieldBinding | None
     #: What the whole field matches, such as `shelves/*`.
     pattern: str
     is_whole: bool
@@ -45,33 +45,33 @@ class Paths:
     def _name(self, places: list[Place]) -> list[str]:
         names: list[str] = []
         for at, place in enumerate(places):
-            if place.slot is None:
+            if place.binding is None:
                 names.append(f"segment{at + 1}")
                 continue
-            name = self._schemas.name_of(place.slot.field)
-            of_field = [other.slot is place.slot for other in places]
+            name = self._schemas.name_of(place.binding.field)
+            of_field = [other.binding is place.binding for other in places]
             if sum(of_field) > 1:
                 name += str(sum(of_field[: at + 1]))
-            names.append(place.slot.name if name in names else name)
+            names.append(place.binding.name if name in names else name)
         return names
 
     def _parameter(self, name: str, place: Place) -> Json:
         parameter: Json = {"name": name, "in": "path", "required": True}
-        slot = place.slot
-        if slot is not None and place.is_whole:
-            schema = self._schemas.field(slot.field, View.INPUT)
+        binding = place.binding
+        if binding is not None and place.is_whole:
+            schema = self._schemas.field(binding.field, View.INPUT)
             schema = {key: value for key, value in schema.items() if key not in ("readOnly", "x-immutable")}
             parameter["description"] = schema.pop("description", "")
-            if field_element(slot.field) is ScalarType.STRING and not rejects_empty(schema, slot.field):
+            if field_element(binding.field) is ScalarType.STRING and not rejects_empty(schema, binding.field):
                 schema["minLength"] = 1
         else:
             schema = {"type": "string", "minLength": 1}
-            of = f" of `{place.pattern}` in `{slot.name}`" if slot is not None else ""
+            of = f" of `{place.pattern}` in `{binding.name}`" if binding is not None else ""
             slashes = "; it may be several segments" if place.segment == REST else ""
             parameter["description"] = f"The `{place.segment}`{of}{slashes}."
         parameter["schema"] = schema
-        if slot is not None and (not place.is_whole or len(slot.key) > 1):
-            parameter["x-field"] = ".".join(slot.key)
+        if binding is not None and (not place.is_whole or len(binding.key) > 1):
+            parameter["x-field"] = ".".join(binding.key)
         return {key: value for key, value in parameter.items() if value != ""}
 
 
@@ -82,10 +82,10 @@ def _places(rule: Rule) -> list[Place]:
         if segment not in (STAR, REST):
             continue
         found = Place(segment, None, segment, is_whole=False)
-        for variable, slot in zip(rule.template.variables, rule.variables, strict=True):
+        for variable, binding in zip(rule.template.variables, rule.variables, strict=True):
             covered = range(len(segments))[variable.start : variable.stop]
             if at in covered:
                 run = segments[variable.start : variable.stop]
-                found = Place(segment, slot, "/".join(run), is_whole=run == (STAR,))
+                found = Place(segment, binding, "/".join(run), is_whole=run == (STAR,))
         places.append(found)
     return places

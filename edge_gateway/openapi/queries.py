@@ -8,7 +8,7 @@ from protobuf import DescField, DescFieldValueList, DescFieldValueMap, DescMessa
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.openapi.overlay import Overlay
 from edge_gateway.openapi.schemas import Schemas, View
-from edge_gateway.routing.field_binding import Slot
+from edge_gateway.routing.field_binding import FieldBinding
 from edge_gateway.routing.field_types import field_element, is_opaque
 from edge_gateway.routing.rules import Rule
 
@@ -34,7 +34,7 @@ class Queries:
         """Every parameter that a rule's query string can hold."""
         if rule.body_whole:
             return []
-        taken = {slot.key for slot in rule.variables}
+        taken = {binding.key for binding in rule.variables}
         if rule.body_field is not None:
             taken.add((rule.body_field.name,))
         message = rule.rpc.input
@@ -49,7 +49,7 @@ class Queries:
                 continue
             must = self._schemas.must_be_present(field, View.INPUT) or field.name in spot.overlay.required
             below = _Spot(path, overlay, spot.said, required=spot.required and must)
-            if Slot(path).parse is not None:
+            if FieldBinding(path).parse is not None:
                 yield self._parameter(below)
             elif _is_plain(field) and field_element(field) not in [field_element(step) for step in spot.path]:
                 yield from self._walk(field_element(field), self._inside(field, below), taken)

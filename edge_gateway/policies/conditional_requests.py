@@ -18,7 +18,7 @@ _VARY: Header = (b"vary", b"accept, accept-encoding, accept-language, origin")
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
-class Conditions:
+class ConditionalRequests:
     """Maps conditional and caching headers."""
 
     def __init__(self, public_max_age: int) -> None:
@@ -31,7 +31,7 @@ class Conditions:
         if rule.etag_in is not None and (tags := headers.get(b"if-match")):
             tag = _strong_tag(tags)
             if tag is not None:
-                _fill(rule.etag_in.holder(message), rule.etag_in.field, "If-Match", tag)
+                _fill(rule.etag_in.parent(message), rule.etag_in.field, "If-Match", tag)
         if rule.resume_token is not None and (last := headers.get(b"last-event-id")):
             message[rule.resume_token] = _text(last, "Last-Event-ID")
 

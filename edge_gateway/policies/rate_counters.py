@@ -9,7 +9,7 @@ _MAX_KEYS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RateLimitResult:
     """What a counter says: whether the call is let through, how many are left, and seconds until more are."""
 
     allowed: bool
@@ -24,7 +24,7 @@ class CounterUnavailableError(ConnectionError):
 class Counter(Protocol):
     """Counts calls by key."""
 
-    async def take(self, key: str, requests: int, per: float) -> Taken:
+    async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
         """Counts one call, or raises CounterUnavailableError."""
         ...
 
@@ -35,7 +35,7 @@ class LocalCounter:
     def __init__(self) -> None:
         self._calls: OrderedDict[str, deque[float]] = OrderedDict()
 
-    async def take(self, key: str, requests: int, per: float) -> Taken:
+    async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
         now = time.monotonic()
         calls = self._calls.setdefault(key, deque())
         self._calls.move_to_end(key)
@@ -46,4 +46,4 @@ class LocalCounter:
         allowed = len(calls) < requests
         if allowed:
             calls.append(now)
-        return Taken(allowed, requests - len(calls), calls[0] + per - now if calls else 0.0)
+        return RateLimitResult(allowed, requests - len(calls), calls[0] + per - now if calls else 0.0)

@@ -6,7 +6,7 @@ import logging
 from edge_gateway.errors import EdgeError, error_info, retry_info
 from edge_gateway.http.exchange import Request
 from edge_gateway.http.headers import Header
-from edge_gateway.policies.rate_counters import Counter, CounterUnavailableError, Taken
+from edge_gateway.policies.rate_counters import Counter, CounterUnavailableError, RateLimitResult
 from edge_gateway.routing.descriptors import RateLimit
 from edge_gateway.routing.rules import Rule
 
@@ -28,19 +28,19 @@ class RateLimiter:
             return []
         key = f"edge:rate:{rule.rpc.path}:{self._who(request, public=policy.access == 'PUBLIC')}"
         try:
-            taken = await self._counter.take(key, limit.requests, limit.per)
+            result = await self._counter.acquire(key, limit.requests, limit.per)
         except CounterUnavailableError as error:
             if not limit.fail_closed:
                 return []
             log.warning("rate limits cannot be counted: %s", error)
             info = error_info("RATE_LIMITED", method=rule.rpc.path)
             raise EdgeError(14, "calls cannot be counted now; try again later", (info, retry_info(1))) from error
-        headers = _headers(limit, taken)
-        if taken.allowed:
+        headers = _headers(limit, result)
+        if result.allowed:
             return headers
         info = error_info("RATE_LIMITED", method=rule.rpc.path)
         raise EdgeError(
-            8, "too many calls; try again later", (info, retry_info(max(taken.reset, 0.001))), headers=headers
+            8, "too many calls; try again later", (info, retry_info(max(result.reset, 0.001))), headers=headers
         )
 
     def _who(self, request: Request, *, public: bool) -> str:
@@ -51,9 +51,9 @@ class RateLimiter:
         return "client:" + request.client(self._trusted_hops)
 
 
-def _headers(limit: RateLimit, taken: Taken) -> list[Header]:
-    window, reset = max(1, round(limit.per)), max(0, -int(-taken.reset // 1))
+def _headers(limit: RateLimit, result: RateLimitResult) -> list[Header]:
+    window, reset = max(1, round(limit.per)), max(0, -int(-result.reset // 1))
     return [
         (b"ratelimit-policy", b'"rpc";q=%d;w=%d' % (limit.requests, window)),
-        (b"ratelimit", b'"rpc";r=%d;t=%d' % (taken.remaining, reset)),
+        (b"ratelimit", b'"rpc";r=%d;t=%d' % (result.remaining, reset)),
     ]

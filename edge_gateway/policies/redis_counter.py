@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from edge_gateway.policies.rate_counters import CounterUnavailableError, Taken
+from edge_gateway.policies.rate_counters import CounterUnavailableError, RateLimitResult
 
 #: An answer takes as long as a busy disk, on which Redis writes first.
 _TIMEOUT = 1.0
@@ -44,7 +44,7 @@ class RedisCounter:
         self._member = os.urandom(8).hex()
         self._count = 0
 
-    async def take(self, key: str, requests: int, per: float) -> Taken:
+    async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
         """Counts one call, or raises CounterUnavailableError soon."""
         now = asyncio.get_running_loop().time()
         if now < self._paused_until:
@@ -62,7 +62,7 @@ class RedisCounter:
             await self.close()
             raise CounterUnavailableError(f"Redis: {error or type(error).__name__}") from error
         allowed, count, reset = reply
-        return Taken(bool(allowed), requests - count, reset / 1_000_000)
+        return RateLimitResult(bool(allowed), requests - count, reset / 1_000_000)
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from edge_gateway.http.headers import Header
-from edge_gateway.http.static_files import Asset
+from edge_gateway.http.static_files import StaticFile
 
 _FOLDER = Path(__file__).parent
 _ROOT = "/docs"
@@ -33,7 +33,7 @@ _LINKS = b"<!-- links to static pages -->"
 _TITLE = re.compile(r"<title>([^<]*)</title>")
 
 
-def assets(static_dir: str = "") -> dict[str, Asset]:
+def assets(static_dir: str = "") -> dict[str, StaticFile]:
     """Return every file by its path; raise OSError or ValueError for a static directory that cannot be served."""
     own = [file for file in _FOLDER.iterdir() if file.suffix in _MEDIA_TYPES]
     static = sorted(Path(static_dir).iterdir()) if static_dir else []
@@ -42,7 +42,7 @@ def assets(static_dir: str = "") -> dict[str, Asset]:
         if file.suffix not in _MEDIA_TYPES or _path(file) in found:
             raise ValueError(f"{file} cannot be served: its type is unknown, or the reference has its path")
         found[_path(file)] = _asset(file)
-    found[_ROOT] = Asset(_MEDIA_TYPES[".html"], lambda: _reference(static), *_LOCKED)
+    found[_ROOT] = StaticFile(_MEDIA_TYPES[".html"], lambda: _reference(static), *_LOCKED)
     return found
 
 
@@ -52,8 +52,8 @@ def _path(file: Path) -> str:
     return f"{_ROOT}/{file.stem if file.suffix == '.html' else file.name}"
 
 
-def _asset(file: Path) -> Asset:
-    return Asset(_MEDIA_TYPES[file.suffix], file.read_bytes, *_LOCKED)
+def _asset(file: Path) -> StaticFile:
+    return StaticFile(_MEDIA_TYPES[file.suffix], file.read_bytes, *_LOCKED)
 
 
 def _reference(static: Iterable[Path]) -> bytes:

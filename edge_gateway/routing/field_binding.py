@@ -22,7 +22,7 @@ class BindingError(ValueError):
     """A rule that cannot be bound to its request message."""
 
 
-class Slot:
+class FieldBinding:
     """A field that text can fill, and the message fields that lead to it."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Slot:
         except ValueError as error:
             raise invalid_field(self.name, str(error)) from None
 
-    def holder(self, message: Message) -> Message:
+    def parent(self, message: Message) -> Message:
         """Returns the message that holds the field, made where it is missing."""
         for parent in self.parents:
             inner = message[parent]
@@ -80,16 +80,16 @@ class Slot:
             message = inner
         return message
 
-    def put(self, message: Message, value: Any) -> None:
+    def set(self, message: Message, value: Any) -> None:
         """Sets the field of a message that says nothing else yet."""
         if self._attribute:
             setattr(message, self._attribute, value)
         else:
-            self.holder(message)[self.field] = value
+            self.parent(message)[self.field] = value
 
-    def place(self, message: Message, value: Any) -> None:
+    def set_checked(self, message: Message, value: Any) -> None:
         """Sets the field; refuses to change what a body has said otherwise."""
-        holder = self.holder(message) if self.parents else message
+        holder = self.parent(message) if self.parents else message
         if self.field in holder and holder[self.field] != value:
             raise invalid_field(self.name, "differs from the value in the path")
         holder[self.field] = value
@@ -112,15 +112,15 @@ def _field(message: DescMessage, name: str) -> DescField | None:
     return next((field for field in message.fields if name in (field.name, field.json_name)), None)
 
 
-def variable_slot(message: DescMessage, names: tuple[str, ...]) -> Slot:
-    """The slot of a path variable, or BindingError at start."""
+def variable_binding(message: DescMessage, names: tuple[str, ...]) -> FieldBinding:
+    """The binding of a path variable, or BindingError at start."""
     dotted = ".".join(names)
     try:
-        slot = Slot(resolve(message, names))
+        binding = FieldBinding(resolve(message, names))
     except KeyError:
         raise BindingError(f"path variable {dotted}: {message.type_name} has no such field") from None
-    if slot.is_list or slot.is_map:
+    if binding.is_list or binding.is_map:
         raise BindingError(f"path variable {dotted} is a repeated field")
-    if slot.parse is None:
+    if binding.parse is None:
         raise BindingError(f"path variable {dotted} is a message")
-    return slot
+    return binding

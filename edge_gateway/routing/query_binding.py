@@ -9,7 +9,7 @@ from typing import Any
 from protobuf import DescField, DescFieldValueMap, DescMessage, Message
 
 from edge_gateway.errors import EdgeError, invalid_argument, invalid_field
-from edge_gateway.routing.field_binding import Slot, resolve
+from edge_gateway.routing.field_binding import FieldBinding, resolve
 from edge_gateway.routing.router import decode_percent
 from edge_gateway.routing.text_values import parser_for
 
@@ -41,16 +41,16 @@ class QueryBinder:
     """Binds the parameters of one rule; what it has resolved once it remembers."""
 
     def __init__(
-        self, message: DescMessage, *, variables: Iterable[Slot], body: DescField | None, closed: bool
+        self, message: DescMessage, *, variables: Iterable[FieldBinding], body: DescField | None, closed: bool
     ) -> None:
         self._message = message
         #: Whether the body is the whole request, so that nothing is left to the query.
         self._closed = closed
-        self._bound = {slot.key for slot in variables}
+        self._bound = {binding.key for binding in variables}
         self._body = body
-        self._slots: dict[str, Slot] = {}
+        self._bindings: dict[str, FieldBinding] = {}
         for field in message.fields:
-            self._slots[field.name] = self._slots[field.json_name] = Slot((field,))
+            self._bindings[field.name] = self._bindings[field.json_name] = FieldBinding((field,))
 
     def bind(self, message: Message, raw: bytes) -> dict[str, str]:
         """Sets the fields that a query string names; returns the parameters that speak to the edge."""
@@ -58,7 +58,7 @@ class QueryBinder:
         given: set[tuple[str, ...]] = set()
         chosen: dict[tuple[str, ...], str] = {}
         for name, text in parse_query(raw):
-            if name in SYSTEM_PARAMETERS and name not in self._slots:
+            if name in SYSTEM_PARAMETERS and name not in self._bindings:
                 if system.setdefault(name.removeprefix("$"), text) != text:
                     raise invalid_field(name, "occurs more than once")
                 continue
@@ -78,40 +78,40 @@ class QueryBinder:
         given: set[tuple[str, ...]],
         chosen: dict[tuple[str, ...], str],
     ) -> None:
-        slot = self._slots.get(name)
+        binding = self._bindings.get(name)
         entry: str | None = None
-        if slot is None:
+        if binding is None:
             name, entry = _split_entry(name)
-            slot = self._resolve(name)
-        if self._body is not None and slot.key[0] == self._body.name:
-            raise invalid_field(slot.name, "belongs to the request body")
-        for oneof, member in slot.oneofs:
+            binding = self._resolve(name)
+        if self._body is not None and binding.key[0] == self._body.name:
+            raise invalid_field(binding.name, "belongs to the request body")
+        for oneof, member in binding.oneofs:
             if chosen.setdefault(oneof, member) != member:
-                raise invalid_field(slot.name, f"excludes {chosen[oneof]}: both belong to {oneof[-1]}")
-        if slot.key in self._bound:
-            slot.place(message, slot.value(text))
-        elif slot.is_map:
-            _put(slot, message, entry, text)
+                raise invalid_field(binding.name, f"excludes {chosen[oneof]}: both belong to {oneof[-1]}")
+        if binding.key in self._bound:
+            binding.set_checked(message, binding.value(text))
+        elif binding.is_map:
+            _put(binding, message, entry, text)
         elif entry is not None:
-            raise invalid_field(slot.name, "is not a map")
-        elif slot.is_list:
-            slot.holder(message)[slot.field].append(slot.value(text))
+            raise invalid_field(binding.name, "is not a map")
+        elif binding.is_list:
+            binding.parent(message)[binding.field].append(binding.value(text))
         else:
-            if slot.key in given and not slot.is_mask:
-                raise invalid_field(slot.name, "occurs more than once")
-            _set(slot, message, slot.value(text), again=slot.key in given)
-            given.add(slot.key)
+            if binding.key in given and not binding.is_mask:
+                raise invalid_field(binding.name, "occurs more than once")
+            _set(binding, message, binding.value(text), again=binding.key in given)
+            given.add(binding.key)
 
-    def _resolve(self, name: str) -> Slot:
-        slot = self._slots.get(name)
-        if slot is None:
+    def _resolve(self, name: str) -> FieldBinding:
+        binding = self._bindings.get(name)
+        if binding is None:
             try:
-                slot = Slot(resolve(self._message, name.split(".", _MAX_STEPS)))
+                binding = FieldBinding(resolve(self._message, name.split(".", _MAX_STEPS)))
             except KeyError:
                 raise unknown_parameter(name) from None
-            if len(self._slots) < _MAX_REMEMBERED:
-                self._slots[name] = slot
-        return slot
+            if len(self._bindings) < _MAX_REMEMBERED:
+                self._bindings[name] = binding
+        return binding
 
 
 def unknown_parameter(name: str) -> EdgeError:
@@ -124,26 +124,26 @@ def _split_entry(name: str) -> tuple[str, str | None]:
     return (head, entry) if head and bracket and name.endswith("]") else (name, None)
 
 
-def _set(slot: Slot, message: Message, value: Any, *, again: bool) -> None:
-    holder = slot.holder(message) if slot.parents else message
+def _set(binding: FieldBinding, message: Message, value: Any, *, again: bool) -> None:
+    holder = binding.parent(message) if binding.parents else message
     if again:
-        holder[slot.field].paths.extend(value.paths)
+        holder[binding.field].paths.extend(value.paths)
     else:
-        holder[slot.field] = value
+        holder[binding.field] = value
 
 
-def _put(slot: Slot, message: Message, entry: str | None, text: str) -> None:
+def _put(binding: FieldBinding, message: Message, entry: str | None, text: str) -> None:
     if entry is None:
-        raise invalid_field(slot.name, f"is a map; write {slot.name}[key]=value")
-    kind = slot.field.value
+        raise invalid_field(binding.name, f"is a map; write {binding.name}[key]=value")
+    kind = binding.field.value
     assert isinstance(kind, DescFieldValueMap)
     parse_key = parser_for(kind.key)
     assert parse_key is not None
     try:
         key = parse_key(entry)
     except ValueError as error:
-        raise invalid_field(f"{slot.name}[{entry}]", f"key {error}") from None
-    entries = slot.holder(message)[slot.field]
+        raise invalid_field(f"{binding.name}[{entry}]", f"key {error}") from None
+    entries = binding.parent(message)[binding.field]
     if key in entries:
-        raise invalid_field(f"{slot.name}[{entry}]", "occurs more than once")
-    entries[key] = slot.value(text)
+        raise invalid_field(f"{binding.name}[{entry}]", "occurs more than once")
+    entries[key] = binding.value(text)

@@ -7,7 +7,7 @@ from typing import Any
 from protobuf import DescField, DescMessage, DescMethod, DescService, Message, Registry
 
 from edge_gateway.routing.descriptors import Policy, has_policies, option, policy_of, services
-from edge_gateway.routing.field_binding import BindingError, Slot, variable_slot
+from edge_gateway.routing.field_binding import BindingError, FieldBinding, variable_binding
 from edge_gateway.routing.field_types import field_element
 from edge_gateway.routing.query_binding import QueryBinder
 from edge_gateway.routing.router import DuplicateRouteError, Router
@@ -43,7 +43,7 @@ class Rule:
     rpc: Rpc
     method: str
     template: Template
-    variables: tuple[Slot, ...]
+    variables: tuple[FieldBinding, ...]
     query: QueryBinder
     #: Whether the body is the whole request; else `body_field` is its place, if it has one.
     body_whole: bool
@@ -58,7 +58,7 @@ class Rule:
     resume_token: DescField | None
     resume_token_out: DescField | None
     #: The etag that If-Match fills, with the field that leads to it.
-    etag_in: Slot | None
+    etag_in: FieldBinding | None
     etag_out: DescField | None
     has_body: bool
     request_type: type[Message]
@@ -150,7 +150,7 @@ def _rule(rpc: Rpc, method: str, path: str, body: str, response_body: str) -> Ru
     if not method:
         raise BindingError("a rule names neither a method nor a path")
     template = parse_template(path)
-    variables = tuple(variable_slot(rpc.input, variable.field_path) for variable in template.variables)
+    variables = tuple(variable_binding(rpc.input, variable.field_path) for variable in template.variables)
     whole = body == "*"
     body_field = _body_field(rpc, body, variables)
     response_field = _named_field(rpc.output, response_body, "response_body") if response_body else None
@@ -179,11 +179,11 @@ def _rule(rpc: Rpc, method: str, path: str, body: str, response_body: str) -> Ru
     )
 
 
-def _body_field(rpc: Rpc, body: str, variables: tuple[Slot, ...]) -> DescField | None:
+def _body_field(rpc: Rpc, body: str, variables: tuple[FieldBinding, ...]) -> DescField | None:
     if body in ("", "*"):
         return None
     found = _named_field(rpc.input, body, "body")
-    if any(slot.key == (found.name,) for slot in variables):
+    if any(binding.key == (found.name,) for binding in variables):
         raise BindingError(f"the field {body} is both a path variable and the body")
     return found
 
@@ -198,7 +198,7 @@ def _named_field(message: DescMessage, name: str, role: str) -> DescField:
 def _string(message: DescMessage, name: str) -> DescField | None:
     """A plain string field by its name."""
     for found in message.fields:
-        if found.name == name and Slot((found,)).is_text:
+        if found.name == name and FieldBinding((found,)).is_text:
             return found
     return None
 
@@ -208,13 +208,13 @@ def _mask(message: DescMessage) -> DescField | None:
     return masks[0] if len(masks) == 1 and not _is_repeated(masks[0]) else None
 
 
-def _etag_in(message: DescMessage, body_field: DescField | None) -> Slot | None:
+def _etag_in(message: DescMessage, body_field: DescField | None) -> FieldBinding | None:
     direct = _string(message, "etag")
     if direct is not None:
-        return Slot((direct,))
+        return FieldBinding((direct,))
     inner = field_element(body_field) if body_field and not _is_repeated(body_field) else None
     nested = _string(inner, "etag") if isinstance(inner, DescMessage) else None
-    return Slot((body_field, nested)) if body_field is not None and nested is not None else None
+    return FieldBinding((body_field, nested)) if body_field is not None and nested is not None else None
 
 
 def _is_http_body(element: Any) -> bool:
@@ -222,5 +222,5 @@ def _is_http_body(element: Any) -> bool:
 
 
 def _is_repeated(found: DescField) -> bool:
-    slot = Slot((found,))
-    return slot.is_list or slot.is_map
+    binding = FieldBinding((found,))
+    return binding.is_list or binding.is_map

@@ -13,8 +13,8 @@ import atheris
 with atheris.instrument_imports(include=["edge_gateway"], enable_loader_override=False):
     from edge_gateway.errors import EdgeError
     from edge_gateway.json.field_selection import parse_fields
-    from edge_gateway.json.json_stream_splitter import ObjectSplitter
-    from edge_gateway.json.protojson import JsonCodec, Print
+    from edge_gateway.json.json_stream_splitter import JsonStreamSplitter
+    from edge_gateway.json.protojson import JsonCodec, JsonFormat
     from edge_gateway.routing.descriptors import load_registry
     from edge_gateway.routing.query_binding import QueryBinder
     from edge_gateway.routing.router import Router
@@ -37,7 +37,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
     def body(data: bytes) -> object:
         codec = strict if data[:1] < b"\x80" else lenient
         message = codec.decode(kinds, data[1:])
-        again = codec.decode(kinds, codec.encode(message, Print()))
+        again = codec.decode(kinds, codec.encode(message, JsonFormat()))
         assert again == message
         return message.to_binary()
 
@@ -49,7 +49,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
 
     def reply(data: bytes) -> object:
         with contextlib.suppress(ValueError, RecursionError, EdgeError):  # what a back end sends wrong is a 500
-            return strict.encode(kinds.type.from_binary(data), Print())
+            return strict.encode(kinds.type.from_binary(data), JsonFormat())
         return None
 
     def query(data: bytes) -> object:
@@ -58,7 +58,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
         return message.to_binary()
 
     def stream(data: bytes) -> object:
-        splitter = ObjectSplitter(1000)
+        splitter = JsonStreamSplitter(1000)
         found = [part for at in range(0, len(data), 7) for part in splitter.feed(data[at : at + 7])]
         splitter.finish()
         return found

@@ -45,7 +45,7 @@ def test_every_case_has_a_name_of_its_own() -> None:
 
 def test_every_row_of_the_contract_has_a_case() -> None:
     named = {row for case in CASES for row in re.findall(r"C\d+", case.id)}
-    # Refused at the start, or gone before the answer: no request and its reply, so no case of this table.
+    # JsonViolation at the start, or gone before the answer: no request and its reply, so no case of this table.
     for module, rows in (("test_process.py", {"C18", "C19"}), ("test_live_streams.py", {"C58"})):
         text = Path(__file__).with_name(module).read_text()
         named |= {row for row in rows if f'"{row}-' in text}

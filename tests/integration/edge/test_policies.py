@@ -69,7 +69,7 @@ def test_another_caller_has_other_routes(house: House) -> None:
 
 
 def test_the_edge_says_who_it_is_and_no_client_can_say_otherwise(port: int) -> None:
-    spoofed = [("x-shop-caller", "svc_order"), ("Grpc-Metadata-X-Shop-Caller", "svc_order")]
+    spoofed = [("x-shop-caller", "svc_order"), ("Grpc-Metadata-X-Shop-GrpcInvoker", "svc_order")]
     answer = ask(port, "GET", "/v1/account", headers=spoofed)
     assert answer.json["metadata"]["x-shop-caller"] == "edge"
 

@@ -27,13 +27,13 @@ async def test_a_password_opens_and_a_wrong_one_leaves_nothing_behind(tmp_path: 
         await client.config_set("requirepass", "p%w")
         path = server.url.removeprefix("unix://")
         right = RedisCounter(f"unix://:p%25w@{path}?db=1")
-        taken = [await right.take("key", 2, 60) for _ in range(3)]
+        taken = [await right.acquire("key", 2, 60) for _ in range(3)]
         assert [(one.allowed, one.remaining) for one in taken] == [(True, 1), (True, 0), (False, 0)]
         wrong, before = RedisCounter(f"unix://:other@{path}"), files()
         for _ in range(5):
             wrong._paused_until = 0.0  # else it would leave the server alone for a second
             with pytest.raises(CounterUnavailableError, match="password"):
-                await wrong.take("key", 2, 60)
+                await wrong.acquire("key", 2, 60)
         assert files() <= before + 1  # the last one closes when the loop comes to it
         await right.close()
 
@@ -41,8 +41,8 @@ async def test_a_password_opens_and_a_wrong_one_leaves_nothing_behind(tmp_path: 
 async def test_a_connection_that_was_lost_meanwhile_refuses_nobody(tmp_path: Path) -> None:
     async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
         counter = RedisCounter(server.url)
-        assert (await counter.take("key", 2, 60)).remaining == 1
+        assert (await counter.acquire("key", 2, 60)).remaining == 1
         await client.client_kill_filter(_type="normal", skipme=True)
         await eventually(lambda: counter._connection is not None and counter._connection.lost)
-        assert (await counter.take("key", 2, 60)).remaining == 0
+        assert (await counter.acquire("key", 2, 60)).remaining == 0
         await counter.close()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_gateway.grpc_client.connection_pool import client_tls
-from edge_gateway.grpc_client.upstreams import Call, UnknownServiceError, UpstreamError, Upstreams, parse_upstreams
+from edge_gateway.grpc_client.upstreams import GrpcCall, UnknownServiceError, UpstreamError, Upstreams, parse_upstreams
 
 Handler = Callable[..., Any]
 MAX = 32 * 1024 * 1024
@@ -301,7 +301,7 @@ async def test_a_server_that_does_not_read_makes_the_writer_wait() -> None:
         assert not await asyncio.wait_for(writing, 30)
 
 
-async def write_on(call: Call) -> bool:
+async def write_on(call: GrpcCall) -> bool:
     while await call.write(b"x" * 100_000):
         pass
     return False

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from edge_gateway.routing.query_binding import QueryBinder, parse_query
 from tests.edge.refusal import attempt
 
@@ -73,7 +73,7 @@ def bind(registry: Registry, query: bytes) -> None:
     if isinstance(refused, EdgeError):
         assert refused.http_status == 400
         return
-    JsonCodec(registry).encode(message, Print())
+    JsonCodec(registry).encode(message, JsonFormat())
     assert type(message).from_binary(message.to_binary()) == message
 
 
@@ -102,4 +102,4 @@ def test_a_binder_does_not_remember_without_end(registry: Registry) -> None:
     for depth in range(1, 100):
         for leaf in (b"name=x", b"i32=1", b"flag=1", b"f64=1"):
             binder.bind(kinds(registry).type(), b"deep." * depth + leaf)
-    assert len(binder._slots) <= 300
+    assert len(binder._bindings) <= 300

@@ -10,7 +10,7 @@ from edge_gateway.errors import EdgeError
 from edge_gateway.grpc_client.metadata import MetadataIn
 from edge_gateway.grpc_client.upstreams import Upstreams
 from edge_gateway.json.json_parsing import is_plain
-from edge_gateway.json.json_stream_splitter import ObjectSplitter
+from edge_gateway.json.json_stream_splitter import JsonStreamSplitter
 from edge_gateway.json.protojson import JsonCodec
 from edge_gateway.routing.query_binding import QueryBinder
 from tests.edge.refusal import attempt
@@ -67,7 +67,7 @@ def test_a_service_of_dots() -> None:
 
 
 def test_an_object_that_comes_byte_by_byte() -> None:
-    splitter = ObjectSplitter(200_000)
+    splitter = JsonStreamSplitter(200_000)
     splitter.feed(b'{"a":"')
     assert soon(lambda: [splitter.feed(b"x") for _ in range(150_000)]) == [[]] * 150_000
     assert splitter.feed(b'\\"}"}') == [b'{"a":"' + b"x" * 150_000 + b'\\"}"}']

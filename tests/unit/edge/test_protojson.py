@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from tests.edge.refusal import attempt
 
 FUZZ = settings(derandomize=True, max_examples=100, deadline=None)
@@ -90,7 +90,12 @@ def test_a_valid_message_means_what_google_says_and_comes_back(
     message = codec.decode(kinds, text)
     wanted = judge(text)
     assert type(wanted).FromString(message.to_binary()) == wanted
-    for how in (Print(), Print(emit_defaults=False), Print(proto_names=True), Print(enum_numbers=True)):
+    for how in (
+        JsonFormat(),
+        JsonFormat(emit_defaults=False),
+        JsonFormat(proto_names=True),
+        JsonFormat(enum_numbers=True),
+    ):
         written = codec.encode(message, how)
         assert judge(written) == wanted
         assert codec.decode(kinds, written) == message
@@ -180,7 +185,7 @@ def read_or_refuse(codec: JsonCodec, kinds: DescMessage, text: bytes) -> None:
         assert message.http_status == 400
         assert message.message
     else:
-        assert codec.decode(kinds, codec.encode(message, Print())) == message
+        assert codec.decode(kinds, codec.encode(message, JsonFormat())) == message
 
 
 @FUZZ

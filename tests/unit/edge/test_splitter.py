@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.json.json_stream_splitter import ObjectSplitter
+from edge_gateway.json.json_stream_splitter import JsonStreamSplitter
 from tests.edge.refusal import attempt
 
 VALUES = st.text('{}"\\[], é', max_size=6) | st.lists(st.integers(), max_size=2)
@@ -16,7 +16,7 @@ OBJECTS = st.lists(st.dictionaries(st.text('a{}"\\[],', max_size=4), VALUES), ma
 
 
 def split(body: bytes, cuts: list[int]) -> list[bytes]:
-    splitter = ObjectSplitter(10_000)
+    splitter = JsonStreamSplitter(10_000)
     found, at = [], 0
     for cut in [*sorted(cut % (len(body) + 1) for cut in cuts), len(body)]:
         found += splitter.feed(body[at:cut])
@@ -46,7 +46,7 @@ def test_anything_is_split_or_refused_the_same_way_however_it_is_cut(body: bytes
 
 
 def test_an_object_that_never_ends_is_refused() -> None:
-    splitter = ObjectSplitter(100)
+    splitter = JsonStreamSplitter(100)
     splitter.feed(b'{"a":"')
     with pytest.raises(EdgeError) as caught:
         splitter.feed(b"x" * 200)

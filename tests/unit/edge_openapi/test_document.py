@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from edge_gateway.errors import http_status
-from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from edge_gateway.openapi.__main__ import main
 from edge_gateway.routing.field_types import field_element
 from edge_gateway.settings import Settings
@@ -144,7 +144,7 @@ def test_every_reply_that_the_codec_writes_fits_its_schema(shop_image: bytes, sh
             continue
         schema = {"$ref": f"#/components/schemas/{rule.rpc.output.name}"}
         for message in (rule.rpc.output.type(), filled(rule.rpc.output, 4)):
-            check(shop, schema, codec.to_value(message, Print()))
+            check(shop, schema, codec.to_value(message, JsonFormat()))
             count += 1
     assert count > 50
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from protovalidate import Validator
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.json.protojson import JsonCodec, Print
+from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from edge_gateway.json.transcoder import Transcoder
 from edge_gateway.settings import Settings
 from tests.unit.edge_openapi.conftest import ROOT, document_of, routes_of
@@ -21,7 +21,7 @@ SHOP = document_of((ROOT / "gen" / "shop" / "shop.binpb").read_bytes())
 TAGS = [tag["name"] for tag in SHOP["tags"] if tag["name"] != "Edge"]
 
 #: CEL rules of which a part, or all, is beyond JSON Schema; their messages are in the descriptions.
-BEYOND = {"slots.where", "slots.span", "slots.cutoff", "slot_rule.span", "product.skus"}
+BEYOND = {"bindings.where", "bindings.span", "bindings.cutoff", "slot_rule.span", "product.skus"}
 
 
 class Served:
@@ -30,7 +30,7 @@ class Served:
     def __init__(self) -> None:
         registry, routes = routes_of((ROOT / "gen" / "shop" / "shop.binpb").read_bytes(), Settings())
         self._router = routes.router
-        self._transcoder = Transcoder(JsonCodec(registry), Print())
+        self._transcoder = Transcoder(JsonCodec(registry), JsonFormat())
         self._validator = Validator()
         for service in {rule.rpc.desc.parent.file.proto.name for rule in routes.rules}:
             importlib.import_module(service.removesuffix(".proto").replace("/", ".") + "_pb2")
