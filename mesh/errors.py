@@ -1,8 +1,8 @@
-"""What goes wrong with a stack, said so that its reader can mend it."""
+"""The error that every command reports: the problem, and how to fix it."""
 
 
 class StackError(Exception):
-    """Something keeps the stack from running: what it is, how to fix it, and what the process itself said."""
+    """A problem with a stack: what it is, how to fix it, and the end of the process's log."""
 
     def __init__(self, problem: str, *, fix: str = "", log: str = "") -> None:
         super().__init__(problem)
@@ -13,7 +13,7 @@ class StackError(Exception):
     def __str__(self) -> str:
         parts = [self.problem]
         if self.log:
-            parts.append("it said last:\n" + "\n".join(f"  | {line}" for line in self.log.splitlines()))
+            parts.append("the end of its log:\n" + "\n".join(f"  | {line}" for line in self.log.splitlines()))
         if self.fix:
             parts.append(f"fix: {self.fix}")
         return "\n".join(parts)

@@ -44,7 +44,7 @@ class OutcomeUnknown(Exception):
     """The call may or may not have taken effect: read the state, or repeat the call with the same key."""
 
     def __init__(self, method: str, code: grpc.StatusCode) -> None:
-        """`method` is the full method path."""
+        """Take the full method path and the status code."""
         super().__init__(f"{method}: {code.name}")
         self.method = method
         self.code = code

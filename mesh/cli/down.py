@@ -12,7 +12,7 @@ import typer
 from mesh.cli.terminal import StateDir, err, state_in
 from mesh.errors import StackError
 from mesh.stack import orphans
-from mesh.stack.data_dirs import remove_home
+from mesh.stack.data_dirs import remove_data_dir
 from mesh.stack.state import Record, State
 
 _PATIENCE = 45.0  # seconds; a supervisor gives its processes 30
@@ -55,5 +55,5 @@ def _stop(state: State, record: Record) -> None:
 
 def _wipe(state: State) -> None:
     """Delete the stack's folder, and what the database keeps elsewhere."""
-    remove_home(state.folder / "postgres")
+    remove_data_dir(state.folder / "postgres")
     shutil.rmtree(state.folder)

@@ -1,5 +1,5 @@
-"""What Envoy is told, derived from the contract.
+"""Envoy's configuration, derived from the contract.
 
-`python -m mesh.proxy PARTS BOOTSTRAP` turns a JSON file of Parts into a bootstrap file (.pb). It is a program of
-its own because the messages of envoy-data-plane take a second and 70 MB to load, which nobody needs afterwards.
+`python -m mesh.proxy INPUTS BOOTSTRAP` renders a JSON file of IngressInputs into a bootstrap file (.pb). It is a
+program of its own because the messages of envoy-data-plane take a second and 70 MB to load.
 """

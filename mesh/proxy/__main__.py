@@ -1,11 +1,11 @@
-"""Writes a bootstrap file: `python -m mesh.proxy PARTS BOOTSTRAP`."""
+"""Writes a bootstrap file: `python -m mesh.proxy INPUTS BOOTSTRAP`."""
 
 import sys
 from pathlib import Path
 
 from mesh.proxy.ingress import render
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 
 if __name__ == "__main__":
-    # In binary: betterproto2 spells some names in JSON otherwise than Envoy (consecutive5Xx).
-    Path(sys.argv[2]).write_bytes(bytes(render(Parts.read(Path(sys.argv[1])))))
+    # Binary, because betterproto2 spells some JSON names differently from Envoy (consecutive5Xx).
+    Path(sys.argv[2]).write_bytes(bytes(render(IngressInputs.read(Path(sys.argv[1])))))

@@ -1,4 +1,4 @@
-"""Envoy clusters: the processes behind a proxy, how their health is asked, and how much may wait for them."""
+"""Envoy clusters: the processes behind a proxy, their health checks and circuit breakers."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,31 +14,33 @@ from envoy_data_plane.google.protobuf import Any
 STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 BUFFER = 32 * 1024
-#: Live streams at once, twice what the edge is measured with. Each holds a request for as long as its client stays, and
-#: a connection as well where HTTP/1.1 is spoken. More would only wait: a stream costs the edge about 30 KB.
+#: Concurrent live streams, twice what the edge is measured with. Each holds a request until its client leaves, and with
+#: HTTP/1.1 a connection too. More would only queue: a stream costs the edge about 30 KB.
 LIVE = 2_000
 _BRIEF = 1_024
 
 
 def pack(message: Message) -> Any:
+    """Return the message as google.protobuf.Any."""
     return Any.pack(message)
 
 
 def grpc_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
-    """Processes that speak gRPC and tell their health by grpc.health.v1."""
+    """Return a cluster of gRPC processes with health checks by grpc.health.v1."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2())
     check = core.HealthCheck(grpc_health_check=core.HealthCheckGrpcHealthCheck())
     return _cluster(name, addresses, explicit, check, max_connections=256)
 
 
 def http_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
-    """Processes that speak HTTP/1.1; they are well when they listen."""
+    """Return a cluster of HTTP/1.1 processes with TCP health checks."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions())
     check = core.HealthCheck(tcp_health_check=core.HealthCheckTcpHealthCheck())
     return _cluster(name, addresses, explicit, check, max_connections=LIVE + _BRIEF)
 
 
 def http2(max_concurrent_streams: int | None = None) -> core.Http2ProtocolOptions:
+    """Return HTTP/2 options with our window sizes."""
     return core.Http2ProtocolOptions(
         max_concurrent_streams=max_concurrent_streams,
         initial_stream_window_size=STREAM_WINDOW,
@@ -47,7 +49,7 @@ def http2(max_concurrent_streams: int | None = None) -> core.Http2ProtocolOption
 
 
 def socket_address(text: str) -> core.Address:
-    """host:port, or unix:/path."""
+    """Return the address for host:port or unix:/path."""
     if text.startswith("unix:"):
         return core.Address(pipe=core.Pipe(path=text.removeprefix("unix:"), mode=0o600))
     host, _, port = text.rpartition(":")
@@ -64,7 +66,7 @@ def _cluster(
 ) -> cluster.Cluster:
     options = upstreams.HttpProtocolOptions(
         explicit_http_config=protocol,
-        # Shorter than any server behind keeps an idle connection, so none is closed under a request.
+        # Shorter than the idle timeout of any server behind, so that no connection is closed during a request.
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=timedelta(seconds=60)),
     )
     return cluster.Cluster(
@@ -76,9 +78,9 @@ def _cluster(
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options),
         },
-        health_checks=[_paced(check)],
+        health_checks=[_with_intervals(check)],
         circuit_breakers=_breakers(max_connections),
-        # A single process is never ejected: there is no other to go to.
+        # A single process is never ejected: no other could take its calls.
         outlier_detection=_outliers() if len(addresses) > 1 else None,
     )
 
@@ -90,8 +92,8 @@ def _endpoints(name: str, addresses: Sequence[str]) -> endpoint.ClusterLoadAssig
     )
 
 
-def _paced(check: core.HealthCheck) -> core.HealthCheck:
-    """Ask often enough that a process which comes back is found at once."""
+def _with_intervals(check: core.HealthCheck) -> core.HealthCheck:
+    """Check often enough that a restarted process gets calls within a second."""
     check.timeout = timedelta(seconds=1)
     check.interval = check.no_traffic_interval = check.no_traffic_healthy_interval = timedelta(seconds=2)
     check.unhealthy_interval = timedelta(milliseconds=250)
@@ -106,7 +108,7 @@ def _breakers(max_connections: int) -> cluster.CircuitBreakers:
     )
     limits = cluster.CircuitBreakersThresholds(
         max_connections=max_connections,
-        max_pending_requests=LIVE,  # which may all come back at once
+        max_pending_requests=LIVE,  # which may all reconnect at the same time
         max_requests=LIVE + _BRIEF,
         retry_budget=budget,
         track_remaining=True,

@@ -1,7 +1,7 @@
-"""The bootstrap of the local mesh's way in: gRPC straight to the services, all else to the edge.
+"""The bootstrap of the local ingress: gRPC goes straight to the services, everything else to the edge.
 
-Escaped slashes are kept as they are: the JSON edge decodes %2F within a path variable, as google.api.http wants, and
-gRPC is matched by whole paths only, so that no spelling of a slash leads around a rule.
+Escaped slashes are kept: the JSON edge decodes %2F within a path variable, as google.api.http requires. gRPC is matched
+by whole paths only, so no spelling of a slash bypasses a rule.
 """
 
 from datetime import timedelta
@@ -24,14 +24,14 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
 from mesh.proxy.clusters import BUFFER, grpc_cluster, http2, http_cluster, pack, socket_address
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 from mesh.proxy.local_replies import json_replies
 from mesh.proxy.routes import EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
 from mesh.services import workload
 from shop.contract import RPCS
 
-#: Said by proxies about a request, or by the mesh about a caller: never believed when it comes from outside.
-_OURS = ("x-shop-", "x-envoy-", "x-forwarded-", "x-user-", "x-real-ip", "forwarded")
+#: Headers that proxies or the mesh set: removed from requests from outside.
+_INTERNAL_HEADERS = ("x-shop-", "x-envoy-", "x-forwarded-", "x-user-", "x-real-ip", "forwarded")
 _ACCESS = {
     "time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
@@ -49,18 +49,19 @@ _ACCESS = {
 }
 
 
-def render(parts: Parts) -> bootstrap.Bootstrap:
-    rpcs = [(path, rpc) for path, rpc in RPCS.items() if workload(rpc.service) in parts.services]
-    outer = _listener("ingress", parts.listen, virtual_host(outer_routes(rpcs), caller="edge"), outside=True)
-    inner = [_listener("inner", parts.inner, virtual_host(inner_routes(rpcs)))] if parts.inner else []
+def render(inputs: IngressInputs) -> bootstrap.Bootstrap:
+    """Return the bootstrap for these addresses and the contract of their services."""
+    rpcs = [(path, rpc) for path, rpc in RPCS.items() if workload(rpc.service) in inputs.services]
+    outer = _listener("ingress", inputs.listen, virtual_host(outer_routes(rpcs), caller="edge"), outside=True)
+    inner = [_listener("inner", inputs.inner, virtual_host(inner_routes(rpcs)))] if inputs.inner else []
     clusters = [
-        http_cluster(EDGE, [parts.edge]),
-        grpc_cluster(REFLECTION, [parts.reflection]),
-        *(grpc_cluster(name, addresses) for name, addresses in parts.services.items()),
+        http_cluster(EDGE, [inputs.edge]),
+        grpc_cluster(REFLECTION, [inputs.reflection]),
+        *(grpc_cluster(name, addresses) for name, addresses in inputs.services.items()),
     ]
     return bootstrap.Bootstrap(
         node=core.Node(id="ingress", cluster="shopmesh"),
-        admin=bootstrap.Admin(address=socket_address(parts.admin)),
+        admin=bootstrap.Admin(address=socket_address(inputs.admin)),
         static_resources=bootstrap.BootstrapStaticResources(listeners=[outer, *inner], clusters=clusters),
         layered_runtime=_runtime(),
         overload_manager=_overload(),
@@ -111,23 +112,23 @@ def _connection_manager(name: str, host: route.VirtualHost, *, outside: bool) ->
 
 
 def _filters(*, outside: bool) -> list[hcm.HttpFilter]:
-    at_the_door = [
+    outer_filters = [
         hcm.HttpFilter(name="envoy.filters.http.cors", typed_config=pack(cors.Cors())),
         hcm.HttpFilter(name="envoy.filters.http.grpc_web", typed_config=pack(grpc_web.GrpcWeb())),
     ]
     last = hcm.HttpFilter(
         name="envoy.filters.http.router", typed_config=pack(router.Router(suppress_envoy_headers=True))
     )
-    return [*(at_the_door if outside else []), last]
+    return [*(outer_filters if outside else []), last]
 
 
 def _strip() -> core.TypedExtensionConfig:
-    """Runs before Envoy itself reads any of these headers."""
+    """Return the extension that removes internal headers before Envoy reads them."""
     removals = [
         mutation.HeaderMutation(
             remove_on_match=mutation.HeaderMutationRemoveOnMatch(key_matcher=matcher.StringMatcher(prefix=prefix))
         )
-        for prefix in _OURS
+        for prefix in _INTERNAL_HEADERS
     ]
     return core.TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
@@ -143,7 +144,7 @@ def _access_log() -> accesslog.AccessLog:
 
 
 def _runtime() -> bootstrap.LayeredRuntime:
-    """Ends a connection that opens streams only to reset them (CVE-2023-44487)."""
+    """Return the limits that close a connection which opens streams only to reset them (CVE-2023-44487)."""
     limits = {
         "overload.premature_reset_total_stream_count": 500,
         "overload.premature_reset_min_stream_lifetime_seconds": 1,

@@ -1,4 +1,4 @@
-"""What an ingress stands between: all that its configuration depends on besides the contract."""
+"""The inputs of an ingress configuration besides the contract: the addresses on both sides of it."""
 
 import json
 from collections.abc import Mapping
@@ -8,21 +8,23 @@ from typing import Self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Addresses are host:port; that of `admin` may be unix:/path."""
+class IngressInputs:
+    """Addresses are host:port; `admin` may also be unix:/path."""
 
     listen: str
     admin: str
     edge: str
     reflection: str
-    #: Each service's processes, between which calls go round.
+    #: The addresses of each service's processes; calls are balanced between them.
     services: Mapping[str, list[str]]
-    #: Where services reach services of which there are several; empty when there are none.
+    #: The listener for calls to services with several processes; empty when there are none.
     inner: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:
+        """Return the inputs in the JSON file."""
         return cls(**json.loads(path.read_text()))
 
     def write(self, path: Path) -> None:
+        """Write the inputs as a JSON file."""
         path.write_text(json.dumps(asdict(self), indent=1))

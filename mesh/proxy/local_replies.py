@@ -1,4 +1,4 @@
-"""What a proxy answers by itself, as google.rpc.Status in JSON: one shape of error, whoever it comes from."""
+"""The proxy's own replies as google.rpc.Status in JSON, so that every error has one format."""
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -7,8 +7,8 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
-#: HTTP status from which on -> google.rpc.Code and a message that tells nothing of the inside.
-_ANSWERS = (
+#: The lowest HTTP status, the google.rpc.Code, and a message without internals.
+_REPLIES = (
     (504, 4, "the answer did not come in time"),
     (500, 14, "the service is not available; try again"),
     (429, 8, "too many requests"),
@@ -18,8 +18,8 @@ _ANSWERS = (
 
 
 def json_replies() -> hcm.LocalReplyConfig:
-    """gRPC calls are left out: for them Envoy answers with a gRPC status."""
-    return hcm.LocalReplyConfig(mappers=[_mapper(*answer) for answer in _ANSWERS])
+    """Return the mappers for calls that are not gRPC; Envoy answers those with a gRPC status itself."""
+    return hcm.LocalReplyConfig(mappers=[_mapper(*reply) for reply in _REPLIES])
 
 
 def _mapper(status: int, code: int, message: str) -> hcm.ResponseMapper:

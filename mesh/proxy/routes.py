@@ -1,6 +1,6 @@
-"""Envoy routes, derived from the contract: where each RPC goes, how long it may take, whether it may be repeated.
+"""Envoy routes, derived from the contract: the cluster, the timeout and the retries of each RPC.
 
-Only whole paths of known methods are routed. A path that is spelled otherwise, such as one with %2F, meets no route.
+Only whole paths of known methods are routed. A path in another spelling, such as one with %2F, matches no route.
 """
 
 from collections.abc import Iterable
@@ -19,34 +19,35 @@ from shop.contract import IdempotencyLevel, Rpc
 
 EDGE = "edge_gateway"
 REFLECTION = "reflection"
-#: Served by the edge, for all services together.
-_EVERYWHERE = (
+#: Served by the edge on behalf of all services.
+_SHARED_SERVICES = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.health.v1.Health",
 )
-#: The service's own answer about a deadline says more than a proxy's, so it goes first.
+#: The proxy waits longer than the service, whose own DEADLINE_EXCEEDED says more.
 _MARGIN = timedelta(milliseconds=250)
 _NEVER = timedelta(0)
 _LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 def outer_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
-    """What the outside may reach: the methods that name `edge` as a caller, the edge itself, and nothing else."""
+    """Return the routes from outside: methods that name `edge` as a caller, and the edge for everything else."""
     return [
         *(method_route(path, rpc) for path, rpc in rpcs if rpc.admits(contract.EDGE)),
-        *(_service_route(name) for name in _EVERYWHERE),
+        *(_service_route(name) for name in _SHARED_SERVICES),
         *_unknown_grpc(),
         _edge_route(),
     ]
 
 
 def inner_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
-    """What services reach of each other; who may call what, the called one decides."""
+    """Return the routes between services; the called service checks the caller."""
     return [*(method_route(path, rpc) for path, rpc in rpcs), *_unknown_grpc()]
 
 
 def method_route(path: str, rpc: Rpc) -> route.Route:
+    """Return the route of one RPC."""
     limit = timedelta(seconds=rpc.timeout) + _MARGIN if rpc.timeout else _NEVER
     streaming = rpc.client_streaming or rpc.server_streaming
     return route.Route(
@@ -64,8 +65,8 @@ def method_route(path: str, rpc: Rpc) -> route.Route:
 
 
 def virtual_host(routes: list[route.Route], *, caller: str = "") -> route.VirtualHost:
-    """All names, all routes; with `caller`, everything that passes is marked as coming from that workload."""
-    marks = [
+    """Return a virtual host for all names; with `caller`, every request is marked as coming from that workload."""
+    caller_headers = [
         core.HeaderValueOption(
             header=core.HeaderValue(key="x-shop-caller", value=caller),
             append_action=core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
@@ -75,7 +76,7 @@ def virtual_host(routes: list[route.Route], *, caller: str = "") -> route.Virtua
         name="all",
         domains=["*"],
         routes=routes,
-        request_headers_to_add=marks if caller else [],
+        request_headers_to_add=caller_headers if caller else [],
         typed_per_filter_config={"envoy.filters.http.cors": pack(_cors())} if caller else {},
     )
 
@@ -88,7 +89,7 @@ def _service_route(service: str) -> route.Route:
 
 
 def _unknown_grpc() -> list[route.Route]:
-    """UNIMPLEMENTED, as a server without the method would answer."""
+    """Return the routes that answer UNIMPLEMENTED, as a server without the method does."""
     unimplemented = core.HeaderValueOption(header=core.HeaderValue(key="grpc-status", value="12"))
     return [
         route.Route(
@@ -98,7 +99,7 @@ def _unknown_grpc() -> list[route.Route]:
         ),
         route.Route(
             match=route.RouteMatch(prefix="/", headers=[_is_grpc()]),
-            # Envoy turns it into the gRPC status, and would do so for gRPC-Web if it knew it.
+            # Envoy converts it into the gRPC status, which it does not do for gRPC-Web.
             direct_response=route.DirectResponseAction(status=404),
         ),
     ]
@@ -109,15 +110,15 @@ def _edge_route() -> route.Route:
         match=route.RouteMatch(prefix="/"),
         route=route.RouteAction(
             cluster=EDGE,
-            timeout=_NEVER,  # the edge knows each method's time; its event streams have none
-            # Only what never left this proxy is sent again.
+            timeout=_NEVER,  # the edge applies each method's timeout; its event streams have none
+            # Retries only what was not sent upstream.
             retry_policy=_retries("connect-failure,refused-stream,reset-before-request"),
         ),
     )
 
 
 def _is_grpc(content_type: str = "application/grpc") -> route.HeaderMatcher:
-    """gRPC and, unless told otherwise, gRPC-Web too."""
+    """Return a matcher for gRPC content types; the default includes gRPC-Web."""
     return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix=content_type))
 
 
@@ -139,7 +140,7 @@ def _retries(retry_on: str = "connect-failure,refused-stream,unavailable") -> ro
 
 
 def _cors() -> cors.CorsPolicy:
-    """Pages that a developer serves on this machine may call; they hold their token themselves, so no cookies."""
+    """Return the CORS policy: pages served on this machine may call; they send bearer tokens, so no cookies."""
     origin = matcher.StringMatcher(safe_regex=matcher.RegexMatcher(regex=_LOCAL_ORIGIN))
     return cors.CorsPolicy(
         allow_origin_string_match=[origin],

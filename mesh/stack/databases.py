@@ -1,4 +1,4 @@
-"""A database for every service: one role owns it and migrates it, another may only read and write its rows."""
+"""A database for every service: one role owns and migrates it, another only reads and writes rows."""
 
 import base64
 import hashlib
@@ -12,13 +12,13 @@ import asyncpg
 from mesh.errors import StackError
 
 _ITERATIONS = 4096
-#: Taken while roles are made: PostgreSQL refuses two sessions that alter the same one.
+#: The advisory lock held while roles are created: PostgreSQL rejects two sessions that alter the same role.
 _LOCK = 0x5350_4D45_5348
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceDatabase:
-    """The database of one service, on the server that `server` names as its superuser connects."""
+    """The database of one service; `server` is the superuser's URL."""
 
     service: str
     server: str = field(repr=False)
@@ -27,24 +27,26 @@ class ServiceDatabase:
 
     @property
     def name(self) -> str:
+        """The name of the database."""
         return f"shop_{self.service.removeprefix('svc_')}"
 
     @property
     def owner(self) -> str:
+        """The role that owns the database and runs migrations."""
         return f"{self.service}_owner"
 
     @property
     def url(self) -> str:
-        """For the service: rows, and nothing else."""
+        """The URL for the service, whose role only reads and writes rows."""
         return _url(self.server, self.service, self.password, self.name)
 
     @property
     def owner_url(self) -> str:
-        """For its migrations."""
+        """The URL for migrations."""
         return _url(self.server, self.owner, self.owner_password, self.name)
 
     async def create(self) -> None:
-        """Make roles, database and rights, or make them right where they exist."""
+        """Create the roles, the database and its grants; existing ones are corrected. Raises StackError."""
         try:
             admin = await asyncpg.connect(self.server)
             try:
@@ -58,7 +60,7 @@ class ServiceDatabase:
             finally:
                 await owner.close()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StackError(f"cannot make the database of {self.service}: {error}") from error
+            raise StackError(f"cannot create the database of {self.service}: {error}") from error
 
     async def _create_roles(self, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
         create = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT NOREPLICATION NOBYPASSRLS"
@@ -68,7 +70,7 @@ class ServiceDatabase:
                 if not await admin.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", role):
                     await admin.execute(f"CREATE ROLE {role} {create}")
                 await admin.execute(f"ALTER ROLE {role} PASSWORD '{_scram(password)}'")
-            # A superuser needs it not; any other may hand a database only to a role that it is a member of.
+            # A role that is no superuser may give a database only to a role that it is a member of.
             await admin.execute(f"GRANT {self.owner} TO CURRENT_USER")
 
     async def _create_database(self, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -78,7 +80,7 @@ class ServiceDatabase:
         await admin.execute(f"GRANT CONNECT ON DATABASE {self.name} TO {self.service}")
 
     async def _grant(self, owner: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Let the service at the rows of all tables there are, and of all that migrations will make."""
+        """Grant the service the rows of all existing tables, and of those that migrations will create."""
         rights = (("TABLES", "SELECT, INSERT, UPDATE, DELETE"), ("SEQUENCES", "SELECT, USAGE"))
         await owner.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO {self.service}")
         for kind, what in rights:
@@ -89,7 +91,7 @@ class ServiceDatabase:
 
 
 def _url(server: str, user: str, password: str, database: str) -> str:
-    """`server` as seen by another user in another database."""
+    """Return the URL of `server` with another user and database."""
     parts = urlsplit(server)
     host = parts.netloc.rpartition("@")[2]
     ours = {"user", "password", "dbname", "database"}
@@ -98,7 +100,7 @@ def _url(server: str, user: str, password: str, database: str) -> str:
 
 
 def _scram(password: str) -> str:
-    """What PostgreSQL stores for a password (RFC 5803), so that the password itself never travels in SQL or a log."""
+    """Return the SCRAM verifier of a password (RFC 5803), so that the password itself is in no SQL statement or log."""
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
     client_key = hmac.digest(salted, b"Client Key", "sha256")

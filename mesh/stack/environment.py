@@ -1,11 +1,11 @@
-"""How the stack runs a Python module: with which words, and how much of our own environment it sees."""
+"""How the stack runs a Python module: its command line, and the part of our environment that it inherits."""
 
 import os
 import sys
 from pathlib import Path
 
-#: All else, such as a DATABASE_URL of an administrator, is not for children to see.
-_PASSED = (
+#: Everything else, such as an administrator's DATABASE_URL, is kept from children.
+_INHERITED = (
     "HOME",
     "LANG",
     "LC_ALL",
@@ -19,18 +19,20 @@ _PASSED = (
 )
 
 
-def python(module: str, *words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *words)
+def python(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line that runs the module with this Python."""
+    return (sys.executable, "-m", module, *arguments)
 
 
 def inherited() -> dict[str, str]:
-    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith("OTEL_")}
-    # The folder that a process starts in must not be able to hide a module.
+    """Return the environment that a child inherits."""
+    passed = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("OTEL_")}
+    # A file in the working directory must not shadow a module.
     return passed | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | _checkout()
 
 
 def _checkout() -> dict[str, str]:
-    """Where the packages lie when they are run from a checkout."""
+    """Return the PYTHONPATH of a checkout; nothing when the packages are installed."""
     root = Path(__file__).parents[2]
     if not (root / "gen" / "shop").is_dir():
         return {}

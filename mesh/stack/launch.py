@@ -1,8 +1,8 @@
-"""Becomes another program, having tied its life to its parent's and, where asked, given up the rights of root.
+"""Executes another program that ends with its parent and, if requested, runs without root privileges.
 
-mesh.stack.process runs this file by path with `python -I -S`: a fresh interpreter may do safely what must not be done
-between fork and exec in a parent with threads. Arguments: PARENT_PID ORPHAN_SIGNAL ACCOUNT PROGRAM ARGUMENT...
-ACCOUNT is UID:GID; UID:GID:alias to be ourselves but known as that one; or - to stay what we are.
+mesh.stack.process runs this file by path with `python -I -S`: a fresh interpreter can do safely what is unsafe between
+fork and exec in a parent with threads. Arguments: PARENT_PID ORPHAN_SIGNAL ACCOUNT PROGRAM ARGUMENT...
+ACCOUNT is UID:GID; or UID:GID:alias for our own account under that name; or - for no change.
 """
 
 import ctypes
@@ -18,6 +18,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become(parent: int, orphan_signal: int, account: str, argv: list[str]) -> None:
+    """Replace this process by the program."""
     if account != "-":
         uid, gid, *alias = account.split(":")
         if alias:
@@ -27,7 +28,7 @@ def become(parent: int, orphan_signal: int, account: str, argv: list[str]) -> No
             os.setgid(int(gid))
             os.setuid(int(uid))
     os.umask(0o077)
-    # A core dump would hold every secret that the process knows.
+    # A core dump would contain every secret of the process.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Each live stream is an open file, and the usual soft limit is 1,024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -36,15 +37,15 @@ def become(parent: int, orphan_signal: int, account: str, argv: list[str]) -> No
         # After setuid, which clears it; it survives exec.
         libc.prctl(PR_SET_PDEATHSIG, orphan_signal)
         if os.getppid() != parent:
-            sys.exit("the process that started this one is gone")
+            sys.exit("the parent process has ended")
     try:
-        os.execv(argv[0], argv)  # noqa: S606  becoming another program is what this file is for
+        os.execv(argv[0], argv)  # noqa: S606  executing another program is the purpose of this file
     except OSError as error:
         sys.exit(f"cannot run {argv[0]}: {error.strerror}")
 
 
 def appear_as(uid: int, gid: int) -> None:
-    """Be known as another in a user namespace of our own, where our rights stay what they are."""
+    """Appear as another account in a new user namespace, with our own privileges."""
     ours = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWUSER):
         sys.exit(f"cannot make a user namespace: {os.strerror(ctypes.get_errno())}")

@@ -1,4 +1,4 @@
-"""The ports of a stack: a hundred in a row, of which each part has its own."""
+"""The ports of a stack: a range of one hundred, with a fixed offset for each process."""
 
 import errno
 import random
@@ -13,57 +13,64 @@ from mesh.errors import StackError
 
 SPAN = 100
 _HOST = "127.0.0.1"
-#: Below the range from which systems take the local ends of connections.
-_FREE = range(10_000, 30_000, SPAN)
+#: Below the ephemeral port range of every system.
+_BASES = range(10_000, 30_000, SPAN)
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports `base` to `base + 99`. Services take theirs from the start, in their order."""
+    """The ports `base` to `base + 99`; the first ones belong to the service processes."""
 
     base: int
 
     @property
     def entry(self) -> int:
-        """Where everything outside enters."""
+        """The port for everything from outside."""
         return self.base + 80
 
     @property
     def edge(self) -> int:
+        """The port of the JSON edge behind the ingress."""
         return self.base + 81
 
     @property
     def reflection(self) -> int:
+        """The port of the edge's gRPC reflection."""
         return self.base + 82
 
     @property
     def inner(self) -> int:
-        """Where services reach services of which there are several."""
+        """The ingress's port for calls to services with several processes."""
         return self.base + 83
 
     @property
     def payment_provider(self) -> int:
+        """The port of the payment provider's simulator."""
         return self.base + 84
 
     @property
     def courier(self) -> int:
+        """The port of the courier's simulator."""
         return self.base + 85
 
     @property
     def kafka(self) -> int:
+        """The port of the Kafka broker."""
         return self.base + 92
 
     @property
     def kafka_controller(self) -> int:
+        """The port of the KRaft controller."""
         return self.base + 93
 
     @property
     def held(self) -> int:
-        """Bound for as long as the stack runs, and never listened on: it marks the range as taken."""
+        """The port that is bound while the stack runs, and never listened on: it marks the range as taken."""
         return self.base + SPAN - 1
 
     @contextmanager
     def hold(self) -> Iterator[None]:
+        """Mark the range as taken. Raises StackError when another stack has it."""
         with socket.socket() as mark:
             try:
                 mark.bind((_HOST, self.held))
@@ -75,28 +82,29 @@ class Ports:
             yield
 
     def service(self, number: int) -> int:
-        """The port of the service process with this number, counted from 0."""
+        """Return the port of a service process, by its number from 0. Raises StackError."""
         if not 0 <= number < 79:
-            raise StackError("a stack holds 79 service processes at most", fix="ask for fewer --replicas")
+            raise StackError("a stack holds 79 service processes at most", fix="start fewer --replicas")
         return self.base + 1 + number
 
 
 def address(port: int) -> str:
+    """Return the loopback address with the port."""
     return f"{_HOST}:{port}"
 
 
 def free_base() -> int:
-    """The start of a range in which no port is in use; at random, so that parallel stacks rarely meet."""
-    for base in random.sample(_FREE, k=len(_FREE)):
+    """Return the start of a random range without a port in use, so that parallel stacks rarely collide."""
+    for base in random.sample(_BASES, k=len(_BASES)):
         if all(is_free(port) for port in range(base, base + SPAN)):
             return base
     raise StackError("found no hundred free ports in a row")
 
 
 def is_free(port: int) -> bool:
-    """Whether we could listen there now."""
+    """Return whether the port can be listened on now."""
     with socket.socket() as probe:
-        # Connections of an earlier stack that linger do no harm; a listener does.
+        # Connections in TIME_WAIT do no harm; a listener does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
@@ -109,7 +117,7 @@ def is_free(port: int) -> bool:
 
 
 def require_free(wanted: Mapping[str, int]) -> None:
-    """StackError that names the first port in use, and by whom."""
+    """Raise StackError naming the first port in use and the process that has it."""
     for name, port in wanted.items():
         if not is_free(port):
             raise StackError(

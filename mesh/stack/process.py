@@ -1,4 +1,4 @@
-"""One program as a running process: started, waited for, stopped with everything that it started."""
+"""One program as a process: started, awaited, and stopped with everything that it started."""
 
 import asyncio
 import os
@@ -16,38 +16,38 @@ from mesh.stack import launch
 from mesh.stack.data_dirs import Account
 from mesh.stack.readiness import Probe
 
-_POLL = 0.03  # seconds between two looks at a condition that nothing announces
-_COLLECTED = 1.0  # seconds in which the children of an ended process are collected, too
+_POLL = 0.03  # seconds between two checks of a condition without a notification
+_REAP_SECONDS = 1.0  # within which the children of an ended process are reaped
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What to run, and how to know that it does its work."""
+    """What to run, and how to check that it is ready."""
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Runs before every start.
     prepare: Callable[[], Awaitable[None]] | None = None
-    #: None marks a program that is meant to end, and is ready when it ended well.
+    #: None marks a program that runs once, and is ready when it exits with 0.
     ready: Probe | None = None
-    #: Where it can be called.
+    #: The address that it listens on.
     address: str = ""
     #: The programs that must be ready before this one starts.
     after: tuple[str, ...] = ()
-    #: Whom it runs as, when not as ourselves.
+    #: The account that it runs as; None for our own.
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    #: What the kernel sends it when we die without a chance to stop it.
+    #: The signal that the kernel sends it when we are killed.
     orphan_signal: signal.Signals = signal.SIGKILL
     start_seconds: float = 30.0
     stop_seconds: float = 15.0
-    #: What a reader may do when it does not start.
+    #: How to fix a failed start.
     fix: str = ""
 
 
 class Process:
-    """A program's one process; `start` may be called again after its end."""
+    """The process of a program; `start` may be called again after its end."""
 
     def __init__(self, program: Program, log: Path) -> None:
         self.program = program
@@ -56,13 +56,16 @@ class Process:
 
     @property
     def pid(self) -> int | None:
+        """Its id; None before the first start."""
         return self._child.pid if self._child else None
 
     @property
     def running(self) -> bool:
+        """Whether it was started and has not ended."""
         return self._child is not None and self._child.returncode is None
 
     async def start(self) -> None:
+        """Start it through the launcher, in a process group of its own."""
         program = self.program
         if program.prepare:
             await program.prepare()
@@ -79,26 +82,26 @@ class Process:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
-                # A group of its own: Ctrl-C reaches only us, and we reach all that it starts.
+                # A group of its own: Ctrl-C reaches only us, and we can signal everything that it starts.
                 start_new_session=True,
             )
 
     async def until_ready(self) -> None:
-        """Return when it does its work; StackError when it ends instead, or takes too long."""
+        """Return when it is ready. Raises StackError when it ends instead, or takes too long."""
         try:
             async with asyncio.timeout(self.program.start_seconds):
-                while not await self._is_ready():  # noqa: ASYNC110  nothing announces it
+                while not await self._is_ready():  # noqa: ASYNC110  there is no notification
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise self._failure(f"is not ready after {self.program.start_seconds:g} s") from None
 
     async def until_ended(self) -> int:
-        """Return its exit code; negative for the signal that ended it."""
+        """Return its exit code, negative for a signal."""
         assert self._child is not None, "never started"
         return await self._child.wait()
 
     async def stop(self, seconds: float | None = None) -> None:
-        """Ask it to stop, insist after `seconds`, and leave nothing of its group behind."""
+        """Signal it to stop, kill it after `seconds`, and kill what is left of its group."""
         if self._child is None:
             return
         if self._child.returncode is None:
@@ -107,15 +110,15 @@ class Process:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.program.stop_seconds if seconds is None else seconds):
                     await self._child.wait()
-        # What it left of its group may take a moment to end; a dead one that nobody collects counts as there.
+        # The rest of its group may take a moment to end; a zombie that no process reaps counts as alive.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_COLLECTED):
-                while self.kill():  # noqa: ASYNC110  nothing announces it
+            async with asyncio.timeout(_REAP_SECONDS):
+                while self.kill():  # noqa: ASYNC110  there is no notification
                     await asyncio.sleep(_POLL)
         await self._child.wait()
 
     def kill(self) -> bool:
-        """End its whole group at once; whether there was anything to end."""
+        """Kill its process group; return whether any process was left."""
         if self._child is None:
             return False
         try:
@@ -140,7 +143,7 @@ class Process:
 
 @asynccontextmanager
 async def running(program: Program, log: Path) -> AsyncIterator[Process]:
-    """The program, ready inside and stopped at the end."""
+    """Run the program: ready inside the block, stopped at its end."""
     process = Process(program, log)
     try:
         await process.start()
@@ -151,7 +154,7 @@ async def running(program: Program, log: Path) -> AsyncIterator[Process]:
 
 
 def tail(log: Path, lines: int = 12) -> str:
-    """The end of a log, as text."""
+    """Return the last lines of a log."""
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
             return "".join(deque(file, lines)).rstrip()
@@ -160,10 +163,10 @@ def tail(log: Path, lines: int = 12) -> str:
 
 
 def started_at(pid: int) -> str | None:
-    """When a live process started, in the kernel's own words; with its pid this names it for ever."""
+    """Return the start time of a live process as the kernel prints it; pid and start time identify a process."""
     try:
         if sys.platform == "linux":
-            # After the name in parentheses, which may hold anything: state is field 0, start time field 19.
+            # After the name in parentheses, which may contain any character: state is field 0, start time field 19.
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return None if stat[0] in "ZX" else stat[19]
         import psutil  # noqa: PLC0415  only where there is no /proc
@@ -179,4 +182,4 @@ def _append(log: Path) -> BinaryIO:
 
 
 def _ending(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"stopped with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"stopped with exit code {code}"

@@ -1,4 +1,4 @@
-"""What the stack provides to its services: values for the settings that a service marks as provided."""
+"""Values for the settings that services mark as provided by the deployment."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ from mesh.stack.secrets import ADMIN_EMAIL, Secrets
 
 
 class Provisions:
-    """The provided settings of every service, of one stack."""
+    """The provided settings of the services of one stack."""
 
     def __init__(self, secrets: Secrets, external_apis: Mapping[str, str]) -> None:
         """`external_apis` are the addresses of the simulators, by the API that each stands for."""
@@ -17,7 +17,7 @@ class Provisions:
         self._external_apis = external_apis
 
     def environment(self, service: str) -> dict[str, str]:
-        """Return the service's provided settings as environment variables."""
+        """Return the service's provided settings as environment variables. Raises StackError."""
         return {name.upper(): self._value(service, name, mark) for name, mark in _provided(service).items()}
 
     def external_apis(self, service: str) -> tuple[str, ...]:

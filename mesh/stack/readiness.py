@@ -1,4 +1,4 @@
-"""Questions that tell whether a process does its work yet. Each answers yes or no and never hangs."""
+"""Readiness probes: each returns whether a process is ready, within a time limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,12 +7,12 @@ import grpc.aio
 
 Probe = Callable[[], Awaitable[bool]]
 
-_LIMIT = 2.0  # seconds for one question
+_LIMIT = 2.0  # seconds for one probe
 
 
 def grpc_serving(address: str) -> Probe:
-    """grpc.health.v1 says SERVING for the server as a whole."""
-    serving = b"\x08\x01"  # HealthCheckResponse{status: SERVING}; the empty request asks for the whole server
+    """Return a probe: grpc.health.v1 reports SERVING for the server as a whole."""
+    serving = b"\x08\x01"  # HealthCheckResponse{status: SERVING}; the empty request means the whole server
 
     async def probe() -> bool:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -28,7 +28,7 @@ def grpc_serving(address: str) -> Probe:
 
 
 def http_ok(address: str, path: str) -> Probe:
-    """GET `path` answers 200; `address` is host:port or unix:/path."""
+    """Return a probe: GET `path` answers 200. `address` is host:port or unix:/path."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
     async def probe() -> bool:
@@ -39,7 +39,7 @@ def http_ok(address: str, path: str) -> Probe:
 
 
 def tcp_open(address: str) -> Probe:
-    """Somebody listens."""
+    """Return a probe: the address accepts connections."""
 
     async def probe() -> bool:
         try:
@@ -55,7 +55,7 @@ def tcp_open(address: str) -> Probe:
 
 
 def redis_ready(address: str) -> Probe:
-    """Redis has read its data and takes commands."""
+    """Return a probe: Redis has loaded its data and answers PING."""
 
     async def probe() -> bool:
         return await _first_line(address, b"PING\r\n") == b"+PONG\r\n"
@@ -64,7 +64,7 @@ def redis_ready(address: str) -> Probe:
 
 
 async def _first_line(address: str, request: bytes) -> bytes:
-    """What the server answers, up to the first line break; nothing when it does not answer."""
+    """Return the first line of the server's reply; nothing when it does not answer."""
     try:
         async with asyncio.timeout(_LIMIT):
             reader, writer = await _connect(address)

@@ -1,6 +1,6 @@
-"""Runs one stack from start to end: holds its folder, writes its record, obeys signals, leaves nothing behind.
+"""Runs one stack from start to stop: locks its folder, writes its record, handles signals, leaves no process behind.
 
-`python -m mesh.stack.run FOLDER OPTIONS` does so in the background; OPTIONS is a JSON object.
+`python -m mesh.stack.run FOLDER OPTIONS` is the background process of `up --detach`; OPTIONS is a JSON object.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def run_stack(options: Options, state: State, on_change: Callable[[Record], None]) -> None:
-    """Start everything, and stop it at the first signal; `on_change` sees each record as it is written."""
+    """Start everything, and stop it at the first signal; `on_change` gets each new record. Raises StackError."""
     state.create()
     with state.hold():
         if old := state.read():
@@ -35,21 +35,21 @@ async def run_stack(options: Options, state: State, on_change: Callable[[Record]
             stack = Stack(options, state, ports, run)
             require_free(stack.listening)
             with ports.hold():
-                await _Life(stack, state, run, on_change).live()
+                await _StackRunner(stack, state, run, on_change).run()
 
 
-class _Life:
-    """One stack's life, and the record of it."""
+class _StackRunner:
+    """Runs a stack and keeps its record."""
 
     def __init__(self, stack: Stack, state: State, run: Path, on_change: Callable[[Record], None]) -> None:
         self._state = state
         self._on_change = on_change
         self._stack = stack
         self._supervisor = Supervisor(stack.programs, state.log, self._write)
-        ourselves = ProcessRecord(name="supervisor", pid=os.getpid(), started=started_at(os.getpid()), state="ready")
+        supervisor = ProcessRecord(name="supervisor", pid=os.getpid(), started=started_at(os.getpid()), state="ready")
         self._record = Record(
             phase="starting",
-            supervisor=ourselves,
+            supervisor=supervisor,
             edge=stack.entry,
             grpc=stack.grpc,
             services=stack.services,
@@ -57,42 +57,43 @@ class _Life:
             processes=self._supervisor.records,
         )
 
-    async def live(self) -> None:
-        stopping = asyncio.Event()
+    async def run(self) -> None:
+        """Run until a signal. Raises StackError when a program fails to start."""
+        stop_requested = asyncio.Event()
         try:
             self._write()
-            with self._signals(stopping):
-                await self._serve(stopping)
+            with self._signals(stop_requested):
+                await self._serve(stop_requested)
         except StackError as error:
             self._enter("failed", str(error))
             raise
         else:
             self._enter("stopped")
 
-    async def _serve(self, stopping: asyncio.Event) -> None:
-        asked = asyncio.create_task(stopping.wait())
+    async def _serve(self, stop_requested: asyncio.Event) -> None:
+        stop_task = asyncio.create_task(stop_requested.wait())
         starting = asyncio.create_task(self._supervisor.start())
         try:
-            await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stop_task, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
                 self._enter("ready")
-                await asked
+                await stop_task
         finally:
-            asked.cancel()
+            stop_task.cancel()
             starting.cancel()
             self._enter("stopping")
             await asyncio.gather(starting, return_exceptions=True)
             await self._supervisor.stop()
 
     @contextmanager
-    def _signals(self, stopping: asyncio.Event) -> Iterator[None]:
-        """The first signal asks for a stop, the second for an end at once."""
+    def _signals(self, stop_requested: asyncio.Event) -> Iterator[None]:
+        """Stop at the first signal, kill at the second."""
 
         def on_signal() -> None:
-            if stopping.is_set():
+            if stop_requested.is_set():
                 self._supervisor.kill()
-            stopping.set()
+            stop_requested.set()
 
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:

@@ -1,32 +1,34 @@
-"""The secrets of one stack: made at its first start, the same ever after, so that its data can be opened again."""
+"""The secrets of one stack: generated at its first start and kept with its data."""
 
 import base64
 import secrets
 
 from mesh.stack.state import State
 
-#: The account that svc_user makes at its first start: an admin, who gives others their roles.
+#: The account that is an admin from the first start on.
 ADMIN_EMAIL = "admin@shopmesh.local"
 
 
 class Secrets:
+    """The secrets of one stack, by their use."""
+
     def __init__(self, state: State) -> None:
         self._state = state
 
     def database(self, service: str) -> str:
-        """The password of the role that a service works as."""
+        """Return the password of a service's database role."""
         return self._state.secret(f"{service}.database", _password)
 
     def database_owner(self, service: str) -> str:
-        """The password of the role that owns its database."""
+        """Return the password of the role that owns a service's database."""
         return self._state.secret(f"{service}.database.owner", _password)
 
     def key(self, simulator: str) -> str:
-        """What a service shows to a simulator of the outside world."""
+        """Return the API key of a simulator."""
         return self._state.secret(f"{simulator}.key", _password)
 
     def webhook(self, simulator: str) -> str:
-        """What a simulator signs its webhooks with."""
+        """Return the secret that a simulator signs its webhooks with."""
         return self._state.secret(f"{simulator}.webhook", lambda: f"whsec_{_random_bytes()}")
 
     def random_key(self, name: str) -> str:
@@ -39,7 +41,7 @@ class Secrets:
         return self.password("admin")
 
     def password(self, name: str) -> str:
-        """The password of an account that the stack makes for people to sign in with."""
+        """Return the password of one of the stack's own accounts."""
         return self._state.secret(f"{name}.password", lambda: secrets.token_urlsafe(12))
 
 

@@ -1,4 +1,4 @@
-"""The local stack as a list of programs: what runs, with which environment, after what. Nothing is started here."""
+"""The local stack as a list of programs, each with its environment and its dependencies; nothing is started here."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Literal
 
 import shop
 from mesh.errors import StackError
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 from mesh.services import SERVICES, upstreams
 from mesh.stack.databases import ServiceDatabase
 from mesh.stack.environment import inherited, python
@@ -31,7 +31,7 @@ _SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webho
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a user may choose about a stack."""
+    """The options of a stack."""
 
     events: Literal["redis", "kafka"] = "redis"
     port_base: int = 8000
@@ -41,10 +41,10 @@ class Options:
 
 
 class Stack:
-    """One stack's programs and addresses."""
+    """The programs and addresses of one stack."""
 
     def __init__(self, options: Options, state: State, ports: Ports, run: Path) -> None:
-        """`run` is a folder with a short name for its Unix sockets."""
+        """`run` is a folder with a short path for Unix sockets."""
         self.options = options
         self._state = state
         self._secrets = Secrets(state)
@@ -71,21 +71,22 @@ class Stack:
 
     @property
     def entry(self) -> str:
-        """The URL where everything outside enters."""
+        """The URL for everything from outside."""
         return f"http://{address(self._ports.entry)}"
 
     @property
     def grpc(self) -> str | None:
+        """The address for gRPC from outside; None without the ingress."""
         return address(self._ports.entry) if self.options.mesh else None
 
     @property
     def services(self) -> dict[str, str]:
-        """Where each service's first process is."""
+        """The address of each service's first process."""
         return {name: addresses[0] for name, addresses in self._addresses.items()}
 
     @property
     def listening(self) -> dict[str, int]:
-        """Every port that will be listened on, by who listens; where users look first, first."""
+        """The port of every listener by its process, those that users know first."""
         programs = reversed(self.programs)
         listeners = {p.name: p.address for p in programs if p.address and not p.address.startswith("unix:")}
         if self._inner:
@@ -162,7 +163,7 @@ class Stack:
             "REDIS_URL": self._redis,
             "EVENTS": self.options.events,
             "KAFKA_BOOTSTRAP": self._kafka,
-            "UPSTREAMS": _words(self._upstreams()),
+            "UPSTREAMS": _joined(self._upstreams()),
             "TOKEN_ISSUER": "https://shopmesh.local",
             "TOKEN_AUDIENCE": "shopmesh",
             "DRAIN_SECONDS": "5",
@@ -177,13 +178,13 @@ class Stack:
             argv=python(
                 EDGE,
                 *("--descriptor-set", str(Path(shop.__path__[0], "shop.binpb"))),
-                *(word for service, to in self._upstreams().items() for word in ("--upstream", f"{service}={to}")),
+                *(flag for service, to in self._upstreams().items() for flag in ("--upstream", f"{service}={to}")),
                 *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
                 *("--static-dir", str(Path(__file__).with_name("live_page"))),
                 *("--drain", "5", *behind),
             ),
             env=inherited() | {"REDIS_URL": self._redis},
-            # Its /healthz tells of the services behind it, of which one may well be missing.
+            # Its /healthz reports the services behind it, of which one may be missing.
             ready=tcp_open(where),
             address=where,
             after=tuple(self._service_processes()),
@@ -191,24 +192,24 @@ class Stack:
 
     def _ingress(self) -> Iterator[Program]:
         folder = self._folder("ingress", self._state.folder)
-        parts, bootstrap = folder / "parts.json", folder / "bootstrap.pb"
+        inputs, bootstrap = folder / "inputs.json", folder / "bootstrap.pb"
         admin = f"unix:{self._run}/ingress.sock"
 
-        async def write_parts() -> None:
-            Parts(
+        async def write_inputs() -> None:
+            IngressInputs(
                 listen=address(self._ports.entry),
                 admin=admin,
                 edge=address(self._ports.edge),
                 reflection=address(self._ports.reflection),
                 services=self._addresses,
                 inner=self._inner,
-            ).write(parts)
+            ).write(inputs)
 
         yield Program(
             name="ingress.render",
-            argv=python("mesh.proxy", str(parts), str(bootstrap)),
+            argv=python("mesh.proxy", str(inputs), str(bootstrap)),
             env=inherited(),
-            prepare=write_parts,
+            prepare=write_inputs,
         )
         envoy = Envoy(bootstrap, admin=admin, name="ingress")
         yield envoy.program(address=address(self._ports.entry), after=("ingress.render", EDGE))
@@ -217,16 +218,16 @@ class Stack:
         where = {"*": self.grpc} if self.grpc else self._upstreams()
         yield Program(
             name="sample_data",
-            argv=python("mesh.qa.sample_data", str(self._state.folder), _words(where)),
+            argv=python("mesh.qa.sample_data", str(self._state.folder), _joined(where)),
             env=inherited(),
             after=("ingress" if self.options.mesh else EDGE,),
             start_seconds=120.0,
         )
 
     def _upstreams(self) -> dict[str, str]:
-        """Where each gRPC service is called: at its process, or at the proxy that goes round several."""
+        """Return the address of each gRPC service: its process, or the proxy in front of several."""
         where = {name: one[0] if len(one) == 1 else self._inner for name, one in self._addresses.items()}
-        # A service that is not in the list answers UNAVAILABLE: nobody listens on the port that we hold.
+        # Calls to a service that is not installed fail with UNAVAILABLE: nothing listens on the held port.
         return upstreams(where) | {"*": address(self._ports.held)}
 
     def _service_processes(self) -> Iterator[str]:
@@ -240,17 +241,19 @@ class Stack:
         return folder
 
 
-def _words(upstreams: Mapping[str, str]) -> str:
-    """Upstreams as services read them."""
+def _joined(upstreams: Mapping[str, str]) -> str:
+    """Return upstreams in the format of the setting UPSTREAMS."""
     return ",".join(f"{service}={where}" for service, where in upstreams.items())
 
 
 def _assign(options: Options, ports: Ports) -> dict[str, list[str]]:
-    """Give every process of every service its address."""
+    """Return the addresses of every process of every service. Raises StackError."""
     if unknown := set(options.replicas) - set(SERVICES):
-        raise StackError(f"there is no service {', '.join(sorted(unknown))}", fix=f"name one of {', '.join(SERVICES)}")
+        raise StackError(
+            f"there is no service {', '.join(sorted(unknown))}", fix=f"the services are {', '.join(SERVICES)}"
+        )
     if not options.mesh and any(count > 1 for count in options.replicas.values()):
-        raise StackError("several processes of a service need the ingress, which --no-mesh leaves out")
+        raise StackError("several processes of a service need the ingress, which --no-mesh disables")
     taken, addresses = 0, {}
     for name in SERVICES:
         count = options.replicas.get(name, 1)

@@ -1,4 +1,4 @@
-"""What a stack keeps between its processes and from one start to the next: one folder, private to its user."""
+"""The state folder of a stack: its record, secrets, logs and data, private to its user."""
 
 import fcntl
 import json
@@ -16,20 +16,20 @@ Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
 
 @dataclass(kw_only=True)
 class ProcessRecord:
-    """One supervised process, as `status` shows it."""
+    """The state of one supervised process, as `status` shows it."""
 
     name: str
     pid: int | None = None
     state: str = "waiting"
     address: str = ""
     restarts: int = 0
-    #: With the pid this names the process for ever, so that no other is ever taken for it.
+    #: The start time, which with the pid identifies the process, also after the pid is reused.
     started: str | None = None
 
 
 @dataclass(kw_only=True)
 class Record:
-    """A stack, as its supervisor writes it down and everybody else reads it."""
+    """The state of a stack, written by its supervisor and read by every command."""
 
     phase: Phase
     supervisor: ProcessRecord
@@ -39,12 +39,12 @@ class Record:
     #: The folder of its Unix sockets.
     run: str
     processes: list[ProcessRecord] = field(default_factory=list)
-    #: What is being started or stopped right now, also programs that only run once.
+    #: The programs that are being started or stopped, including those that run once.
     busy: list[str] = field(default_factory=list)
     problem: str = ""
 
     def public(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Return the part that `--json` prints."""
         processes = [{k: v for k, v in asdict(one).items() if k != "started"} for one in self.processes]
         return {
             "state": self.phase,
@@ -63,6 +63,7 @@ class State:
 
     @classmethod
     def default_folder(cls) -> Path:
+        """Return the user's state folder. Raises StackError without a home folder."""
         if base := os.environ.get("XDG_STATE_HOME"):
             return Path(base, "shopmesh")
         try:
@@ -73,10 +74,10 @@ class State:
             ) from None
 
     def create(self) -> None:
-        """Make the folder; StackError when it cannot be written, or is used for something else."""
+        """Create the folder. Raises StackError when it is not writable, or used for something else."""
         try:
             if not self.folder.exists():
-                # Root's database runs as somebody else, who must be able to pass.
+                # PostgreSQL does not run as root: its account must be able to traverse the folder.
                 self.folder.mkdir(0o711 if os.geteuid() == 0 else 0o700, parents=True)
             if any(self.folder.iterdir()) and not self.exists:
                 raise StackError(
@@ -91,7 +92,7 @@ class State:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is that of a stack, running or not."""
+        """Whether this is the folder of a stack, running or not."""
         return self._lock.is_file()
 
     @property
@@ -99,11 +100,12 @@ class State:
         return self.folder / "lock"
 
     def log(self, name: str) -> Path:
+        """Return the log file of a process."""
         return self.folder / "logs" / f"{name}.log"
 
     @property
     def running(self) -> bool:
-        """Whether a supervisor holds this folder."""
+        """Whether a supervisor has the lock of this folder."""
         try:
             with self._lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -114,6 +116,7 @@ class State:
         return False
 
     def require_stopped(self) -> None:
+        """Raise StackError when a stack runs in this folder."""
         if self.running:
             raise StackError(
                 f"a stack is already running in {self.folder}",
@@ -122,18 +125,18 @@ class State:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be this folder's one supervisor; the kernel lets go of it whatever becomes of us."""
+        """Hold the lock of this folder's one supervisor; the kernel releases it when the process ends."""
         with self._lock.open("w") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    self.require_stopped()  # or else somebody only looked whether it runs, for a moment
+                    self.require_stopped()  # `running` of another process may have had the lock for a moment
             yield
 
     def read(self) -> Record | None:
-        """The stack's last record; None when there never was one."""
+        """Return the last record; None when there is none."""
         try:
             raw = json.loads((self.folder / "stack.json").read_text())
         except FileNotFoundError:
@@ -142,10 +145,11 @@ class State:
         return Record(**raw | {"supervisor": ProcessRecord(**raw["supervisor"]), "processes": processes})
 
     def write(self, record: Record) -> None:
+        """Replace the record."""
         self._write("stack.json", asdict(record))
 
     def secret(self, name: str, make: Callable[[], str]) -> str:
-        """A secret of this stack: made when first asked for, the same ever after, whoever asks at the same time."""
+        """Return the secret of this name; the first call generates it, also when several run at the same time."""
         path = self.folder / "secrets.json"
         with (self.folder / "secrets.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,7 +160,7 @@ class State:
         return known[name]
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Replace a file at once, readable by nobody else."""
+        """Replace a file atomically; only the user can read it."""
         part = self.folder / f"{name}.new"
         part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Keeps programs running: starts each after those that it needs, restarts what dies, stops all in reverse."""
+"""Supervises programs: starts each after its dependencies, restarts those that die, stops all in reverse order."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ from mesh.errors import StackError
 from mesh.stack.process import Process, Program, started_at
 from mesh.stack.state import ProcessRecord
 
-_FIRST_PAUSE = 0.1  # seconds before the first restart; doubled for each one that follows closely
-_LONGEST_PAUSE = 5.0
-_STEADY = 10.0  # seconds after which a process counts as healthy again
-_STOP_SECONDS = 30.0  # for all together; afterwards what is left is killed
+_FIRST_BACKOFF = 0.1  # seconds before the first restart; doubled for each further one
+_MAX_BACKOFF = 5.0
+_HEALTHY_SECONDS = 10.0  # after which the backoff starts again
+_STOP_SECONDS = 30.0  # for all together; then they are killed
 
 
-class Unit:
+class SupervisedProcess:
     """One program under supervision."""
 
     def __init__(self, program: Program, log: Path) -> None:
@@ -23,110 +23,112 @@ class Unit:
         self.process = Process(program, log)
         self.record = ProcessRecord(name=program.name, address=program.address)
         self.ready = asyncio.Event()
-        self.ended = asyncio.Event()
-        self.pause = _FIRST_PAUSE
+        self.stopped = asyncio.Event()
+        self.backoff = _FIRST_BACKOFF
 
     @property
-    def lasting(self) -> bool:
-        """Whether it is meant to run until the stack stops."""
+    def long_running(self) -> bool:
+        """Whether it runs until the stack stops."""
         return self.program.ready is not None
 
 
 class Supervisor:
-    """Runs programs from the first start to the last stop."""
+    """Runs programs from their start to their stop."""
 
     def __init__(
-        self, programs: Sequence[Program], log: Callable[[str], Path], changed: Callable[[], None] = lambda: None
+        self, programs: Sequence[Program], log: Callable[[str], Path], on_change: Callable[[], None] = lambda: None
     ) -> None:
-        """`log` names the log of each; `changed` is called after every change of a record."""
-        self._units = {program.name: Unit(program, log(program.name)) for program in programs}
-        self._changed = changed
-        self._keepers: list[asyncio.Task[None]] = []
+        """`log` returns the log file of a program; `on_change` is called after every change of a record."""
+        self._processes = {program.name: SupervisedProcess(program, log(program.name)) for program in programs}
+        self._on_change = on_change
+        self._watchers: list[asyncio.Task[None]] = []
 
     @property
     def records(self) -> list[ProcessRecord]:
-        """The lasting programs; those that run once are nobody's concern afterwards."""
-        return [unit.record for unit in self._units.values() if unit.lasting]
+        """The records of the long-running programs."""
+        return [supervised.record for supervised in self._processes.values() if supervised.long_running]
 
     @property
     def busy(self) -> list[str]:
-        """Whatever is being started or stopped."""
-        return [name for name, unit in self._units.items() if unit.record.state in ("starting", "stopping")]
+        """The programs that are being started or stopped."""
+        return [
+            name for name, supervised in self._processes.items() if supervised.record.state in ("starting", "stopping")
+        ]
 
     async def start(self) -> None:
-        """Return when everything is ready; StackError as soon as something cannot be."""
+        """Start everything and return when it is ready. Raises the StackError of the first program that fails."""
         try:
             async with asyncio.TaskGroup() as group:
-                for unit in self._units.values():
-                    group.create_task(self._bring_up(unit))
+                for supervised in self._processes.values():
+                    group.create_task(self._start_in_order(supervised))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
     async def stop(self) -> None:
-        """Stop everything, each after those that need it; kill what does not stop in time."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        """Stop everything, each program after its dependents; kill those that do not stop in time."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await asyncio.gather(*(self._end(unit) for unit in self._units.values()))
+                await asyncio.gather(*(self._end(supervised) for supervised in self._processes.values()))
         except TimeoutError:
             self.kill()
-            await asyncio.gather(*(unit.process.stop(0) for unit in self._units.values()))
+            await asyncio.gather(*(supervised.process.stop(0) for supervised in self._processes.values()))
 
     def kill(self) -> None:
-        """End everything at once."""
-        for unit in self._units.values():
-            unit.process.kill()
+        """Kill everything."""
+        for supervised in self._processes.values():
+            supervised.process.kill()
 
-    async def _bring_up(self, unit: Unit) -> None:
-        for name in unit.program.after:
-            await self._units[name].ready.wait()
-        await self._start(unit, "starting")
-        unit.ready.set()
-        if unit.lasting:
-            self._keepers.append(asyncio.create_task(self._keep(unit)))
+    async def _start_in_order(self, supervised: SupervisedProcess) -> None:
+        for name in supervised.program.after:
+            await self._processes[name].ready.wait()
+        await self._start(supervised, "starting")
+        supervised.ready.set()
+        if supervised.long_running:
+            self._watchers.append(asyncio.create_task(self._watch(supervised)))
 
-    async def _keep(self, unit: Unit) -> None:
+    async def _watch(self, supervised: SupervisedProcess) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             ready = clock()
-            await unit.process.until_ended()
-            if clock() - ready > _STEADY:
-                unit.pause = _FIRST_PAUSE
-            await self._restart(unit)
+            await supervised.process.until_ended()
+            if clock() - ready > _HEALTHY_SECONDS:
+                supervised.backoff = _FIRST_BACKOFF
+            await self._restart(supervised)
 
-    async def _restart(self, unit: Unit) -> None:
+    async def _restart(self, supervised: SupervisedProcess) -> None:
         while True:
-            # Whatever a dead leader left of its group would keep its port.
-            await unit.process.stop(0)
-            unit.record.restarts += 1
-            self._note(unit, "restarting")
-            await asyncio.sleep(unit.pause)
-            unit.pause = min(unit.pause * 2, _LONGEST_PAUSE)
+            # What is left of the group of a dead process may still listen on its port.
+            await supervised.process.stop(0)
+            supervised.record.restarts += 1
+            self._set_state(supervised, "restarting")
+            await asyncio.sleep(supervised.backoff)
+            supervised.backoff = min(supervised.backoff * 2, _MAX_BACKOFF)
             with suppress(StackError, OSError):
-                return await self._start(unit, "restarting")
+                return await self._start(supervised, "restarting")
 
-    async def _start(self, unit: Unit, state: str) -> None:
-        self._note(unit, state)
-        await unit.process.start()
-        self._note(unit, state)
-        await unit.process.until_ready()
-        self._note(unit, "ready")
+    async def _start(self, supervised: SupervisedProcess, state: str) -> None:
+        self._set_state(supervised, state)
+        await supervised.process.start()
+        self._set_state(supervised, state)
+        await supervised.process.until_ready()
+        self._set_state(supervised, "ready")
 
-    async def _end(self, unit: Unit) -> None:
-        for other in self._units.values():
-            if unit.program.name in other.program.after:
-                await other.ended.wait()
-        if unit.process.running:
-            self._note(unit, "stopping")
-        await unit.process.stop()
-        self._note(unit, "stopped")
-        unit.ended.set()
+    async def _end(self, supervised: SupervisedProcess) -> None:
+        for other in self._processes.values():
+            if supervised.program.name in other.program.after:
+                await other.stopped.wait()
+        if supervised.process.running:
+            self._set_state(supervised, "stopping")
+        await supervised.process.stop()
+        self._set_state(supervised, "stopped")
+        supervised.stopped.set()
 
-    def _note(self, unit: Unit, state: str) -> None:
-        record = unit.record
+    def _set_state(self, supervised: SupervisedProcess, state: str) -> None:
+        record = supervised.record
         record.state = state
-        record.pid = unit.process.pid if unit.process.running else None
+        record.pid = supervised.process.pid if supervised.process.running else None
         record.started = started_at(record.pid) if record.pid else None
-        self._changed()
+        self._on_change()

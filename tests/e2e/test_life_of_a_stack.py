@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mesh.stack.data_dirs import home_for, unprivileged_account
+from mesh.stack.data_dirs import data_dir_for, unprivileged_account
 from mesh.stack.ports import free_base
 from mesh.stack.servers import kafka
 from mesh.stack.servers.postgres import Postgres
@@ -110,7 +110,7 @@ def test_events_can_be_carried_by_kafka(cli):
 
 def test_damaged_data_are_reported_and_nothing_keeps_running(cli):
     cli.state.create()
-    data = home_for(cli.folder / "postgres", unprivileged_account()) / "data"
+    data = data_dir_for(cli.folder / "postgres", unprivileged_account()) / "data"
     data.mkdir()
     (data / "PG_VERSION").write_text("16\n")
     for words in (("up", "--port-base", "0"), ("up", "--detach", "--port-base", "0")):
@@ -126,7 +126,7 @@ def test_a_database_server_that_cannot_be_reached_is_reported_and_nothing_keeps_
     cli.environment["DATABASE_URL"] = "postgresql://postgres:hunter2@127.0.0.1:1/postgres"
     done = cli.run("up", "--port-base", "0")
     assert done.returncode == 1
-    assert "cannot make the database of svc_" in done.stderr
+    assert "cannot create the database of svc_" in done.stderr
     assert "hunter2" not in done.stderr
     assert cli.alive == []
     assert cli.listening == []
@@ -173,7 +173,7 @@ def test_a_folder_of_something_else_is_neither_used_nor_wiped(cli):
 
 def test_wiping_leaves_nothing_of_a_stack(cli):
     cli.state.create()
-    home = home_for(cli.folder / "postgres", unprivileged_account())
+    home = data_dir_for(cli.folder / "postgres", unprivileged_account())
     assert cli.run("down", "--wipe").returncode == 0
     assert not home.exists()
     assert not cli.folder.exists()

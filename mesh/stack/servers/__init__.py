@@ -1,4 +1,4 @@
-"""The real servers that a mesh stands on, each started from its wheel. One file a server; each works alone too:
+"""The servers of a stack, each started from its wheel, also on its own.
 
 async with Postgres(folder) as postgres:
     await asyncpg.connect(postgres.url)

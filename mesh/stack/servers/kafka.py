@@ -1,4 +1,4 @@
-"""Kafka 4.1 as one KRaft node on Java 17, its jars fetched once by Maven. What runs it is never in the wheels."""
+"""Kafka 4.1 as one KRaft node on Java 17; Maven downloads its jars once. Neither is part of a wheel."""
 
 import asyncio
 import fcntl
@@ -19,7 +19,7 @@ from mesh.stack.process import Program, running
 
 VERSION = "4.1.1"
 _JAVA = 17
-#: A small heap and the quick compiler: a broker for one machine answers within four seconds, in 160 MB.
+#: A small heap and the quick compiler: the broker starts within four seconds, in 160 MB.
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms64m", "-Xmx256m")
 _SETTINGS = {
     "process.roles": "broker,controller",
@@ -54,11 +54,12 @@ class Kafka:
         self._exit = AsyncExitStack()
 
     def program(self) -> Program:
+        """Return the program that serves."""
         return Program(
             name="kafka",
             argv=self._java("kafka.Kafka", str(self.folder / "server.properties")),
             prepare=self._prepare,
-            ready=self._answers,
+            ready=self._is_serving,
             address=self.bootstrap,
             start_seconds=60.0,
             fix=f"if its data in {self.folder} is damaged, `shopmesh down --wipe` deletes it for a fresh start",
@@ -87,15 +88,15 @@ class Kafka:
         properties = self.folder / "server.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         if not (self.folder / "data" / "meta.properties").exists():
-            words = self._java("kafka.tools.StorageTool", "format", "--cluster-id", "c2hvcG1lc2gtbG9jYWwtMQ")
-            words += ("--config", str(properties))
-            async with running(Program(name="kafka format", argv=words), self.folder / "format.log"):
+            arguments = self._java("kafka.tools.StorageTool", "format", "--cluster-id", "c2hvcG1lc2gtbG9jYWwtMQ")
+            arguments += ("--config", str(properties))
+            async with running(Program(name="kafka format", argv=arguments), self.folder / "format.log"):
                 pass
 
-    async def _answers(self) -> bool:
+    async def _is_serving(self) -> bool:
         host, _, port = self.bootstrap.rpartition(":")
         try:
-            # Asked first because the client below complains aloud when nobody listens.
+            # The client below logs an error when nothing listens, so check first.
             _, writer = await asyncio.open_connection(host, int(port))
         except OSError:
             return False
@@ -109,22 +110,22 @@ class Kafka:
         finally:
             await client.close()
 
-    def _java(self, *words: str) -> tuple[str, ...]:
+    def _java(self, *arguments: str) -> tuple[str, ...]:
         logging = files("mesh.stack.servers") / "kafka_log4j2.properties"
         jvm = (*_JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{self._jars}/*")
-        return (_tool("java") or "java", *jvm, *words)
+        return (_tool("java") or "java", *jvm, *arguments)
 
 
 def missing() -> str | None:
-    """What this machine lacks to run Kafka, or None."""
+    """Return what this machine lacks to run Kafka, or None."""
     java = _tool("java")
     if java is None:
-        return "Kafka needs Java 17, and there is no `java` here"
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
-    found = re.search(r'version "(\d+)', said)
+        return "Kafka needs Java 17, and there is no `java`"
+    output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
+    found = re.search(r'version "(\d+)', output)
     if found is None or int(found[1]) < _JAVA:
         return f"Kafka needs Java {_JAVA} or newer, and `{java}` is {found[1] if found else 'not a Java'}"
-    return None if _tool("mvn") else "Kafka's jars are fetched by Maven, and there is no `mvn` here"
+    return None if _tool("mvn") else "Kafka's jars are downloaded by Maven, and there is no `mvn`"
 
 
 def _tool(name: str) -> str | None:
@@ -132,18 +133,18 @@ def _tool(name: str) -> str | None:
     return str(at_home) if "JAVA_HOME" in os.environ and at_home.exists() else shutil.which(name)
 
 
-def _cache(otherwise: Path) -> Path:
-    """The user's cache folder, or `otherwise` where there is none to write to."""
+def _cache(fallback: Path) -> Path:
+    """Return the user's cache folder, or the fallback where none is writable."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "shopmesh")
         cache.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
-        return otherwise
+        return fallback
     return cache
 
 
 def _fetch(jars: Path) -> None:
-    """Have Maven copy Kafka's jars to a folder, once, however many ask at the same time."""
+    """Download Kafka's jars to a folder with Maven, once, also when several stacks start at the same time."""
     jars.parent.mkdir(parents=True, exist_ok=True)
     with jars.with_name(f"{jars.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -154,8 +155,8 @@ def _fetch(jars: Path) -> None:
         pom = (files("mesh.stack.servers") / "kafka_pom.xml").read_text().replace("{VERSION}", VERSION)
         part.mkdir()
         (part / "pom.xml").write_text(pom)
-        words = ["-q", "-B", "-f", f"{part}/pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
-        done = subprocess.run([_tool("mvn") or "mvn", *words], capture_output=True, text=True, check=False)  # noqa: S603
+        arguments = ["-q", "-B", "-f", f"{part}/pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={part}"]
+        done = subprocess.run([_tool("mvn") or "mvn", *arguments], capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
-            raise StackError("Maven could not fetch Kafka", log=done.stdout[-2000:].strip())
+            raise StackError("Maven could not download Kafka", log=done.stdout[-2000:].strip())
         part.rename(jars)

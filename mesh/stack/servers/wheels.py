@@ -1,4 +1,4 @@
-"""Where wheels keep the programs that they bring."""
+"""The programs inside installed wheels."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +9,7 @@ _FIX = "run `make setup`"
 
 
 def folder(package: str) -> Path:
+    """Return the folder of an installed package. Raises StackError."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise StackError(f"the package {package} is not installed", fix=_FIX)
@@ -16,7 +17,7 @@ def folder(package: str) -> Path:
 
 
 def program(path: Path) -> Path:
-    """The path itself; StackError when nothing is there."""
+    """Return the path. Raises StackError when there is no such file."""
     if not path.exists():
         raise StackError(f"the program {path} is missing", fix=_FIX)
     return path

@@ -17,7 +17,7 @@ from chassis.events.redis_bus import RedisBus
 from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.postgres.migrate import migrate
 from chassis.testing import eventually
-from mesh.stack.data_dirs import remove_home, socket_folder, unprivileged_account
+from mesh.stack.data_dirs import remove_data_dir, socket_folder, unprivileged_account
 from mesh.stack.servers.postgres import Postgres
 from mesh.stack.servers.redis import Redis
 from shop.inventory.v1 import inventory_events_pb2 as events
@@ -54,7 +54,7 @@ async def postgres_alone(repository):
         await connection.close()
         yield server
         await server.stop()
-        remove_home(Path(name) / "postgres")
+        remove_data_dir(Path(name) / "postgres")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 from mesh.stack.data_dirs import socket_folder
 from mesh.stack.ports import Ports, address, free_base
 from mesh.stack.servers.envoy import Envoy
@@ -29,7 +29,7 @@ async def ingress(tmp_path_factory):
     async with AsyncExitStack() as stack:
         stack.enter_context(ports.hold())
         edge = await stack.enter_async_context(http_server())
-        parts = Parts(
+        inputs = IngressInputs(
             listen=address(ports.entry),
             inner=address(ports.inner),
             admin=f"unix:{stack.enter_context(socket_folder(None))}/admin.sock",
@@ -43,12 +43,12 @@ async def ingress(tmp_path_factory):
             },
         )
         bootstrap = tmp_path_factory.mktemp("ingress") / "bootstrap.pb"
-        await write_bootstrap(parts, bootstrap)
-        await stack.enter_async_context(Envoy(bootstrap, admin=parts.admin, name="ingress"))
+        await write_bootstrap(inputs, bootstrap)
+        await stack.enter_async_context(Envoy(bootstrap, admin=inputs.admin, name="ingress"))
         yield SimpleNamespace(
-            address=parts.listen,
-            url=f"http://{parts.listen}",
-            inner=parts.inner,
+            address=inputs.listen,
+            url=f"http://{inputs.listen}",
+            inner=inputs.inner,
             orders=orders,
             users=users,
             catalogs=catalogs,

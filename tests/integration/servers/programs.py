@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 from mesh.stack.environment import inherited
 from mesh.stack.environment import python as module
 from mesh.stack.process import Program, running
@@ -41,9 +41,9 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-async def write_bootstrap(parts: Parts, path: Path) -> None:
+async def write_bootstrap(inputs: IngressInputs, path: Path) -> None:
     """Render as the stack does: in a process of its own."""
-    parts.write(path.with_suffix(".json"))
+    inputs.write(path.with_suffix(".json"))
     words = module("mesh.proxy", str(path.with_suffix(".json")), str(path))
     async with running(Program(name="render", argv=words, env=inherited()), path.with_name("render.log")):
         pass

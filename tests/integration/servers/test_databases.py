@@ -86,6 +86,6 @@ async def test_an_administrator_who_is_no_superuser_can_make_it(postgres):
 async def test_a_server_that_cannot_be_reached_is_reported_without_its_password(tmp_path):
     server = f"postgresql://postgres:hunter2@/postgres?host={tmp_path}"
     database = ServiceDatabase(service="svc_order", server=server, password="x", owner_password="y")
-    with pytest.raises(StackError, match="cannot make the database of svc_order") as it:
+    with pytest.raises(StackError, match="cannot create the database of svc_order") as it:
         await database.create()
     assert "hunter2" not in str(it.value)

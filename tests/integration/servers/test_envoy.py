@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from mesh.errors import StackError
-from mesh.proxy.inputs import Parts
+from mesh.proxy.inputs import IngressInputs
 from mesh.services import SERVICES
 from mesh.stack.data_dirs import socket_folder
 from mesh.stack.ports import address
@@ -12,9 +12,9 @@ from tests.integration.servers.programs import write_bootstrap
 
 
 @pytest.fixture
-def parts(ports):
+def inputs(ports):
     with socket_folder(None) as folder:
-        yield Parts(
+        yield IngressInputs(
             listen=address(ports.entry),
             admin=f"unix:{folder}/admin.sock",
             edge=address(ports.edge),
@@ -23,35 +23,35 @@ def parts(ports):
         )
 
 
-async def test_envoy_accepts_the_configuration_of_the_whole_stack(parts, tmp_path):
-    await write_bootstrap(parts, tmp_path / "bootstrap.pb")
+async def test_envoy_accepts_the_configuration_of_the_whole_stack(inputs, tmp_path):
+    await write_bootstrap(inputs, tmp_path / "bootstrap.pb")
     await validate(tmp_path / "bootstrap.pb")
 
 
-async def test_envoy_accepts_the_configuration_of_several_processes_of_each_service(parts, tmp_path):
-    several = {name: [where, where.replace("127.0.0.1", "127.0.0.2")] for name, where in flat(parts).items()}
-    await write_bootstrap(dataclasses.replace(parts, services=several, inner="127.0.0.1:1"), tmp_path / "bootstrap.pb")
+async def test_envoy_accepts_the_configuration_of_several_processes_of_each_service(inputs, tmp_path):
+    several = {name: [where, where.replace("127.0.0.1", "127.0.0.2")] for name, where in flat(inputs).items()}
+    await write_bootstrap(dataclasses.replace(inputs, services=several, inner="127.0.0.1:1"), tmp_path / "bootstrap.pb")
     await validate(tmp_path / "bootstrap.pb")
 
 
-async def test_envoy_accepts_the_configuration_without_any_service(parts, tmp_path):
-    await write_bootstrap(dataclasses.replace(parts, services={}), tmp_path / "bootstrap.pb")
+async def test_envoy_accepts_the_configuration_without_any_service(inputs, tmp_path):
+    await write_bootstrap(dataclasses.replace(inputs, services={}), tmp_path / "bootstrap.pb")
     await validate(tmp_path / "bootstrap.pb")
 
 
 async def test_a_configuration_that_envoy_refuses_is_reported_in_its_words(tmp_path):
     (tmp_path / "bootstrap.yaml").write_text("static_resources: {listener: []}")
-    with pytest.raises(StackError, match="Envoy refuses") as it:
+    with pytest.raises(StackError, match="Envoy rejects") as it:
         await validate(tmp_path / "bootstrap.yaml")
     assert "'listener'" in it.value.log  # the words around it differ in their spaces from build to build
 
 
-async def test_a_proxy_is_ready_though_nobody_stands_behind_it_and_starts_again_over_its_own_socket(parts, tmp_path):
-    await write_bootstrap(parts, tmp_path / "bootstrap.pb")
+async def test_a_proxy_is_ready_though_nobody_stands_behind_it_and_starts_again_over_its_own_socket(inputs, tmp_path):
+    await write_bootstrap(inputs, tmp_path / "bootstrap.pb")
     for _ in range(2):
-        async with Envoy(tmp_path / "bootstrap.pb", admin=parts.admin):
+        async with Envoy(tmp_path / "bootstrap.pb", admin=inputs.admin):
             pass
 
 
-def flat(parts):
-    return {name: addresses[0] for name, addresses in parts.services.items()}
+def flat(inputs):
+    return {name: addresses[0] for name, addresses in inputs.services.items()}

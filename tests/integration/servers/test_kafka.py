@@ -31,7 +31,7 @@ def without_java(monkeypatch, tmp_path):
 
 
 async def test_a_machine_without_java_is_told_what_to_do(without_java, tmp_path):
-    with pytest.raises(StackError, match="Kafka needs Java 17, and there is no `java` here") as it:
+    with pytest.raises(StackError, match="Kafka needs Java 17, and there is no `java`") as it:
         await Kafka(tmp_path, port=1, controller_port=2).__aenter__()
     assert "--events redis" in it.value.fix
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mesh.errors import StackError
-from mesh.stack.data_dirs import remove_home
+from mesh.stack.data_dirs import remove_data_dir
 from mesh.stack.servers import wheels
 from mesh.stack.servers.postgres import Postgres
 
@@ -23,7 +23,7 @@ def folder():
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o711)
         yield Path(name) / "postgres"
-        remove_home(Path(name) / "postgres")
+        remove_data_dir(Path(name) / "postgres")
 
 
 async def ask(postgres: Postgres, query: str):
@@ -93,7 +93,7 @@ async def test_it_runs_from_a_wheel_and_a_folder_that_only_root_can_enter():
         async with Postgres(state, wheel=wheel) as postgres:
             assert await ask(postgres, "SELECT n FROM kept") == 7
             home = postgres.home
-        remove_home(state)
+        remove_data_dir(state)
         assert not home.exists()
 
 

@@ -54,7 +54,7 @@ async def test_one_that_ends_before_it_is_ready_is_reported_with_its_last_words(
 
 
 async def test_one_that_is_killed_before_it_is_ready_is_reported_with_the_signal(port, log):
-    with pytest.raises(StackError, match="it was ended by SIGKILL while starting"):
+    with pytest.raises(StackError, match="it was killed by SIGKILL while starting"):
         async with running(a_server("it", port, "os.kill(os.getpid(), 9)"), log):
             pass
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.stack.data_dirs import Account, home_for, reachable, remove_home, socket_folder
+from mesh.stack.data_dirs import Account, data_dir_for, reachable, remove_data_dir, socket_folder
 
 NOBODY = Account(65_534, 65_534)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
@@ -75,16 +75,16 @@ def test_sockets_avoid_a_temporary_folder_that_the_account_cannot_enter(monkeypa
 
 
 def test_data_stay_in_a_folder_that_the_account_can_enter(open_folder):
-    assert home_for(open_folder / "data", NOBODY) == open_folder / "data"
+    assert data_dir_for(open_folder / "data", NOBODY) == open_folder / "data"
 
 
 @needs_root
 def test_data_of_a_closed_folder_lie_in_a_shelter_that_goes_with_it(open_folder):
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
-    home = home_for(closed / "data", NOBODY)
+    home = data_dir_for(closed / "data", NOBODY)
     assert not home.is_relative_to(closed)
-    assert home_for(closed / "data", NOBODY) == home  # the next start finds the same
-    remove_home(closed / "data")
+    assert data_dir_for(closed / "data", NOBODY) == home  # the next start finds the same
+    remove_data_dir(closed / "data")
     assert not home.exists()
     assert not (closed / "data").exists()
