@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from chassis.postgres.migrate import migrate
-from mesh.stack.data_dirs import remove_home
+from mesh.stack.data_dirs import remove_data_dir
 from mesh.stack.servers.postgres import Postgres
 
 ROOT = Path(__file__).parents[1]
@@ -27,4 +27,4 @@ async def durable_postgres(package: str) -> AsyncIterator[tuple[str, int]]:
         async with Postgres(place / "postgres") as server:
             await migrate(server.url, ROOT / package)
             yield server.url, int((server.data / "postmaster.pid").read_text().split()[0])
-        remove_home(place / "postgres")
+        remove_data_dir(place / "postgres")
