@@ -1,4 +1,4 @@
-"""The world outside of the mesh, as processes of its own; docs/simulators.md tells how to use and break them.
+"""Simulators of the external APIs, as processes of their own; docs/simulators.md describes them and their faults.
 
-They know nothing of the services, and share no code with them.
+They know nothing of the services and share no code with them.
 """

@@ -1,4 +1,4 @@
-"""A consignment as the courier sees it: the moves it may make, and the record of those it made."""
+"""A consignment of the courier: its transitions, and the record of them."""
 
 import secrets
 from dataclasses import asdict, dataclass, replace
@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mesh.simulators.errors import ApiError
-from mesh.simulators.store import Journal, Row, timestamp
+from mesh.simulators.store import Row, SqliteStore, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS consignments (
@@ -36,6 +36,8 @@ FROM movements JOIN consignments ON consignments.id = consignment_id WHERE seque
 
 
 class Status(StrEnum):
+    """The states of a consignment."""
+
     LABELLED = "LABELLED"
     PICKED_UP = "PICKED_UP"
     IN_TRANSIT = "IN_TRANSIT"
@@ -46,8 +48,8 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-ROAD = (Status.LABELLED, Status.PICKED_UP, Status.IN_TRANSIT, Status.OUT_FOR_DELIVERY, Status.DELIVERED)
-DETOURS = {
+DELIVERY_PATH = (Status.LABELLED, Status.PICKED_UP, Status.IN_TRANSIT, Status.OUT_FOR_DELIVERY, Status.DELIVERED)
+OTHER_TRANSITIONS = {
     Status.LABELLED: (Status.FAILED, Status.CANCELLED),
     Status.PICKED_UP: (Status.FAILED,),
     Status.IN_TRANSIT: (Status.FAILED,),
@@ -58,19 +60,22 @@ DETOURS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consignment:
+    """A parcel that the courier accepted."""
+
     id: str
     reference: str
     tracking_number: str
     label_id: str
     weight_grams: int
     status: Status = Status.LABELLED
-    # Grows with each move, so that a late webhook is seen to be one.
+    # Grows with each transition, so that a late webhook can be detected.
     version: int = 1
     create_time: str
     update_time: str
 
 
 def new(*, reference: str, weight_grams: int) -> Consignment:
+    """Return a labelled consignment."""
     now = timestamp()
     return Consignment(
         id=f"con_{secrets.token_hex(12)}",
@@ -83,11 +88,11 @@ def new(*, reference: str, weight_grams: int) -> Consignment:
     )
 
 
-def steps(status: Status, to: Status | None) -> list[Status]:
-    """The moves that lead to a status, or one step down the road: a detour, or all of the road between."""
-    if to in DETOURS.get(status, ()):
+def transitions(status: Status, to: Status | None) -> list[Status]:
+    """Return the statuses up to `to`, or the next one. Raises ApiError when there is no way to it."""
+    if to in OTHER_TRANSITIONS.get(status, ()):
         return [to] if to else []
-    ahead = ROAD[ROAD.index(status) + 1 :] if status in ROAD else ()
+    ahead = DELIVERY_PATH[DELIVERY_PATH.index(status) + 1 :] if status in DELIVERY_PATH else ()
     if to is None and ahead:
         return [ahead[0]]
     if to not in ahead:
@@ -95,32 +100,34 @@ def steps(status: Status, to: Status | None) -> list[Status]:
     return list(ahead[: ahead.index(to) + 1])
 
 
-def move(consignment: Consignment, to: Status) -> Consignment:
+def transition_to(consignment: Consignment, to: Status) -> Consignment:
+    """Return the consignment in its next status."""
     return replace(consignment, status=to, version=consignment.version + 1, update_time=timestamp())
 
 
-def find(journal: Journal, *, consignment_id: str | None = None, reference: str | None = None) -> Consignment | None:
+def find(store: SqliteStore, *, consignment_id: str | None = None, reference: str | None = None) -> Consignment | None:
+    """Return the consignment with this id or reference."""
     sql = "SELECT * FROM consignments WHERE id = :id OR reference = :reference"
-    row = journal.row(sql, id=consignment_id, reference=reference)
+    row = store.row(sql, id=consignment_id, reference=reference)
     return _from_row(row) if row else None
 
 
-def on_the_road(journal: Journal, *, moved_before: str) -> list[Consignment]:
-    """Those that can go one step further and have stood still since then."""
+def in_transit(store: SqliteStore, *, moved_before: str) -> list[Consignment]:
+    """Return the consignments on their way without a transition since then."""
     sql = """SELECT * FROM consignments WHERE update_time <= :moved_before
              AND status IN ('LABELLED', 'PICKED_UP', 'IN_TRANSIT', 'OUT_FOR_DELIVERY')"""
-    return [_from_row(row) for row in journal.rows(sql, moved_before=moved_before)]
+    return [_from_row(row) for row in store.rows(sql, moved_before=moved_before)]
 
 
-def save(journal: Journal, consignment: Consignment) -> None:
-    """The consignment as it is now, and the movement that made it so, in the caller's transaction."""
-    journal.execute(
+def save(store: SqliteStore, consignment: Consignment) -> None:
+    """Write the consignment and its last movement, in the caller's transaction."""
+    store.execute(
         "INSERT INTO consignments VALUES (:id, :reference, :tracking_number, :label_id, :weight_grams,"
         " :status, :version, :create_time, :update_time) ON CONFLICT (id) DO UPDATE SET"
         " status = excluded.status, version = excluded.version, update_time = excluded.update_time",
         **asdict(consignment),
     )
-    journal.execute(
+    store.execute(
         "INSERT INTO movements (consignment_id, status, create_time) VALUES (:id, :status, :now)",
         id=consignment.id,
         status=consignment.status,
@@ -128,9 +135,9 @@ def save(journal: Journal, consignment: Consignment) -> None:
     )
 
 
-def as_json(journal: Journal, consignment: Consignment) -> dict[str, Any]:
-    """A consignment with all its movements; the address stays with the courier."""
-    movements = journal.rows(
+def as_json(store: SqliteStore, consignment: Consignment) -> dict[str, Any]:
+    """Return a consignment with all its movements; the address is not stored."""
+    movements = store.rows(
         "SELECT status, create_time FROM movements WHERE consignment_id = :id ORDER BY sequence",
         id=consignment.id,
     )

@@ -1,4 +1,4 @@
-"""How a simulator misbehaves, and when: by the word in a request, by a list, or by chance from a seed."""
+"""Fault injection: by a word in a request, by a list of words, or at random from a seed."""
 
 import random
 import re
@@ -11,19 +11,19 @@ from mesh.simulators.errors import ApiError
 from mesh.simulators.fields import Fields
 
 SLOW_MS = 2_000
-DELAY_MS_AT_MOST = 600_000
+MAX_DELAY_MS = 600_000
 
 
-class Trouble(StrEnum):
-    """Kinds of misbehaviour; each simulator has its own words for those that it knows."""
+class Fault(StrEnum):
+    """The faults; each simulator has its own words for those that it supports."""
 
     NONE = "none"
     DECLINED = "declined"
     SLOW = "slow"
-    ERROR = "error"  # nothing happened, and the answer is 500
-    ERROR_AFTER = "error_after"  # it happened, and the answer is 500
-    SILENCE_AFTER = "silence_after"  # it happened, and no answer comes
-    WEBHOOK_FIRST = "webhook_first"  # the webhook is delivered before the answer leaves
+    ERROR = "error"  # without effect, and the reply is 500
+    ERROR_AFTER = "error_after"  # with its effect, and the reply is 500
+    NO_REPLY_AFTER = "no_reply_after"  # with its effect, and without a reply
+    WEBHOOK_FIRST = "webhook_first"  # the webhook is delivered before the reply is sent
     DUPLICATE_WEBHOOK = "duplicate_webhook"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     EXPIRED_CARD = "expired_card"
@@ -33,18 +33,18 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one request will meet: a wait before anything happens, then the trouble."""
+    """The fault of one request, after a delay."""
 
-    trouble: Trouble = Trouble.NONE
+    fault: Fault = Fault.NONE
     delay_ms: int = 0
 
 
-UNTROUBLED = Plan()
+NO_FAULT = Plan()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """What PUT /v1/faults sets; the whole of it each time, and all of it off when left out."""
+class FaultConfig:
+    """The body of PUT /v1/faults; an absent field is off."""
 
     decline_rate: float = 0.0
     error_rate: float = 0.0
@@ -58,17 +58,18 @@ class Faults:
     next: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Faults":
+    def from_json(cls, values: Mapping[str, Any]) -> "FaultConfig":
+        """Return the validated configuration. Raises ApiError."""
         fields = Fields(values)
         faults = cls(
             decline_rate=fields.share("decline_rate"),
             error_rate=fields.share("error_rate"),
             lost_answer_rate=fields.share("lost_answer_rate"),
-            delay_ms=fields.integer("delay_ms", 0, DELAY_MS_AT_MOST, default=0),
+            delay_ms=fields.integer("delay_ms", 0, MAX_DELAY_MS, default=0),
             duplicate_webhooks=fields.flag("duplicate_webhooks"),
             reorder_webhooks=fields.flag("reorder_webhooks"),
-            webhook_delay_ms=fields.integer("webhook_delay_ms", 0, DELAY_MS_AT_MOST, default=0),
-            auto_advance_ms=fields.integer("auto_advance_ms", 0, DELAY_MS_AT_MOST, default=0),
+            webhook_delay_ms=fields.integer("webhook_delay_ms", 0, MAX_DELAY_MS, default=0),
+            auto_advance_ms=fields.integer("auto_advance_ms", 0, MAX_DELAY_MS, default=0),
             seed=fields.integer("seed", 0, 2**63 - 1, default=0),
             next=fields.texts("next"),
         )
@@ -79,68 +80,69 @@ class Faults:
 
 
 class Vocabulary:
-    """The words of one simulator: `[<operation>_]<trouble>`, as in `declined`, `capture_500`, `slow_1500`."""
+    """The words of one simulator: `[<operation>_]<fault>`, as in `declined`, `capture_500`, `slow_1500`."""
 
-    def __init__(self, operations: Sequence[str], troubles: Mapping[str, Trouble]) -> None:
-        self._troubles = troubles
-        operation, trouble = "|".join(operations), "|".join(troubles)
-        self._pattern = re.compile(rf"(?:({operation})_)?(?:({trouble})|slow(?:_([0-9]{{1,6}}))?)")
+    def __init__(self, operations: Sequence[str], faults: Mapping[str, Fault]) -> None:
+        self._faults = faults
+        operation, fault = "|".join(operations), "|".join(faults)
+        self._pattern = re.compile(rf"(?:({operation})_)?(?:({fault})|slow(?:_([0-9]{{1,6}}))?)")
 
     def read(self, word: str) -> tuple[str | None, Plan] | None:
-        """The operation a word is meant for, if it names one, and the plan; None for a word not known."""
+        """Return the operation that a word names, if any, and its plan; None for an unknown word."""
         found = self._pattern.fullmatch(word)
         if not found:
             return None
-        operation, trouble, milliseconds = found.groups()
-        if trouble:
-            return operation, Plan(self._troubles[trouble])
-        return operation, Plan(Trouble.SLOW, min(int(milliseconds or SLOW_MS), DELAY_MS_AT_MOST))
+        operation, fault, milliseconds = found.groups()
+        if fault:
+            return operation, Plan(self._faults[fault])
+        return operation, Plan(Fault.SLOW, min(int(milliseconds or SLOW_MS), MAX_DELAY_MS))
 
 
-class Chance:
-    """Decides what each request meets under the faults set last."""
+class FaultInjector:
+    """Plans the fault of each request from the current configuration."""
 
     def __init__(self, vocabulary: Vocabulary, declinable: str) -> None:
         self._vocabulary = vocabulary
         self._declinable = declinable
-        self.set(Faults())
+        self.set(FaultConfig())
 
-    def set(self, faults: Faults) -> None:
-        if unknown := [word for word in faults.next if self._vocabulary.read(word) is None]:
+    def set(self, config: FaultConfig) -> None:
+        """Replace the configuration. Raises ApiError for an unknown word."""
+        if unknown := [word for word in config.next if self._vocabulary.read(word) is None]:
             raise ApiError(400, "invalid_field", f"not a word of this simulator: {unknown[0][:40]!r}", param="next")
-        self.faults = faults
-        self._next = list(faults.next)
-        self._random = random.Random(faults.seed)  # noqa: S311 - to be repeated, not to be secret
+        self.config = config
+        self._next = list(config.next)
+        self._random = random.Random(config.seed)  # noqa: S311 - reproducible, guards nothing
 
     def as_json(self) -> dict[str, Any]:
-        """The faults as set, with what is left of `next`."""
-        return asdict(self.faults) | {"next": self._next}
+        """Return the configuration with the rest of `next`."""
+        return asdict(self.config) | {"next": self._next}
 
-    def plan(self, operation: str, wished: Plan) -> Plan:
-        """The list comes before the request's own word, and that before chance."""
-        # Drawn for every request, so that the n-th one after a seed always has the n-th number.
+    def plan(self, operation: str, requested_fault: Plan) -> Plan:
+        """Return the plan of a request: from the list, else from the request, else at random."""
+        # Drawn for every request, so that the n-th request after a seed always gets the n-th number.
         draw = self._random.random()
-        by_chance = Plan(self._by_chance(operation, draw))
-        plan = self._from_list(operation) or (by_chance if wished.trouble is Trouble.NONE else wished)
-        return Plan(plan.trouble, plan.delay_ms + self.faults.delay_ms)
+        random_plan = Plan(self._at_random(operation, draw))
+        plan = self._from_list(operation) or (random_plan if requested_fault.fault is Fault.NONE else requested_fault)
+        return Plan(plan.fault, plan.delay_ms + self.config.delay_ms)
 
     def _from_list(self, operation: str) -> Plan | None:
         for index, word in enumerate(self._next):
-            meant_for, plan = self._vocabulary.read(word) or (None, UNTROUBLED)
-            if meant_for in (None, operation):
+            operation_of_word, plan = self._vocabulary.read(word) or (None, NO_FAULT)
+            if operation_of_word in (None, operation):
                 del self._next[index]
                 return plan
         return None
 
-    def _by_chance(self, operation: str, draw: float) -> Trouble:
-        decline_rate = self.faults.decline_rate if operation == self._declinable else 0.0
+    def _at_random(self, operation: str, draw: float) -> Fault:
+        decline_rate = self.config.decline_rate if operation == self._declinable else 0.0
         shares = (
-            (decline_rate, Trouble.DECLINED),
-            (self.faults.error_rate, Trouble.ERROR),
-            (self.faults.lost_answer_rate, Trouble.ERROR_AFTER),
+            (decline_rate, Fault.DECLINED),
+            (self.config.error_rate, Fault.ERROR),
+            (self.config.lost_answer_rate, Fault.ERROR_AFTER),
         )
-        for share, trouble in shares:
+        for share, fault in shares:
             if draw < share:
-                return trouble
+                return fault
             draw -= share
-        return Trouble.NONE
+        return Fault.NONE

@@ -1,4 +1,4 @@
-"""A payment as the provider sees it: what may be done to it, and the ledger of what was done."""
+"""A payment of the provider: its operations, and the ledger of them."""
 
 import secrets
 from dataclasses import asdict, dataclass, replace
@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from mesh.simulators.errors import ApiError
-from mesh.simulators.store import Journal, timestamp
+from mesh.simulators.store import SqliteStore, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS payments (
@@ -42,6 +42,8 @@ FROM operations JOIN payments ON payments.id = payment_id WHERE sequence > :afte
 
 
 class Status(StrEnum):
+    """The states of a payment."""
+
     AUTHORIZED = "authorized"
     CAPTURED = "captured"
     PARTIALLY_REFUNDED = "partially_refunded"
@@ -51,7 +53,7 @@ class Status(StrEnum):
 
 
 class Kind(StrEnum):
-    """Kinds of operation, named as the ledger and the webhooks (`payment.<kind>`) have them."""
+    """The kinds of operation, as the ledger and the webhooks (`payment.<kind>`) name them."""
 
     AUTHORIZED = "authorized"
     FAILED = "failed"
@@ -62,6 +64,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
+    """A payment."""
+
     id: str
     reference: str
     payment_method: str
@@ -71,12 +75,13 @@ class Payment:
     amount_captured: int = 0
     amount_refunded: int = 0
     failure_code: str | None = None
-    # Grows with each change, so that a late webhook is seen to be one.
+    # Grows with each change, so that a late webhook can be detected.
     version: int = 1
     create_time: str
 
 
 def new(*, reference: str, payment_method: str, amount: int, currency: str, failure_code: str | None) -> Payment:
+    """Return a payment that is authorized, or failed with the code."""
     return Payment(
         id=f"pay_{secrets.token_hex(12)}",
         reference=reference,
@@ -90,47 +95,49 @@ def new(*, reference: str, payment_method: str, amount: int, currency: str, fail
 
 
 def capture(payment: Payment, amount: int) -> Payment:
-    """Once, in whole or in part; what is left of the authorisation is let go."""
+    """Capture once, in whole or in part; the rest of the authorization is released. Raises ApiError."""
     if payment.status is not Status.AUTHORIZED:
         raise _wrong_status(payment, "payment_not_capturable")
     if amount > payment.amount:
-        raise ApiError(422, "amount_exceeds_authorized", "more than was authorised", param="amount")
+        raise ApiError(422, "amount_exceeds_authorized", "more than was authorized", param="amount")
     return replace(payment, status=Status.CAPTURED, amount_captured=amount, version=payment.version + 1)
 
 
 def void(payment: Payment) -> Payment:
+    """Void an authorized payment. Raises ApiError."""
     if payment.status is not Status.AUTHORIZED:
         raise _wrong_status(payment, "payment_not_voidable")
     return replace(payment, status=Status.VOIDED, version=payment.version + 1)
 
 
 def refund(payment: Payment, amount: int) -> Payment:
-    """As often as something is left of what was captured."""
+    """Refund up to the captured amount, in parts. Raises ApiError."""
     if payment.status not in (Status.CAPTURED, Status.PARTIALLY_REFUNDED):
         raise _wrong_status(payment, "payment_not_refundable")
     refunded = payment.amount_refunded + amount
     if refunded > payment.amount_captured:
-        raise ApiError(422, "amount_exceeds_captured", "more than is left of what was captured", param="amount")
+        raise ApiError(422, "amount_exceeds_captured", "more than the rest of the captured amount", param="amount")
     status = Status.REFUNDED if refunded == payment.amount_captured else Status.PARTIALLY_REFUNDED
     return replace(payment, status=status, amount_refunded=refunded, version=payment.version + 1)
 
 
-def find(journal: Journal, *, payment_id: str | None = None, reference: str | None = None) -> Payment | None:
+def find(store: SqliteStore, *, payment_id: str | None = None, reference: str | None = None) -> Payment | None:
+    """Return the payment with this id or reference."""
     sql = "SELECT * FROM payments WHERE id = :id OR reference = :reference"
-    row = journal.row(sql, id=payment_id, reference=reference)
+    row = store.row(sql, id=payment_id, reference=reference)
     return Payment(**dict(row) | {"status": Status(row["status"])}) if row else None
 
 
-def save(journal: Journal, payment: Payment, kind: Kind, amount: int, key: str) -> None:
-    """The payment as it is now, and the operation that made it so, in the caller's transaction."""
-    journal.execute(
+def save(store: SqliteStore, payment: Payment, kind: Kind, amount: int, key: str) -> None:
+    """Write the payment and its last operation, in the caller's transaction."""
+    store.execute(
         "INSERT INTO payments VALUES (:id, :reference, :payment_method, :status, :currency, :amount,"
         " :amount_captured, :amount_refunded, :failure_code, :version, :create_time)"
         " ON CONFLICT (id) DO UPDATE SET status = excluded.status, version = excluded.version,"
         " amount_captured = excluded.amount_captured, amount_refunded = excluded.amount_refunded",
         **asdict(payment),
     )
-    journal.execute(
+    store.execute(
         "INSERT INTO operations (id, payment_id, kind, amount, idempotency_key, create_time)"
         " VALUES (:id, :payment_id, :kind, :amount, :key, :now)",
         id=f"op_{secrets.token_hex(12)}",
@@ -142,9 +149,9 @@ def save(journal: Journal, payment: Payment, kind: Kind, amount: int, key: str) 
     )
 
 
-def as_json(journal: Journal, payment: Payment) -> dict[str, Any]:
-    """A payment with all its operations: the one form in which it is answered, listed and told of."""
-    operations = journal.rows(
+def as_json(store: SqliteStore, payment: Payment) -> dict[str, Any]:
+    """Return a payment with all its operations, as replies, lists and events contain it."""
+    operations = store.rows(
         "SELECT id, kind, amount, idempotency_key, create_time FROM operations"
         " WHERE payment_id = :id ORDER BY sequence",
         id=payment.id,

@@ -1,4 +1,4 @@
-"""Serves a simulator's API: its environment, its key, its limits, its errors, and its end on SIGTERM."""
+"""Serves a simulator's API: environment, API key, limits, errors, and shutdown on SIGTERM."""
 
 import hmac
 import logging
@@ -24,10 +24,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mesh.simulators.errors import ApiError
-from mesh.simulators.faults import Faults
+from mesh.simulators.faults import FaultConfig
 
 BODY_LIMIT = 64 * 1024
-STOP_WITHIN = 2
+STOP_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,14 @@ class Settings:
     port: int
     api_key: str = field(repr=False)
     webhook_url: str | None = None
-    # Two of them, with a comma between, while the shop changes from one to the other.
+    # Two, separated by a comma, during a rotation.
     webhook_secrets: tuple[str, ...] = field(default=(), repr=False)
     state_file: Path | None = None
-    faults: Faults = field(default_factory=Faults)
+    faults: FaultConfig = field(default_factory=FaultConfig)
 
     @classmethod
     def from_env(cls) -> "Settings":
+        """Read the environment. Raises ValueError or ApiError."""
         host, _, port = _required("LISTEN").rpartition(":")
         if not host or not port.isdecimal():
             raise ValueError("LISTEN is not host:port")
@@ -57,20 +58,21 @@ class Settings:
             webhook_url=url,
             webhook_secrets=tuple(_required("WEBHOOK_SECRET").split(",")) if url else (),
             state_file=Path(state_file) if state_file else None,
-            faults=Faults.from_json(parse_object(os.environ.get("FAULTS", "").encode())),
+            faults=FaultConfig.from_json(parse_object(os.environ.get("FAULTS", "").encode())),
         )
 
 
 class ApiKey:
-    """Lets through who has the key, and anybody to /healthz."""
+    """Middleware that requires the API key, except for /healthz."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
         self._expected = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401 without the key."""
         if scope["type"] == "http" and scope["path"] != "/healthz" and not self._has_key(scope):
-            error = ApiError(401, "unauthorized", "a valid API key is needed: authorization: Bearer <key>")
+            error = ApiError(401, "unauthorized", "a valid API key is required: authorization: Bearer <key>")
             await json_response(error.body(), 401)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -83,6 +85,8 @@ class ApiKey:
 def application(
     routes: list[Route], api_key: str, while_open: Callable[[], AbstractAsyncContextManager[None]]
 ) -> Starlette:
+    """Return an application with these routes behind the API key."""
+
     async def healthz(_: Request) -> Response:
         return json_response({"status": "ok"})
 
@@ -95,11 +99,12 @@ def application(
 
 
 def json_response(content: Any, status: int = 200) -> Response:
+    """Return a JSON response."""
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """The body of a request, which may be empty."""
+    """Return the JSON object of the body; an empty body is an empty object. Raises ApiError."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -109,6 +114,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def parse_object(body: bytes | bytearray) -> dict[str, Any]:
+    """Return the JSON object; empty text is an empty object. Raises ApiError."""
     try:
         content = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
@@ -119,11 +125,11 @@ def parse_object(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def run(make_app: Callable[[Settings], Starlette]) -> None:
-    """Serves until SIGTERM or SIGINT, having said on stdout where it listens (the port may have been 0)."""
+    """Serve until SIGTERM or SIGINT; print the address on stdout, since the port may be 0."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: sys.exit(0))  # uvicorn raises its signal again when it has ended well
+        signal.signal(stop, lambda *_: sys.exit(0))  # uvicorn raises the signal again after a clean shutdown
     app, listener = _open(make_app)
     host, port = listener.getsockname()[:2]
     sys.stdout.write(f"listening on {host}:{port}\n")
@@ -136,7 +142,7 @@ def run(make_app: Callable[[Settings], Starlette]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=STOP_WITHIN,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -148,15 +154,15 @@ def _required(name: str) -> str:
 
 
 def _open(make_app: Callable[[Settings], Starlette]) -> tuple[Starlette, socket.socket]:
-    """All that can be wrong before the first request; it ends the process with one line that says what."""
+    """Return the application and its listener; end the process with a one-line message when one cannot be created."""
     try:
         settings = Settings.from_env()
         listener = socket.create_server((settings.host, settings.port), backlog=1024)
         return make_app(settings), listener
     except ApiError as error:
-        sys.exit(f"FAULTS: {error.message} ({error.param or 'all of it'})")
+        sys.exit(f"FAULTS: {error.message} ({error.param or 'the whole value'})")
     except ValueError as error:
-        sys.exit(f"the environment is not right: {error}")
+        sys.exit(f"the environment is not valid: {error}")
     except sqlite3.Error as error:
         sys.exit(f"STATE_FILE cannot be used: {error}")
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What a simulator remembers, in one SQLite file: each change is committed before it is answered.
+"""The store of a simulator, one SQLite file: each change is committed before its reply.
 
-A kill -9 loses nothing that was answered. Without a file it lasts as long as the process.
+A kill -9 loses no acknowledged change. Without a file, the store is in memory.
 """
 
 import sqlite3
@@ -13,11 +13,13 @@ from typing import Any
 Row = sqlite3.Row
 
 
-class Journal:
+class SqliteStore:
+    """A SQLite database with one connection."""
+
     def __init__(self, file: Path | None, *schemas: str) -> None:
         self._connection = sqlite3.connect(file or ":memory:", isolation_level=None)
         self._connection.row_factory = Row
-        # In this mode a commit outlives the process without waiting for the disk.
+        # In this mode a commit survives the process without an fsync.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         for schema in schemas:
@@ -25,7 +27,7 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Nothing may be awaited inside: there is one connection."""
+        """Run the block in a transaction. It must not await: there is one connection."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -35,20 +37,24 @@ class Journal:
         self._connection.execute("COMMIT")
 
     def execute(self, sql: str, **values: Any) -> None:
+        """Execute a statement."""
         self._connection.execute(sql, values)
 
     def rows(self, sql: str, **values: Any) -> list[Row]:
+        """Return every row."""
         return self._connection.execute(sql, values).fetchall()
 
     def row(self, sql: str, **values: Any) -> Row | None:
+        """Return the first row, if any."""
         found: Row | None = self._connection.execute(sql, values).fetchone()
         return found
 
     def close(self) -> None:
+        """Close the file."""
         self._connection.close()
 
 
 def timestamp(seconds_ago: float = 0) -> str:
-    """A moment as RFC 3339, the way every object and event tells time; as text it sorts by time."""
+    """Return the time as RFC 3339 in UTC, which sorts by time as text."""
     moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

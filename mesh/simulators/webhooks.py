@@ -1,6 +1,6 @@
-"""Tells the shop what happened by signed webhooks (Standard Webhooks), at least once and in any order.
+"""Delivers events as signed webhooks (Standard Webhooks), at least once and in any order.
 
-An event is written in the transaction of the change it tells of, and sent until the shop takes it.
+An event is written in the transaction of its change, and sent until it is accepted.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import orjson
 
-from mesh.simulators.store import Journal, Row, timestamp
+from mesh.simulators.store import Row, SqliteStore, timestamp
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -36,15 +36,15 @@ CREATE INDEX IF NOT EXISTS events_by_due ON events (due) WHERE deliveries_left >
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject) WHERE deliveries_left > 0;
 """
 
-AT_ONCE = 32
-ANSWER_WITHIN = 10.0
-FIRST_RETRY_AFTER, RETRY_AFTER_AT_MOST = 0.2, 10.0
+MAX_IN_FLIGHT = 32
+REPLY_SECONDS = 10.0
+FIRST_BACKOFF, MAX_BACKOFF = 0.2, 10.0
 
 log = logging.getLogger(__name__)
 
 
 def sign(secrets: Sequence[str], event_id: str, seconds: int, body: bytes) -> dict[str, str]:
-    """The three headers; one signature per secret, so that the shop can change over from one to the next."""
+    """Return the three headers; one signature for each secret, so that secrets can be rotated."""
     content = f"{event_id}.{seconds}.".encode() + body
     keys = [_key(secret) for secret in secrets]
     digests = [base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode() for key in keys]
@@ -62,21 +62,21 @@ def _key(secret: str) -> bytes:
 
 
 class Webhooks:
-    """The events of one simulator and their delivery; without an address they are only kept."""
+    """The events of one simulator and their delivery; without a URL they are only stored."""
 
-    def __init__(self, journal: Journal, url: str | None, secrets: Sequence[str]) -> None:
-        sign(secrets, "", 0, b"")  # a secret that is none is found now, not at the first event
-        self._journal = journal
+    def __init__(self, store: SqliteStore, url: str | None, secrets: Sequence[str]) -> None:
+        sign(secrets, "", 0, b"")  # an invalid secret fails at the start, not at the first event
+        self._store = store
         self._url = url
         self._secrets = secrets
-        self._woken = asyncio.Event()
-        self._under_way: set[str] = set()
+        self._wakeup = asyncio.Event()
+        self._in_flight: set[str] = set()
         self._first_attempts: dict[str, asyncio.Event] = {}
 
     def add(self, kind: str, subject: str, data: Any, *, copies: int = 1, delay: float = 0.0) -> str:
-        """Writes an event, inside the transaction of its cause; it leaves once that is committed."""
+        """Write an event in the caller's transaction, for delivery after its commit; return its id."""
         event_id, now = f"evt_{token_hex(12)}", timestamp()
-        self._journal.execute(
+        self._store.execute(
             "INSERT INTO events (id, type, subject, body, create_time, due, deliveries_left)"
             " VALUES (:id, :type, :subject, :body, :now, :due, :copies)",
             id=event_id,
@@ -87,16 +87,16 @@ class Webhooks:
             due=time.time() + delay,
             copies=copies,
         )
-        self._woken.set()
+        self._wakeup.set()
         return event_id
 
     def pending(self, subject: str) -> bool:
-        """Whether an earlier event of this subject is still on its way."""
+        """Return whether an event of this subject is not delivered yet."""
         sql = "SELECT 1 FROM events WHERE subject = :subject AND deliveries_left > 0 LIMIT 1"
-        return self._journal.row(sql, subject=subject) is not None
+        return self._store.row(sql, subject=subject) is not None
 
-    async def attempted(self, event_id: str, within: float) -> None:
-        """Waits until this event has been sent once, whatever came of it."""
+    async def wait_for_first_attempt(self, event_id: str, within: float) -> None:
+        """Wait until the event was sent once, accepted or not, for at most `within` seconds."""
         attempt = self._first_attempts.setdefault(event_id, asyncio.Event())
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
@@ -104,65 +104,65 @@ class Webhooks:
         self._first_attempts.pop(event_id, None)
 
     async def deliver(self) -> None:
-        """Sends what is due, for as long as the simulator runs."""
+        """Send due events until cancelled."""
         if not self._url:
             return
         async with (
-            httpx.AsyncClient(timeout=ANSWER_WITHIN, trust_env=False) as http,
+            httpx.AsyncClient(timeout=REPLY_SECONDS, trust_env=False) as http,
             asyncio.TaskGroup() as tasks,
         ):
             while True:
-                self._woken.clear()
-                # One moment for both questions: what is not due by it must be waited for.
+                self._wakeup.clear()
+                # One time for both queries, so that no event is missed between them.
                 now = time.time()
                 for event in self._due(now):
-                    self._under_way.add(event["id"])
+                    self._in_flight.add(event["id"])
                     tasks.create_task(self._send(http, self._url, event))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._until_next_due(now)):
-                        await self._woken.wait()
+                        await self._wakeup.wait()
 
     def _due(self, now: float) -> list[Row]:
-        waiting = self._journal.rows(
+        waiting = self._store.rows(
             "SELECT * FROM events WHERE deliveries_left > 0 AND due <= :now ORDER BY due, sequence LIMIT :limit",
             now=now,
-            limit=AT_ONCE,
+            limit=MAX_IN_FLIGHT,
         )
-        idle = [event for event in waiting if event["id"] not in self._under_way]
-        return idle[: AT_ONCE - len(self._under_way)]
+        idle = [event for event in waiting if event["id"] not in self._in_flight]
+        return idle[: MAX_IN_FLIGHT - len(self._in_flight)]
 
     def _until_next_due(self, now: float) -> float | None:
         sql = "SELECT min(due) AS due FROM events WHERE deliveries_left > 0 AND due > :now"
-        next_event = self._journal.row(sql, now=now)
+        next_event = self._store.row(sql, now=now)
         return next_event["due"] - now if next_event and next_event["due"] else None
 
     async def _send(self, http: httpx.AsyncClient, url: str, event: Row) -> None:
         event_id, body = event["id"], event["body"]
         headers = sign(self._secrets, event_id, int(time.time()), body) | {"content-type": "application/json"}
         try:
-            taken = (await http.post(url, content=body, headers=headers)).is_success
+            accepted = (await http.post(url, content=body, headers=headers)).is_success
         except httpx.HTTPError:
-            taken = False
+            accepted = False
         log.info(
             "webhook %s %s attempt %d %s",
             event["type"],
             event_id,
             event["attempts"] + 1,
-            "ok" if taken else "no",
+            "ok" if accepted else "no",
         )
-        self._note_attempt(event_id, event["attempts"], taken=taken)
-        self._under_way.discard(event_id)
-        self._woken.set()
+        self._record_attempt(event_id, event["attempts"], accepted=accepted)
+        self._in_flight.discard(event_id)
+        self._wakeup.set()
         if first := self._first_attempts.get(event_id):
             first.set()
 
-    def _note_attempt(self, event_id: str, attempts_before: int, *, taken: bool) -> None:
-        backoff = min(FIRST_RETRY_AFTER * 2 ** min(attempts_before, 16), RETRY_AFTER_AT_MOST)
+    def _record_attempt(self, event_id: str, attempts_before: int, *, accepted: bool) -> None:
+        backoff = min(FIRST_BACKOFF * 2 ** min(attempts_before, 16), MAX_BACKOFF)
         jittered = backoff * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
-        self._journal.execute(
-            "UPDATE events SET attempts = attempts + 1, deliveries_left = deliveries_left - :taken,"
+        self._store.execute(
+            "UPDATE events SET attempts = attempts + 1, deliveries_left = deliveries_left - :accepted,"
             " due = :due WHERE id = :id",
             id=event_id,
-            taken=int(taken),
-            due=time.time() + (0 if taken else jittered),
+            accepted=int(accepted),
+            due=time.time() + (0 if accepted else jittered),
         )
