@@ -1,0 +1,64 @@
+"""A webhook that is sent again, and due payments of which another process holds one."""
+
+import uuid
+from dataclasses import replace
+
+import grpc
+
+from chassis.testing import client_for, eventually, serving
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from svc_payment.__main__ import compose
+from tests.integration.database_control import connected
+from tests.integration.svc_payment.conftest import SERVICE
+from tests.integration.svc_payment.orders import authorize
+from tests.integration.svc_payment.test_webhooks import signed
+
+ROW = "SELECT xmin::text FROM payment WHERE payment_id = $1"
+DUE = "SELECT next_attempt_time IS NOT NULL FROM payment WHERE payment_id = $1"
+
+
+async def hint(provider, payment_id):
+    """A webhook that claims something new about a payment, so that the service asks the provider."""
+    operations = [
+        {"id": f"op-{uuid.uuid4().hex}", "kind": kind, "amount": 1200, "idempotency_key": uuid.uuid4().hex}
+        for kind in ("authorized", "captured")
+    ]
+    body = await provider.tale(payment_id, status="captured", amount_captured=1200, version=2, operations=operations)
+    return body, signed(body)
+
+
+async def test_a_webhook_that_is_sent_again_does_not_touch_its_payment_again(payments, road, books, payment_id):
+    await payments.AuthorizePayment(authorize(payment_id))
+    webhook = await hint(books.provider, payment_id)
+    authorized = await books.rows.fetchval(ROW, payment_id)
+    assert await road.bring(*webhook) is grpc.StatusCode.OK
+    await books.until_settled(payment_id, "AUTHORIZED")
+    asked = await books.rows.fetchval(ROW, payment_id)
+    assert asked != authorized, "the first one made the service ask the provider"
+    assert await road.bring(*webhook) is grpc.StatusCode.OK
+    assert await books.rows.fetchval(ROW, payment_id) == asked
+
+
+async def test_a_due_payment_that_another_process_holds_does_not_keep_the_others_waiting(
+    settings, issuer, road, books, database
+):
+    held, other = f"payment-{uuid.uuid4().hex}", f"payment-{uuid.uuid4().hex}"
+    woken_only = replace(settings, settle_seconds=3600)
+    async with (
+        serving("svc_payment", woken_only, compose, issuer) as app,
+        client_for(app.address, PaymentServiceStub, SERVICE, caller="svc_order") as payments,
+        connected(database) as another_process,
+    ):
+        road.address = app.address
+        for payment_id in (held, other):
+            await payments.AuthorizePayment(authorize(payment_id))
+        await books.rows.execute(
+            "UPDATE payment SET next_attempt_time = now() - interval '1 minute' WHERE payment_id = $1", held
+        )
+        async with another_process.transaction():
+            await another_process.execute("SELECT FROM payment WHERE payment_id = $1 FOR UPDATE", held)
+            assert await road.bring(*await hint(books.provider, other)) is grpc.StatusCode.OK
+            await eventually(
+                lambda: books.rows.fetchval(DUE, other), lambda is_due: not is_due, seconds=8
+            )  # less than the service's lock_timeout
+            assert await books.rows.fetchval(DUE, held)
