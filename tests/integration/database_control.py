@@ -22,12 +22,11 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def until_blocked(connection: asyncpg.Connection, sessions: int = 1) -> None:
-    """Wait until so many sessions of this database wait for a lock."""
+    """Wait until so many sessions of the server wait for a lock; also within a transaction, unlike pg_stat_activity."""
     await eventually(
-        lambda: connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ),
+        lambda: connection.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"),
         lambda count: count >= sessions,
+        seconds=8,  # less than the services' lock_timeout
     )
 
 

@@ -86,6 +86,11 @@ def test_an_order_over_nothing_is_refused():
         domain.bill(domain.price([("a", 1)], {"a": offer(unit_price=0)}, "THB"), "THB", 0, 0)
 
 
+@pytest.mark.parametrize(("gross", "rate", "tax"), [(1, 10_000, 1), (3, 10_000, 2), (4, 6_000, 2), (12, 6_000, 5)])
+def test_included_tax_of_exactly_half_a_unit_is_rounded_up(gross, rate, tax):
+    assert domain.included_tax(gross, rate) == tax
+
+
 @given(gross=st.integers(0, 10**12), rate=st.integers(0, 10_000))
 def test_included_tax_is_the_nearest_whole_unit_and_never_more_than_the_price(gross, rate):
     tax = domain.included_tax(gross, rate)
