@@ -12,7 +12,7 @@ async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
     inventory = InventoryService(await app.database(), hold=timedelta(seconds=settings.hold_seconds))
     app.serve("shop.inventory.v1.InventoryService", inventory, add_InventoryServiceServicer_to_server)
-    app.repeat(inventory.sweep, settings.sweep_seconds)
+    app.repeat(inventory.expire_holds, settings.expire_seconds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
--- name: read_now
--- Reads the database's clock, by which holds lapse.
-SELECT now();
-
 -- name: read_levels
 -- Reads all levels of some SKUs, in key order.
 SELECT * FROM stock WHERE sku = ANY($1::text[]) ORDER BY sku, location_id;
+
+-- name: list_levels
+-- Lists the levels of one SKU after a location, by location.
+SELECT * FROM stock WHERE sku = $1 AND location_id > $2 ORDER BY location_id LIMIT $3;
 
 -- name: lock_level
 -- Locks one level for an absolute change.
@@ -53,7 +53,7 @@ INSERT INTO allocation (reservation_id, sku, location_id, quantity)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]);
 
 -- name: update_reservations
--- Moves reservations whose version is still the one that was read; returns how many.
+-- Replaces reservations whose version is still the one that was read; returns how many.
 WITH changed AS (
     UPDATE reservation SET state = new.state, version = new.version, update_time = now()
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
@@ -62,21 +62,21 @@ WITH changed AS (
 ) SELECT count(*) FROM changed;
 
 -- name: insert_movements
--- Appends to the record of movements.
+-- Appends to the ledger of movements.
 INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta,
     reservation_id, reason, actor)
 SELECT *, $10 FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[],
     $8::text[], $9::text[]);
 
--- name: list_lapsed
--- Lists holds past their time, the oldest first.
+-- name: list_expired_holds
+-- Lists holds past their expire time, the oldest first.
 SELECT reservation_id FROM reservation WHERE state = 'HELD' AND expire_time <= now() ORDER BY expire_time LIMIT $1;
 
--- name: list_lapsed_of
--- Lists holds past their time on some SKUs, which stand in the way of a buyer.
+-- name: list_expired_holds_of
+-- Lists holds past their expire time on some SKUs, whose units a buyer may have.
 SELECT DISTINCT reservation_id FROM reservation JOIN allocation USING (reservation_id)
 WHERE state = 'HELD' AND expire_time <= now() AND sku = ANY($1::text[]) LIMIT $2;
 
 -- name: list_movements
--- Lists the movements of one SKU below a position, newest first.
+-- Lists the movements of one SKU before one of them, newest first.
 SELECT * FROM movement WHERE sku = $1 AND movement_id < $2 ORDER BY movement_id DESC LIMIT $3;

@@ -1,100 +1,95 @@
-"""The inventory's RPCs. Reservations go through the write lane; counts set by hand lock their one row."""
+"""The RPCs of svc_inventory. Reservations go through the write lane; counts that staff sets lock their one row."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import timedelta
 
-from chassis import Batch, Context, Database, Lane, Transaction, current_user, idempotent, outbox
-from chassis.types.pagination import int_position, page_size, page_token
+from chassis import Batch, Context, Database, Lane, Transaction, Watch, current_user, outbox, transactional
+from chassis.types.pagination import Keyset, parse_uint
 from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock, ReservationNotFound, SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceServicer
-from svc_inventory import domain, messages, store
-from svc_inventory.domain import Command, Move, Reservation, Reserve, Shelf, State
+from svc_inventory import converters, domain, store
+from svc_inventory.domain import Command, Level, Reservation, Reserve, State, StockBatch, Transition
 
-_SWEPT_AT_ONCE = 200
-#: Only svc_order may reserve, so it is who moves stock here.
+_EXPIRY_BATCH = 200
+#: The actor of reservations' movements: no other workload may reserve.
 _ACTOR = "svc_order"
-_BEYOND_ALL = 2**62
+_LEVELS = Keyset(str, start=("",))
+_MOVEMENTS = Keyset(parse_uint, start=(2**63 - 1,))
 
 
 class InventoryService(InventoryServiceServicer):
-    """Keeps stock levels and never promises the same unit twice."""
+    """Keeps stock levels, and promises no unit twice."""
 
     def __init__(self, db: Database, *, hold: timedelta) -> None:
-        """`hold` is how long a reservation lasts when ReserveStock does not say."""
+        """`hold` is how long a reservation is held when ReserveStock does not say."""
         self.db = db
         self.hold = hold
         self.lane: Lane[Command, Reservation] = Lane(self._apply)
+        self.levels: Watch[list[Level]] = Watch(db.change_feed, self._read_levels)
 
-    async def SetStock(self, request: pb.SetStockRequest, context: Context) -> pb.StockLevel:
-        async def change(tx: Transaction) -> pb.StockLevel:
-            before = await store.lock_level(tx, request.sku, request.location_id)
-            level, movement = domain.set_level(
-                before,
-                sku=request.sku,
-                location_id=request.location_id,
-                on_hand=request.on_hand,
-                safety_stock=request.safety_stock,
-                etag=request.etag,
-                reason=request.reason,
-            )
-            row = await store.write_level(tx, level, new=before is None)
-            await store.insert_movements(tx, [movement], current_user().id)
-            await outbox.add(tx, messages.level_changed(level))
-            return messages.level_to_proto(row)
-
-        return await idempotent(self.db, request, pb.StockLevel, change)
+    @transactional
+    async def SetStock(self, request: pb.SetStockRequest, tx: Transaction) -> pb.StockLevel:
+        before = await store.lock_level(tx, request.sku, request.location_id)
+        level, movement = domain.set_level(
+            before,
+            sku=request.sku,
+            location_id=request.location_id,
+            on_hand=request.on_hand,
+            safety_stock=request.safety_stock,
+            etag=request.etag,
+            reason=request.reason,
+        )
+        row = await store.write_level(tx, level, new=before is None)
+        await store.insert_movements(tx, [movement], current_user().id)
+        await outbox.add(tx, converters.stock_changed_event(level))
+        return converters.level_to_proto(row)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.Stock:
-        async with self.db.connection() as tx:
-            levels = await store.read_levels(tx, [request.sku])
-        if not levels:
+        levels = await self._read_levels([request.sku])
+        if request.sku not in levels:
             raise SkuNotFound(sku=request.sku)
-        return messages.stock_to_proto(request.sku, levels)
+        return converters.stock_to_proto(request.sku, levels[request.sku])
 
     async def BatchGetStock(self, request: pb.BatchGetStockRequest, context: Context) -> pb.BatchGetStockResponse:
-        async with self.db.connection() as tx:
-            by_sku = messages.stocks_by_sku(await store.read_levels(tx, request.skus))
-        stocks = [messages.stock_to_proto(sku, by_sku[sku]) for sku in request.skus if sku in by_sku]
+        levels = await self._read_levels(request.skus)
+        stocks = [converters.stock_to_proto(sku, levels[sku]) for sku in request.skus if sku in levels]
         return pb.BatchGetStockResponse(stocks=stocks)
 
     async def ListStockLevels(self, request: pb.ListStockLevelsRequest, context: Context) -> pb.ListStockLevelsResponse:
+        page = _LEVELS.page(request)
         async with self.db.connection() as tx:
-            rows = await store.list_level_rows(tx, request.sku)
-        if not rows:
+            rows = await store.list_levels(tx, request.sku, after=page.after, limit=page.limit)
+        if not rows and not request.page_token:
             raise SkuNotFound(sku=request.sku)
-        start, size = int_position(request.page_token, 0), page_size(request.page_size)
-        page = [messages.level_to_proto(row) for row in rows[start : start + size]]
-        more = page_token(start + size) if len(rows) > start + size else ""
-        return pb.ListStockLevelsResponse(levels=page, next_page_token=more)
+        rows, next_page_token = page.cut(rows, lambda row: (row["location_id"],))
+        return pb.ListStockLevelsResponse(levels=map(converters.level_to_proto, rows), next_page_token=next_page_token)
 
     async def ListStockMovements(
         self, request: pb.ListStockMovementsRequest, context: Context
     ) -> pb.ListStockMovementsResponse:
-        size = page_size(request.page_size)
-        below = int_position(request.page_token, _BEYOND_ALL)
+        page = _MOVEMENTS.page(request)
         async with self.db.connection() as tx:
-            rows = await store.list_movements(tx, request.sku, below=below, limit=size + 1)
-        more = page_token(rows[size - 1]["movement_id"]) if len(rows) > size else ""
-        movements = [messages.movement_to_proto(row) for row in rows[:size]]
-        return pb.ListStockMovementsResponse(movements=movements, next_page_token=more)
+            rows = await store.list_movements(tx, request.sku, before=page.after, limit=page.limit)
+        rows, next_page_token = page.cut(rows, lambda row: (row["movement_id"],))
+        return pb.ListStockMovementsResponse(
+            movements=map(converters.movement_to_proto, rows), next_page_token=next_page_token
+        )
 
     async def WatchAvailability(
         self, request: pb.WatchAvailabilityRequest, context: Context
     ) -> AsyncIterator[pb.WatchAvailabilityResponse]:
         skus = list(dict.fromkeys(request.skus))
-        seen = messages.seen_versions(skus, request.resume_token)
-        async for _ in self.db.change_feed.subscribe(skus):
-            async with self.db.connection() as tx:
-                by_sku = messages.stocks_by_sku(await store.read_levels(tx, skus))
-            for sku, levels in by_sku.items():
-                version = messages.version_of(levels)
-                if seen.get(sku) != version:
-                    seen[sku] = version
+        sent = converters.versions_from_token(skus, request.resume_token)
+        async for changed in self.levels.values(skus):
+            for sku, levels in changed.items():
+                version = converters.stock_version(levels)
+                if sent.get(sku) != version:
+                    sent[sku] = version
                     yield pb.WatchAvailabilityResponse(
-                        stock=messages.stock_to_proto(sku, levels), resume_token=messages.seen_token(skus, seen)
+                        stock=converters.stock_to_proto(sku, levels), resume_token=converters.resume_token(skus, sent)
                     )
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, context: Context) -> pb.Reservation:
@@ -104,54 +99,60 @@ class InventoryService(InventoryServiceServicer):
             lines=tuple((line.sku, line.quantity) for line in request.lines),
             ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else self.hold,
         )
-        return messages.reservation_to_proto(await self.lane.submit(reserve))
+        return converters.reservation_to_proto(await self.lane.submit(reserve))
 
     async def ConfirmReservation(self, request: pb.ConfirmReservationRequest, context: Context) -> pb.Reservation:
-        return await self._move(request.reservation_id, State.CONFIRMED)
+        return await self._transition(request.reservation_id, State.CONFIRMED)
 
     async def ReleaseReservation(self, request: pb.ReleaseReservationRequest, context: Context) -> pb.Reservation:
-        return await self._move(request.reservation_id, State.RELEASED)
+        return await self._transition(request.reservation_id, State.RELEASED)
 
     async def FulfillReservation(self, request: pb.FulfillReservationRequest, context: Context) -> pb.Reservation:
-        return await self._move(request.reservation_id, State.FULFILLED)
+        return await self._transition(request.reservation_id, State.FULFILLED)
 
     async def GetReservation(self, request: pb.GetReservationRequest, context: Context) -> pb.Reservation:
         async with self.db.connection() as tx:
             found = await store.read_reservations(tx, [request.reservation_id])
         if not found:
             raise ReservationNotFound(reservation_id=request.reservation_id)
-        return messages.reservation_to_proto(found[request.reservation_id])
+        return converters.reservation_to_proto(found[request.reservation_id])
 
-    async def sweep(self) -> bool:
-        """Expire some lapsed holds; returns whether there may be more."""
+    async def expire_holds(self) -> bool:
+        """Expire some holds that are past their time; return whether there may be more."""
         async with self.db.connection() as tx:
-            lapsed = await store.list_lapsed(tx, _SWEPT_AT_ONCE)
-        expiries = [self.lane.submit(Move(reservation_id=key, to=State.EXPIRED)) for key in lapsed]
+            expired = await store.list_expired_holds(tx, _EXPIRY_BATCH)
+        expiries = [self.lane.submit(Transition(reservation_id=key, to=State.EXPIRED)) for key in expired]
         await asyncio.gather(*expiries, return_exceptions=True)
-        return len(lapsed) == _SWEPT_AT_ONCE
+        return len(expired) == _EXPIRY_BATCH
 
-    async def _move(self, reservation_id: str, to: State) -> pb.Reservation:
-        return messages.reservation_to_proto(await self.lane.submit(Move(reservation_id=reservation_id, to=to)))
+    async def _transition(self, reservation_id: str, to: State) -> pb.Reservation:
+        transition = Transition(reservation_id=reservation_id, to=to)
+        return converters.reservation_to_proto(await self.lane.submit(transition))
+
+    async def _read_levels(self, skus: Collection[str]) -> dict[str, list[Level]]:
+        async with self.db.connection() as tx:
+            return converters.levels_by_sku(await store.read_levels(tx, skus))
 
     async def _apply(self, commands: Batch[Command]) -> Sequence[Reservation | ShopError]:
-        """Apply a batch in one transaction: what the lane calls."""
+        """Apply the commands that the lane has collected, in one transaction."""
         traces = dict(zip((one.reservation_id for one in commands), commands.traceparents, strict=True))
         async with self.db.transaction() as tx:
-            shelf = await store.read_shelf(tx, commands)
-            outcomes = shelf.fold(commands)
+            batch = await store.read_batch(tx, commands)
+            outcomes = batch.fold(commands)
             if any(isinstance(outcome, InsufficientStock) for outcome in outcomes) and (
-                lapsed := await self._lapsed_in_the_way(tx, shelf)
+                expiries := await self._expiries(tx, batch)
             ):
-                shelf = await store.read_shelf(tx, [*lapsed, *commands])
-                outcomes = shelf.fold([*lapsed, *commands])[len(lapsed) :]
-            await store.write_shelf(tx, shelf, _ACTOR)
-            last = {one.sku: traces.get(one.reservation_id, "") for one in shelf.movements}
-            await outbox.add(tx, *map(messages.level_changed, shelf.changed_levels()), traces=last)
-            await outbox.add(tx, *map(messages.reservation_moved, shelf.moves), traces=traces)
+                batch = await store.read_batch(tx, [*expiries, *commands])
+                outcomes = batch.fold([*expiries, *commands])[len(expiries) :]
+            await store.write_batch(tx, batch, _ACTOR)
+            stock_traces = {one.sku: traces.get(one.reservation_id, "") for one in batch.movements}
+            levels = [level for level, _ in batch.levels.changed()]
+            await outbox.add(tx, *map(converters.stock_changed_event, levels), traces=stock_traces)
+            await outbox.add(tx, *map(converters.reservation_event, batch.transitions), traces=traces)
         return outcomes
 
-    async def _lapsed_in_the_way(self, tx: Transaction, shelf: Shelf) -> list[Command]:
-        """Return what expires the holds that the sweeper has not come to yet: no buyer is refused because of them."""
-        skus = sorted({sku for sku, _ in shelf.levels})
-        lapsed = await store.list_lapsed_of(tx, skus, _SWEPT_AT_ONCE)
-        return [Move(reservation_id=key, to=State.EXPIRED) for key in lapsed]
+    async def _expiries(self, tx: Transaction, batch: StockBatch) -> list[Command]:
+        """Return the commands that expire holds on the batch's SKUs: none of them may cost a buyer the stock."""
+        skus = sorted({sku for sku, _ in batch.levels})
+        expired = await store.list_expired_holds_of(tx, skus, _EXPIRY_BATCH)
+        return [Transition(reservation_id=key, to=State.EXPIRED) for key in expired]

@@ -1,4 +1,4 @@
-"""What svc_inventory can be told from outside."""
+"""The settings of svc_inventory."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import chassis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(chassis.Settings):
-    """The inventory's own settings."""
+    """Settings beyond those of every service."""
 
-    #: Seconds that a hold lasts when the caller of ReserveStock does not say.
+    #: Seconds that a reservation is held when ReserveStock does not say.
     hold_seconds: float = 900.0
-    #: Seconds between two looks for holds that have lapsed.
-    sweep_seconds: float = 1.0
+    #: Seconds between two searches for holds past their time.
+    expire_seconds: float = 1.0

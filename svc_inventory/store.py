@@ -1,24 +1,25 @@
-"""The inventory's rows: what the domain knows goes in and comes out; SQL stops here."""
+"""Reads and writes the rows of svc_inventory as domain objects; no other module of the service knows SQL."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from chassis import Queries, Record, Transaction, VersionConflict
+from chassis import Queries, Record, Transaction, VersionConflict, current_time
+from chassis.domain.versioned_rows import VersionedRows
 from shop.inventory.v1.inventory_errors import VersionMismatch
-from svc_inventory.domain import Allocation, Command, Level, Movement, Reservation, Reserve, Shelf, State
+from svc_inventory.domain import Allocation, Command, Level, Movement, Reservation, Reserve, State, StockBatch
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
 
-async def read_levels(tx: Transaction, skus: Sequence[str]) -> list[Level]:
+async def read_levels(tx: Transaction, skus: Collection[str]) -> list[Level]:
     """Return all levels of some SKUs, by SKU and location."""
-    return [level_from_row(row) for row in await tx.fetch(sql.read_levels, skus)]
+    return [level_from_row(row) for row in await tx.fetch(sql.read_levels, list(skus))]
 
 
-async def list_level_rows(tx: Transaction, sku: str) -> list[Record]:
-    """Return the levels of one SKU as rows, which also tell when they last changed."""
-    return await tx.fetch(sql.read_levels, [sku])
+async def list_levels(tx: Transaction, sku: str, *, after: tuple[str], limit: int) -> list[Record]:
+    """Return the levels of one SKU after a location, as rows, which hold their update time besides."""
+    return await tx.fetch(sql.list_levels, sku, *after, limit)
 
 
 async def lock_level(tx: Transaction, sku: str, location_id: str) -> Level | None:
@@ -28,7 +29,7 @@ async def lock_level(tx: Transaction, sku: str, location_id: str) -> Level | Non
 
 
 async def write_level(tx: Transaction, level: Level, *, new: bool) -> Record:
-    """Write a level that was locked, or insert it; raises VersionMismatch when another inserted it first."""
+    """Write a level that was locked, or insert it; raises VersionMismatch when another transaction inserted it."""
     row = await tx.fetchrow(
         sql.insert_level if new else sql.update_level,
         level.sku,
@@ -52,43 +53,32 @@ async def read_reservations(tx: Transaction, ids: Sequence[str]) -> dict[str, Re
     return {key: _reservation_from_rows(rows) for key, rows in allocations.items()}
 
 
-async def read_shelf(tx: Transaction, commands: Sequence[Command]) -> Shelf:
-    """Read every row that the commands may touch."""
+async def read_batch(tx: Transaction, commands: Sequence[Command]) -> StockBatch:
+    """Read every row that the commands may change."""
     reservations = await read_reservations(tx, [command.reservation_id for command in commands])
     skus = {sku for command in commands if isinstance(command, Reserve) for sku, _ in command.lines}
     skus.update(sku for reservation in reservations.values() for sku in reservation.quantities)
     levels = await read_levels(tx, sorted(skus))
-    return Shelf(
-        now=await tx.fetchval(sql.read_now),
-        levels={(level.sku, level.location_id): level for level in levels},
-        reservations=reservations,
+    return StockBatch(
+        now=await current_time(tx),
+        levels=VersionedRows({(level.sku, level.location_id): level for level in levels}),
+        reservations=VersionedRows(reservations),
     )
 
 
-async def write_shelf(tx: Transaction, shelf: Shelf, actor: str) -> None:
-    """Write what the commands changed; raises VersionConflict when another process changed a row meanwhile."""
-    if not shelf.moved:
+async def write_batch(tx: Transaction, batch: StockBatch, actor: str) -> None:
+    """Write what the commands changed; raises VersionConflict when a row has changed since it was read."""
+    if not batch.transitions:
         return
-    levels = shelf.changed_levels()
-    written = await tx.fetchval(
-        sql.update_levels,
-        [level.sku for level in levels],
-        [level.location_id for level in levels],
-        [level.on_hand for level in levels],
-        [level.allocated for level in levels],
-        [level.reserved for level in levels],
-        [level.version for level in levels],
-        [shelf.read_versions[level.sku, level.location_id] for level in levels],
-    )
-    if written != len(levels):
-        raise VersionConflict
-    await _insert_reservations(tx, [one for one in shelf.moved.values() if one.id not in shelf.read_versions])
-    await _update_reservations(tx, shelf, [one for one in shelf.moved.values() if one.id in shelf.read_versions])
-    await insert_movements(tx, shelf.movements, actor)
+    await _update_levels(tx, batch.levels.changed())
+    reservations = batch.reservations.changed()
+    await _insert_reservations(tx, [one for one, read_version in reservations if not read_version])
+    await _update_reservations(tx, [(one, read_version) for one, read_version in reservations if read_version])
+    await insert_movements(tx, batch.movements, actor)
 
 
 async def insert_movements(tx: Transaction, movements: Sequence[Movement], actor: str) -> None:
-    """Append to the record of movements."""
+    """Append to the ledger of movements."""
     await tx.execute(
         sql.insert_movements,
         [movement.sku for movement in movements],
@@ -104,19 +94,34 @@ async def insert_movements(tx: Transaction, movements: Sequence[Movement], actor
     )
 
 
-async def list_lapsed(tx: Transaction, limit: int) -> list[str]:
-    """Return the ids of holds past their time, the oldest first."""
-    return [row["reservation_id"] for row in await tx.fetch(sql.list_lapsed, limit)]
+async def list_expired_holds(tx: Transaction, limit: int) -> list[str]:
+    """Return the ids of holds past their expire time, the oldest first."""
+    return [row["reservation_id"] for row in await tx.fetch(sql.list_expired_holds, limit)]
 
 
-async def list_lapsed_of(tx: Transaction, skus: Sequence[str], limit: int) -> list[str]:
-    """Return the ids of holds past their time that hold some of these SKUs."""
-    return [row["reservation_id"] for row in await tx.fetch(sql.list_lapsed_of, skus, limit)]
+async def list_expired_holds_of(tx: Transaction, skus: Sequence[str], limit: int) -> list[str]:
+    """Return the ids of holds past their expire time that hold some of these SKUs."""
+    return [row["reservation_id"] for row in await tx.fetch(sql.list_expired_holds_of, skus, limit)]
 
 
-async def list_movements(tx: Transaction, sku: str, *, below: int, limit: int) -> list[Record]:
-    """Return movements of a SKU with ids less than `below`, newest first."""
-    return await tx.fetch(sql.list_movements, sku, below, limit)
+async def list_movements(tx: Transaction, sku: str, *, before: tuple[int], limit: int) -> list[Record]:
+    """Return movements of a SKU before one with this id, newest first."""
+    return await tx.fetch(sql.list_movements, sku, *before, limit)
+
+
+async def _update_levels(tx: Transaction, levels: Sequence[tuple[Level, int]]) -> None:
+    written = await tx.fetchval(
+        sql.update_levels,
+        [level.sku for level, _ in levels],
+        [level.location_id for level, _ in levels],
+        [level.on_hand for level, _ in levels],
+        [level.allocated for level, _ in levels],
+        [level.reserved for level, _ in levels],
+        [level.version for level, _ in levels],
+        [read_version for _, read_version in levels],
+    )
+    if written != len(levels):
+        raise VersionConflict
 
 
 async def _insert_reservations(tx: Transaction, reservations: Sequence[Reservation]) -> None:
@@ -131,7 +136,7 @@ async def _insert_reservations(tx: Transaction, reservations: Sequence[Reservati
         [one.version for one in reservations],
     )
     if inserted != len(reservations):
-        raise VersionConflict  # another process holds the same id: read it and answer with what it did
+        raise VersionConflict  # another process inserted the same id: read it and answer with its result
     lines = [(one.id, allocation) for one in reservations for allocation in one.allocations]
     await tx.execute(
         sql.insert_allocations,
@@ -142,15 +147,15 @@ async def _insert_reservations(tx: Transaction, reservations: Sequence[Reservati
     )
 
 
-async def _update_reservations(tx: Transaction, shelf: Shelf, reservations: Sequence[Reservation]) -> None:
+async def _update_reservations(tx: Transaction, reservations: Sequence[tuple[Reservation, int]]) -> None:
     if not reservations:
         return
     written = await tx.fetchval(
         sql.update_reservations,
-        [one.id for one in reservations],
-        [one.state.name for one in reservations],
-        [one.version for one in reservations],
-        [shelf.read_versions[one.id] for one in reservations],
+        [one.id for one, _ in reservations],
+        [one.state.name for one, _ in reservations],
+        [one.version for one, _ in reservations],
+        [read_version for _, read_version in reservations],
     )
     if written != len(reservations):
         raise VersionConflict

@@ -1,7 +1,7 @@
 """Rows under optimistic locking: what was read, at which version, and what changed since."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
 
 
 class Versioned(Protocol):
@@ -17,32 +17,20 @@ Key = TypeVar("Key")
 Row = TypeVar("Row", bound=Versioned)
 
 
-class VersionedRows(Mapping[Key, Row]):
-    """The rows of one batch by key. A row that was not read has version 0, so writing it is an insert."""
+class VersionedRows(dict[Key, Row]):
+    """The rows of one batch by key, a dict that remembers what is assigned. Keys can be sorted."""
 
     def __init__(self, rows: Mapping[Key, Row]) -> None:
         """Begin with the rows as they were read."""
-        self._rows = dict(rows)
+        super().__init__(rows)
         self._read_versions = {key: row.version for key, row in rows.items()}
-        self._changed: dict[Key, None] = {}
+        self._changed: set[Any] = set()
 
-    def __getitem__(self, key: Key) -> Row:
-        """Return the row as it is after the changes so far; raises KeyError."""
-        return self._rows[key]
-
-    def __iter__(self) -> Iterator[Key]:
-        """Iterate over the keys."""
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self._rows)
-
-    def put(self, key: Key, row: Row) -> None:
+    def __setitem__(self, key: Key, row: Row) -> None:
         """Replace or add a row."""
-        self._rows[key] = row
-        self._changed[key] = None
+        super().__setitem__(key, row)
+        self._changed.add(key)
 
     def changed(self) -> list[tuple[Row, int]]:
-        """Return each row that was put, once, with the version that was read; in the order of the first change."""
-        return [(self._rows[key], self._read_versions.get(key, 0)) for key in self._changed]
+        """Return each assigned row, in key order, with the version that was read, 0 for a new row."""
+        return [(self[key], self._read_versions.get(key, 0)) for key in sorted(self._changed)]

@@ -41,9 +41,9 @@ class Page:
         """Return how many rows to read: one more than the page has, to see whether another page follows."""
         return self.size + 1
 
-    def cut(self, rows: Sequence[Row], key: Callable[[Row], Sequence[object]]) -> tuple[Sequence[Row], str]:
+    def cut(self, rows: Sequence[Row], key: Callable[[Row], Sequence[object]]) -> tuple[list[Row], str]:
         """Return the page's rows and the token of the next page, empty on the last; `key` is a row's sort key."""
-        shown = rows[: self.size]
+        shown = list(rows[: self.size])
         return shown, page_token(*key(shown[-1])) if len(rows) > self.size else ""
 
 

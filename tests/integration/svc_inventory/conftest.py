@@ -16,7 +16,7 @@ async def database(fresh_database):
 
 @pytest.fixture
 async def app(database, redis_url, event_prefix, issuer):
-    settings = Settings(database_url=database, redis_url=redis_url, event_prefix=event_prefix, sweep_seconds=0.05)
+    settings = Settings(database_url=database, redis_url=redis_url, event_prefix=event_prefix, expire_seconds=0.05)
     async with serving("svc_inventory", settings, compose, issuer) as app:
         yield app
 

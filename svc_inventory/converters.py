@@ -1,4 +1,4 @@
-"""Between the inventory's domain and its proto."""
+"""Converts the domain objects of svc_inventory to messages and events, and watchers' resume tokens back."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from svc_inventory.store import level_from_row
 
 
 def stock_to_proto(sku: str, levels: Iterable[Level]) -> pb.Stock:
-    """Return what shoppers see of a SKU."""
+    """Return a SKU's stock as shoppers see it."""
     locations = [pb.LocationStock(location_id=level.location_id, available=level.available) for level in levels]
     return pb.Stock(sku=sku, available=sum(location.available for location in locations), locations=locations)
 
 
-def stocks_by_sku(levels: Iterable[Level]) -> dict[str, list[Level]]:
-    """Group levels, which come in order of SKU."""
+def levels_by_sku(levels: Iterable[Level]) -> dict[str, list[Level]]:
+    """Group levels, which are sorted by SKU."""
     return {sku: list(group) for sku, group in groupby(levels, key=lambda level: level.sku)}
 
 
@@ -73,15 +73,15 @@ def reservation_to_proto(reservation: Reservation) -> pb.Reservation:
     )
 
 
-def level_changed(level: Level) -> events.StockChanged:
-    """Return the event that a level moved."""
+def stock_changed_event(level: Level) -> events.StockChanged:
+    """Return the event of a level that changed."""
     return events.StockChanged(
         sku=level.sku, location_id=level.location_id, version=level.version, available=level.available
     )
 
 
-def reservation_moved(reservation: Reservation) -> Message:
-    """Return the event that a reservation is now in its state."""
+def reservation_event(reservation: Reservation) -> Message:
+    """Return the event of a reservation that has reached its state."""
     fields: dict[str, Any] = {
         "reservation_id": reservation.id,
         "version": reservation.version,
@@ -104,14 +104,14 @@ _EVENTS: dict[State, type[Message]] = {
 _VERSION_BYTES = 3  # as many as keep a token of 100 SKUs under its 512 characters
 
 
-def seen_token(skus: Sequence[str], seen: Mapping[str, int]) -> str:
-    """Return a resume token: for each SKU of the request, the low bytes of the version last told."""
-    packed = b"".join((seen.get(sku, 0) % (1 << 8 * _VERSION_BYTES)).to_bytes(_VERSION_BYTES, "big") for sku in skus)
+def resume_token(skus: Sequence[str], sent: Mapping[str, int]) -> str:
+    """Return a resume token: for each SKU of the request, the low bytes of the version that was last sent."""
+    packed = b"".join((sent.get(sku, 0) % (1 << 8 * _VERSION_BYTES)).to_bytes(_VERSION_BYTES, "big") for sku in skus)
     return base64.urlsafe_b64encode(packed).decode()
 
 
-def seen_versions(skus: Sequence[str], token: str) -> dict[str, int]:
-    """Return the versions inside a resume token; nothing for one that was made for other SKUs."""
+def versions_from_token(skus: Sequence[str], token: str) -> dict[str, int]:
+    """Return the versions that a resume token holds, by SKU; none for a token of other SKUs."""
     packed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     if len(packed) != _VERSION_BYTES * len(skus):
         return {}
@@ -119,7 +119,7 @@ def seen_versions(skus: Sequence[str], token: str) -> dict[str, int]:
     return {sku: int.from_bytes(chunk, "big") for sku, chunk in zip(skus, chunks, strict=True)}
 
 
-def version_of(levels: Iterable[Level]) -> int:
+def stock_version(levels: Iterable[Level]) -> int:
     """Return a number that changes with every change of a SKU's levels."""
     return sum(level.version for level in levels) % (1 << 8 * _VERSION_BYTES)
 
