@@ -7,6 +7,7 @@ from chassis import Record, timestamp
 from chassis.types.money import minor_units, money
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
+from shop.catalog.v1 import category_service_pb2 as category_pb
 from svc_catalog.domain import Category, Product, Status, Variant
 from svc_catalog.store import Stored, category_from_row
 
@@ -46,7 +47,7 @@ def product_changes(product: pb.Product, paths: Collection[str]) -> dict[str, An
     return {path: readers[path]() for path in paths if path in readers}
 
 
-def category_changes(category: pb.Category, paths: Collection[str]) -> dict[str, Any]:
+def category_changes(category: category_pb.Category, paths: Collection[str]) -> dict[str, Any]:
     """Return the fields of the domain's Category that `paths` name."""
     return {path: getattr(category, path) for path in paths if path in _CATEGORY_FIELDS}
 
@@ -69,10 +70,10 @@ def snapshot_to_proto(row: Record) -> pb.VariantSnapshot:
     )
 
 
-def category_to_proto(row: Record) -> pb.Category:
+def category_to_proto(row: Record) -> category_pb.Category:
     """Return a category."""
     category = category_from_row(row)
-    return pb.Category(
+    return category_pb.Category(
         category_id=category.id,
         parent_id=category.parent_id,
         name=category.name,

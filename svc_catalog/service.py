@@ -1,4 +1,4 @@
-"""The catalog's RPCs about products; those about categories are in service_categories."""
+"""The RPCs of products and variants."""
 
 import uuid
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from chassis.types.pagination import page_position, page_size, page_token, parse
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import ProductNotFound
+from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from svc_catalog import messages, store
 from svc_catalog.domain import Status
 from svc_catalog.events import LISTS, detail
-from svc_catalog.service_categories import CategoryRpcs
 from svc_catalog.settings import Settings
 from svc_catalog.store import Filter
 
@@ -26,12 +26,12 @@ _ANY_PRICE = 2**62
 _SORT_KEYS: dict[str, Callable[[str], object]] = {"create_time": parse_time, "name": str, "price": parse_uint}
 
 
-class CatalogService(CategoryRpcs):
-    """Keeps products, their variants, and the categories they are found by."""
+class CatalogService(CatalogServiceServicer):
+    """Manages products and their variants."""
 
     def __init__(self, db: Database, cache: Cache, settings: Settings) -> None:
         """Serve what shoppers see from `cache` for as long as the settings say."""
-        super().__init__(db)
+        self.db = db
         self.cache = cache
         self.settings = settings
 

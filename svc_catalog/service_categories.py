@@ -1,4 +1,4 @@
-"""The catalog's RPCs about categories."""
+"""The RPCs of categories."""
 
 import uuid
 
@@ -8,9 +8,9 @@ from chassis import Context, Database, Transaction, idempotent, outbox
 from chassis.types.field_masks import updated_fields
 from chassis.types.pagination import page_position, page_size, page_token, parse_uint
 from shop.catalog.v1 import catalog_events_pb2 as events
-from shop.catalog.v1 import catalog_service_pb2 as pb
+from shop.catalog.v1 import category_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import CategoryCycle, CategoryNotEmpty
-from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+from shop.catalog.v1.category_service_pb2_grpc import CategoryServiceServicer
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from svc_catalog import messages, store
 from svc_catalog.domain import Category, check_etag
@@ -19,8 +19,8 @@ from svc_catalog.domain import Category, check_etag
 _LAST_PLACE = 2**31 - 1
 
 
-class CategoryRpcs(CatalogServiceServicer):
-    """The part of CatalogService that looks after categories."""
+class CategoryService(CategoryServiceServicer):
+    """Manages the tree of categories."""
 
     def __init__(self, db: Database) -> None:
         """Keep categories in `db`."""

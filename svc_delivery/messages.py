@@ -12,6 +12,7 @@ from chassis import Record, timestamp
 from chassis.types.money import minor_units, money
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.delivery.v1.delivery_errors import CurrencyMismatch
 from shop.order.v1.order_service_pb2 import Order
 from shop.type.v1.address_pb2 import Address
@@ -113,9 +114,9 @@ def shipment_from_order(order: Order, now: datetime) -> Shipment:
     )
 
 
-def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> pb.Shipment:
+def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> shipment_pb.Shipment:
     """Return a shipment with its history."""
-    return pb.Shipment(
+    return shipment_pb.Shipment(
         shipment_id=shipment.id,
         order_id=shipment.order_id,
         user_id=shipment.user_id,
@@ -125,7 +126,7 @@ def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> pb.Shipm
         weight_grams=shipment.weight_grams,
         tracking_number=shipment.tracking_number,
         updates=[
-            pb.ShipmentUpdate(
+            shipment_pb.ShipmentUpdate(
                 state=_state_to_proto(State[row["state"]]), note=row["note"], create_time=timestamp(row["create_time"])
             )
             for row in updates
@@ -136,9 +137,9 @@ def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> pb.Shipm
     )
 
 
-def state_from_proto(state: pb.ShipmentState.ValueType) -> str:
+def state_from_proto(state: shipment_pb.ShipmentState.ValueType) -> str:
     """Return the name of a state, empty for the unspecified one."""
-    return pb.ShipmentState.Name(state).removeprefix("SHIPMENT_STATE_") if state else ""
+    return shipment_pb.ShipmentState.Name(state).removeprefix("SHIPMENT_STATE_") if state else ""
 
 
 def shipment_created(shipment: Shipment) -> events.ShipmentCreated:
@@ -192,8 +193,8 @@ def courier_report(consignment: Consignment) -> Report:
     )
 
 
-def _state_to_proto(state: State) -> pb.ShipmentState.ValueType:
-    return pb.ShipmentState.Value(f"SHIPMENT_STATE_{state.name}")
+def _state_to_proto(state: State) -> shipment_pb.ShipmentState.ValueType:
+    return shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state.name}")
 
 
 def _rule_from_proto(rule: pb.SlotRule) -> SlotRule:

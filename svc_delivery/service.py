@@ -1,6 +1,6 @@
-"""The RPCs of zones, prices and slots; those of shipments are in service_shipments.
+"""The RPCs of zones, fees and slots.
 
-Bookings go through the write lane: whoever waits is folded over the slots in one transaction.
+Bookings go through the write lane: those that wait are folded over the slots in one transaction.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,21 @@ from chassis.types.times import to_datetime
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import AddressNotServed, CurrencyMismatch
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
 from shop.errors import ShopError
 from svc_delivery import messages, store
-from svc_delivery.dispatch import Dispatcher
 from svc_delivery.domain import Board, Book, Booking, Command, Place, Release
-from svc_delivery.service_shipments import ShipmentRpcs
 
 _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
 _AFTER_ALL = datetime(9999, 12, 31, tzinfo=UTC)
 
 
-class DeliveryService(ShipmentRpcs):
-    """Says where and when the shop delivers, and carries the parcels of orders there."""
+class DeliveryService(DeliveryServiceServicer):
+    """Manages delivery zones and slots, and quotes delivery fees."""
 
-    def __init__(
-        self, db: Database, dispatcher: Dispatcher, webhook_secrets: Sequence[str], *, days_ahead: int
-    ) -> None:
+    def __init__(self, db: Database, *, days_ahead: int) -> None:
         """`days_ahead` is for how long the rules of zones make slots."""
-        super().__init__(db, dispatcher, webhook_secrets)
+        self.db = db
         self.days_ahead = days_ahead
         self.lane: Lane[Command, Booking] = Lane(self._apply)
 

@@ -11,9 +11,9 @@ from chassis import Context, Database, Transaction, current_user, idempotent, st
 from chassis.external import webhooks
 from chassis.types.pagination import page_size, page_token, time_position
 from shop.chassis.v1 import chassis_errors
-from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
-from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceServicer
 from shop.order.v1.order_service_pb2 import Order
 from svc_delivery import domain_shipment, messages, store, store_shipment
 from svc_delivery.courier import Consignment, verify_webhook
@@ -27,8 +27,8 @@ _SEE_ALL = frozenset({"staff", "admin", "courier"})
 _AFTER_ALL = (datetime(9999, 1, 1, tzinfo=UTC), "")
 
 
-class ShipmentRpcs(DeliveryServiceServicer):
-    """Carries the parcels of orders."""
+class ShipmentService(ShipmentServiceServicer):
+    """Ships orders by the courier and tracks their parcels."""
 
     def __init__(self, db: Database, dispatcher: Dispatcher, webhook_secrets: Sequence[str]) -> None:
         """`dispatcher` deals with the courier, who signs webhooks with one of the secrets."""

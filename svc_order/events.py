@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from chassis import Handler, Transaction, outbox
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as delivery_pb
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import domain, domain_saga, messages, store

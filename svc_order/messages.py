@@ -9,6 +9,7 @@ from chassis import Record, timestamp
 from chassis.types.money import money
 from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
 from svc_order.domain import Bill, Line, Order, State
 
@@ -71,12 +72,12 @@ def transition_to_proto(row: Record) -> pb.OrderTransition:
     )
 
 
-def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> pb.Saga:
+def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> saga_pb2.Saga:
     """Return a saga, with its steps where they are given."""
-    return pb.Saga(
+    return saga_pb2.Saga(
         saga_id=row["saga_id"],
         order_id=row["order_id"],
-        state=pb.SagaState.Value(f"SAGA_STATE_{row['state']}"),
+        state=saga_pb2.SagaState.Value(f"SAGA_STATE_{row['state']}"),
         current_step=row["step"],
         attempts=row["attempts"],
         next_attempt_time=timestamp(row["next_attempt_time"]),
@@ -87,11 +88,11 @@ def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> pb.Saga:
     )
 
 
-def step_to_proto(row: Record) -> pb.SagaStep:
+def step_to_proto(row: Record) -> saga_pb2.SagaStep:
     """Return one step of a saga."""
-    return pb.SagaStep(
+    return saga_pb2.SagaStep(
         name=row["name"],
-        state=pb.SagaStepState.Value(f"SAGA_STEP_STATE_{row['state']}"),
+        state=saga_pb2.SagaStepState.Value(f"SAGA_STEP_STATE_{row['state']}"),
         attempts=row["attempts"],
         reason=row["reason"],
         start_time=timestamp(row["start_time"]),

@@ -1,4 +1,4 @@
-"""The orders' RPCs for customers and for the services around; the operators' are in service_sagas."""
+"""The RPCs of orders."""
 
 import asyncio
 import uuid
@@ -23,6 +23,7 @@ from shop.order.v1.order_errors import (
     PriceChanged,
     TooManyOpenOrders,
 )
+from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.type.v1.address_pb2 import Address
@@ -30,7 +31,6 @@ from svc_order import domain, domain_saga, messages, store
 from svc_order.domain import Bill, Offer, Order, State
 from svc_order.domain_saga import Saga
 from svc_order.saga import Claim, Driver
-from svc_order.service_sagas import SagaRpcs
 
 _MOST_OPEN_ORDERS = 20
 _STAFF = frozenset({"staff", "admin"})
@@ -42,8 +42,8 @@ _HEAVIEST_GRAMS = 100_000_000
 _BEFORE_ALL = (datetime(9999, 1, 1, tzinfo=UTC), "")
 
 
-class OrderService(SagaRpcs):
-    """Takes orders and sees each of them through."""
+class OrderService(OrderServiceServicer):
+    """Takes, shows and cancels orders."""
 
     def __init__(
         self,
@@ -60,7 +60,8 @@ class OrderService(SagaRpcs):
 
         `return_window` after its delivery an order can no longer be given back.
         """
-        super().__init__(db, driver)
+        self.db = db
+        self.driver = driver
         self.return_window = return_window
         self.catalog = catalog
         self.inventory = inventory

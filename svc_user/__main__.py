@@ -4,6 +4,8 @@ from datetime import timedelta
 from functools import partial
 
 from chassis import App, Database, run
+from shop.user.v1.address_service_pb2_grpc import add_AddressServiceServicer_to_server
+from shop.user.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from svc_user import store
 from svc_user.bootstrap import ensure_admin
@@ -12,6 +14,8 @@ from svc_user.keyring import Keyring, TokenRules
 from svc_user.passwords import Passwords
 from svc_user.sealing import key_of_setting
 from svc_user.service import UserService
+from svc_user.service_addresses import AddressService
+from svc_user.service_auth import AuthService
 from svc_user.settings import Settings
 
 
@@ -34,8 +38,10 @@ async def compose(app: App, settings: Settings) -> None:
     app.token_keys(keyring.document)
     if settings.admin_email:
         await ensure_admin(db, passwords, settings.admin_email, settings.admin_password)
-    users = UserService(db, passwords, keyring, limits)
-    app.serve("shop.user.v1.UserService", users, add_UserServiceServicer_to_server)
+    auth = AuthService(db, passwords, keyring, limits)
+    app.serve("shop.user.v1.AddressService", AddressService(db), add_AddressServiceServicer_to_server)
+    app.serve("shop.user.v1.AuthService", auth, add_AuthServiceServicer_to_server)
+    app.serve("shop.user.v1.UserService", UserService(db, passwords), add_UserServiceServicer_to_server)
     app.repeat(partial(_upkeep, db, keyring), settings.upkeep_seconds)
 
 

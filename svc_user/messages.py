@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from chassis import timestamp
 from shop.type.v1 import address_pb2
+from shop.user.v1 import address_service_pb2 as address_pb
 from shop.user.v1 import user_events_pb2 as events
 from shop.user.v1 import user_service_pb2 as pb
 from svc_user.domain import Account, Place, SavedAddress
@@ -23,9 +24,9 @@ def account_to_proto(account: Account) -> pb.User:
     )
 
 
-def address_to_proto(entry: SavedAddress) -> pb.SavedAddress:
+def address_to_proto(entry: SavedAddress) -> address_pb.SavedAddress:
     """Return an entry of an address book."""
-    return pb.SavedAddress(
+    return address_pb.SavedAddress(
         address_id=entry.id,
         label=entry.label,
         address=address_pb2.Address(**asdict(entry.place)),

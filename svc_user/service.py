@@ -1,27 +1,51 @@
-"""The accounts' RPCs; sign-in and address books are in service_sessions and service_addresses."""
+"""The RPCs of accounts."""
+
+import uuid
 
 from chassis import Context, Database, Transaction, current_call, idempotent, outbox
 from chassis.types.field_masks import updated_fields
 from shop.user.v1 import user_service_pb2 as pb
-from svc_user import messages, store
-from svc_user.domain import End, SessionLimits
-from svc_user.keyring import Keyring
+from shop.user.v1.user_errors import EmailTaken
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
+from svc_user import domain, messages, store
+from svc_user.domain import Account, End
 from svc_user.passwords import Passwords
-from svc_user.service_addresses import AddressRpcs
-from svc_user.service_sessions import SessionRpcs
 from svc_user.signed_in import signed_in
 
 
-class UserService(SessionRpcs, AddressRpcs):
-    """Knows who customers and staff are."""
+class UserService(UserServiceServicer):
+    """Registers users, and manages their profiles and roles."""
 
-    def __init__(self, db: Database, passwords: Passwords, keyring: Keyring, limits: SessionLimits) -> None:
-        """Sign access tokens with `keyring`; sessions last as `limits` say."""
-        SessionRpcs.__init__(self, db, passwords, keyring, limits)
-        AddressRpcs.__init__(self, db)
+    def __init__(self, db: Database, passwords: Passwords) -> None:
+        """Keep accounts in `db`, their passwords hashed by `passwords`."""
+        self.db = db
+        self.passwords = passwords
 
-    async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.JsonWebKeySet:
-        return pb.JsonWebKeySet(keys=[pb.JsonWebKey(**key) for key in self.keyring.public_keys()])
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.User:
+        # Without `idempotent`: its record would keep a fast hash of the password. The email address is the key instead.
+        email = domain.normalised(request.email)
+        password_hash = await self.passwords.hash(request.password)
+        async with self.db.transaction() as tx:
+            now = await store.read_now(tx)
+            account = Account(
+                id=uuid.uuid4().hex,
+                email=email,
+                password_hash=password_hash,
+                registration_id=request.request_id,
+                display_name=request.display_name,
+                create_time=now,
+                update_time=now,
+            )
+            if await store.insert_account(tx, account):
+                await outbox.add(tx, messages.registered(account))
+                return messages.account_to_proto(account)
+            known = await store.find_account(tx, email)
+        assert known is not None, "accounts are never deleted"
+        if known.registration_id != request.request_id:
+            raise EmailTaken
+        if not await self.passwords.verify(request.password, known.password_hash):
+            raise EmailTaken
+        return messages.account_to_proto(known)
 
     async def GetMe(self, request: pb.GetMeRequest, context: Context) -> pb.User:
         async with self.db.connection() as tx:

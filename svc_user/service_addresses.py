@@ -1,4 +1,4 @@
-"""The address book's RPCs. A book changes under the lock of its account, so that changes come one after the other."""
+"""The RPCs of address books. A book changes under the lock of its account, so that changes come one after the other."""
 
 import uuid
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from chassis import Context, Database, Transaction, idempotent
 from chassis.types.field_masks import updated_fields
 from chassis.types.pagination import int_position, page_size, page_token
 from shop.chassis.v1.chassis_errors import InvalidRequest
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
+from shop.user.v1 import address_service_pb2 as pb
+from shop.user.v1.address_service_pb2_grpc import AddressServiceServicer
 from svc_user import messages, store
 from svc_user.domain import AddressBook, SavedAddress
 from svc_user.signed_in import signed_in
@@ -21,8 +21,8 @@ from svc_user.signed_in import signed_in
 Reply = TypeVar("Reply", bound=Message)
 
 
-class AddressRpcs(UserServiceServicer):
-    """The part of UserService that keeps address books."""
+class AddressService(AddressServiceServicer):
+    """Manages the address book of the signed-in user."""
 
     def __init__(self, db: Database) -> None:
         """Keep them in `db`."""

@@ -24,15 +24,15 @@ class Target:
 
 
 def links_of(rule: Rule, targets: list[Target], schemas: Schemas) -> Json:
-    """The links of a rule's reply, to other methods of its service whose whole path it can fill."""
+    """The links of a rule's reply, to other methods of its package whose whole path it can fill."""
     if not rule.rpc.is_unary or rule.raw_response or rule.response_field is not None:
         return {}
     held = dict(_held(rule.rpc.output, schemas))
     links: Json = {}
     for target in targets:
         rpc = target.rule.rpc
-        same_service = rpc.desc.parent is rule.rpc.desc.parent
-        if not same_service or rpc.path == rule.rpc.path or not target.names or target.names.keys() - held.keys():
+        same_package = rpc.desc.parent.file.proto.package == rule.rpc.desc.parent.file.proto.package
+        if not same_package or rpc.path == rule.rpc.path or not target.names or target.names.keys() - held.keys():
             continue
         if _VAGUE & target.names.keys():
             continue

@@ -2,7 +2,7 @@
 """The shop for Python programs, over gRPC. Needs nothing but this package, grpcio and protobuf.
 
 async with ShopClient("localhost:8080") as shop:
-    tokens = await shop.users.login(email=..., password=...)
+    tokens = await shop.auth.login(email=..., password=...)
     shop.token = tokens.access_token
     order = await shop.orders.create_order(lines=[...], currency_code="EUR", ...)
     async for change in shop.orders.watch_order(order_id=order.order_id):
@@ -13,10 +13,15 @@ from functools import cached_property
 
 from shop.connection import Connection
 from shop.catalog.v1.catalog_client import CatalogClient
+from shop.catalog.v1.category_client import CategoryClient
 from shop.delivery.v1.delivery_client import DeliveryClient
+from shop.delivery.v1.shipment_client import ShipmentClient
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.order.v1.order_client import OrderClient
+from shop.order.v1.saga_client import SagaClient
 from shop.payment.v1.payment_client import PaymentClient
+from shop.user.v1.address_client import AddressClient
+from shop.user.v1.auth_client import AuthClient
 from shop.user.v1.user_client import UserClient
 
 
@@ -28,8 +33,16 @@ class ShopClient(Connection):
         return CatalogClient(self.channel)
 
     @cached_property
+    def categories(self) -> CategoryClient:
+        return CategoryClient(self.channel)
+
+    @cached_property
     def delivery(self) -> DeliveryClient:
         return DeliveryClient(self.channel)
+
+    @cached_property
+    def shipments(self) -> ShipmentClient:
+        return ShipmentClient(self.channel)
 
     @cached_property
     def inventory(self) -> InventoryClient:
@@ -40,8 +53,20 @@ class ShopClient(Connection):
         return OrderClient(self.channel)
 
     @cached_property
+    def sagas(self) -> SagaClient:
+        return SagaClient(self.channel)
+
+    @cached_property
     def payments(self) -> PaymentClient:
         return PaymentClient(self.channel)
+
+    @cached_property
+    def addresses(self) -> AddressClient:
+        return AddressClient(self.channel)
+
+    @cached_property
+    def auth(self) -> AuthClient:
+        return AuthClient(self.channel)
 
     @cached_property
     def users(self) -> UserClient:

@@ -43,10 +43,20 @@ SERVICES: Final[dict[str, Service]] = {
         workload="svc_catalog",
         module="shop.catalog.v1.catalog_service_pb2_grpc",
     ),
+    "shop.catalog.v1.CategoryService": Service(
+        name="shop.catalog.v1.CategoryService",
+        workload="svc_catalog",
+        module="shop.catalog.v1.category_service_pb2_grpc",
+    ),
     "shop.delivery.v1.DeliveryService": Service(
         name="shop.delivery.v1.DeliveryService",
         workload="svc_delivery",
         module="shop.delivery.v1.delivery_service_pb2_grpc",
+    ),
+    "shop.delivery.v1.ShipmentService": Service(
+        name="shop.delivery.v1.ShipmentService",
+        workload="svc_delivery",
+        module="shop.delivery.v1.shipment_service_pb2_grpc",
     ),
     "shop.inventory.v1.InventoryService": Service(
         name="shop.inventory.v1.InventoryService",
@@ -56,10 +66,21 @@ SERVICES: Final[dict[str, Service]] = {
     "shop.order.v1.OrderService": Service(
         name="shop.order.v1.OrderService", workload="svc_order", module="shop.order.v1.order_service_pb2_grpc"
     ),
+    "shop.order.v1.SagaService": Service(
+        name="shop.order.v1.SagaService", workload="svc_order", module="shop.order.v1.saga_service_pb2_grpc"
+    ),
     "shop.payment.v1.PaymentService": Service(
         name="shop.payment.v1.PaymentService",
         workload="svc_payment",
         module="shop.payment.v1.payment_service_pb2_grpc",
+    ),
+    "shop.user.v1.AddressService": Service(
+        name="shop.user.v1.AddressService",
+        workload="svc_user",
+        module="shop.user.v1.address_service_pb2_grpc",
+    ),
+    "shop.user.v1.AuthService": Service(
+        name="shop.user.v1.AuthService", workload="svc_user", module="shop.user.v1.auth_service_pb2_grpc"
     ),
     "shop.user.v1.UserService": Service(
         name="shop.user.v1.UserService", workload="svc_user", module="shop.user.v1.user_service_pb2_grpc"

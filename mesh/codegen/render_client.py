@@ -46,7 +46,7 @@ def _is_for_clients(method: Method) -> bool:
 _CLIENT = '''"""The shop for Python programs, over gRPC. Needs nothing but this package, grpcio and protobuf.
 
     async with ShopClient("localhost:8080") as shop:
-        tokens = await shop.users.login(email=..., password=...)
+        tokens = await shop.auth.login(email=..., password=...)
         shop.token = tokens.access_token
         order = await shop.orders.create_order(lines=[...], currency_code="EUR", ...)
         async for change in shop.orders.watch_order(order_id=order.order_id):

@@ -26,7 +26,7 @@ for _service in CONTRACT.values():
 POOL = descriptor_pool.Default()
 WORKLOADS = {EDGE, ANY_WORKLOAD, *SERVICES}
 #: Every workload may call these: reviewed here, so that no other method opts in unseen.
-FOR_ANY_WORKLOAD = {"/shop.user.v1.UserService/GetJwks"}
+FOR_ANY_WORKLOAD = {"/shop.user.v1.AuthService/GetJwks"}
 #: What svc_user can give to a user.
 _ROLES_FIELD = user_service_pb2.SetUserRolesRequest.DESCRIPTOR.fields_by_name["roles"]
 ROLES = set(getattr(_ROLES_FIELD.GetOptions().Extensions[validate_pb2.field].repeated.items.string, "in"))
@@ -64,7 +64,7 @@ def test_only_the_reviewed_methods_admit_every_workload() -> None:
 
 @pytest.mark.parametrize("workload", [EDGE, *SERVICES])
 def test_every_workload_may_fetch_the_token_keys(workload: str) -> None:
-    assert RPCS["/shop.user.v1.UserService/GetJwks"].admits(workload)
+    assert RPCS["/shop.user.v1.AuthService/GetJwks"].admits(workload)
 
 
 @every_rpc

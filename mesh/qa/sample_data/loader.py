@@ -19,8 +19,10 @@ from mesh.qa.concurrency import each
 from mesh.qa.sample_data.people import Person
 from mesh.qa.sample_data.shop import Level, Shop
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
+from shop.catalog.v1 import category_service_pb2 as category_pb
 from shop.catalog.v1.catalog_errors import CategoryIdTaken, ProductIdTaken, SkuTaken
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from shop.catalog.v1.category_service_pb2_grpc import CategoryServiceStub
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_errors import PostalPrefixTaken, ZoneIdTaken
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
@@ -28,7 +30,9 @@ from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_errors import VersionMismatch
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as user_pb
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 _AT_ONCE = 32
@@ -80,14 +84,16 @@ class _Loader:
     def __init__(self, clients: Clients, on_progress: Callable[[Report], None]) -> None:
         self.report = Report()
         self._on_progress = on_progress
+        self._auth = clients.stub(AuthServiceStub, "shop.user.v1.AuthService")
         self._users = clients.stub(UserServiceStub, "shop.user.v1.UserService")
         self._catalog = clients.stub(CatalogServiceStub, "shop.catalog.v1.CatalogService")
+        self._categories = clients.stub(CategoryServiceStub, "shop.catalog.v1.CategoryService")
         self._inventory = clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService")
         self._delivery = clients.stub(DeliveryServiceStub, "shop.delivery.v1.DeliveryService")
 
     async def sign_in(self, admin: Person) -> None:
         """Make all calls from here on as the admin."""
-        tokens = await self._users.Login(user_pb.LoginRequest(email=admin.email, password=admin.password))
+        tokens = await self._auth.Login(auth_pb.LoginRequest(email=admin.email, password=admin.password))
         enter_call(Call(method="sample-data", authorization=f"Bearer {tokens.access_token}"))
 
     async def load_people(self, people: Sequence[Person]) -> None:
@@ -141,7 +147,7 @@ class _Loader:
         self._on_progress(self.report)
 
     async def _categories(self) -> set[str]:
-        lists = _pages(self._catalog.ListCategories, catalog_pb.ListCategoriesRequest)
+        lists = _pages(self._categories.ListCategories, category_pb.ListCategoriesRequest)
         return {one.category_id async for page in lists for one in page.categories}
 
     async def _zones(self) -> set[str]:
@@ -159,8 +165,10 @@ class _Loader:
             found |= {(stock.sku, at.location_id) for stock in answer.stocks for at in stock.locations}
         return found
 
-    async def _create_category(self, category: catalog_pb.Category) -> None:
-        await self._catalog.CreateCategory(catalog_pb.CreateCategoryRequest(category=category, request_id=_new_key()))
+    async def _create_category(self, category: category_pb.Category) -> None:
+        await self._categories.CreateCategory(
+            category_pb.CreateCategoryRequest(category=category, request_id=_new_key())
+        )
 
     async def _create_zone(self, zone: delivery_pb.Zone) -> None:
         await self._delivery.CreateZone(delivery_pb.CreateZoneRequest(zone=zone, request_id=_new_key()))

@@ -14,7 +14,8 @@ from google.type.dayofweek_pb2 import DayOfWeek
 from google.type.money_pb2 import Money
 from google.type.timeofday_pb2 import TimeOfDay
 
-from shop.catalog.v1.catalog_service_pb2 import Category, Product, Variant
+from shop.catalog.v1.catalog_service_pb2 import Product, Variant
+from shop.catalog.v1.category_service_pb2 import Category
 from shop.delivery.v1.delivery_service_pb2 import SlotRule, Zone
 
 CURRENCY = "THB"

@@ -33,7 +33,7 @@ async def client(shop: Shop) -> AsyncIterator[ShopClient]:
     email = f"{uuid.uuid4().hex}@example.com"
     async with ShopClient(shop.grpc) as client:
         await client.users.register(email=email, password=PASSWORD)
-        client.token = (await client.users.login(email=email, password=PASSWORD)).access_token
+        client.token = (await client.auth.login(email=email, password=PASSWORD)).access_token
         yield client
 
 
@@ -76,7 +76,7 @@ async def test_refusals_come_back_as_their_classes(client: ShopClient) -> None:
             lines=[], currency_code="x", shipping_address=ADDRESS, payment_method_token="t"
         )
     with pytest.raises(RoleMissing):
-        await client.orders.list_sagas()
+        await client.sagas.list_sagas()
 
 
 async def test_without_a_token_only_public_calls_are_answered(shop: Shop) -> None:

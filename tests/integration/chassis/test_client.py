@@ -14,10 +14,10 @@ from shop.inventory.v1.inventory_errors import SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as order
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from shop.user.v1 import user_service_pb2 as user
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+from shop.user.v1 import auth_service_pb2 as user
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 
-INVENTORY, ORDER, USER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService", "shop.user.v1.UserService"
+INVENTORY, ORDER, USER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService", "shop.user.v1.AuthService"
 STOCK = inventory.GetStockRequest(sku="a")
 RESERVE = inventory.ReserveStockRequest(
     reservation_id="r", order_id="o", lines=[inventory.StockLine(sku="a", quantity=1)], request_id="k"
@@ -184,7 +184,7 @@ async def test_what_may_not_be_repeated_is_sent_once(serve):
     assert RPCS[f"/{USER}/Login"].idempotency_level is IdempotencyLevel.UNKNOWN
     login = Flaky(1, user.Tokens())
     request = user.LoginRequest(email="a@example.com", password="password-1", request_id="k")
-    async with serve(Login=login) as app, client_for(app.address, UserServiceStub, USER) as client:
+    async with serve(Login=login) as app, client_for(app.address, AuthServiceStub, USER) as client:
         with pytest.raises(OutcomeUnknown):
             await client.Login(request)
     assert login.calls == 1

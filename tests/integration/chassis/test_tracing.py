@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
-from shop.user.v1 import user_service_pb2 as user
+from shop.user.v1 import auth_service_pb2 as user
 
 TRACE = "a1" * 16
 

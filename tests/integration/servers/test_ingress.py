@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 GET_ORDER = "/shop.order.v1.OrderService/GetOrder"
 WATCH_ORDER = "/shop.order.v1.OrderService/WatchOrder"
 GET_PRODUCT = "/shop.catalog.v1.CatalogService/GetProduct"
-LOGIN = "/shop.user.v1.UserService/Login"
+LOGIN = "/shop.user.v1.AuthService/Login"
 FOR_SERVICES_ONLY = "/shop.order.v1.OrderService/StartFulfillment"
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from chassis.testing import as_user, client_for, serving
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
+from shop.catalog.v1.category_service_pb2_grpc import CategoryServiceStub
 from svc_catalog.__main__ import compose
 from svc_catalog.settings import Settings
 
@@ -25,6 +26,13 @@ async def app(database, redis_url, event_prefix, issuer):
 async def catalog(app):
     """The service as clients reach it through the edge."""
     async with client_for(app.address, CatalogServiceStub, SERVICE) as stub:
+        yield stub
+
+
+@pytest.fixture
+async def categories(app):
+    """The categories, as clients reach them through the edge."""
+    async with client_for(app.address, CategoryServiceStub, "shop.catalog.v1.CategoryService") as stub:
         yield stub
 
 

@@ -11,6 +11,7 @@ from chassis.types.money import money
 from chassis.types.pagination import page_token
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
+from shop.catalog.v1 import category_service_pb2 as category_pb
 from shop.catalog.v1.catalog_errors import (
     CategoryCycle,
     CategoryNotEmpty,
@@ -36,8 +37,8 @@ def update(product_id, *paths, request_id, **fields):
 
 
 def shelf(category_id, parent_id=""):
-    category = pb.Category(category_id=category_id, name=category_id, parent_id=parent_id)
-    return pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id[:40]}")
+    category = category_pb.Category(category_id=category_id, name=category_id, parent_id=parent_id)
+    return category_pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id[:40]}")
 
 
 @pytest.fixture
@@ -45,6 +46,13 @@ def back_office(catalog, staff):
     """The service as staff calls it."""
     with staff():
         yield catalog
+
+
+@pytest.fixture
+def staff_categories(categories, staff):
+    """The categories as staff calls them."""
+    with staff():
+        yield categories
 
 
 @pytest.fixture
@@ -117,33 +125,37 @@ async def test_of_updates_at_once_with_one_etag_one_wins(back_office):
     assert (await back_office.GetProduct(pb.GetProductRequest(product_id="shirt"))).etag == "2"
 
 
-async def test_two_categories_moved_into_each_other_at_once_make_no_circle(back_office):
+async def test_two_categories_moved_into_each_other_at_once_make_no_circle(staff_categories):
     for round_ in range(5):
         left, right = f"left-{round_}", f"right-{round_}"
-        await back_office.CreateCategory(shelf(left))
-        await back_office.CreateCategory(shelf(right))
+        await staff_categories.CreateCategory(shelf(left))
+        await staff_categories.CreateCategory(shelf(right))
         moves = [
-            pb.UpdateCategoryRequest(category=pb.Category(category_id=one, parent_id=other), request_id=f"move-{one}")
+            category_pb.UpdateCategoryRequest(
+                category=category_pb.Category(category_id=one, parent_id=other), request_id=f"move-{one}"
+            )
             for one, other in ((left, right), (right, left))
         ]
         outcomes = await asyncio.gather(
-            *(refusal_of(back_office.UpdateCategory(move), CategoryCycle) for move in moves)
+            *(refusal_of(staff_categories.UpdateCategory(move), CategoryCycle) for move in moves)
         )
         assert sorted(map(str, outcomes)) == sorted([str(CategoryCycle), "None"])
 
 
-async def test_a_category_is_deleted_or_filled_but_not_both(back_office):
+async def test_a_category_is_deleted_or_filled_but_not_both(back_office, staff_categories):
     for round_ in range(8):
         category_id = f"shelf-{round_}"
-        await back_office.CreateCategory(shelf(category_id))
+        await staff_categories.CreateCategory(shelf(category_id))
         outcomes = await asyncio.gather(
             refusal_of(
                 back_office.CreateProduct(creation(f"p-{round_}", f"s-{round_}", category_ids=[category_id])),
                 CategoryNotFound,
             ),
-            refusal_of(back_office.CreateCategory(shelf(f"below-{round_}", category_id)), CategoryNotFound),
+            refusal_of(staff_categories.CreateCategory(shelf(f"below-{round_}", category_id)), CategoryNotFound),
             refusal_of(
-                back_office.DeleteCategory(pb.DeleteCategoryRequest(category_id=category_id, request_id=f"d-{round_}")),
+                staff_categories.DeleteCategory(
+                    category_pb.DeleteCategoryRequest(category_id=category_id, request_id=f"d-{round_}")
+                ),
                 CategoryNotEmpty,
             ),
         )
@@ -207,15 +219,19 @@ async def test_the_cache_is_cleared_even_when_the_process_that_changed_a_product
     await eventually(fresh)
 
 
-async def test_the_longest_names_are_listed_page_by_page(back_office):
+async def test_the_longest_names_are_listed_page_by_page(back_office, staff_categories):
     names = [("ก" * 199) + end for end in "ขคงจ"]
     top = "t" * 64
-    await back_office.CreateCategory(shelf(top))
+    await staff_categories.CreateCategory(shelf(top))
     for number, name in enumerate(names):
         product = pb.Product(product_id=f"{number}{'x' * 63}", name=name, variants=[variant(f"s-{number}")])
         await back_office.CreateProduct(pb.CreateProductRequest(product=product, request_id=f"c-{number}"))
-        category = pb.Category(category_id=f"{number}{'x' * 63}", name=name[-100:], position=1_000_000, parent_id=top)
-        await back_office.CreateCategory(pb.CreateCategoryRequest(category=category, request_id=f"c-{number}"))
+        category = category_pb.Category(
+            category_id=f"{number}{'x' * 63}", name=name[-100:], position=1_000_000, parent_id=top
+        )
+        await staff_categories.CreateCategory(
+            category_pb.CreateCategoryRequest(category=category, request_id=f"c-{number}")
+        )
 
     for order_by in ("name", "name desc"):
         listed, token = [], None
@@ -226,9 +242,9 @@ async def test_the_longest_names_are_listed_page_by_page(back_office):
             listed += [product.name for product in page.products]
             token = page.next_page_token
         assert sorted(listed) == sorted(names)
-    first = await back_office.ListCategories(pb.ListCategoriesRequest(page_size=3, parent_id=top))
-    rest = await back_office.ListCategories(
-        pb.ListCategoriesRequest(page_size=3, parent_id=top, page_token=first.next_page_token)
+    first = await staff_categories.ListCategories(category_pb.ListCategoriesRequest(page_size=3, parent_id=top))
+    rest = await staff_categories.ListCategories(
+        category_pb.ListCategoriesRequest(page_size=3, parent_id=top, page_token=first.next_page_token)
     )
     assert len({category.category_id for category in (*first.categories, *rest.categories)}) == 4
 
@@ -263,9 +279,9 @@ async def test_a_forged_page_token_is_refused(catalog, order_by, position):
 
 
 @pytest.mark.parametrize("place", ["x", "-5", "2147483648", "9" * 30])
-async def test_a_forged_page_token_of_categories_is_refused(catalog, place):
+async def test_a_forged_page_token_of_categories_is_refused(categories, place):
     with pytest.raises(PageTokenInvalid):
-        await catalog.ListCategories(pb.ListCategoriesRequest(page_token=page_token("a", place, "b", "c")))
+        await categories.ListCategories(category_pb.ListCategoriesRequest(page_token=page_token("a", place, "b", "c")))
 
 
 @pytest.mark.parametrize(

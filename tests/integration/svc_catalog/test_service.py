@@ -6,6 +6,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from chassis.testing import as_user
 from chassis.types.money import money
 from shop.catalog.v1 import catalog_service_pb2 as pb
+from shop.catalog.v1 import category_service_pb2 as category_pb
 from shop.catalog.v1.catalog_errors import (
     CategoryCycle,
     CategoryIdTaken,
@@ -40,14 +41,14 @@ async def create(catalog, staff):
 
 
 @pytest.fixture
-async def shelve(catalog, staff):
+async def shelve(categories, staff):
     async def shelve(category_id, parent_id="", position=0):
-        category = pb.Category(
+        category = category_pb.Category(
             category_id=category_id, parent_id=parent_id, name=category_id.title(), position=position
         )
         with staff():
-            return await catalog.CreateCategory(
-                pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id}")
+            return await categories.CreateCategory(
+                category_pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id}")
             )
 
     return shelve
@@ -223,46 +224,52 @@ async def test_only_staff_writes(catalog, issuer):
         await catalog.CreateProduct(request)
 
 
-async def test_categories_are_listed_in_order_and_page_by_page(catalog, shelve):
+async def test_categories_are_listed_in_order_and_page_by_page(categories, shelve):
     await shelve("b", position=2)
     await shelve("a", position=1)
     await shelve("a-2", "a", position=2)
     await shelve("a-1", "a", position=2)
-    first = await catalog.ListCategories(pb.ListCategoriesRequest(page_size=3))
-    rest = await catalog.ListCategories(pb.ListCategoriesRequest(page_size=3, page_token=first.next_page_token))
+    first = await categories.ListCategories(category_pb.ListCategoriesRequest(page_size=3))
+    rest = await categories.ListCategories(
+        category_pb.ListCategoriesRequest(page_size=3, page_token=first.next_page_token)
+    )
     assert [one.category_id for one in first.categories] == ["a", "b", "a-1"]
     assert [one.category_id for one in rest.categories] == ["a-2"]
-    below = await catalog.ListCategories(pb.ListCategoriesRequest(parent_id="a"))
+    below = await categories.ListCategories(category_pb.ListCategoriesRequest(parent_id="a"))
     assert [one.category_id for one in below.categories] == ["a-1", "a-2"]
 
 
-async def test_a_category_cannot_stand_in_itself(catalog, shelve, staff):
+async def test_a_category_cannot_stand_in_itself(categories, shelve, staff):
     await shelve("a")
     await shelve("b", "a")
     await shelve("c", "b")
-    move = pb.UpdateCategoryRequest(category=pb.Category(category_id="a", parent_id="c"), request_id="move")
+    move = category_pb.UpdateCategoryRequest(
+        category=category_pb.Category(category_id="a", parent_id="c"), request_id="move"
+    )
     with staff(), pytest.raises(CategoryCycle):
-        await catalog.UpdateCategory(move)
+        await categories.UpdateCategory(move)
 
 
-async def test_a_category_in_use_is_kept(catalog, shelve, create, staff):
+async def test_a_category_in_use_is_kept(catalog, categories, shelve, create, staff):
     await shelve("a")
     await create("shirt", category_ids=["a"])
     with staff():
         with pytest.raises(CategoryNotEmpty):
-            await catalog.DeleteCategory(pb.DeleteCategoryRequest(category_id="a", request_id="d-1"))
+            await categories.DeleteCategory(category_pb.DeleteCategoryRequest(category_id="a", request_id="d-1"))
         await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="shirt", request_id="d-2"))
-        await catalog.DeleteCategory(pb.DeleteCategoryRequest(category_id="a", request_id="d-3"))
+        await categories.DeleteCategory(category_pb.DeleteCategoryRequest(category_id="a", request_id="d-3"))
     with pytest.raises(CategoryNotFound):
-        await catalog.GetCategory(pb.GetCategoryRequest(category_id="a"))
+        await categories.GetCategory(category_pb.GetCategoryRequest(category_id="a"))
 
 
-async def test_unknown_and_taken_categories_are_refused(catalog, shelve, create, staff):
+async def test_unknown_and_taken_categories_are_refused(categories, shelve, create, staff):
     await shelve("a")
     with pytest.raises(CategoryNotFound):
         await create("shirt", category_ids=["nowhere"])
     with pytest.raises(CategoryNotFound):
         await shelve("b", "nowhere")
-    again = pb.CreateCategoryRequest(category=pb.Category(category_id="a", name="A"), request_id="again")
+    again = category_pb.CreateCategoryRequest(
+        category=category_pb.Category(category_id="a", name="A"), request_id="again"
+    )
     with staff(), pytest.raises(CategoryIdTaken):
-        await catalog.CreateCategory(again)
+        await categories.CreateCategory(again)

@@ -18,7 +18,9 @@ from google.type.money_pb2 import Money
 from chassis import Database
 from chassis.testing import as_user, client_for, serving
 from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.type.v1.address_pb2 import Address
 from svc_delivery.__main__ import compose
 from svc_delivery.settings import Settings
@@ -193,6 +195,13 @@ async def counter(app):
 
 
 @pytest.fixture
+async def shipments(app):
+    """The shipments, as clients reach them through the edge."""
+    async with client_for(app.address, ShipmentServiceStub, "shop.delivery.v1.ShipmentService") as stub:
+        yield stub
+
+
+@pytest.fixture
 def staff(issuer):
     """Makes calls as a member of staff: `with staff():`."""
     return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
@@ -278,12 +287,14 @@ def an_order(order_id, user_id, slot_id, now, address) -> Order:
 
 
 @pytest.fixture
-def ask_to_ship(counter, staff, order_id):
+def ask_to_ship(shipments, staff, order_id):
     """Asks for the shipment of the order, as staff: `shipment = await ask_to_ship()`."""
 
     async def ask_to_ship(request_id="ship"):
         with staff():
-            return await counter.CreateShipment(pb.CreateShipmentRequest(order_id=order_id, request_id=request_id))
+            return await shipments.CreateShipment(
+                shipment_pb.CreateShipmentRequest(order_id=order_id, request_id=request_id)
+            )
 
     return ask_to_ship
 
@@ -300,17 +311,17 @@ def ship(ship_order, ask_to_ship, order_id):
 
 
 @pytest.fixture
-def move(counter, staff):
-    """Moves a shipment on as staff: `await move(shipment, pb.SHIPMENT_STATE_PICKED_UP)`."""
+def move(shipments, staff):
+    """Moves a shipment on as staff: `await move(shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)`."""
 
     async def move(shipment, state, *, note="", request_id=None):
-        request = pb.UpdateShipmentStatusRequest(
+        request = shipment_pb.UpdateShipmentStatusRequest(
             shipment_id=shipment.shipment_id,
             state=state,
             note=note,
             request_id=request_id or f"{shipment.shipment_id}-{state}",
         )
         with staff():
-            return await counter.UpdateShipmentStatus(request)
+            return await shipments.UpdateShipmentStatus(request)
 
     return move

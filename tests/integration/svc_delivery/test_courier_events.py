@@ -11,7 +11,7 @@ import pytest
 
 from chassis.testing import eventually
 from mesh.simulators.webhooks import sign
-from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as pb
 from tests.integration.svc_delivery.conftest import SECRET
 from tests.integration.svc_delivery.parcels import CourierWebhooks, as_told_at
 
@@ -39,12 +39,12 @@ async def shipment(ship):
 
 
 @pytest.fixture
-def states(counter, customer, shipment):
+def states(shipments, customer, shipment):
     """The states that the shipment has gone through: `await states()`."""
 
     async def states():
         with customer("user-1"):
-            seen = await counter.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
+            seen = await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
         return [pb.ShipmentState.Name(one.state).removeprefix("SHIPMENT_STATE_") for one in seen.updates]
 
     return states

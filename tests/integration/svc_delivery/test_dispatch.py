@@ -14,7 +14,7 @@ import pytest
 from chassis import Database
 from chassis.rpc.client import Clients
 from chassis.testing import eventually
-from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.order.v1.order_service_pb2 import CancelOrderRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub

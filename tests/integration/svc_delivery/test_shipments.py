@@ -6,7 +6,7 @@ import pytest
 
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, RoleMissing
 from shop.delivery.v1 import delivery_events_pb2 as events
-from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound, ShipmentStateConflict
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
 from svc_order.domain import State as OrderState
@@ -60,47 +60,47 @@ async def test_an_order_that_cannot_be_shipped_has_no_shipment_and_leaves_no_not
     assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
 
 
-async def test_a_refusal_is_not_held_against_a_later_try_with_the_same_key(ask_to_ship, ship, counter, staff):
+async def test_a_refusal_is_not_held_against_a_later_try_with_the_same_key(ask_to_ship, ship, shipments, staff):
     with pytest.raises(OrderNotFound):
         await ask_to_ship()
     assert (await ship()).state == LABELLED
     with staff(), pytest.raises(IdempotencyKeyReused):
-        await counter.CreateShipment(pb.CreateShipmentRequest(order_id="order-2", request_id="ship"))
+        await shipments.CreateShipment(pb.CreateShipmentRequest(order_id="order-2", request_id="ship"))
 
 
-async def test_customers_and_couriers_do_not_ship(counter, customer, order_id):
+async def test_customers_and_couriers_do_not_ship(shipments, customer, order_id):
     request = pb.CreateShipmentRequest(order_id=order_id, request_id="k-1")
     for roles in ((), ("courier",)):
         with customer("user-1", *roles), pytest.raises(RoleMissing):
-            await counter.CreateShipment(request)
+            await shipments.CreateShipment(request)
 
 
-async def test_a_shipment_of_another_user_is_as_absent_as_none(ship, counter, customer):
+async def test_a_shipment_of_another_user_is_as_absent_as_none(ship, shipments, customer):
     shipment = await ship()
     for shipment_id in (shipment.shipment_id, "shipment-none"):
         with customer("user-2"), pytest.raises(ShipmentNotFound) as refusal:
-            await counter.GetShipment(pb.GetShipmentRequest(shipment_id=shipment_id))
+            await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment_id))
         assert refusal.value.metadata == {"shipment_id": shipment_id}
         with customer("user-2"), pytest.raises(ShipmentNotFound):
-            await anext(counter.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment_id)))
+            await anext(shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment_id)))
     for user in (("user-1",), ("staff-2", "staff"), ("rider-1", "courier")):
         with customer(*user):
-            seen = await counter.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
+            seen = await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
         assert seen == shipment
 
 
 async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(
-    counter, staff, customer, ship_order, order_id
+    shipments, staff, customer, ship_order, order_id
 ):
     made = []
     for number in range(5):
         name = f"{order_id}-{number}"
         await ship_order(name, user_id=f"user-{number % 2}")
         with staff():
-            made.append(await counter.CreateShipment(pb.CreateShipmentRequest(order_id=name, request_id=name)))
+            made.append(await shipments.CreateShipment(pb.CreateShipmentRequest(order_id=name, request_id=name)))
 
     async def listed(**wanted):
-        return list((await counter.ListShipments(pb.ListShipmentsRequest(**wanted))).shipments)
+        return list((await shipments.ListShipments(pb.ListShipmentsRequest(**wanted))).shipments)
 
     with customer("user-0"):
         assert await listed() == [made[4], made[2], made[0]]
@@ -110,13 +110,13 @@ async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(
     with staff():
         assert await listed(order_id=made[1].order_id) == [made[1]]
         assert await listed(state=pb.SHIPMENT_STATE_DELIVERED) == []
-        first = await counter.ListShipments(pb.ListShipmentsRequest(page_size=3))
-        rest = await counter.ListShipments(pb.ListShipmentsRequest(page_size=3, page_token=first.next_page_token))
+        first = await shipments.ListShipments(pb.ListShipmentsRequest(page_size=3))
+        rest = await shipments.ListShipments(pb.ListShipmentsRequest(page_size=3, page_token=first.next_page_token))
     assert [*first.shipments, *rest.shipments] == made[::-1]
     assert rest.next_page_token == ""
 
 
-async def test_staff_and_couriers_move_a_shipment_to_its_end(ship, move, counter, customer):
+async def test_staff_and_couriers_move_a_shipment_to_its_end(ship, move, shipments, customer):
     shipment = await ship()
     for state in (PICKED_UP, IN_TRANSIT, OUT):
         assert (await move(shipment, state, note=f"note {state}")).state == state
@@ -124,9 +124,9 @@ async def test_staff_and_couriers_move_a_shipment_to_its_end(ship, move, counter
         shipment_id=shipment.shipment_id, state=DELIVERED, note="by the door", request_id="k-1"
     )
     with customer("user-1"), pytest.raises(RoleMissing):
-        await counter.UpdateShipmentStatus(request)
+        await shipments.UpdateShipmentStatus(request)
     with customer("rider-1", "courier"):
-        delivered = await counter.UpdateShipmentStatus(request)
+        delivered = await shipments.UpdateShipmentStatus(request)
     assert [update.state for update in delivered.updates] == [1, 2, 3, 4, 5, 6]
     assert [update.note for update in delivered.updates] == ["", "", "note 3", "note 4", "note 5", "by the door"]
     assert (delivered.etag, delivered.tracking_number) == ("6", shipment.tracking_number)
@@ -162,7 +162,7 @@ async def test_a_move_of_nothing_or_to_nothing_is_refused(ship, move, counter, s
     assert refusal.value.metadata["field"] == "note"
 
 
-async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, counter, staff, rows):
+async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, shipments, staff, rows):
     shipment = await ship()
     requests = [
         pb.UpdateShipmentStatusRequest(shipment_id=shipment.shipment_id, state=state, request_id=f"k-{state}-{number}")
@@ -170,7 +170,7 @@ async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, 
         for state in (PICKED_UP, FAILED)
     ]
     with staff():
-        await asyncio.gather(*map(counter.UpdateShipmentStatus, requests), return_exceptions=True)
+        await asyncio.gather(*map(shipments.UpdateShipmentStatus, requests), return_exceptions=True)
     moves = await rows.fetch("SELECT version, state FROM shipment_update ORDER BY version")
     states = [row["state"] for row in moves]
     assert [row["version"] for row in moves] == list(range(1, len(moves) + 1))
@@ -181,10 +181,10 @@ async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, 
     assert await rows.fetchval("SELECT count(*) FROM outbox") == len(moves)
 
 
-async def test_watching_tells_the_present_then_every_change_and_ends_with_the_parcel(ship, move, counter, customer):
+async def test_watching_tells_the_present_then_every_change_and_ends_with_the_parcel(ship, move, shipments, customer):
     shipment = await ship()
     with customer("user-1"):
-        watch = counter.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
+        watch = shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
         async with asyncio.timeout(60):
             first = await anext(watch)
             assert first.shipment == shipment
@@ -195,10 +195,10 @@ async def test_watching_tells_the_present_then_every_change_and_ends_with_the_pa
             assert last.shipment.state == RETURNED
             assert [one async for one in watch] == []
     with customer("user-1"):
-        resumed = counter.WatchShipment(
+        resumed = shipments.WatchShipment(
             pb.WatchShipmentRequest(shipment_id=shipment.shipment_id, resume_token=first.resume_token)
         )
-        ended = counter.WatchShipment(
+        ended = shipments.WatchShipment(
             pb.WatchShipmentRequest(shipment_id=shipment.shipment_id, resume_token=last.resume_token)
         )
         async with asyncio.timeout(60):

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from shop.delivery.v1 import delivery_service_pb2 as pb
+from shop.delivery.v1 import shipment_service_pb2 as pb
 from tests.edge import processes
 from tests.integration.svc_delivery.conftest import SECRET, courier_process, desk_of
 
@@ -38,11 +38,11 @@ async def edge(app, edge_address, repository, tmp_path):
             yield client
 
 
-async def test_a_parcel_that_the_courier_carries_is_watched_to_the_door(edge, ship, courier, counter, customer):
+async def test_a_parcel_that_the_courier_carries_is_watched_to_the_door(edge, ship, courier, shipments, customer):
     await courier.misbehave(duplicate_webhooks=True, reorder_webhooks=True, auto_advance_ms=20)
     shipment = await ship()
     with customer("user-1"):
-        watch = counter.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
+        watch = shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
         async with asyncio.timeout(60):
             told = [one.shipment async for one in watch]
     assert [update.state for update in told[-1].updates] == [1, 2, 3, 4, 5, 6]

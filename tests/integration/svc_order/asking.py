@@ -4,9 +4,10 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from chassis.testing import eventually
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 
 
@@ -50,20 +51,20 @@ def saga_id(order_id):
 
 async def saga_of(shop, order_id):
     with shop.staff():
-        return await shop.orders.GetSaga(pb.GetSagaRequest(saga_id=saga_id(order_id)))
+        return await shop.sagas.GetSaga(sagas_pb.GetSagaRequest(saga_id=saga_id(order_id)))
 
 
 async def ship(shop, order_id):
-    request = delivery_pb.CreateShipmentRequest(order_id=order_id, request_id=f"ship-{order_id}")
+    request = shipment_pb.CreateShipmentRequest(order_id=order_id, request_id=f"ship-{order_id}")
     with shop.staff():
-        return await shop.delivery.CreateShipment(request)
+        return await shop.shipments.CreateShipment(request)
 
 
 async def move(shop, shipment, *states):
     with shop.staff():
         for state in states:
-            await shop.delivery.UpdateShipmentStatus(
-                delivery_pb.UpdateShipmentStatusRequest(
+            await shop.shipments.UpdateShipmentStatus(
+                shipment_pb.UpdateShipmentStatusRequest(
                     shipment_id=shipment.shipment_id, state=state, request_id=f"move-{state}-{shipment.shipment_id}"
                 )
             )

@@ -19,10 +19,12 @@ from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.order.v1.saga_service_pb2_grpc import SagaServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.type.v1.address_pb2 import Address
 
@@ -54,10 +56,12 @@ class Shop:
     """The stubs that a test buys and operates with, and the ports and databases behind them."""
 
     orders: OrderServiceStub
+    sagas: SagaServiceStub
     catalog: CatalogServiceStub
     inventory: InventoryServiceStub
     payments: PaymentServiceStub
     delivery: DeliveryServiceStub
+    shipments: ShipmentServiceStub
     addresses: dict[str, str]
     databases: dict[str, str]
     issuer: object
@@ -174,6 +178,10 @@ def orders_settings():
 async def shop(part, templates, issuer, orders_settings, free_port):
     addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
     async with AsyncExitStack() as stack:
+
+        async def client(name, stub, service):
+            return await stack.enter_async_context(client_for(addresses[name], stub, service))
+
         databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
         stubs = {}
         for name, service in PARTS.items():
@@ -181,13 +189,15 @@ async def shop(part, templates, issuer, orders_settings, free_port):
             await stack.enter_async_context(part(name, addresses, databases, **changes))
             domain = name.removeprefix("svc_")
             stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
-            stubs[domain] = await stack.enter_async_context(client_for(addresses[name], stub, service))
+            stubs[domain] = await client(name, stub, service)
         shop = Shop(
             orders=stubs["order"],
+            sagas=await client("svc_order", SagaServiceStub, "shop.order.v1.SagaService"),
             catalog=stubs["catalog"],
             inventory=stubs["inventory"],
             payments=stubs["payment"],
             delivery=stubs["delivery"],
+            shipments=await client("svc_delivery", ShipmentServiceStub, "shop.delivery.v1.ShipmentService"),
             addresses=addresses,
             databases=databases,
             issuer=issuer,

@@ -8,6 +8,8 @@ from chassis.testing import client_for, eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
+from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
@@ -52,7 +54,7 @@ async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then
         assert await states_of(shop, order_id) == ["PENDING", "CANCELLED"]
     assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "changed my mind")
     assert payment.state == payment_pb.PAYMENT_STATE_VOIDED
-    assert set(steps.values()) == {pb.SAGA_STEP_STATE_COMPENSATED}
+    assert set(steps.values()) == {saga_pb2.SAGA_STEP_STATE_COMPENSATED}
     assert "confirm_reservation" not in steps
     assert await available(shop, "shirt") == 10
 
@@ -67,9 +69,9 @@ async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, row
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
         assert (await cancelling).state == pb.ORDER_STATE_CANCELLED
         undone = await timeline(shop, order.order_id)
-    assert set(steps.values()) == {pb.SAGA_STEP_STATE_DONE}
-    assert undone.pop("confirm_reservation") == pb.SAGA_STEP_STATE_DONE  # releasing undoes it too
-    assert set(undone.values()) == {pb.SAGA_STEP_STATE_COMPENSATED}
+    assert set(steps.values()) == {saga_pb2.SAGA_STEP_STATE_DONE}
+    assert undone.pop("confirm_reservation") == saga_pb2.SAGA_STEP_STATE_DONE  # releasing undoes it too
+    assert set(undone.values()) == {saga_pb2.SAGA_STEP_STATE_COMPENSATED}
 
 
 async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_counts(shop, rows, another):
@@ -94,7 +96,7 @@ async def test_a_wish_that_meets_a_decline_still_ends_in_a_cancelled_order(shop,
         order = await get(shop, order_id)
         steps = await timeline(shop, order_id)
     assert (order.state, order.state_reason) == (pb.ORDER_STATE_CANCELLED, "CANCELLED_BY_CUSTOMER")
-    assert steps["authorize_payment"] == pb.SAGA_STEP_STATE_REFUSED
+    assert steps["authorize_payment"] == saga_pb2.SAGA_STEP_STATE_REFUSED
     assert await available(shop, "shirt") == 10
 
 
@@ -185,8 +187,8 @@ async def test_what_an_operator_undid_is_not_shipped_by_a_repeat_that_comes_late
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     await shipping.StartFulfillment(start(order.order_id))
     with shop.staff():
-        request = pb.CompensateSagaRequest(saga_id=saga_id(order.order_id), reason="refused", request_id="u-1")
-        await shop.orders.CompensateSaga(request)
+        request = sagas_pb.CompensateSagaRequest(saga_id=saga_id(order.order_id), reason="refused", request_id="u-1")
+        await shop.sagas.CompensateSaga(request)
     with pytest.raises(OrderNotShippable):
         await shipping.StartFulfillment(start(order.order_id))
     with shop.customer():

@@ -14,10 +14,11 @@ import pytest
 
 from chassis import Database, OutcomeUnknown
 from chassis.testing import client_for, eventually
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import store
@@ -104,7 +105,7 @@ async def assert_all_is_secured_once(shop, order_id):
         steps = await timeline(shop, order_id)
         assert await states_of(shop, order_id) == ["PENDING", "CONFIRMED"]
     assert (payment.state, payment.authorized_amount) == (payment_pb.PAYMENT_STATE_AUTHORIZED, order.total)
-    assert set(steps.values()) == {pb.SAGA_STEP_STATE_DONE}
+    assert set(steps.values()) == {saga_pb2.SAGA_STEP_STATE_DONE}
     async with client_for(
         shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
     ) as inventory:
@@ -176,7 +177,7 @@ async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         shipment = await ship(shop, order.order_id)
         async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_6000")) as (_, placing):
-            await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
+            await move(shop, shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert not placing.done()
 

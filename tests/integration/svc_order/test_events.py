@@ -10,9 +10,10 @@ from chassis.events.redis_bus import RedisBus
 from chassis.testing import eventually
 from chassis.types.money import money
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.topics import EVENTS
@@ -30,7 +31,7 @@ from tests.integration.svc_order.asking import (
 from tests.integration.svc_order.conftest import buy
 
 ROAD = [
-    delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{name}")
+    shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{name}")
     for name in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
 ]
 
@@ -79,20 +80,20 @@ def captured(order):
 async def test_a_parcel_whose_news_come_twice_and_in_the_wrong_order_arrives_once(shop, tell, told):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-    for state in (delivery_pb.SHIPMENT_STATE_CREATED, delivery_pb.SHIPMENT_STATE_LABELLED):
+    for state in (shipment_pb.SHIPMENT_STATE_CREATED, shipment_pb.SHIPMENT_STATE_LABELLED):
         await tell(parcel(order, state))
     with shop.customer():
         assert (await get(shop, order.order_id)).fulfillment_state == pb.FULFILLMENT_STATE_ALLOCATED
-    await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED), times=2)
+    await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED), times=2)
     with shop.customer():
         delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
-    for state in (*ROAD, delivery_pb.SHIPMENT_STATE_FAILED):
+    for state in (*ROAD, shipment_pb.SHIPMENT_STATE_FAILED):
         await tell(parcel(order, state))
     with shop.customer():
         assert await get(shop, order.order_id) == delivered
         assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
-    saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_DONE)
+    saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == saga_pb2.SAGA_STATE_DONE)
     assert {step.name: step.attempts for step in saga.steps}["capture_payment"] == 1
     assert await told() == {
         "Created": 1,
@@ -118,10 +119,10 @@ async def test_whatever_is_heard_first_of_a_parcel_on_its_way_asks_for_the_money
 async def test_a_parcel_that_arrives_while_the_money_is_asked_for_stays_arrived(shop, tell, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_3000"))
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
         asked = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
         await eventually(lambda: rows.fetchval(asked), bool)
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
         delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
         assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
@@ -136,7 +137,7 @@ async def test_news_of_the_money_that_overtake_its_own_step_are_told_once(shop, 
         paid = await get(shop, order.order_id)
         assert (paid.state, paid.payment_state) == (pb.ORDER_STATE_CONFIRMED, pb.ORDER_PAYMENT_STATE_PAID)
         assert int(paid.etag) == int(order.etag) + 1
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
         await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         await tell(captured(order))
         assert (await get(shop, order.order_id)).payment_state == pb.ORDER_PAYMENT_STATE_PAID
@@ -186,7 +187,7 @@ async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided
     )
     after = await eventually(
         lambda: saga_of(shop, order.order_id),
-        lambda saga: saga.state == pb.SAGA_STATE_COMPENSATED and saga.update_time != before.update_time,
+        lambda saga: saga.state == saga_pb2.SAGA_STATE_COMPENSATED and saga.update_time != before.update_time,
     )
     again = {step.name: step.end_time.ToNanoseconds() for step in after.steps}
     first = {step.name: step.end_time.ToNanoseconds() for step in before.steps}
@@ -220,7 +221,7 @@ async def test_what_is_told_of_an_order_says_what_others_need_to_know(shop, tell
         order = await shop.orders.CreateOrder(buy(("shirt", 2)))
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
         kept = await shop.orders.CreateOrder(buy(("coat", 1)))
-        await tell(parcel(kept, delivery_pb.SHIPMENT_STATE_DELIVERED))
+        await tell(parcel(kept, shipment_pb.SHIPMENT_STATE_DELIVERED))
         await reaches(shop, kept.order_id, pb.ORDER_STATE_DELIVERED)
 
     async def told(kind, one):
@@ -243,12 +244,12 @@ async def test_what_is_told_of_an_order_says_what_others_need_to_know(shop, tell
 async def test_a_parcel_that_came_back_is_shown_and_one_in_trouble_is_not(shop, tell):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_PICKED_UP))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
         shipped = await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         assert shipped.fulfillment_state == pb.FULFILLMENT_STATE_SHIPPED
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_FAILED))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_FAILED))
         assert await get(shop, order.order_id) == shipped
-        await tell(parcel(order, delivery_pb.SHIPMENT_STATE_RETURNED))
+        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_RETURNED))
         assert (await get(shop, order.order_id)).fulfillment_state == pb.FULFILLMENT_STATE_RETURNED
 
 
@@ -256,7 +257,7 @@ async def test_an_order_is_completed_when_its_time_to_be_given_back_is_over(shop
     with shop.customer():
         orders = [await shop.orders.CreateOrder(buy(("shirt", 1))) for _ in range(2)]
         for order in orders:
-            await tell(parcel(order, delivery_pb.SHIPMENT_STATE_DELIVERED))
+            await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
             await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
         older, younger = orders
         for order, days in ((younger, 13), (older, 15)):

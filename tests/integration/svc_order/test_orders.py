@@ -7,9 +7,10 @@ import pytest
 from chassis.testing import eventually
 from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, TokenMissing
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.delivery.v1.delivery_errors import AddressNotServed
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import (
     CurrencyMismatch,
     OrderNotCancellable,
@@ -36,7 +37,7 @@ async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):
     assert (payment.state, payment.amount) == (payment_pb.PAYMENT_STATE_AUTHORIZED, order.total)
     assert await available(shop, "shirt") == 8
     done = ["reserve_stock", "book_slot", "authorize_payment", "confirm_reservation"]
-    assert steps == dict.fromkeys(done, pb.SAGA_STEP_STATE_DONE)
+    assert steps == dict.fromkeys(done, saga_pb2.SAGA_STEP_STATE_DONE)
 
 
 async def test_the_price_is_the_servers_and_a_changed_one_is_refused(shop):
@@ -96,7 +97,7 @@ async def test_a_declined_card_rejects_the_order_and_gives_back_what_it_held(sho
         steps = await timeline(shop, order.order_id)
     assert (order.state, order.payment_state) == (pb.ORDER_STATE_REJECTED, pb.ORDER_PAYMENT_STATE_UNPAID)
     assert order.state_reason == "PAYMENT_DECLINED"
-    assert steps["reserve_stock"] == steps["book_slot"] == pb.SAGA_STEP_STATE_COMPENSATED
+    assert steps["reserve_stock"] == steps["book_slot"] == saga_pb2.SAGA_STEP_STATE_COMPENSATED
     assert await available(shop, "shirt") == 10
 
 
@@ -167,21 +168,21 @@ async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers
     shipment = await ship(shop, order.order_id)
     with shop.customer(), pytest.raises(OrderNotCancellable):
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
-    await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
+    await move(shop, shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)
     with shop.customer():
         shipped = await eventually(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_SHIPPED)
         payment = await payment_of(shop, order)
     assert (shipped.payment_state, shipped.shipment_id) == (pb.ORDER_PAYMENT_STATE_PAID, shipment.shipment_id)
     assert payment.captured_amount == order.total
     for state in ("IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
-        await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
+        await move(shop, shipment, shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
         delivered = await eventually(
             lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED
         )
         steps = await eventually(lambda: timeline(shop, order.order_id), lambda steps: "fulfill_reservation" in steps)
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
-    assert steps["capture_payment"] == pb.SAGA_STEP_STATE_DONE
+    assert steps["capture_payment"] == saga_pb2.SAGA_STEP_STATE_DONE
 
 
 async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_it_was_delivered(shop):
@@ -189,7 +190,7 @@ async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1500"))
     shipment = await ship(shop, order.order_id)
     for state in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
-        await move(shop, shipment, delivery_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
+        await move(shop, shipment, shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
         await eventually(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
         told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))

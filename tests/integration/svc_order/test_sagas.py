@@ -6,9 +6,11 @@ import pytest
 
 from chassis.testing import client_for, eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, PageTokenInvalid, RoleMissing
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
+from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, SagaNotFound, SagaStateConflict
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order.domain import bill, price
@@ -41,15 +43,15 @@ async def parked(shop, rows, order_id):
         await rows.execute(nearer, order_id)  # again, should a try have been under way
         return await saga_of(shop, order_id)
 
-    return await eventually(look, lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+    return await eventually(look, lambda saga: saga.state == saga_pb2.SAGA_STATE_PARKED)
 
 
 def retry(order_id, request_id="r-1"):
-    return pb.RetrySagaRequest(saga_id=saga_id(order_id), request_id=request_id)
+    return sagas_pb.RetrySagaRequest(saga_id=saga_id(order_id), request_id=request_id)
 
 
 def compensate(order_id, reason="", request_id="u-1"):
-    return pb.CompensateSagaRequest(saga_id=saga_id(order_id), reason=reason, request_id=request_id)
+    return sagas_pb.CompensateSagaRequest(saga_id=saga_id(order_id), reason=reason, request_id=request_id)
 
 
 async def test_a_step_that_nobody_answers_waits_for_a_person_who_sets_it_going_again(shop, rows, provider):
@@ -60,14 +62,14 @@ async def test_a_step_that_nobody_answers_waits_for_a_person_who_sets_it_going_a
     saga = await parked(shop, rows, order.order_id)
     assert (saga.current_step, saga.attempts, saga.reason) == ("authorize_payment", 12, "UNAVAILABLE")
     assert {step.name: (step.state, step.reason) for step in saga.steps}["authorize_payment"] == (
-        pb.SAGA_STEP_STATE_UNKNOWN,
+        saga_pb2.SAGA_STEP_STATE_UNKNOWN,
         "UNAVAILABLE",
     )
     await provider()
     with shop.staff():
-        going = await shop.orders.RetrySaga(retry(order.order_id))
-        assert (going.state, going.attempts, going.reason) == (pb.SAGA_STATE_RUNNING, 0, "")
-        assert (await shop.orders.RetrySaga(retry(order.order_id))).state == pb.SAGA_STATE_RUNNING
+        going = await shop.sagas.RetrySaga(retry(order.order_id))
+        assert (going.state, going.attempts, going.reason) == (saga_pb2.SAGA_STATE_RUNNING, 0, "")
+        assert (await shop.sagas.RetrySaga(retry(order.order_id))).state == saga_pb2.SAGA_STATE_RUNNING
     with shop.customer():
         confirmed = await reaches(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
         payment = await payment_of(shop, confirmed)
@@ -81,14 +83,14 @@ async def test_a_saga_undone_by_hand_gives_back_what_it_held_and_tells_the_opera
         order = await shop.orders.CreateOrder(buy(("shirt", 4)))
     await parked(shop, rows, order.order_id)
     with shop.staff():
-        await shop.orders.CompensateSaga(compensate(order.order_id, "the provider is gone"))
+        await shop.sagas.CompensateSaga(compensate(order.order_id, "the provider is gone"))
     with shop.customer():
         rejected = await reaches(shop, order.order_id, pb.ORDER_STATE_REJECTED)
     assert (rejected.state_reason, rejected.state_message) == ("COMPENSATED_BY_OPERATOR", "the provider is gone")
     assert await available(shop, "shirt") == 10
     with shop.staff():
         for request in (retry(order.order_id), compensate(order.order_id, request_id="u-2")):
-            rpc = shop.orders.RetrySaga if request.request_id == "r-1" else shop.orders.CompensateSaga
+            rpc = shop.sagas.RetrySaga if request.request_id == "r-1" else shop.sagas.CompensateSaga
             with pytest.raises(SagaStateConflict):
                 await rpc(request)
 
@@ -97,8 +99,8 @@ async def test_money_that_is_promised_after_all_to_an_order_undone_by_hand_is_le
     with shop.customer():
         async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
             with shop.staff():
-                turned = await shop.orders.CompensateSaga(compensate(order_id))
-            assert (turned.state, turned.current_step) == (pb.SAGA_STATE_COMPENSATING, "authorize_payment")
+                turned = await shop.sagas.CompensateSaga(compensate(order_id))
+            assert (turned.state, turned.current_step) == (saga_pb2.SAGA_STATE_COMPENSATING, "authorize_payment")
             await placing
         order = await reaches(shop, order_id, pb.ORDER_STATE_REJECTED)
         payment = await eventually(
@@ -118,10 +120,10 @@ async def test_a_wish_to_cancel_what_waits_for_a_person_is_granted_when_it_goes_
     with shop.customer():
         request = pb.CancelOrderRequest(order_id=order.order_id, reason="too slow", request_id="c-1")
         assert (await shop.orders.CancelOrder(request)).state == pb.ORDER_STATE_PENDING
-    assert (await saga_of(shop, order.order_id)).state == pb.SAGA_STATE_PARKED
+    assert (await saga_of(shop, order.order_id)).state == saga_pb2.SAGA_STATE_PARKED
     await provider()
     with shop.staff():
-        await shop.orders.RetrySaga(retry(order.order_id))
+        await shop.sagas.RetrySaga(retry(order.order_id))
     with shop.customer():
         cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
         assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
@@ -133,8 +135,10 @@ async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     shipment = await ship(shop, order.order_id)
     await provider("capture_declined")
-    await move(shop, shipment, delivery_pb.SHIPMENT_STATE_PICKED_UP)
-    saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == pb.SAGA_STATE_PARKED)
+    await move(shop, shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)
+    saga = await eventually(
+        lambda: saga_of(shop, order.order_id), lambda saga: saga.state == saga_pb2.SAGA_STATE_PARKED
+    )
     assert (saga.current_step, saga.reason) == ("capture_payment", "PAYMENT_DECLINED")
     with shop.customer():
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
@@ -142,15 +146,15 @@ async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_
             await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
     with shop.staff():
         with pytest.raises(SagaStateConflict):
-            await shop.orders.CompensateSaga(compensate(order.order_id))
-        await shop.orders.RetrySaga(retry(order.order_id))
+            await shop.sagas.CompensateSaga(compensate(order.order_id))
+        await shop.sagas.RetrySaga(retry(order.order_id))
     with shop.customer():
         assert (
             await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         ).payment_state == pb.ORDER_PAYMENT_STATE_PAID
         await eventually(
             lambda: timeline(shop, order.order_id),
-            lambda steps: steps.get("fulfill_reservation") == pb.SAGA_STEP_STATE_DONE,
+            lambda steps: steps.get("fulfill_reservation") == saga_pb2.SAGA_STEP_STATE_DONE,
         )
     assert await eventually(lambda: rows.fetchval("SELECT state FROM saga"), lambda state: state == "DONE")
     assert await rows.fetchval("SELECT payment_method_token FROM saga") == ""
@@ -161,11 +165,13 @@ async def test_sagas_are_listed_oldest_first_page_by_page_and_by_state(shop):
         tokens = ("tok_ok", "tok_declined", "tok_ok", "tok_declined")
         made = [(await shop.orders.CreateOrder(buy(("shirt", 1), token=token))).order_id for token in tokens]
     with shop.staff():
-        first = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=3))
-        rest = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=3, page_token=first.next_page_token))
-        undone = await shop.orders.ListSagas(pb.ListSagasRequest(page_size=2, state=pb.SAGA_STATE_COMPENSATED))
+        first = await shop.sagas.ListSagas(sagas_pb.ListSagasRequest(page_size=3))
+        rest = await shop.sagas.ListSagas(sagas_pb.ListSagasRequest(page_size=3, page_token=first.next_page_token))
+        undone = await shop.sagas.ListSagas(
+            sagas_pb.ListSagasRequest(page_size=2, state=saga_pb2.SAGA_STATE_COMPENSATED)
+        )
         with pytest.raises(PageTokenInvalid):
-            await shop.orders.ListSagas(pb.ListSagasRequest(page_token="no"))
+            await shop.sagas.ListSagas(sagas_pb.ListSagasRequest(page_token="no"))
     assert [len(first.sagas), len(rest.sagas), rest.next_page_token] == [3, 1, ""]
     assert [saga.order_id for saga in (*first.sagas, *rest.sagas)] == made
     assert [saga.order_id for saga in undone.sagas] == [made[1], made[3]]
@@ -177,19 +183,19 @@ async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         with pytest.raises(RoleMissing):
-            await shop.orders.GetSaga(pb.GetSagaRequest(saga_id=saga_id(order.order_id)))
+            await shop.sagas.GetSaga(sagas_pb.GetSagaRequest(saga_id=saga_id(order.order_id)))
     nothing = {"saga_id": "saga-none", "request_id": "n-1"}
     with shop.staff():
         with pytest.raises(SagaNotFound):
-            await shop.orders.GetSaga(pb.GetSagaRequest(saga_id="saga-none"))
+            await shop.sagas.GetSaga(sagas_pb.GetSagaRequest(saga_id="saga-none"))
         with pytest.raises(SagaNotFound):
-            await shop.orders.RetrySaga(pb.RetrySagaRequest(**nothing))
+            await shop.sagas.RetrySaga(sagas_pb.RetrySagaRequest(**nothing))
         with pytest.raises(SagaNotFound):
-            await shop.orders.CompensateSaga(pb.CompensateSagaRequest(**nothing))
+            await shop.sagas.CompensateSaga(sagas_pb.CompensateSagaRequest(**nothing))
         with pytest.raises(SagaStateConflict):
-            await shop.orders.RetrySaga(retry(order.order_id))
+            await shop.sagas.RetrySaga(retry(order.order_id))
         with pytest.raises(IdempotencyKeyReused):
-            await shop.orders.RetrySaga(retry("order-other"))
+            await shop.sagas.RetrySaga(retry("order-other"))
         with pytest.raises(OrderNotFound):
             await shop.orders.GetOrder(pb.GetOrderRequest(order_id="order-none"))
 

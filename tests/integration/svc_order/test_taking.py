@@ -14,6 +14,7 @@ from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
 from tests.integration.svc_order.asking import available, get, payment_of, reaches, timeline
@@ -145,7 +146,7 @@ async def test_a_slot_is_booked_with_the_order_and_given_back_with_it(shop, slot
         assert (order.state, order.slot_id, await places()) == (pb.ORDER_STATE_CONFIRMED, slot.slot_id, 0)
         full = await shop.orders.CreateOrder(buy(("shirt", 1), slot_id=slot.slot_id))
         assert (full.state, full.state_reason) == (pb.ORDER_STATE_REJECTED, "SLOT_FULL")
-        assert (await timeline(shop, full.order_id))["book_slot"] == pb.SAGA_STEP_STATE_REFUSED
+        assert (await timeline(shop, full.order_id))["book_slot"] == saga_pb2.SAGA_STEP_STATE_REFUSED
         cancelled = await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
         assert (cancelled.state, await places()) == (pb.ORDER_STATE_CANCELLED, 1)
         declined = await shop.orders.CreateOrder(buy(("shirt", 1), slot_id=slot.slot_id, token="tok_declined"))

@@ -1,17 +1,28 @@
 import base64
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import asyncpg
 import pytest
 
 from chassis.testing import client_for, serving
+from shop.user.v1.address_service_pb2_grpc import AddressServiceStub
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from svc_user.__main__ import compose
 from svc_user.settings import Settings
 from tests.integration.svc_user.people import ADMIN, an_email, login, register
 
-SERVICE = "shop.user.v1.UserService"
+PACKAGE = "shop.user.v1"
+
+
+@dataclass(frozen=True)
+class UserClients:
+    """The stubs of the three gRPC services."""
+
+    accounts: UserServiceStub
+    auth: AuthServiceStub
+    addresses: AddressServiceStub
 
 
 @pytest.fixture
@@ -40,9 +51,11 @@ def replica(settings, issuer):
     async def replica(**changes):
         async with (
             serving("svc_user", replace(settings, **changes), compose, issuer) as app,
-            client_for(app.address, UserServiceStub, SERVICE) as stub,
+            client_for(app.address, UserServiceStub, f"{PACKAGE}.UserService") as accounts,
+            client_for(app.address, AuthServiceStub, f"{PACKAGE}.AuthService") as auth,
+            client_for(app.address, AddressServiceStub, f"{PACKAGE}.AddressService") as addresses,
         ):
-            yield stub
+            yield UserClients(accounts, auth, addresses)
 
     return replica
 
@@ -50,8 +63,8 @@ def replica(settings, issuer):
 @pytest.fixture
 async def users(replica):
     """The service as clients reach it through the edge."""
-    async with replica() as stub:
-        yield stub
+    async with replica() as clients:
+        yield clients
 
 
 @pytest.fixture

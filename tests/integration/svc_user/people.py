@@ -3,6 +3,7 @@
 import uuid
 
 from chassis.testing import as_user
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as pb
 
 PASSWORD = "correct horse battery"
@@ -19,15 +20,15 @@ def an_email():
 
 async def register(users, email, password=PASSWORD, **fields):
     request = pb.RegisterRequest(email=email, password=password, **{"request_id": a_request_id(), **fields})
-    return await users.Register(request)
+    return await users.accounts.Register(request)
 
 
 async def login(users, email, password=PASSWORD):
-    return await users.Login(pb.LoginRequest(email=email, password=password))
+    return await users.auth.Login(auth_pb.LoginRequest(email=email, password=password))
 
 
 async def refresh(users, tokens):
-    return await users.RefreshToken(pb.RefreshTokenRequest(refresh_token=tokens.refresh_token))
+    return await users.auth.RefreshToken(auth_pb.RefreshTokenRequest(refresh_token=tokens.refresh_token))
 
 
 def bearing(tokens):

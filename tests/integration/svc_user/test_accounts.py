@@ -33,7 +33,7 @@ def set_roles(user_id, *roles, request_id=None):
 async def make_admin(users, admin, email):
     user = await register(users, email)
     with bearing(admin):
-        await users.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
+        await users.accounts.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
     return user
 
 
@@ -46,40 +46,42 @@ async def events(rows, kind, user_id):
 
 async def test_an_update_touches_what_its_mask_names(users, ann):
     with bearing(ann[1]):
-        await users.UpdateMe(update("phone", phone="+66 1", display_name="ignored"))
-        me = await users.UpdateMe(update("display_name", display_name="Bea", phone="ignored, unlike a mask"[:0]))
+        await users.accounts.UpdateMe(update("phone", phone="+66 1", display_name="ignored"))
+        me = await users.accounts.UpdateMe(
+            update("display_name", display_name="Bea", phone="ignored, unlike a mask"[:0])
+        )
         assert (me.display_name, me.phone, me.etag) == ("Bea", "+66 1", "3")
-        assert (await users.UpdateMe(update("phone"))).phone == ""
+        assert (await users.accounts.UpdateMe(update("phone"))).phone == ""
 
 
 async def test_an_update_without_a_mask_touches_what_is_filled_in_and_nothing_else(users, ann):
     with bearing(ann[1]):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
         me.phone = "+66 1"
         me.roles.append("admin")
         me.email = "other@example.com"
-        after = await users.UpdateMe(pb.UpdateMeRequest(user=me, request_id=a_request_id()))
+        after = await users.accounts.UpdateMe(pb.UpdateMeRequest(user=me, request_id=a_request_id()))
     assert (after.phone, after.display_name, list(after.roles), after.email) == ("+66 1", "Ann", ["customer"], ann[0])
 
 
 @pytest.mark.parametrize("path", ["roles", "email", "user_id", "password_hash", "version", "*"])
 async def test_a_mask_cannot_name_what_is_not_the_users_to_change(users, ann, path):
     with bearing(ann[1]), pytest.raises(InvalidRequest):
-        await users.UpdateMe(update(path, display_name="Bea"))
+        await users.accounts.UpdateMe(update(path, display_name="Bea"))
 
 
 async def test_a_stale_etag_is_refused_and_writes_nothing(users, ann):
     with bearing(ann[1]):
-        await users.UpdateMe(update("phone", phone="+66 1", etag="1"))
+        await users.accounts.UpdateMe(update("phone", phone="+66 1", etag="1"))
         with pytest.raises(VersionMismatch):
-            await users.UpdateMe(update("phone", phone="+66 2", etag="1"))
-        assert (await users.GetMe(pb.GetMeRequest())).phone == "+66 1"
+            await users.accounts.UpdateMe(update("phone", phone="+66 2", etag="1"))
+        assert (await users.accounts.GetMe(pb.GetMeRequest())).phone == "+66 1"
 
 
 async def test_of_two_updates_with_one_etag_at_once_one_wins(users, ann):
     async def attempt(phone):
         try:
-            return await users.UpdateMe(update("phone", phone=phone, etag="1"))
+            return await users.accounts.UpdateMe(update("phone", phone=phone, etag="1"))
         except VersionMismatch:
             return None
 
@@ -90,18 +92,18 @@ async def test_of_two_updates_with_one_etag_at_once_one_wins(users, ann):
 
 async def test_an_update_repeated_by_its_key_changes_nothing_more(users, ann, rows):
     with bearing(ann[1]):
-        first = await users.UpdateMe(update("phone", phone="+66 1", request_id="k-1"))
-        await users.UpdateMe(update("phone", phone="+66 2"))
-        assert await users.UpdateMe(update("phone", phone="+66 1", request_id="k-1")) == first
-        assert (await users.GetMe(pb.GetMeRequest())).phone == "+66 2"
+        first = await users.accounts.UpdateMe(update("phone", phone="+66 1", request_id="k-1"))
+        await users.accounts.UpdateMe(update("phone", phone="+66 2"))
+        assert await users.accounts.UpdateMe(update("phone", phone="+66 1", request_id="k-1")) == first
+        assert (await users.accounts.GetMe(pb.GetMeRequest())).phone == "+66 2"
         with pytest.raises(IdempotencyKeyReused):
-            await users.UpdateMe(update("phone", phone="+66 3", request_id="k-1"))
+            await users.accounts.UpdateMe(update("phone", phone="+66 3", request_id="k-1"))
 
 
 async def test_an_update_tells_what_changed_but_not_to_what(users, ann, rows):
     with bearing(ann[1]):
-        me = await users.UpdateMe(update("phone", "display_name", phone="+66 1", display_name="Ann"))
-        await users.UpdateMe(update("phone", phone="+66 1"))
+        me = await users.accounts.UpdateMe(update("phone", "display_name", phone="+66 1", display_name="Ann"))
+        await users.accounts.UpdateMe(update("phone", phone="+66 1"))
     assert await events(rows, UserUpdated, me.user_id) == [
         UserUpdated(user_id=me.user_id, version=2, changed_fields=["phone"])
     ]
@@ -109,23 +111,23 @@ async def test_an_update_tells_what_changed_but_not_to_what(users, ann, rows):
 
 async def test_staff_sees_a_user_and_customers_do_not(users, ann, admin):
     with bearing(ann[1]):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
         with pytest.raises(RoleMissing):
-            await users.GetUser(pb.GetUserRequest(user_id=me.user_id))
+            await users.accounts.GetUser(pb.GetUserRequest(user_id=me.user_id))
     with bearing(admin):
-        assert await users.GetUser(pb.GetUserRequest(user_id=me.user_id)) == me
+        assert await users.accounts.GetUser(pb.GetUserRequest(user_id=me.user_id)) == me
         with pytest.raises(UserNotFound):
-            await users.GetUser(pb.GetUserRequest(user_id="nobody"))
+            await users.accounts.GetUser(pb.GetUserRequest(user_id="nobody"))
 
 
 async def test_new_roles_come_with_the_next_refresh(users, ann, admin, rows):
     with bearing(ann[1]):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
     with bearing(admin):
-        staff = await users.SetUserRoles(set_roles(me.user_id, "staff", "customer"))
+        staff = await users.accounts.SetUserRoles(set_roles(me.user_id, "staff", "customer"))
     assert (list(staff.roles), staff.etag) == (["customer", "staff"], "2")
     with bearing(await refresh(users, ann[1])):
-        assert (await users.GetUser(pb.GetUserRequest(user_id=me.user_id))).user_id == me.user_id
+        assert (await users.accounts.GetUser(pb.GetUserRequest(user_id=me.user_id))).user_id == me.user_id
     assert await events(rows, UserRolesChanged, me.user_id) == [
         UserRolesChanged(user_id=me.user_id, version=2, roles=["customer", "staff"])
     ]
@@ -136,17 +138,17 @@ async def test_losing_a_role_ends_all_sessions_at_once(users, admin, rows):
     user = await make_admin(users, admin, email)
     tokens, elsewhere = await login(users, email), await login(users, email)
     with bearing(admin):
-        await users.SetUserRoles(set_roles(user.user_id, "customer"))
+        await users.accounts.SetUserRoles(set_roles(user.user_id, "customer"))
     with bearing(tokens):
         with pytest.raises(TokenInvalid):
-            await users.SetUserRoles(set_roles(user.user_id, "admin"))
+            await users.accounts.SetUserRoles(set_roles(user.user_id, "admin"))
         with pytest.raises(TokenInvalid):
-            await users.GetUser(pb.GetUserRequest(user_id=user.user_id))
+            await users.accounts.GetUser(pb.GetUserRequest(user_id=user.user_id))
     for session in (tokens, elsewhere):
         with pytest.raises(RefreshTokenInvalid):
             await refresh(users, session)
     with bearing(await login(users, email)), pytest.raises(RoleMissing):
-        await users.GetUser(pb.GetUserRequest(user_id=user.user_id))
+        await users.accounts.GetUser(pb.GetUserRequest(user_id=user.user_id))
 
 
 async def test_a_token_with_a_role_that_its_user_has_no_more_is_refused_by_the_role(users, admin, rows):
@@ -156,14 +158,14 @@ async def test_a_token_with_a_role_that_its_user_has_no_more_is_refused_by_the_r
     tokens = await login(users, email)
     await rows("UPDATE account SET roles = '{customer}' WHERE user_id = $1", user.user_id)
     with bearing(tokens), pytest.raises(RoleMissing):
-        await users.SetUserRoles(set_roles(user.user_id, "admin"))
+        await users.accounts.SetUserRoles(set_roles(user.user_id, "admin"))
 
 
 async def test_every_change_of_roles_is_on_record_for_good(users, ann, admin, rows):
     with bearing(admin):
-        root = await users.GetMe(pb.GetMeRequest())
+        root = await users.accounts.GetMe(pb.GetMeRequest())
         user = await make_admin(users, admin, an_email())
-        await users.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
+        await users.accounts.SetUserRoles(set_roles(user.user_id, "customer", "admin"))
     (change,) = await rows("SELECT * FROM role_change")
     assert (change["user_id"], change["actor"]) == (user.user_id, root.user_id)
     assert (change["roles_before"], change["roles_after"]) == (["customer"], ["admin", "customer"])
@@ -174,9 +176,9 @@ async def test_every_change_of_roles_is_on_record_for_good(users, ann, admin, ro
 
 async def test_the_last_admin_keeps_the_role(users, admin):
     with bearing(admin):
-        root = await users.GetMe(pb.GetMeRequest())
+        root = await users.accounts.GetMe(pb.GetMeRequest())
         with pytest.raises(LastAdmin):
-            await users.SetUserRoles(set_roles(root.user_id, "customer"))
+            await users.accounts.SetUserRoles(set_roles(root.user_id, "customer"))
 
 
 async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(users, admin, rows):
@@ -184,12 +186,12 @@ async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(us
     user = await make_admin(users, admin, email)
     other = await login(users, email)
     with bearing(admin):
-        root = await users.GetMe(pb.GetMeRequest())
+        root = await users.accounts.GetMe(pb.GetMeRequest())
 
     async def demote(tokens, user_id):
         with bearing(tokens):
             try:
-                await users.SetUserRoles(set_roles(user_id, "customer"))
+                await users.accounts.SetUserRoles(set_roles(user_id, "customer"))
             except (LastAdmin, TokenInvalid):
                 return False
         return True
@@ -201,21 +203,21 @@ async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(us
 
 async def test_a_user_of_no_account_has_no_roles_to_set(users, admin):
     with bearing(admin), pytest.raises(UserNotFound):
-        await users.SetUserRoles(set_roles("nobody", "staff"))
+        await users.accounts.SetUserRoles(set_roles("nobody", "staff"))
 
 
 async def test_the_contract_decides_who_may_call(users, ann, replica, settings):
     with pytest.raises(TokenMissing):
-        await users.GetMe(pb.GetMeRequest())
+        await users.accounts.GetMe(pb.GetMeRequest())
     with bearing(ann[1]), pytest.raises(RoleMissing):
-        await users.SetUserRoles(set_roles("somebody", "admin"))
+        await users.accounts.SetUserRoles(set_roles("somebody", "admin"))
 
 
 async def test_the_first_admin_is_there_from_the_start_however_often_it_starts(replica, rows):
     async def start():
         async with replica() as users, replica():
             with bearing(await login(users, *ADMIN)):
-                return await users.GetMe(pb.GetMeRequest())
+                return await users.accounts.GetMe(pb.GetMeRequest())
 
     first, second = await start(), await start()
     assert first == second
@@ -232,7 +234,7 @@ async def test_an_account_that_was_there_before_becomes_admin_by_its_password_on
     assert not await rows("SELECT 1 FROM account WHERE 'admin' = ANY (roles)")
     async with replica(admin_password=PASSWORD) as users:
         with bearing(await login(users, ADMIN[0], PASSWORD)):
-            assert "admin" in (await users.GetMe(pb.GetMeRequest())).roles
+            assert "admin" in (await users.accounts.GetMe(pb.GetMeRequest())).roles
     (change,) = await rows("SELECT actor FROM role_change")
     assert change["actor"] == "bootstrap"
 

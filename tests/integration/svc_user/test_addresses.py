@@ -7,7 +7,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from shop.chassis.v1.chassis_errors import InvalidRequest, TokenInvalid
 from shop.type.v1.address_pb2 import Address
-from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1 import address_service_pb2 as address_pb
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1.user_errors import AddressNotFound, TooManyAddresses, VersionMismatch
 from svc_user.domain import MOST_ADDRESSES
 from tests.integration.svc_user.people import a_request_id, an_email, bearing, login, register
@@ -19,26 +20,26 @@ def an_address(**changes):
 
 
 def create(label="home", request_id=None, **changes):
-    return pb.CreateAddressRequest(
-        saved_address=pb.SavedAddress(label=label, address=an_address(**changes)),
+    return address_pb.CreateAddressRequest(
+        saved_address=address_pb.SavedAddress(label=label, address=an_address(**changes)),
         request_id=request_id or a_request_id(),
     )
 
 
 def edit(address_id, *paths, **fields):
-    return pb.UpdateAddressRequest(
-        saved_address=pb.SavedAddress(address_id=address_id, **fields),
+    return address_pb.UpdateAddressRequest(
+        saved_address=address_pb.SavedAddress(address_id=address_id, **fields),
         update_mask=FieldMask(paths=paths),
         request_id=a_request_id(),
     )
 
 
 def delete(address_id):
-    return pb.DeleteAddressRequest(address_id=address_id, request_id=a_request_id())
+    return address_pb.DeleteAddressRequest(address_id=address_id, request_id=a_request_id())
 
 
 def choose(address_id):
-    return pb.SetDefaultAddressRequest(address_id=address_id, request_id=a_request_id())
+    return address_pb.SetDefaultAddressRequest(address_id=address_id, request_id=a_request_id())
 
 
 @pytest.fixture
@@ -49,75 +50,77 @@ def book(users, ann):
 
 
 async def labels(users):
-    listed = (await users.ListAddresses(pb.ListAddressesRequest())).saved_addresses
+    listed = (await users.addresses.ListAddresses(address_pb.ListAddressesRequest())).saved_addresses
     return [entry.label + "*" * entry.is_default for entry in listed]
 
 
 async def test_the_first_address_is_the_default_and_the_book_lists_it_first(book):
-    home = await book.CreateAddress(create("home"))
-    work = await book.CreateAddress(create("work"))
+    home = await book.addresses.CreateAddress(create("home"))
+    work = await book.addresses.CreateAddress(create("work"))
     assert (home.is_default, work.is_default) == (True, False)
     assert await labels(book) == ["home*", "work"]
-    assert (await book.SetDefaultAddress(choose(work.address_id))).is_default
+    assert (await book.addresses.SetDefaultAddress(choose(work.address_id))).is_default
     assert await labels(book) == ["work*", "home"]
-    assert await book.GetAddress(pb.GetAddressRequest(address_id=home.address_id)) != home
+    assert await book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=home.address_id)) != home
 
 
 async def test_an_address_comes_back_as_it_was_given(book):
     given = an_address(phone="+66 1", line2="2nd floor", region="BKK")
-    made = await book.CreateAddress(
-        pb.CreateAddressRequest(saved_address={"address": given}, request_id=a_request_id())
+    made = await book.addresses.CreateAddress(
+        address_pb.CreateAddressRequest(saved_address={"address": given}, request_id=a_request_id())
     )
     assert made.address == given
-    assert await book.GetAddress(pb.GetAddressRequest(address_id=made.address_id)) == made
+    assert await book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=made.address_id)) == made
 
 
 async def test_the_oldest_that_is_left_follows_a_default_that_is_deleted(book):
-    home = await book.CreateAddress(create("home"))
-    await book.CreateAddress(create("work"))
-    await book.CreateAddress(create("mother"))
-    await book.DeleteAddress(delete(home.address_id))
+    home = await book.addresses.CreateAddress(create("home"))
+    await book.addresses.CreateAddress(create("work"))
+    await book.addresses.CreateAddress(create("mother"))
+    await book.addresses.DeleteAddress(delete(home.address_id))
     assert await labels(book) == ["work*", "mother"]
     with pytest.raises(AddressNotFound):
-        await book.DeleteAddress(delete(home.address_id))
+        await book.addresses.DeleteAddress(delete(home.address_id))
 
 
 async def test_an_update_replaces_what_the_mask_names(book):
-    home = await book.CreateAddress(create("home"))
-    moved = await book.UpdateAddress(
+    home = await book.addresses.CreateAddress(create("home"))
+    moved = await book.addresses.UpdateAddress(
         edit(home.address_id, "address", label="ignored", address=an_address(city="Chiang Mai"))
     )
     assert (moved.label, moved.address.city, moved.etag) == ("home", "Chiang Mai", "2")
-    renamed = await book.UpdateAddress(edit(home.address_id, label="nest", etag="2"))
+    renamed = await book.addresses.UpdateAddress(edit(home.address_id, label="nest", etag="2"))
     assert (renamed.label, renamed.address.city) == ("nest", "Chiang Mai")
     with pytest.raises(VersionMismatch):
-        await book.UpdateAddress(edit(home.address_id, "label", label="x", etag="2"))
+        await book.addresses.UpdateAddress(edit(home.address_id, "label", label="x", etag="2"))
 
 
 async def test_an_address_cannot_be_left_without_a_place(book):
-    home = await book.CreateAddress(create("home"))
+    home = await book.addresses.CreateAddress(create("home"))
     with pytest.raises(InvalidRequest) as refusal:
-        await book.UpdateAddress(edit(home.address_id, "address"))
+        await book.addresses.UpdateAddress(edit(home.address_id, "address"))
     assert refusal.value.metadata["field"] == "saved_address.address"
     with pytest.raises(InvalidRequest):
-        await book.UpdateAddress(edit(home.address_id, "address", address=an_address(country_code="Thailand")))
+        await book.addresses.UpdateAddress(
+            edit(home.address_id, "address", address=an_address(country_code="Thailand"))
+        )
     with pytest.raises(InvalidRequest):
-        await book.UpdateAddress(edit(home.address_id, "is_default", is_default=True))
+        await book.addresses.UpdateAddress(edit(home.address_id, "is_default", is_default=True))
 
 
 async def test_anothers_address_is_as_good_as_none(users, ann):
     with bearing(ann[1]):
-        home = await users.CreateAddress(create("home"))
+        home = await users.addresses.CreateAddress(create("home"))
     email = an_email()
     await register(users, email)
     attempts = (
-        lambda address_id: users.GetAddress(pb.GetAddressRequest(address_id=address_id)),
-        lambda address_id: users.UpdateAddress(edit(address_id, "label", label="mine")),
-        lambda address_id: users.DeleteAddress(delete(address_id)),
-        lambda address_id: users.SetDefaultAddress(choose(address_id)),
+        lambda address_id: users.addresses.GetAddress(address_pb.GetAddressRequest(address_id=address_id)),
+        lambda address_id: users.addresses.UpdateAddress(edit(address_id, "label", label="mine")),
+        lambda address_id: users.addresses.DeleteAddress(delete(address_id)),
+        lambda address_id: users.addresses.SetDefaultAddress(choose(address_id)),
     )
     with bearing(await login(users, email)):
-        await users.CreateAddress(create("own"))
+        await users.addresses.CreateAddress(create("own"))
         for attempt in attempts:
             for address_id in (home.address_id, "absent"):
                 with pytest.raises(AddressNotFound) as refusal:
@@ -125,19 +128,19 @@ async def test_anothers_address_is_as_good_as_none(users, ann):
                 assert refusal.value.metadata == {"address_id": address_id}
         assert await labels(users) == ["own*"]
     with bearing(ann[1]):
-        assert await users.GetAddress(pb.GetAddressRequest(address_id=home.address_id)) == home
+        assert await users.addresses.GetAddress(address_pb.GetAddressRequest(address_id=home.address_id)) == home
 
 
 async def test_a_repeated_creation_makes_one_address(book):
-    first = await book.CreateAddress(create("home", request_id="k-1"))
-    assert await book.CreateAddress(create("home", request_id="k-1")) == first
+    first = await book.addresses.CreateAddress(create("home", request_id="k-1"))
+    assert await book.addresses.CreateAddress(create("home", request_id="k-1")) == first
     assert await labels(book) == ["home*"]
 
 
 async def test_addresses_made_at_once_have_one_default_and_keep_to_the_limit(book, rows):
     async def attempt(number):
         try:
-            await book.CreateAddress(create(str(number)))
+            await book.addresses.CreateAddress(create(str(number)))
         except TooManyAddresses:
             return False
         return True
@@ -148,10 +151,10 @@ async def test_addresses_made_at_once_have_one_default_and_keep_to_the_limit(boo
 
 
 async def test_defaults_chosen_and_deleted_at_once_leave_exactly_one(book, rows):
-    ids = [(await book.CreateAddress(create(str(number)))).address_id for number in range(8)]
+    ids = [(await book.addresses.CreateAddress(create(str(number)))).address_id for number in range(8)]
     await asyncio.gather(
-        *(book.SetDefaultAddress(choose(address_id)) for address_id in ids[4:]),
-        *(book.DeleteAddress(delete(address_id)) for address_id in ids[:4]),
+        *(book.addresses.SetDefaultAddress(choose(address_id)) for address_id in ids[4:]),
+        *(book.addresses.DeleteAddress(delete(address_id)) for address_id in ids[:4]),
     )
     assert len(await rows("SELECT 1 FROM address")) == 4
     assert len(await rows("SELECT 1 FROM address WHERE is_default")) == 1
@@ -159,17 +162,19 @@ async def test_defaults_chosen_and_deleted_at_once_leave_exactly_one(book, rows)
 
 async def test_the_book_is_listed_page_by_page(book):
     for number in range(5):
-        await book.CreateAddress(create(str(number)))
-    first = await book.ListAddresses(pb.ListAddressesRequest(page_size=3))
-    rest = await book.ListAddresses(pb.ListAddressesRequest(page_size=3, page_token=first.next_page_token))
+        await book.addresses.CreateAddress(create(str(number)))
+    first = await book.addresses.ListAddresses(address_pb.ListAddressesRequest(page_size=3))
+    rest = await book.addresses.ListAddresses(
+        address_pb.ListAddressesRequest(page_size=3, page_token=first.next_page_token)
+    )
     assert [entry.label for entry in (*first.saved_addresses, *rest.saved_addresses)] == list("01234")
     assert rest.next_page_token == ""
 
 
 async def test_a_session_that_has_ended_opens_no_address_book(book):
-    await book.CreateAddress(create("home"))
-    await book.Logout(pb.LogoutRequest())
+    await book.addresses.CreateAddress(create("home"))
+    await book.auth.Logout(auth_pb.LogoutRequest())
     with pytest.raises(TokenInvalid):
-        await book.ListAddresses(pb.ListAddressesRequest())
+        await book.addresses.ListAddresses(address_pb.ListAddressesRequest())
     with pytest.raises(TokenInvalid):
-        await book.CreateAddress(create("work"))
+        await book.addresses.CreateAddress(create("work"))

@@ -11,12 +11,13 @@ from chassis.rpc.auth import TokenRefused, TokenVerifier
 from chassis.settings import SettingsError
 from chassis.testing import as_user, eventually
 from shop.chassis.v1.chassis_errors import TokenInvalid
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as pb
 from tests.integration.svc_user.people import ADMIN, bearing, login
 
 
 async def key_ids(users):
-    return [key.kid for key in (await users.GetJwks(pb.GetJwksRequest())).keys]
+    return [key.kid for key in (await users.auth.GetJwks(auth_pb.GetJwksRequest())).keys]
 
 
 def signer(tokens):
@@ -37,7 +38,7 @@ async def test_an_access_token_says_what_a_resource_server_needs(users, ann, set
     claims = jwt.decode(tokens.access_token, options={"verify_signature": False})
     header = jwt.get_unverified_header(tokens.access_token)
     with bearing(tokens):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
     assert (header["typ"], header["alg"]) == ("at+jwt", "EdDSA")
     assert (claims["iss"], claims["aud"]) == (settings.token_issuer, settings.token_audience)
     assert (claims["sub"], claims["roles"]) == (me.user_id, ["customer"])
@@ -48,13 +49,13 @@ async def test_an_access_token_says_what_a_resource_server_needs(users, ann, set
 
 async def test_other_services_verify_tokens_by_the_published_keys(users, ann, settings):
     async def fetch():
-        answer = await users.GetJwks(pb.GetJwksRequest())
+        answer = await users.auth.GetJwks(auth_pb.GetJwksRequest())
         return {"keys": [{field.name: value for field, value in key.ListFields()} for key in answer.keys]}
 
     verifier = TokenVerifier(fetch, settings.token_issuer, settings.token_audience)
     _, tokens = ann
     with bearing(tokens):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
     user = await verifier.verify(tokens.access_token)
     assert (user.id, user.roles) == (me.user_id, {"customer"})
     head, _, signature = tokens.access_token.rpartition(".")
@@ -63,7 +64,7 @@ async def test_other_services_verify_tokens_by_the_published_keys(users, ann, se
 
 
 async def test_the_key_set_has_the_key_in_use_and_the_next_and_no_private_part(users, ann):
-    keys = (await users.GetJwks(pb.GetJwksRequest())).keys
+    keys = (await users.auth.GetJwks(auth_pb.GetJwksRequest())).keys
     assert len(keys) == 2
     assert signer(ann[1]) == keys[0].kid
     for key in keys:
@@ -74,7 +75,7 @@ async def test_the_key_set_has_the_key_in_use_and_the_next_and_no_private_part(u
 
 async def test_tokens_of_an_issuer_that_is_not_this_service_are_refused(users, issuer):
     with as_user(f"Bearer {issuer.token('somebody', 'admin')}"), pytest.raises(TokenInvalid):
-        await users.GetMe(pb.GetMeRequest())
+        await users.accounts.GetMe(pb.GetMeRequest())
 
 
 async def test_replicas_that_start_at_once_agree_on_the_keys(replica, rows):
@@ -83,7 +84,7 @@ async def test_replicas_that_start_at_once_agree_on_the_keys(replica, rows):
         assert sets[0] == sets[1] == sets[2]
         tokens = await login(one, *ADMIN)
         with bearing(tokens):
-            assert (await two.GetMe(pb.GetMeRequest())).email == ADMIN[0]
+            assert (await two.accounts.GetMe(pb.GetMeRequest())).email == ADMIN[0]
     assert len(await rows("SELECT 1 FROM signing_key")) == 2
 
 
@@ -111,7 +112,7 @@ async def test_the_next_key_takes_over_at_its_age_and_old_tokens_stay_valid(repl
         assert (signer(before), signer(after)) == (old, following)
         for tokens in (before, after):
             with bearing(tokens):
-                await users.GetMe(pb.GetMeRequest())
+                await users.accounts.GetMe(pb.GetMeRequest())
         await aged(rows, "1 hour")
 
         async def retired():
@@ -130,7 +131,7 @@ async def test_a_replica_learns_of_a_key_that_another_made_from_the_first_token_
             tokens = await login(brisk, *ADMIN)
         assert signer(tokens) not in await key_ids(sleepy)
         with bearing(tokens):
-            assert (await sleepy.GetMe(pb.GetMeRequest())).email == ADMIN[0]
+            assert (await sleepy.accounts.GetMe(pb.GetMeRequest())).email == ADMIN[0]
 
 
 async def test_private_keys_are_sealed_and_do_not_open_with_another_secret(replica, users, rows):
@@ -166,4 +167,4 @@ async def test_an_expired_token_is_refused(replica):
         tokens = await login(users, *ADMIN)
         assert jwt.decode(tokens.access_token, options={"verify_signature": False})["exp"] < time.time()
         with bearing(tokens), pytest.raises(TokenInvalid):
-            await users.GetMe(pb.GetMeRequest())
+            await users.accounts.GetMe(pb.GetMeRequest())

@@ -8,6 +8,7 @@ import pytest
 
 from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import TokenInvalid
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import RefreshTokenInvalid, TokenReused
 from tests.integration.svc_user.people import an_email, bearing, login, refresh, register
@@ -33,7 +34,7 @@ async def test_a_refresh_gives_the_next_pair_and_the_session_goes_on(users, ann,
     assert second.refresh_token != first.refresh_token
     third = await refresh(users, second)
     with bearing(third):
-        await users.GetMe(pb.GetMeRequest())
+        await users.accounts.GetMe(pb.GetMeRequest())
     assert len(await rows("SELECT 1 FROM session")) == 1
 
 
@@ -53,7 +54,7 @@ async def test_reuse_after_the_time_of_grace_ends_the_session(users, ann, rows, 
         with pytest.raises(RefreshTokenInvalid):
             await refresh(users, token)
     with bearing(second), pytest.raises(TokenInvalid):
-        await users.GetMe(pb.GetMeRequest())
+        await users.accounts.GetMe(pb.GetMeRequest())
     assert not await rows(BROKEN_FAMILIES)
 
 
@@ -107,7 +108,7 @@ async def test_the_database_itself_refuses_a_second_live_token(users, ann, rows)
 
 async def test_an_unknown_token_is_refused(users):
     with pytest.raises(RefreshTokenInvalid):
-        await users.RefreshToken(pb.RefreshTokenRequest(refresh_token="x" * 43))
+        await users.auth.RefreshToken(auth_pb.RefreshTokenRequest(refresh_token="x" * 43))
 
 
 async def test_no_token_is_stored_as_it_is(users, ann, rows):
@@ -145,17 +146,17 @@ async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann
     with pytest.raises(RefreshTokenInvalid):
         await refresh(users, second)
     with bearing(second), pytest.raises(TokenInvalid):
-        await users.GetMe(pb.GetMeRequest())
+        await users.accounts.GetMe(pb.GetMeRequest())
 
 
 async def test_signing_out_ends_this_session_only_and_may_be_repeated(users, ann):
     email, here = ann
     elsewhere = await login(users, email)
     with bearing(here):
-        await users.Logout(pb.LogoutRequest())
-        await users.Logout(pb.LogoutRequest())
+        await users.auth.Logout(auth_pb.LogoutRequest())
+        await users.auth.Logout(auth_pb.LogoutRequest())
         with pytest.raises(TokenInvalid):
-            await users.GetMe(pb.GetMeRequest())
+            await users.accounts.GetMe(pb.GetMeRequest())
     with pytest.raises(RefreshTokenInvalid):
         await refresh(users, here)
     assert (await refresh(users, elsewhere)).access_token
@@ -165,7 +166,7 @@ async def test_signing_out_everywhere_ends_all_sessions_of_this_user_only(users,
     email, here = ann
     elsewhere = await login(users, email)
     with bearing(here):
-        await users.Logout(pb.LogoutRequest(all_sessions=True))
+        await users.auth.Logout(auth_pb.LogoutRequest(all_sessions=True))
     for tokens in (here, elsewhere):
         with pytest.raises(RefreshTokenInvalid):
             await refresh(users, tokens)

@@ -8,6 +8,7 @@ from argon2 import PasswordHasher, extract_parameters
 
 from chassis.testing import as_user
 from shop.chassis.v1.chassis_errors import InvalidRequest, Overloaded, TokenInvalid
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import BadCredentials, EmailTaken, LoginThrottled
 from shop.user.v1.user_events_pb2 import UserRegistered
@@ -21,7 +22,7 @@ async def test_a_person_registers_signs_in_and_is_known(users):
     tokens = await login(users, "ANN@example.com")
     assert (tokens.token_type, tokens.expires_in) == ("Bearer", 900)
     with bearing(tokens):
-        assert await users.GetMe(pb.GetMeRequest()) == user
+        assert await users.accounts.GetMe(pb.GetMeRequest()) == user
 
 
 async def test_an_email_address_belongs_to_one_account_however_it_is_written(users):
@@ -76,7 +77,7 @@ async def test_a_registration_tells_no_more_than_that_there_is_somebody(users, r
 async def test_a_registration_keeps_the_rules_of_the_proto(users, changes, field):
     fields = {"email": "ann@example.com", "password": PASSWORD, "request_id": "r-1", **changes}
     with pytest.raises(InvalidRequest) as refusal:
-        await users.Register(pb.RegisterRequest(**fields))
+        await users.accounts.Register(pb.RegisterRequest(**fields))
     assert refusal.value.metadata["field"] == field
 
 
@@ -217,11 +218,11 @@ async def test_a_token_that_is_no_longer_valid_does_not_keep_anybody_from_signin
     with as_user("Bearer not.a.token"):
         assert (await login(users, email)).access_token
         with pytest.raises(TokenInvalid):
-            await users.GetMe(pb.GetMeRequest())
+            await users.accounts.GetMe(pb.GetMeRequest())
 
 
 async def test_a_login_may_be_repeated_and_begins_another_session(users, rows):
     user = await register(users, "ann@example.com")
-    request = pb.LoginRequest(email="ann@example.com", password=PASSWORD, request_id=a_request_id())
-    assert (await users.Login(request)).refresh_token != (await users.Login(request)).refresh_token
+    request = auth_pb.LoginRequest(email="ann@example.com", password=PASSWORD, request_id=a_request_id())
+    assert (await users.auth.Login(request)).refresh_token != (await users.auth.Login(request)).refresh_token
     assert len(await rows("SELECT 1 FROM session WHERE user_id = $1", user.user_id)) == 2

@@ -92,5 +92,5 @@ def test_exactly_what_the_contract_lets_be_repeated_is_retried() -> None:
         for path, rpc in RPCS.items()
         if rpc.idempotency_level is not IdempotencyLevel.UNKNOWN and not rpc.server_streaming
     }
-    assert "/shop.user.v1.UserService/Login" not in retried
+    assert "/shop.user.v1.AuthService/Login" not in retried
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]

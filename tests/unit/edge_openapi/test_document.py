@@ -181,6 +181,7 @@ def test_creating_getting_and_cancelling_an_order_are_linked(shop: Json) -> None
     }
     assert "CancelOrder" in links
     assert "CancelOrder" in by_id["OrderService_GetOrder"][1]["responses"]["200"]["links"]
+    assert "GetOrder" in by_id["SagaService_GetSaga"][1]["responses"]["200"]["links"]
     listed = by_id["OrderService_ListOrders"][1]["responses"]["200"]["links"]["GetOrder"]
     assert listed["parameters"] == {"orderId": "$response.body#/orders/0/orderId"}
 
@@ -204,13 +205,13 @@ def test_who_may_call_is_said(shop: Json) -> None:
     assert by_id["CatalogService_GetProduct"]["security"] == []
     assert by_id["OrderService_CreateOrder"]["security"] == [{"bearer": []}]
     assert "x-roles" not in by_id["OrderService_CreateOrder"]
-    assert by_id["OrderService_RetrySaga"]["x-roles"] == ["admin"]
-    assert "`admin`" in by_id["OrderService_RetrySaga"]["description"]
+    assert by_id["SagaService_RetrySaga"]["x-roles"] == ["admin"]
+    assert "`admin`" in by_id["SagaService_RetrySaga"]["description"]
     assert shop["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
 def test_limits_of_rate_and_time_are_said(shop: Json) -> None:
-    (login,) = [it for _, _, it in operations(shop) if it["operationId"] == "UserService_Login"]
+    (login,) = [it for _, _, it in operations(shop) if it["operationId"] == "AuthService_Login"]
 
     assert login["x-rate-limit"]["seconds"] == 60.0
     assert f"At most {login['x-rate-limit']['requests']} calls" in login["description"]
@@ -240,7 +241,7 @@ def test_the_reasons_of_a_method_are_those_of_its_service_and_of_the_framework_w
     assert "OPERATION_IN_FLIGHT" not in get.get("409", ())
     assert create["401"] == {"TOKEN_MISSING", "TOKEN_INVALID"}
     assert "TOKEN_MISSING" not in reasons("CatalogService_GetProduct")["401"]
-    assert reasons("OrderService_RetrySaga")["403"] == {"ROLE_MISSING"}
+    assert reasons("SagaService_RetrySaga")["403"] == {"ROLE_MISSING"}
     assert not any("PRODUCT_NOT_FOUND" in names for names in create.values())
 
 

@@ -14,7 +14,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class CatalogClient:
-    """Keeps products, their variants, and the categories they are found by."""
+    """Manages products and their variants."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = catalog_service_pb2_grpc.CatalogServiceStub
@@ -88,51 +88,3 @@ class CatalogClient:
             product_id=product_id, etag=etag, request_id=request_id or new_key()
         )
         await self._stub.DeleteProduct(request, timeout=timeout)
-
-    async def create_category(
-        self, *, category: catalog_service_pb2.Category, request_id: str = "", timeout: float | None = None
-    ) -> catalog_service_pb2.Category:
-        """Creates a category."""
-        request = catalog_service_pb2.CreateCategoryRequest(
-            category=category, request_id=request_id or new_key()
-        )
-        return await self._stub.CreateCategory(request, timeout=timeout)
-
-    async def get_category(
-        self, *, category_id: str, timeout: float | None = None
-    ) -> catalog_service_pb2.Category:
-        """Gets a category."""
-        request = catalog_service_pb2.GetCategoryRequest(category_id=category_id)
-        return await self._stub.GetCategory(request, timeout=timeout)
-
-    async def list_categories(
-        self, *, page_size: int = 0, page_token: str = "", parent_id: str = "", timeout: float | None = None
-    ) -> catalog_service_pb2.ListCategoriesResponse:
-        """Lists categories, in order of their parent, `position` and name."""
-        request = catalog_service_pb2.ListCategoriesRequest(
-            page_size=page_size, page_token=page_token, parent_id=parent_id
-        )
-        return await self._stub.ListCategories(request, timeout=timeout)
-
-    async def update_category(
-        self,
-        *,
-        category: catalog_service_pb2.Category,
-        update_mask: field_mask_pb2.FieldMask | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> catalog_service_pb2.Category:
-        """Updates a category."""
-        request = catalog_service_pb2.UpdateCategoryRequest(
-            category=category, update_mask=update_mask, request_id=request_id or new_key()
-        )
-        return await self._stub.UpdateCategory(request, timeout=timeout)
-
-    async def delete_category(
-        self, *, category_id: str, etag: str = "", request_id: str = "", timeout: float | None = None
-    ) -> None:
-        """Deletes a category that has neither products nor categories below it."""
-        request = catalog_service_pb2.DeleteCategoryRequest(
-            category_id=category_id, etag=etag, request_id=request_id or new_key()
-        )
-        await self._stub.DeleteCategory(request, timeout=timeout)

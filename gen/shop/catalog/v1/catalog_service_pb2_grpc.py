@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Keeps products, their variants, and the categories they are found by.
+    """Manages products and their variants.
     """
 
     def __init__(self, channel):
@@ -66,35 +66,10 @@ class CatalogServiceStub:
                 request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsRequest.SerializeToString,
                 response_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsResponse.FromString,
                 _registered_method=True)
-        self.CreateCategory = channel.unary_unary(
-                '/shop.catalog.v1.CatalogService/CreateCategory',
-                request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateCategoryRequest.SerializeToString,
-                response_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-                _registered_method=True)
-        self.GetCategory = channel.unary_unary(
-                '/shop.catalog.v1.CatalogService/GetCategory',
-                request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.GetCategoryRequest.SerializeToString,
-                response_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-                _registered_method=True)
-        self.ListCategories = channel.unary_unary(
-                '/shop.catalog.v1.CatalogService/ListCategories',
-                request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesRequest.SerializeToString,
-                response_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesResponse.FromString,
-                _registered_method=True)
-        self.UpdateCategory = channel.unary_unary(
-                '/shop.catalog.v1.CatalogService/UpdateCategory',
-                request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCategoryRequest.SerializeToString,
-                response_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-                _registered_method=True)
-        self.DeleteCategory = channel.unary_unary(
-                '/shop.catalog.v1.CatalogService/DeleteCategory',
-                request_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCategoryRequest.SerializeToString,
-                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-                _registered_method=True)
 
 
 class CatalogServiceServicer:
-    """Keeps products, their variants, and the categories they are found by.
+    """Manages products and their variants.
     """
 
     def CreateProduct(self, request, context):
@@ -140,41 +115,6 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateCategory(self, request, context):
-        """Creates a category.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetCategory(self, request, context):
-        """Gets a category.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListCategories(self, request, context):
-        """Lists categories, in order of their parent, `position` and name.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UpdateCategory(self, request, context):
-        """Updates a category.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DeleteCategory(self, request, context):
-        """Deletes a category that has neither products nor categories below it.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -208,31 +148,6 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsRequest.FromString,
                     response_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsResponse.SerializeToString,
             ),
-            'CreateCategory': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateCategory,
-                    request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateCategoryRequest.FromString,
-                    response_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.SerializeToString,
-            ),
-            'GetCategory': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetCategory,
-                    request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.GetCategoryRequest.FromString,
-                    response_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.SerializeToString,
-            ),
-            'ListCategories': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListCategories,
-                    request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesRequest.FromString,
-                    response_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesResponse.SerializeToString,
-            ),
-            'UpdateCategory': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateCategory,
-                    request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCategoryRequest.FromString,
-                    response_serializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.SerializeToString,
-            ),
-            'DeleteCategory': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteCategory,
-                    request_deserializer=shop_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCategoryRequest.FromString,
-                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shop.catalog.v1.CatalogService', rpc_method_handlers)
@@ -242,7 +157,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Keeps products, their variants, and the categories they are found by.
+    """Manages products and their variants.
     """
 
     @staticmethod
@@ -397,141 +312,6 @@ class CatalogService:
             '/shop.catalog.v1.CatalogService/BatchGetVariants',
             shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsRequest.SerializeToString,
             shop_dot_catalog_dot_v1_dot_catalog__service__pb2.BatchGetVariantsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CreateCategory(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.catalog.v1.CatalogService/CreateCategory',
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.CreateCategoryRequest.SerializeToString,
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetCategory(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.catalog.v1.CatalogService/GetCategory',
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.GetCategoryRequest.SerializeToString,
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListCategories(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.catalog.v1.CatalogService/ListCategories',
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesRequest.SerializeToString,
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.ListCategoriesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def UpdateCategory(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.catalog.v1.CatalogService/UpdateCategory',
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.UpdateCategoryRequest.SerializeToString,
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.Category.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def DeleteCategory(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.catalog.v1.CatalogService/DeleteCategory',
-            shop_dot_catalog_dot_v1_dot_catalog__service__pb2.DeleteCategoryRequest.SerializeToString,
-            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,7 +14,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Keeps products, their variants, and the categories they are found by."""
+    """Manages products and their variants."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateProductRequest, _catalog_service_pb2.Product]
@@ -31,19 +31,9 @@ class CatalogServiceStub:
     """Deletes a product and its variants. Orders keep what they copied of it, and its SKUs stay taken."""
     BatchGetVariants: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.BatchGetVariantsRequest, _catalog_service_pb2.BatchGetVariantsResponse]
     """Gets what an order copies of several SKUs. Unknown SKUs are left out of the reply."""
-    CreateCategory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.CreateCategoryRequest, _catalog_service_pb2.Category]
-    """Creates a category."""
-    GetCategory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetCategoryRequest, _catalog_service_pb2.Category]
-    """Gets a category."""
-    ListCategories: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListCategoriesRequest, _catalog_service_pb2.ListCategoriesResponse]
-    """Lists categories, in order of their parent, `position` and name."""
-    UpdateCategory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.UpdateCategoryRequest, _catalog_service_pb2.Category]
-    """Updates a category."""
-    DeleteCategory: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteCategoryRequest, _empty_pb2.Empty]
-    """Deletes a category that has neither products nor categories below it."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps products, their variants, and the categories they are found by."""
+    """Manages products and their variants."""
 
     @_abc_1.abstractmethod
     def CreateProduct(
@@ -94,45 +84,5 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_service_pb2.BatchGetVariantsRequest, _abc.Awaitable[_catalog_service_pb2.BatchGetVariantsResponse]],
     ) -> _abc.Awaitable[_catalog_service_pb2.BatchGetVariantsResponse]:
         """Gets what an order copies of several SKUs. Unknown SKUs are left out of the reply."""
-
-    @_abc_1.abstractmethod
-    def CreateCategory(
-        self,
-        request: _catalog_service_pb2.CreateCategoryRequest,
-        context: _aio.ServicerContext[_catalog_service_pb2.CreateCategoryRequest, _abc.Awaitable[_catalog_service_pb2.Category]],
-    ) -> _abc.Awaitable[_catalog_service_pb2.Category]:
-        """Creates a category."""
-
-    @_abc_1.abstractmethod
-    def GetCategory(
-        self,
-        request: _catalog_service_pb2.GetCategoryRequest,
-        context: _aio.ServicerContext[_catalog_service_pb2.GetCategoryRequest, _abc.Awaitable[_catalog_service_pb2.Category]],
-    ) -> _abc.Awaitable[_catalog_service_pb2.Category]:
-        """Gets a category."""
-
-    @_abc_1.abstractmethod
-    def ListCategories(
-        self,
-        request: _catalog_service_pb2.ListCategoriesRequest,
-        context: _aio.ServicerContext[_catalog_service_pb2.ListCategoriesRequest, _abc.Awaitable[_catalog_service_pb2.ListCategoriesResponse]],
-    ) -> _abc.Awaitable[_catalog_service_pb2.ListCategoriesResponse]:
-        """Lists categories, in order of their parent, `position` and name."""
-
-    @_abc_1.abstractmethod
-    def UpdateCategory(
-        self,
-        request: _catalog_service_pb2.UpdateCategoryRequest,
-        context: _aio.ServicerContext[_catalog_service_pb2.UpdateCategoryRequest, _abc.Awaitable[_catalog_service_pb2.Category]],
-    ) -> _abc.Awaitable[_catalog_service_pb2.Category]:
-        """Updates a category."""
-
-    @_abc_1.abstractmethod
-    def DeleteCategory(
-        self,
-        request: _catalog_service_pb2.DeleteCategoryRequest,
-        context: _aio.ServicerContext[_catalog_service_pb2.DeleteCategoryRequest, _abc.Awaitable[_empty_pb2.Empty]],
-    ) -> _abc.Awaitable[_empty_pb2.Empty]:
-        """Deletes a category that has neither products nor categories below it."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _aio.Server) -> None: ...

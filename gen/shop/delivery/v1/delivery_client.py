@@ -13,7 +13,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class DeliveryClient:
-    """Says where and when the shop delivers, and carries the parcels of orders there."""
+    """Manages delivery zones and slots, and quotes delivery fees."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = delivery_service_pb2_grpc.DeliveryServiceStub
@@ -96,67 +96,3 @@ class DeliveryClient:
             request_id=request_id or new_key(),
         )
         return await self._stub.CreateSlot(request, timeout=timeout)
-
-    async def create_shipment(
-        self, *, order_id: str, request_id: str = "", timeout: float | None = None
-    ) -> delivery_service_pb2.Shipment:
-        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
-        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
-        yet; it is asked again until it does.
-        """
-        request = delivery_service_pb2.CreateShipmentRequest(
-            order_id=order_id, request_id=request_id or new_key()
-        )
-        return await self._stub.CreateShipment(request, timeout=timeout)
-
-    async def get_shipment(
-        self, *, shipment_id: str, timeout: float | None = None
-    ) -> delivery_service_pb2.Shipment:
-        """Gets a shipment. A customer sees their own only; staff and couriers see all."""
-        request = delivery_service_pb2.GetShipmentRequest(shipment_id=shipment_id)
-        return await self._stub.GetShipment(request, timeout=timeout)
-
-    async def list_shipments(
-        self,
-        *,
-        page_size: int = 0,
-        page_token: str = "",
-        order_id: str = "",
-        state: delivery_service_pb2.ShipmentState.ValueType | None = None,
-        timeout: float | None = None,
-    ) -> delivery_service_pb2.ListShipmentsResponse:
-        """Lists shipments, newest first: one's own, or anyone's for staff and couriers."""
-        request = delivery_service_pb2.ListShipmentsRequest(
-            page_size=page_size, page_token=page_token, order_id=order_id, state=state
-        )
-        return await self._stub.ListShipments(request, timeout=timeout)
-
-    async def update_shipment_status(
-        self,
-        *,
-        shipment_id: str,
-        state: delivery_service_pb2.ShipmentState.ValueType,
-        note: str = "",
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> delivery_service_pb2.Shipment:
-        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
-        there already.
-        """
-        request = delivery_service_pb2.UpdateShipmentStatusRequest(
-            shipment_id=shipment_id, state=state, note=note, request_id=request_id or new_key()
-        )
-        return await self._stub.UpdateShipmentStatus(request, timeout=timeout)
-
-    def watch_shipment(
-        self, *, shipment_id: str, resume_token: str = ""
-    ) -> AsyncIterator[delivery_service_pb2.WatchShipmentResponse]:
-        """Watches a shipment: as it is now first, then after every change, until it can change no more."""
-        stream: Any = self._stub.WatchShipment
-
-        def watch(resume_token: str) -> Any:
-            return stream(
-                delivery_service_pb2.WatchShipmentRequest(shipment_id=shipment_id, resume_token=resume_token)
-            )
-
-        return resumed(watch, resume_token)

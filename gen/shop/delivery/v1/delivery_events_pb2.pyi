@@ -5,7 +5,7 @@ What happened to shipments and to bookings of slots."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from shop.delivery.v1 import delivery_service_pb2 as _delivery_service_pb2
+from shop.delivery.v1 import shipment_service_pb2 as _shipment_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -135,9 +135,9 @@ class ShipmentStatusChanged(_message.Message):
     """The order."""
     user_id: _builtins.str
     """The user who is waiting for it."""
-    from_state: _delivery_service_pb2.ShipmentState.ValueType
+    from_state: _shipment_service_pb2.ShipmentState.ValueType
     """The state before."""
-    to_state: _delivery_service_pb2.ShipmentState.ValueType
+    to_state: _shipment_service_pb2.ShipmentState.ValueType
     """The state after."""
     def __init__(
         self,
@@ -146,8 +146,8 @@ class ShipmentStatusChanged(_message.Message):
         version: _builtins.int = ...,
         order_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        from_state: _delivery_service_pb2.ShipmentState.ValueType = ...,
-        to_state: _delivery_service_pb2.ShipmentState.ValueType = ...,
+        from_state: _shipment_service_pb2.ShipmentState.ValueType = ...,
+        to_state: _shipment_service_pb2.ShipmentState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -3,8 +3,6 @@
 import grpc
 import warnings
 
-from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
-from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from shop.delivery.v1 import delivery_service_pb2 as shop_dot_delivery_dot_v1_dot_delivery__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -28,7 +26,7 @@ if _version_not_supported:
 
 
 class DeliveryServiceStub:
-    """Says where and when the shop delivers, and carries the parcels of orders there.
+    """Manages delivery zones and slots, and quotes delivery fees.
     """
 
     def __init__(self, channel):
@@ -72,40 +70,10 @@ class DeliveryServiceStub:
                 request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ReleaseSlotRequest.SerializeToString,
                 response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.SlotBooking.FromString,
                 _registered_method=True)
-        self.CreateShipment = channel.unary_unary(
-                '/shop.delivery.v1.DeliveryService/CreateShipment',
-                request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.CreateShipmentRequest.SerializeToString,
-                response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-                _registered_method=True)
-        self.GetShipment = channel.unary_unary(
-                '/shop.delivery.v1.DeliveryService/GetShipment',
-                request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.GetShipmentRequest.SerializeToString,
-                response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-                _registered_method=True)
-        self.ListShipments = channel.unary_unary(
-                '/shop.delivery.v1.DeliveryService/ListShipments',
-                request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsRequest.SerializeToString,
-                response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsResponse.FromString,
-                _registered_method=True)
-        self.UpdateShipmentStatus = channel.unary_unary(
-                '/shop.delivery.v1.DeliveryService/UpdateShipmentStatus',
-                request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.UpdateShipmentStatusRequest.SerializeToString,
-                response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-                _registered_method=True)
-        self.WatchShipment = channel.unary_stream(
-                '/shop.delivery.v1.DeliveryService/WatchShipment',
-                request_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentRequest.SerializeToString,
-                response_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentResponse.FromString,
-                _registered_method=True)
-        self.ReceiveCourierEvent = channel.unary_unary(
-                '/shop.delivery.v1.DeliveryService/ReceiveCourierEvent',
-                request_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
-                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-                _registered_method=True)
 
 
 class DeliveryServiceServicer:
-    """Says where and when the shop delivers, and carries the parcels of orders there.
+    """Manages delivery zones and slots, and quotes delivery fees.
     """
 
     def ListZones(self, request, context):
@@ -161,53 +129,6 @@ class DeliveryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CreateShipment(self, request, context):
-        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
-        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
-        yet; it is asked again until it does.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetShipment(self, request, context):
-        """Gets a shipment. A customer sees their own only; staff and couriers see all.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListShipments(self, request, context):
-        """Lists shipments, newest first: one's own, or anyone's for staff and couriers.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UpdateShipmentStatus(self, request, context):
-        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
-        there already.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def WatchShipment(self, request, context):
-        """Watches a shipment: as it is now first, then after every change, until it can change no more.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReceiveCourierEvent(self, request, context):
-        """Receives a webhook of the courier: the body as it was signed, its Standard Webhooks headers as
-        metadata. An event that was received before, or is older than what is known, changes nothing.
-        buf:lint:ignore RPC_REQUEST_STANDARD_NAME
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_DeliveryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -246,36 +167,6 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ReleaseSlotRequest.FromString,
                     response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.SlotBooking.SerializeToString,
             ),
-            'CreateShipment': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateShipment,
-                    request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.CreateShipmentRequest.FromString,
-                    response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.SerializeToString,
-            ),
-            'GetShipment': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetShipment,
-                    request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.GetShipmentRequest.FromString,
-                    response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.SerializeToString,
-            ),
-            'ListShipments': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListShipments,
-                    request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsRequest.FromString,
-                    response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsResponse.SerializeToString,
-            ),
-            'UpdateShipmentStatus': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateShipmentStatus,
-                    request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.UpdateShipmentStatusRequest.FromString,
-                    response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.SerializeToString,
-            ),
-            'WatchShipment': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchShipment,
-                    request_deserializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentRequest.FromString,
-                    response_serializer=shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentResponse.SerializeToString,
-            ),
-            'ReceiveCourierEvent': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReceiveCourierEvent,
-                    request_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
-                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shop.delivery.v1.DeliveryService', rpc_method_handlers)
@@ -285,7 +176,7 @@ def add_DeliveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeliveryService:
-    """Says where and when the shop delivers, and carries the parcels of orders there.
+    """Manages delivery zones and slots, and quotes delivery fees.
     """
 
     @staticmethod
@@ -467,168 +358,6 @@ class DeliveryService:
             '/shop.delivery.v1.DeliveryService/ReleaseSlot',
             shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ReleaseSlotRequest.SerializeToString,
             shop_dot_delivery_dot_v1_dot_delivery__service__pb2.SlotBooking.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CreateShipment(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/CreateShipment',
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.CreateShipmentRequest.SerializeToString,
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetShipment(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/GetShipment',
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.GetShipmentRequest.SerializeToString,
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListShipments(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/ListShipments',
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsRequest.SerializeToString,
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.ListShipmentsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def UpdateShipmentStatus(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/UpdateShipmentStatus',
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.UpdateShipmentStatusRequest.SerializeToString,
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.Shipment.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchShipment(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/WatchShipment',
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentRequest.SerializeToString,
-            shop_dot_delivery_dot_v1_dot_delivery__service__pb2.WatchShipmentResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReceiveCourierEvent(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.delivery.v1.DeliveryService/ReceiveCourierEvent',
-            google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
-            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

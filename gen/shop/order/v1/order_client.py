@@ -14,7 +14,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class OrderClient:
-    """Takes orders and sees each of them through."""
+    """Takes, shows and cancels orders."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = order_service_pb2_grpc.OrderServiceStub
@@ -111,36 +111,3 @@ class OrderClient:
         """Gets what happened to an order: the states it went through and the steps of its saga."""
         request = order_service_pb2.GetOrderTimelineRequest(order_id=order_id)
         return await self._stub.GetOrderTimeline(request, timeout=timeout)
-
-    async def list_sagas(
-        self,
-        *,
-        page_size: int = 0,
-        page_token: str = "",
-        state: order_service_pb2.SagaState.ValueType | None = None,
-        timeout: float | None = None,
-    ) -> order_service_pb2.ListSagasResponse:
-        """Lists sagas, oldest first, so that what waits longest is seen first."""
-        request = order_service_pb2.ListSagasRequest(page_size=page_size, page_token=page_token, state=state)
-        return await self._stub.ListSagas(request, timeout=timeout)
-
-    async def get_saga(self, *, saga_id: str, timeout: float | None = None) -> order_service_pb2.Saga:
-        """Gets a saga with its steps."""
-        request = order_service_pb2.GetSagaRequest(saga_id=saga_id)
-        return await self._stub.GetSaga(request, timeout=timeout)
-
-    async def retry_saga(
-        self, *, saga_id: str, request_id: str = "", timeout: float | None = None
-    ) -> order_service_pb2.Saga:
-        """Moves a saga from PARKED back to what it was doing, with its attempts counted anew."""
-        request = order_service_pb2.RetrySagaRequest(saga_id=saga_id, request_id=request_id or new_key())
-        return await self._stub.RetrySaga(request, timeout=timeout)
-
-    async def compensate_saga(
-        self, *, saga_id: str, reason: str = "", request_id: str = "", timeout: float | None = None
-    ) -> order_service_pb2.Saga:
-        """Moves a saga from RUNNING or PARKED to COMPENSATING: what it did is undone in reverse."""
-        request = order_service_pb2.CompensateSagaRequest(
-            saga_id=saga_id, reason=reason, request_id=request_id or new_key()
-        )
-        return await self._stub.CompensateSaga(request, timeout=timeout)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OrderServiceStub:
-    """Takes orders and sees each of them through.
+    """Takes, shows and cancels orders.
     """
 
     def __init__(self, channel):
@@ -75,30 +75,10 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
                 _registered_method=True)
-        self.ListSagas = channel.unary_unary(
-                '/shop.order.v1.OrderService/ListSagas',
-                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasRequest.SerializeToString,
-                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasResponse.FromString,
-                _registered_method=True)
-        self.GetSaga = channel.unary_unary(
-                '/shop.order.v1.OrderService/GetSaga',
-                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetSagaRequest.SerializeToString,
-                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
-                _registered_method=True)
-        self.RetrySaga = channel.unary_unary(
-                '/shop.order.v1.OrderService/RetrySaga',
-                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.RetrySagaRequest.SerializeToString,
-                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
-                _registered_method=True)
-        self.CompensateSaga = channel.unary_unary(
-                '/shop.order.v1.OrderService/CompensateSaga',
-                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.CompensateSagaRequest.SerializeToString,
-                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
-                _registered_method=True)
 
 
 class OrderServiceServicer:
-    """Takes orders and sees each of them through.
+    """Takes, shows and cancels orders.
     """
 
     def PreviewOrder(self, request, context):
@@ -163,34 +143,6 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListSagas(self, request, context):
-        """Lists sagas, oldest first, so that what waits longest is seen first.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetSaga(self, request, context):
-        """Gets a saga with its steps.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RetrySaga(self, request, context):
-        """Moves a saga from PARKED back to what it was doing, with its attempts counted anew.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CompensateSaga(self, request, context):
-        """Moves a saga from RUNNING or PARKED to COMPENSATING: what it did is undone in reverse.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,26 +186,6 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.SerializeToString,
             ),
-            'ListSagas': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSagas,
-                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasRequest.FromString,
-                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasResponse.SerializeToString,
-            ),
-            'GetSaga': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetSaga,
-                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetSagaRequest.FromString,
-                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.SerializeToString,
-            ),
-            'RetrySaga': grpc.unary_unary_rpc_method_handler(
-                    servicer.RetrySaga,
-                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.RetrySagaRequest.FromString,
-                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.SerializeToString,
-            ),
-            'CompensateSaga': grpc.unary_unary_rpc_method_handler(
-                    servicer.CompensateSaga,
-                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.CompensateSagaRequest.FromString,
-                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Saga.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shop.order.v1.OrderService', rpc_method_handlers)
@@ -263,7 +195,7 @@ def add_OrderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrderService:
-    """Takes orders and sees each of them through.
+    """Takes, shows and cancels orders.
     """
 
     @staticmethod
@@ -472,114 +404,6 @@ class OrderService:
             '/shop.order.v1.OrderService/StartFulfillment',
             shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListSagas(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.order.v1.OrderService/ListSagas',
-            shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasRequest.SerializeToString,
-            shop_dot_order_dot_v1_dot_order__service__pb2.ListSagasResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetSaga(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.order.v1.OrderService/GetSaga',
-            shop_dot_order_dot_v1_dot_order__service__pb2.GetSagaRequest.SerializeToString,
-            shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RetrySaga(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.order.v1.OrderService/RetrySaga',
-            shop_dot_order_dot_v1_dot_order__service__pb2.RetrySagaRequest.SerializeToString,
-            shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CompensateSaga(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.order.v1.OrderService/CompensateSaga',
-            shop_dot_order_dot_v1_dot_order__service__pb2.CompensateSagaRequest.SerializeToString,
-            shop_dot_order_dot_v1_dot_order__service__pb2.Saga.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class UserClient:
-    """Registers users, signs them in, and keeps what they tell about themselves."""
+    """Registers users, and manages their profiles and roles."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = user_service_pb2_grpc.UserServiceStub
@@ -33,40 +33,6 @@ class UserClient:
             email=email, password=password, display_name=display_name, request_id=request_id or new_key()
         )
         return await self._stub.Register(request, timeout=timeout)
-
-    async def login(
-        self, *, email: str, password: str, request_id: str = "", timeout: float | None = None
-    ) -> user_service_pb2.Tokens:
-        """Begins a session. An unknown email and a wrong password get the same answer in the same time."""
-        request = user_service_pb2.LoginRequest(
-            email=email, password=password, request_id=request_id or new_key()
-        )
-        return await self._stub.Login(request, timeout=timeout)
-
-    async def refresh_token(
-        self, *, refresh_token: str, request_id: str = "", timeout: float | None = None
-    ) -> user_service_pb2.Tokens:
-        """Exchanges a refresh token for its successor and a new access token. A repeat within ten seconds
-        returns the same successor; a later one ends the session with `TOKEN_REUSED`.
-        """
-        request = user_service_pb2.RefreshTokenRequest(
-            refresh_token=refresh_token, request_id=request_id or new_key()
-        )
-        return await self._stub.RefreshToken(request, timeout=timeout)
-
-    async def logout(
-        self, *, all_sessions: bool = False, request_id: str = "", timeout: float | None = None
-    ) -> None:
-        """Ends the session that the access token belongs to."""
-        request = user_service_pb2.LogoutRequest(
-            all_sessions=all_sessions, request_id=request_id or new_key()
-        )
-        await self._stub.Logout(request, timeout=timeout)
-
-    async def get_jwks(self, *, timeout: float | None = None) -> user_service_pb2.JsonWebKeySet:
-        """Gets the public keys that access tokens are signed with."""
-        request = user_service_pb2.GetJwksRequest()
-        return await self._stub.GetJwks(request, timeout=timeout)
 
     async def get_me(self, *, timeout: float | None = None) -> user_service_pb2.User:
         """Gets the signed-in user."""
@@ -102,62 +68,3 @@ class UserClient:
             user_id=user_id, roles=roles, request_id=request_id or new_key()
         )
         return await self._stub.SetUserRoles(request, timeout=timeout)
-
-    async def list_addresses(
-        self, *, page_size: int = 0, page_token: str = "", timeout: float | None = None
-    ) -> user_service_pb2.ListAddressesResponse:
-        """Lists the address book of the signed-in user, the default first."""
-        request = user_service_pb2.ListAddressesRequest(page_size=page_size, page_token=page_token)
-        return await self._stub.ListAddresses(request, timeout=timeout)
-
-    async def create_address(
-        self,
-        *,
-        saved_address: user_service_pb2.SavedAddress,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> user_service_pb2.SavedAddress:
-        """Adds an address to the book of the signed-in user. The first becomes the default."""
-        request = user_service_pb2.CreateAddressRequest(
-            saved_address=saved_address, request_id=request_id or new_key()
-        )
-        return await self._stub.CreateAddress(request, timeout=timeout)
-
-    async def get_address(
-        self, *, address_id: str, timeout: float | None = None
-    ) -> user_service_pb2.SavedAddress:
-        """Gets an address of the signed-in user."""
-        request = user_service_pb2.GetAddressRequest(address_id=address_id)
-        return await self._stub.GetAddress(request, timeout=timeout)
-
-    async def update_address(
-        self,
-        *,
-        saved_address: user_service_pb2.SavedAddress,
-        update_mask: field_mask_pb2.FieldMask | None = None,
-        request_id: str = "",
-        timeout: float | None = None,
-    ) -> user_service_pb2.SavedAddress:
-        """Updates an address of the signed-in user."""
-        request = user_service_pb2.UpdateAddressRequest(
-            saved_address=saved_address, update_mask=update_mask, request_id=request_id or new_key()
-        )
-        return await self._stub.UpdateAddress(request, timeout=timeout)
-
-    async def delete_address(
-        self, *, address_id: str, request_id: str = "", timeout: float | None = None
-    ) -> None:
-        """Deletes an address of the signed-in user. The oldest that is left becomes the default."""
-        request = user_service_pb2.DeleteAddressRequest(
-            address_id=address_id, request_id=request_id or new_key()
-        )
-        await self._stub.DeleteAddress(request, timeout=timeout)
-
-    async def set_default_address(
-        self, *, address_id: str, request_id: str = "", timeout: float | None = None
-    ) -> user_service_pb2.SavedAddress:
-        """Makes an address the default of the signed-in user."""
-        request = user_service_pb2.SetDefaultAddressRequest(
-            address_id=address_id, request_id=request_id or new_key()
-        )
-        return await self._stub.SetDefaultAddress(request, timeout=timeout)

@@ -25,14 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
-from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
-from shop.type.v1 import address_pb2 as shop_dot_type_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/user_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1ashop/type/v1/address.proto\"\x94\x03\n\x04User\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x1e\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x05\x65mail\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12\x34\n\x05phone\x18\x04 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[0-9+() .-]{0,32}$\xa8\xbb\x18\x01R\x05phone\x12\x1a\n\x05roles\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03R\x05roles\x12\x30\n\x04\x65tag\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\x9b\x03\n\x0cSavedAddress\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x05\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\taddressId\x12\x36\n\x05label\x18\x02 \x01(\tB \xbaH\x19r\x17\x18\x32\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05label\x12\x35\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x15.shop.type.v1.AddressB\x04\xe2\x41\x01\x02R\x07\x61\x64\x64ress\x12#\n\nis_default\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisDefault\x12\x30\n\x04\x65tag\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\xae\x01\n\x06Tokens\x12+\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0b\x61\x63\x63\x65ssToken\x12-\n\rrefresh_token\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0crefreshToken\x12#\n\ntoken_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\ttokenType\x12#\n\nexpires_in\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03R\texpiresIn\"C\n\rJsonWebKeySet\x12\x32\n\x04keys\x18\x01 \x03(\x0b\x32\x18.shop.user.v1.JsonWebKeyB\x04\xe2\x41\x01\x03R\x04keys\"\x8d\x02\n\nJsonWebKey\x12\x16\n\x03kty\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03kty\x12\x16\n\x03use\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x03use\x12\x16\n\x03\x61lg\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x03\x61lg\x12\x16\n\x03kid\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x03kid\x12\x1b\n\x03\x63rv\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x03\x63rv\x88\x01\x01\x12\x17\n\x01x\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x01x\x88\x01\x01\x12\x17\n\x01y\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x01y\x88\x01\x01\x12\x17\n\x01n\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x01n\x88\x01\x01\x12\x17\n\x01\x65\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x01\x65\x88\x01\x01\x42\x06\n\x04_crvB\x04\n\x02_xB\x04\n\x02_yB\x04\n\x02_nB\x04\n\x02_e\"\xfd\x01\n\x0fRegisterRequest\x12(\n\x05\x65mail\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x08(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12?\n\nrequest_id\x18\x04 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\xc6\x01\n\x0cLoginRequest\x12=\n\x05\x65mail\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xfe\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12;\n\nrequest_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\trequestId\"\x9f\x01\n\x13RefreshTokenRequest\x12K\n\rrefresh_token\x18\x01 \x01(\tB&\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,512}$\xa8\xbb\x18\x01R\x0crefreshToken\x12;\n\nrequest_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\trequestId\"o\n\rLogoutRequest\x12!\n\x0c\x61ll_sessions\x18\x01 \x01(\x08R\x0b\x61llSessions\x12;\n\nrequest_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\trequestId\"\x10\n\x0eGetJwksRequest\"\x0e\n\x0cGetMeRequest\"\xe6\x01\n\x0fUpdateMeRequest\x12\x32\n\x04user\x18\x01 \x01(\x0b\x32\x12.shop.user.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04user\x12^\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB!\xbaH\x1e\xe2\x01\x1b\x12\x0c\x64isplay_name\x12\x05phone\x12\x04\x65tagR\nupdateMask\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"K\n\x0eGetUserRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\"\xde\x01\n\x13SetUserRolesRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\x12K\n\x05roles\x18\x02 \x03(\tB5\xe2\x41\x01\x02\xbaH.\x92\x01+\x08\x01\x10\x04\x18\x01\"#r!R\x08\x63ustomerR\x07\x63ourierR\x05staffR\x05\x61\x64minR\x05roles\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"}\n\x14ListAddressesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\"\x84\x01\n\x15ListAddressesResponse\x12\x43\n\x0fsaved_addresses\x18\x01 \x03(\x0b\x32\x1a.shop.user.v1.SavedAddressR\x0esavedAddresses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x02\n\x14\x43reateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId:`\xbaH]\x1a[\n\x15saved_address.address\x12!saved_address.address is required\x1a\x1fhas(this.saved_address.address)\"T\n\x11GetAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\"\xeb\x02\n\x14UpdateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12Y\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1c\xbaH\x19\xe2\x01\x16\x12\x05label\x12\x07\x61\x64\x64ress\x12\x04\x65tagR\nupdateMask\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId:j\xbaHg\x1a\x65\n\x18saved_address.address_id\x12$saved_address.address_id is required\x1a#this.saved_address.address_id != \'\'\"\x98\x01\n\x14\x44\x65leteAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\x9c\x01\n\x18SetDefaultAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId2\x9c\x12\n\x0bUserService\x12y\n\x08Register\x12\x1d.shop.user.v1.RegisterRequest\x1a\x12.shop.user.v1.User\":\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/register:\x01*\x12r\n\x05Login\x12\x1a.shop.user.v1.LoginRequest\x1a\x14.shop.user.v1.Tokens\"7\x90\x02\x00\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth/login:\x01*\x12\x82\x01\n\x0cRefreshToken\x12!.shop.user.v1.RefreshTokenRequest\x1a\x14.shop.user.v1.Tokens\"9\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/auth/refresh:\x01*\x12n\n\x06Logout\x12\x1b.shop.user.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\"/\x90\x02\x02\xaa\xbb\x18\x0e\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/auth/logout:\x01*\x12\x99\x01\n\x07GetJwks\x12\x1c.shop.user.v1.GetJwksRequest\x1a\x1b.shop.user.v1.JsonWebKeySet\"S\x90\x02\x01\xaa\xbb\x18\x11\x08\x01\x1a\x04\x65\x64ge\x1a\x01*\"\x02\x08\x02\x38\x01\x82\xd3\xe4\x93\x02\x35\x12\x19/v1/.well-known/jwks.jsonZ\x18\x12\x16/.well-known/jwks.json\x12u\n\x05GetMe\x12\x1a.shop.user.v1.GetMeRequest\x1a\x12.shop.user.v1.User\"<\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02#\x12\x0c/v1/users/meZ\x13\x12\x11/v1/users/profile\x12\x87\x01\n\x08UpdateMe\x12\x1d.shop.user.v1.UpdateMeRequest\x1a\x12.shop.user.v1.User\"H\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02/2\x0c/v1/users/me:\x04userZ\x19\x1a\x11/v1/users/profile:\x04user\x12{\n\x07GetUser\x12\x1c.shop.user.v1.GetUserRequest\x1a\x12.shop.user.v1.User\">\x90\x02\x01\xaa\xbb\x18\x1c\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x30\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x87\x01\n\x0cSetUserRoles\x12!.shop.user.v1.SetUserRolesRequest\x1a\x12.shop.user.v1.User\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/users/{user_id}/roles:\x01*\x12\xa2\x01\n\rListAddresses\x12\".shop.user.v1.ListAddressesRequest\x1a#.shop.user.v1.ListAddressesResponse\"H\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02/\x12\x16/v1/users/me/addressesZ\x15\x12\x13/v1/users/addresses\x12\xb7\x01\n\rCreateAddress\x12\".shop.user.v1.CreateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"f\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02M\"\x16/v1/users/me/addresses:\rsaved_addressZ$\"\x13/v1/users/addresses:\rsaved_address\x12\xad\x01\n\nGetAddress\x12\x1f.shop.user.v1.GetAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"b\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02I\x12#/v1/users/me/addresses/{address_id}Z\"\x12 /v1/users/addresses/{address_id}\x12\xef\x01\n\rUpdateAddress\x12\".shop.user.v1.UpdateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"\x9d\x01\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x83\x01\x32\x31/v1/users/me/addresses/{saved_address.address_id}:\rsaved_addressZ?\x1a./v1/users/addresses/{saved_address.address_id}:\rsaved_address\x12\xaf\x01\n\rDeleteAddress\x12\".shop.user.v1.DeleteAddressRequest\x1a\x16.google.protobuf.Empty\"b\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02I*#/v1/users/me/addresses/{address_id}Z\"* /v1/users/addresses/{address_id}\x12\xd1\x01\n\x11SetDefaultAddress\x12&.shop.user.v1.SetDefaultAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"x\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02_\"+/v1/users/me/addresses/{address_id}/default:\x01*Z-\x1a(/v1/users/addresses/{address_id}/default:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/user_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\"\x94\x03\n\x04User\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x1e\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x05\x65mail\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12\x34\n\x05phone\x18\x04 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[0-9+() .-]{0,32}$\xa8\xbb\x18\x01R\x05phone\x12\x1a\n\x05roles\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03R\x05roles\x12\x30\n\x04\x65tag\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\xfd\x01\n\x0fRegisterRequest\x12(\n\x05\x65mail\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x08(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12?\n\nrequest_id\x18\x04 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\x0e\n\x0cGetMeRequest\"\xe6\x01\n\x0fUpdateMeRequest\x12\x32\n\x04user\x18\x01 \x01(\x0b\x32\x12.shop.user.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04user\x12^\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB!\xbaH\x1e\xe2\x01\x1b\x12\x0c\x64isplay_name\x12\x05phone\x12\x04\x65tagR\nupdateMask\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"K\n\x0eGetUserRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\"\xde\x01\n\x13SetUserRolesRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\x12K\n\x05roles\x18\x02 \x03(\tB5\xe2\x41\x01\x02\xbaH.\x92\x01+\x08\x01\x10\x04\x18\x01\"#r!R\x08\x63ustomerR\x07\x63ourierR\x05staffR\x05\x61\x64minR\x05roles\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId2\x90\x05\n\x0bUserService\x12y\n\x08Register\x12\x1d.shop.user.v1.RegisterRequest\x1a\x12.shop.user.v1.User\":\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/register:\x01*\x12u\n\x05GetMe\x12\x1a.shop.user.v1.GetMeRequest\x1a\x12.shop.user.v1.User\"<\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02#\x12\x0c/v1/users/meZ\x13\x12\x11/v1/users/profile\x12\x87\x01\n\x08UpdateMe\x12\x1d.shop.user.v1.UpdateMeRequest\x1a\x12.shop.user.v1.User\"H\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02/2\x0c/v1/users/me:\x04userZ\x19\x1a\x11/v1/users/profile:\x04user\x12{\n\x07GetUser\x12\x1c.shop.user.v1.GetUserRequest\x1a\x12.shop.user.v1.User\">\x90\x02\x01\xaa\xbb\x18\x1c\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x30\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x87\x01\n\x0cSetUserRoles\x12!.shop.user.v1.SetUserRolesRequest\x1a\x12.shop.user.v1.User\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/users/{user_id}/roles:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,48 +53,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['update_time']._loaded_options = None
   _globals['_USER'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_SAVEDADDRESS'].fields_by_name['address_id']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['address_id']._serialized_options = b'\342A\001\005\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
-  _globals['_SAVEDADDRESS'].fields_by_name['label']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['label']._serialized_options = b'\272H\031r\027\03022\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
-  _globals['_SAVEDADDRESS'].fields_by_name['address']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['address']._serialized_options = b'\342A\001\002'
-  _globals['_SAVEDADDRESS'].fields_by_name['is_default']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['is_default']._serialized_options = b'\342A\001\003'
-  _globals['_SAVEDADDRESS'].fields_by_name['etag']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['etag']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
-  _globals['_SAVEDADDRESS'].fields_by_name['create_time']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_SAVEDADDRESS'].fields_by_name['update_time']._loaded_options = None
-  _globals['_SAVEDADDRESS'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_TOKENS'].fields_by_name['access_token']._loaded_options = None
-  _globals['_TOKENS'].fields_by_name['access_token']._serialized_options = b'\342A\001\003\250\273\030\001'
-  _globals['_TOKENS'].fields_by_name['refresh_token']._loaded_options = None
-  _globals['_TOKENS'].fields_by_name['refresh_token']._serialized_options = b'\342A\001\003\250\273\030\001'
-  _globals['_TOKENS'].fields_by_name['token_type']._loaded_options = None
-  _globals['_TOKENS'].fields_by_name['token_type']._serialized_options = b'\342A\001\003'
-  _globals['_TOKENS'].fields_by_name['expires_in']._loaded_options = None
-  _globals['_TOKENS'].fields_by_name['expires_in']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEYSET'].fields_by_name['keys']._loaded_options = None
-  _globals['_JSONWEBKEYSET'].fields_by_name['keys']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['kty']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['kty']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['use']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['use']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['alg']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['alg']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['kid']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['kid']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['crv']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['crv']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['x']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['x']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['y']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['y']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['n']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['n']._serialized_options = b'\342A\001\003'
-  _globals['_JSONWEBKEY'].fields_by_name['e']._loaded_options = None
-  _globals['_JSONWEBKEY'].fields_by_name['e']._serialized_options = b'\342A\001\003'
   _globals['_REGISTERREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002\272H\007r\005\030\376\001`\001\250\273\030\001'
   _globals['_REGISTERREQUEST'].fields_by_name['password']._loaded_options = None
@@ -105,18 +61,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\031r\027\030d2\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
   _globals['_REGISTERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_LOGINREQUEST'].fields_by_name['email']._loaded_options = None
-  _globals['_LOGINREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002\272H\034r\032\020\001\030\376\0012\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
-  _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
-  _globals['_LOGINREQUEST'].fields_by_name['password']._serialized_options = b'\342A\001\002\272H\023r\021\020\001(\200\0022\n^[^\\x00]*$\250\273\030\001'
-  _globals['_LOGINREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_LOGINREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
-  _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._loaded_options = None
-  _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._-]{1,512}$\250\273\030\001'
-  _globals['_REFRESHTOKENREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_REFRESHTOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
-  _globals['_LOGOUTREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_LOGOUTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_UPDATEMEREQUEST'].fields_by_name['user']._loaded_options = None
   _globals['_UPDATEMEREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_UPDATEMEREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -131,44 +75,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETUSERROLESREQUEST'].fields_by_name['roles']._serialized_options = b'\342A\001\002\272H.\222\001+\010\001\020\004\030\001\"#r!R\010customerR\007courierR\005staffR\005admin'
   _globals['_SETUSERROLESREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SETUSERROLESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_LISTADDRESSESREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTADDRESSESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
-  _globals['_LISTADDRESSESREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTADDRESSESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9_=-]{0,512}$'
-  _globals['_CREATEADDRESSREQUEST'].fields_by_name['saved_address']._loaded_options = None
-  _globals['_CREATEADDRESSREQUEST'].fields_by_name['saved_address']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
-  _globals['_CREATEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_CREATEADDRESSREQUEST']._loaded_options = None
-  _globals['_CREATEADDRESSREQUEST']._serialized_options = b'\272H]\032[\n\025saved_address.address\022!saved_address.address is required\032\037has(this.saved_address.address)'
-  _globals['_GETADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_GETADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['saved_address']._loaded_options = None
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['saved_address']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['update_mask']._loaded_options = None
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\031\342\001\026\022\005label\022\007address\022\004etag'
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_UPDATEADDRESSREQUEST']._loaded_options = None
-  _globals['_UPDATEADDRESSREQUEST']._serialized_options = b'\272Hg\032e\n\030saved_address.address_id\022$saved_address.address_id is required\032#this.saved_address.address_id != \'\''
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_USERSERVICE'].methods_by_name['Register']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['Register']._serialized_options = b'\220\002\002\252\273\030\027\010\001\032\004edge\"\002\010\005*\t\010\254\002\022\002\010<\030\001\202\323\344\223\002\026\"\021/v1/auth/register:\001*'
-  _globals['_USERSERVICE'].methods_by_name['Login']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['Login']._serialized_options = b'\220\002\000\252\273\030\027\010\001\032\004edge\"\002\010\005*\t\010\254\002\022\002\010<\030\001\202\323\344\223\002\023\"\016/v1/auth/login:\001*'
-  _globals['_USERSERVICE'].methods_by_name['RefreshToken']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['RefreshToken']._serialized_options = b'\220\002\002\252\273\030\027\010\001\032\004edge\"\002\010\005*\t\010\330\004\022\002\010<\030\001\202\323\344\223\002\025\"\020/v1/auth/refresh:\001*'
-  _globals['_USERSERVICE'].methods_by_name['Logout']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['Logout']._serialized_options = b'\220\002\002\252\273\030\016\010\002\032\004edge\"\002\010\0030\001\202\323\344\223\002\024\"\017/v1/auth/logout:\001*'
-  _globals['_USERSERVICE'].methods_by_name['GetJwks']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\220\002\001\252\273\030\021\010\001\032\004edge\032\001*\"\002\010\0028\001\202\323\344\223\0025\022\031/v1/.well-known/jwks.jsonZ\030\022\026/.well-known/jwks.json'
   _globals['_USERSERVICE'].methods_by_name['GetMe']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['GetMe']._serialized_options = b'\220\002\001\252\273\030\014\010\002\032\004edge\"\002\010\002\202\323\344\223\002#\022\014/v1/users/meZ\023\022\021/v1/users/profile'
   _globals['_USERSERVICE'].methods_by_name['UpdateMe']._loaded_options = None
@@ -177,60 +85,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['GetUser']._serialized_options = b'\220\002\001\252\273\030\034\010\003\022\005staff\022\005admin\032\004edge\"\002\010\0020\001\202\323\344\223\002\025\022\023/v1/users/{user_id}'
   _globals['_USERSERVICE'].methods_by_name['SetUserRoles']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['SetUserRoles']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\0030\001\202\323\344\223\002\036\"\031/v1/users/{user_id}/roles:\001*'
-  _globals['_USERSERVICE'].methods_by_name['ListAddresses']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['ListAddresses']._serialized_options = b'\220\002\001\252\273\030\014\010\002\032\004edge\"\002\010\002\202\323\344\223\002/\022\026/v1/users/me/addressesZ\025\022\023/v1/users/addresses'
-  _globals['_USERSERVICE'].methods_by_name['CreateAddress']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['CreateAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002M\"\026/v1/users/me/addresses:\rsaved_addressZ$\"\023/v1/users/addresses:\rsaved_address'
-  _globals['_USERSERVICE'].methods_by_name['GetAddress']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['GetAddress']._serialized_options = b'\220\002\001\252\273\030\014\010\002\032\004edge\"\002\010\002\202\323\344\223\002I\022#/v1/users/me/addresses/{address_id}Z\"\022 /v1/users/addresses/{address_id}'
-  _globals['_USERSERVICE'].methods_by_name['UpdateAddress']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['UpdateAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002\203\00121/v1/users/me/addresses/{saved_address.address_id}:\rsaved_addressZ?\032./v1/users/addresses/{saved_address.address_id}:\rsaved_address'
-  _globals['_USERSERVICE'].methods_by_name['DeleteAddress']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['DeleteAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002I*#/v1/users/me/addresses/{address_id}Z\"* /v1/users/addresses/{address_id}'
-  _globals['_USERSERVICE'].methods_by_name['SetDefaultAddress']._loaded_options = None
-  _globals['_USERSERVICE'].methods_by_name['SetDefaultAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002_\"+/v1/users/me/addresses/{address_id}/default:\001*Z-\032(/v1/users/addresses/{address_id}/default:\001*'
-  _globals['_USER']._serialized_start=297
-  _globals['_USER']._serialized_end=701
-  _globals['_SAVEDADDRESS']._serialized_start=704
-  _globals['_SAVEDADDRESS']._serialized_end=1115
-  _globals['_TOKENS']._serialized_start=1118
-  _globals['_TOKENS']._serialized_end=1292
-  _globals['_JSONWEBKEYSET']._serialized_start=1294
-  _globals['_JSONWEBKEYSET']._serialized_end=1361
-  _globals['_JSONWEBKEY']._serialized_start=1364
-  _globals['_JSONWEBKEY']._serialized_end=1633
-  _globals['_REGISTERREQUEST']._serialized_start=1636
-  _globals['_REGISTERREQUEST']._serialized_end=1889
-  _globals['_LOGINREQUEST']._serialized_start=1892
-  _globals['_LOGINREQUEST']._serialized_end=2090
-  _globals['_REFRESHTOKENREQUEST']._serialized_start=2093
-  _globals['_REFRESHTOKENREQUEST']._serialized_end=2252
-  _globals['_LOGOUTREQUEST']._serialized_start=2254
-  _globals['_LOGOUTREQUEST']._serialized_end=2365
-  _globals['_GETJWKSREQUEST']._serialized_start=2367
-  _globals['_GETJWKSREQUEST']._serialized_end=2383
-  _globals['_GETMEREQUEST']._serialized_start=2385
-  _globals['_GETMEREQUEST']._serialized_end=2399
-  _globals['_UPDATEMEREQUEST']._serialized_start=2402
-  _globals['_UPDATEMEREQUEST']._serialized_end=2632
-  _globals['_GETUSERREQUEST']._serialized_start=2634
-  _globals['_GETUSERREQUEST']._serialized_end=2709
-  _globals['_SETUSERROLESREQUEST']._serialized_start=2712
-  _globals['_SETUSERROLESREQUEST']._serialized_end=2934
-  _globals['_LISTADDRESSESREQUEST']._serialized_start=2936
-  _globals['_LISTADDRESSESREQUEST']._serialized_end=3061
-  _globals['_LISTADDRESSESRESPONSE']._serialized_start=3064
-  _globals['_LISTADDRESSESRESPONSE']._serialized_end=3196
-  _globals['_CREATEADDRESSREQUEST']._serialized_start=3199
-  _globals['_CREATEADDRESSREQUEST']._serialized_end=3461
-  _globals['_GETADDRESSREQUEST']._serialized_start=3463
-  _globals['_GETADDRESSREQUEST']._serialized_end=3547
-  _globals['_UPDATEADDRESSREQUEST']._serialized_start=3550
-  _globals['_UPDATEADDRESSREQUEST']._serialized_end=3913
-  _globals['_DELETEADDRESSREQUEST']._serialized_start=3916
-  _globals['_DELETEADDRESSREQUEST']._serialized_end=4068
-  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_start=4071
-  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_end=4227
-  _globals['_USERSERVICE']._serialized_start=4230
-  _globals['_USERSERVICE']._serialized_end=6562
+  _globals['_USER']._serialized_start=240
+  _globals['_USER']._serialized_end=644
+  _globals['_REGISTERREQUEST']._serialized_start=647
+  _globals['_REGISTERREQUEST']._serialized_end=900
+  _globals['_GETMEREQUEST']._serialized_start=902
+  _globals['_GETMEREQUEST']._serialized_end=916
+  _globals['_UPDATEMEREQUEST']._serialized_start=919
+  _globals['_UPDATEMEREQUEST']._serialized_end=1149
+  _globals['_GETUSERREQUEST']._serialized_start=1151
+  _globals['_GETUSERREQUEST']._serialized_end=1226
+  _globals['_SETUSERROLESREQUEST']._serialized_start=1229
+  _globals['_SETUSERROLESREQUEST']._serialized_end=1451
+  _globals['_USERSERVICE']._serialized_start=1454
+  _globals['_USERSERVICE']._serialized_end=2110
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,6 @@
 import grpc
 import warnings
 
-from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from shop.user.v1 import user_service_pb2 as shop_dot_user_dot_v1_dot_user__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -27,7 +26,7 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """Registers users, signs them in, and keeps what they tell about themselves.
+    """Registers users, and manages their profiles and roles.
     """
 
     def __init__(self, channel):
@@ -40,26 +39,6 @@ class UserServiceStub:
                 '/shop.user.v1.UserService/Register',
                 request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.RegisterRequest.SerializeToString,
                 response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.User.FromString,
-                _registered_method=True)
-        self.Login = channel.unary_unary(
-                '/shop.user.v1.UserService/Login',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.LoginRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.FromString,
-                _registered_method=True)
-        self.RefreshToken = channel.unary_unary(
-                '/shop.user.v1.UserService/RefreshToken',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.RefreshTokenRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.FromString,
-                _registered_method=True)
-        self.Logout = channel.unary_unary(
-                '/shop.user.v1.UserService/Logout',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.LogoutRequest.SerializeToString,
-                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-                _registered_method=True)
-        self.GetJwks = channel.unary_unary(
-                '/shop.user.v1.UserService/GetJwks',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.GetJwksRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.JsonWebKeySet.FromString,
                 _registered_method=True)
         self.GetMe = channel.unary_unary(
                 '/shop.user.v1.UserService/GetMe',
@@ -81,73 +60,14 @@ class UserServiceStub:
                 request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SetUserRolesRequest.SerializeToString,
                 response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.User.FromString,
                 _registered_method=True)
-        self.ListAddresses = channel.unary_unary(
-                '/shop.user.v1.UserService/ListAddresses',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesResponse.FromString,
-                _registered_method=True)
-        self.CreateAddress = channel.unary_unary(
-                '/shop.user.v1.UserService/CreateAddress',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.CreateAddressRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-                _registered_method=True)
-        self.GetAddress = channel.unary_unary(
-                '/shop.user.v1.UserService/GetAddress',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.GetAddressRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-                _registered_method=True)
-        self.UpdateAddress = channel.unary_unary(
-                '/shop.user.v1.UserService/UpdateAddress',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.UpdateAddressRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-                _registered_method=True)
-        self.DeleteAddress = channel.unary_unary(
-                '/shop.user.v1.UserService/DeleteAddress',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.DeleteAddressRequest.SerializeToString,
-                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-                _registered_method=True)
-        self.SetDefaultAddress = channel.unary_unary(
-                '/shop.user.v1.UserService/SetDefaultAddress',
-                request_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SetDefaultAddressRequest.SerializeToString,
-                response_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-                _registered_method=True)
 
 
 class UserServiceServicer:
-    """Registers users, signs them in, and keeps what they tell about themselves.
+    """Registers users, and manages their profiles and roles.
     """
 
     def Register(self, request, context):
         """Registers a customer.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Login(self, request, context):
-        """Begins a session. An unknown email and a wrong password get the same answer in the same time.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def RefreshToken(self, request, context):
-        """Exchanges a refresh token for its successor and a new access token. A repeat within ten seconds
-        returns the same successor; a later one ends the session with `TOKEN_REUSED`.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Logout(self, request, context):
-        """Ends the session that the access token belongs to.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetJwks(self, request, context):
-        """Gets the public keys that access tokens are signed with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,48 +102,6 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListAddresses(self, request, context):
-        """Lists the address book of the signed-in user, the default first.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CreateAddress(self, request, context):
-        """Adds an address to the book of the signed-in user. The first becomes the default.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetAddress(self, request, context):
-        """Gets an address of the signed-in user.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UpdateAddress(self, request, context):
-        """Updates an address of the signed-in user.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def DeleteAddress(self, request, context):
-        """Deletes an address of the signed-in user. The oldest that is left becomes the default.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def SetDefaultAddress(self, request, context):
-        """Makes an address the default of the signed-in user.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,26 +109,6 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.Register,
                     request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.RegisterRequest.FromString,
                     response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.User.SerializeToString,
-            ),
-            'Login': grpc.unary_unary_rpc_method_handler(
-                    servicer.Login,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.LoginRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.SerializeToString,
-            ),
-            'RefreshToken': grpc.unary_unary_rpc_method_handler(
-                    servicer.RefreshToken,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.RefreshTokenRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.SerializeToString,
-            ),
-            'Logout': grpc.unary_unary_rpc_method_handler(
-                    servicer.Logout,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.LogoutRequest.FromString,
-                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
-            ),
-            'GetJwks': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetJwks,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.GetJwksRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.JsonWebKeySet.SerializeToString,
             ),
             'GetMe': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMe,
@@ -272,36 +130,6 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SetUserRolesRequest.FromString,
                     response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.User.SerializeToString,
             ),
-            'ListAddresses': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListAddresses,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesResponse.SerializeToString,
-            ),
-            'CreateAddress': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateAddress,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.CreateAddressRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.SerializeToString,
-            ),
-            'GetAddress': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetAddress,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.GetAddressRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.SerializeToString,
-            ),
-            'UpdateAddress': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateAddress,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.UpdateAddressRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.SerializeToString,
-            ),
-            'DeleteAddress': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteAddress,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.DeleteAddressRequest.FromString,
-                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
-            ),
-            'SetDefaultAddress': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetDefaultAddress,
-                    request_deserializer=shop_dot_user_dot_v1_dot_user__service__pb2.SetDefaultAddressRequest.FromString,
-                    response_serializer=shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.SerializeToString,
-            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shop.user.v1.UserService', rpc_method_handlers)
@@ -311,7 +139,7 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """Registers users, signs them in, and keeps what they tell about themselves.
+    """Registers users, and manages their profiles and roles.
     """
 
     @staticmethod
@@ -331,114 +159,6 @@ class UserService:
             '/shop.user.v1.UserService/Register',
             shop_dot_user_dot_v1_dot_user__service__pb2.RegisterRequest.SerializeToString,
             shop_dot_user_dot_v1_dot_user__service__pb2.User.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Login(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/Login',
-            shop_dot_user_dot_v1_dot_user__service__pb2.LoginRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RefreshToken(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/RefreshToken',
-            shop_dot_user_dot_v1_dot_user__service__pb2.RefreshTokenRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.Tokens.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Logout(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/Logout',
-            shop_dot_user_dot_v1_dot_user__service__pb2.LogoutRequest.SerializeToString,
-            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetJwks(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/GetJwks',
-            shop_dot_user_dot_v1_dot_user__service__pb2.GetJwksRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.JsonWebKeySet.FromString,
             options,
             channel_credentials,
             insecure,
@@ -547,168 +267,6 @@ class UserService:
             '/shop.user.v1.UserService/SetUserRoles',
             shop_dot_user_dot_v1_dot_user__service__pb2.SetUserRolesRequest.SerializeToString,
             shop_dot_user_dot_v1_dot_user__service__pb2.User.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListAddresses(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/ListAddresses',
-            shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.ListAddressesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CreateAddress(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/CreateAddress',
-            shop_dot_user_dot_v1_dot_user__service__pb2.CreateAddressRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetAddress(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/GetAddress',
-            shop_dot_user_dot_v1_dot_user__service__pb2.GetAddressRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def UpdateAddress(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/UpdateAddress',
-            shop_dot_user_dot_v1_dot_user__service__pb2.UpdateAddressRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def DeleteAddress(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/DeleteAddress',
-            shop_dot_user_dot_v1_dot_user__service__pb2.DeleteAddressRequest.SerializeToString,
-            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SetDefaultAddress(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/shop.user.v1.UserService/SetDefaultAddress',
-            shop_dot_user_dot_v1_dot_user__service__pb2.SetDefaultAddressRequest.SerializeToString,
-            shop_dot_user_dot_v1_dot_user__service__pb2.SavedAddress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,7 +10,8 @@ import protovalidate
 import pytest
 
 from mesh.qa.sample_data.shop import CURRENCY, LOCATIONS, VAT_BASIS_POINTS, sample_shop
-from shop.catalog.v1.catalog_service_pb2 import CreateCategoryRequest, CreateProductRequest
+from shop.catalog.v1.catalog_service_pb2 import CreateProductRequest
+from shop.catalog.v1.category_service_pb2 import CreateCategoryRequest
 from shop.delivery.v1.delivery_service_pb2 import CreateZoneRequest
 from shop.inventory.v1.inventory_service_pb2 import SetStockRequest
 

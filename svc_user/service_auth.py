@@ -1,4 +1,7 @@
-"""Registration, sign-in and sessions. No password is hashed inside of a transaction, and no secret stored as it is."""
+"""The RPCs of sign-in, sessions and public keys.
+
+No password is verified inside of a transaction, and no secret is stored as it is.
+"""
 
 import logging
 import uuid
@@ -7,11 +10,11 @@ from datetime import datetime
 
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, Transaction, current_user, outbox
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.user_errors import BadCredentials, EmailTaken, RefreshTokenInvalid, TokenReused
-from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
-from svc_user import domain, messages, store
+from chassis import Context, Database, Transaction, current_user
+from shop.user.v1 import auth_service_pb2 as pb
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer
+from shop.user.v1.user_errors import BadCredentials, RefreshTokenInvalid, TokenReused
+from svc_user import domain, store
 from svc_user.domain import Account, End, Exchange, Session, SessionLimits
 from svc_user.keyring import Keyring
 from svc_user.passwords import Passwords
@@ -20,8 +23,8 @@ from svc_user.sealing import digest, key_of_token, new_token, seal, unseal
 audit = logging.getLogger("chassis.audit")
 
 
-class SessionRpcs(UserServiceServicer):
-    """The part of UserService that lets people in and out."""
+class AuthService(AuthServiceServicer):
+    """Signs users in and out, and publishes the keys of their access tokens."""
 
     def __init__(self, db: Database, passwords: Passwords, keyring: Keyring, limits: SessionLimits) -> None:
         """Sign access tokens with `keyring`; sessions last as `limits` say."""
@@ -29,32 +32,6 @@ class SessionRpcs(UserServiceServicer):
         self.passwords = passwords
         self.keyring = keyring
         self.limits = limits
-
-    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.User:
-        # Not by chassis.once: its record would keep a fast hash of the password. The email address is the key instead.
-        email = domain.normalised(request.email)
-        password_hash = await self.passwords.hash(request.password)
-        async with self.db.transaction() as tx:
-            now = await store.read_now(tx)
-            account = Account(
-                id=uuid.uuid4().hex,
-                email=email,
-                password_hash=password_hash,
-                registration_id=request.request_id,
-                display_name=request.display_name,
-                create_time=now,
-                update_time=now,
-            )
-            if await store.insert_account(tx, account):
-                await outbox.add(tx, messages.registered(account))
-                return messages.account_to_proto(account)
-            known = await store.find_account(tx, email)
-        assert known is not None, "accounts are never deleted"
-        if known.registration_id != request.request_id:
-            raise EmailTaken
-        if not await self.passwords.verify(request.password, known.password_hash):
-            raise EmailTaken
-        return messages.account_to_proto(known)
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.Tokens:
         email = domain.normalised(request.email)
@@ -104,6 +81,9 @@ class SessionRpcs(UserServiceServicer):
             else:
                 await store.end_session(tx, user.session_id, End.SIGNED_OUT)
         return Empty()
+
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.JsonWebKeySet:
+        return pb.JsonWebKeySet(keys=[pb.JsonWebKey(**key) for key in self.keyring.public_keys()])
 
     async def _begin_session(self, tx: Transaction, account: Account) -> pb.Tokens:
         now = await store.read_now(tx)
