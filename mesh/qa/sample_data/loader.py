@@ -115,7 +115,7 @@ class _Loader:
 
     async def load_shop(self, shop: Shop) -> None:
         # One after the other: a category needs the one that it stands in.
-        await self._fill("categories", shop.categories, await self._categories(), self._create_category, at_once=1)
+        await self._fill("categories", shop.categories, await self._category_ids(), self._create_category, at_once=1)
         await self._fill("delivery zones", shop.zones, await self._zones(), self._create_zone, at_once=4)
         await self._fill("products", shop.products, await self._products(), self._create_product)
         await self._fill("stock levels", shop.levels, await self._levels(shop), self._set_stock)
@@ -146,7 +146,7 @@ class _Loader:
         (self.report.made if made else self.report.kept)[what] += 1
         self._on_progress(self.report)
 
-    async def _categories(self) -> set[str]:
+    async def _category_ids(self) -> set[str]:
         lists = _pages(self._categories.ListCategories, category_pb.ListCategoriesRequest)
         return {one.category_id async for page in lists for one in page.categories}
 

@@ -30,6 +30,7 @@ from shop.order.v1.order_service_pb2_grpc import (
     add_OrderServiceServicer_to_server,
 )
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer, AuthServiceStub, add_AuthServiceServicer_to_server
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server
 
 SERVICES = {
     "shop.inventory.v1.InventoryService": (
@@ -39,6 +40,7 @@ SERVICES = {
     ),
     "shop.order.v1.OrderService": (OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server),
     "shop.user.v1.AuthService": (AuthServiceServicer, AuthServiceStub, add_AuthServiceServicer_to_server),
+    "shop.user.v1.UserService": (UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server),
 }
 
 

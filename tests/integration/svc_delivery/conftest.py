@@ -32,6 +32,7 @@ from svc_order.domain_saga import NEVER, Saga, Step, saga_id
 from svc_order.settings import Settings as OrderSettings
 
 SERVICE = "shop.delivery.v1.DeliveryService"
+SHIPMENTS = "shop.delivery.v1.ShipmentService"
 SECRET = "whsec_c2ltdWxhdG9ycy1hbmQtdGhlLXNob3Atc2hhcmUtdGhpcw=="
 KEY = "key-of-the-tests"
 EVERY_DAY = [DayOfWeek.Name(day) for day in range(1, 8)]
@@ -197,7 +198,7 @@ async def counter(app):
 @pytest.fixture
 async def shipments(app):
     """The shipments, as clients reach them through the edge."""
-    async with client_for(app.address, ShipmentServiceStub, "shop.delivery.v1.ShipmentService") as stub:
+    async with client_for(app.address, ShipmentServiceStub, SHIPMENTS) as stub:
         yield stub
 
 

@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from mesh.simulators.webhooks import sign
-from tests.integration.svc_delivery.conftest import SECRET, SERVICE
+from tests.integration.svc_delivery.conftest import SECRET, SHIPMENTS
 
 
 class CourierWebhooks:
@@ -34,7 +34,7 @@ class CourierWebhooks:
         """Hands over any bytes with any headers; returns how they were received."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             receive = channel.unary_unary(
-                f"/{SERVICE}/ReceiveCourierEvent",
+                f"/{SHIPMENTS}/ReceiveCourierEvent",
                 request_serializer=HttpBody.SerializeToString,
                 response_deserializer=Empty.FromString,
             )
