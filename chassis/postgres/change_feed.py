@@ -1,18 +1,23 @@
-"""The change feed: tells watchers in every process which aggregates any process has changed.
+"""The change feed: notifies watchers in every process of the aggregates that any process has changed.
 
 The outbox relay notifies the feed's channel with the key of each event that it is about to publish.
 """
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing, suppress
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import asyncpg
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,7 +53,8 @@ class ChangeFeed:
     def __init__(self) -> None:
         """Begin without a source; `listen` is one."""
         self._subscribers: defaultdict[str, set[_Subscriber]] = defaultdict(set)
-        self._versions: defaultdict[str, int] = defaultdict(int)
+        self._versions: dict[str, int] = {}
+        self._notifications = count(1)
         self._closed = False
 
     async def listen(self, pool: asyncpg.Pool) -> None:
@@ -68,7 +74,7 @@ class ChangeFeed:
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def subscribe(self, keys: Collection[str]) -> AsyncIterator[Collection[str]]:
+    async def subscribe(self, keys: Collection[str]) -> AsyncGenerator[Collection[str], None]:
         """Yield all keys at once, and then again and again those that may have changed; raises Draining at shutdown."""
         subscriber = _Subscriber(keys)
         for key in keys:
@@ -93,7 +99,11 @@ class ChangeFeed:
 
     def version(self, key: str) -> int:
         """Return a number that grows with every notification of the key, for as long as it has subscribers."""
-        return self._versions[key] if key in self._subscribers else 0
+        return self._versions.get(key, 0)
+
+    def is_watched(self, key: str) -> bool:
+        """Return whether the key has subscribers."""
+        return key in self._subscribers
 
     def close(self) -> None:
         """End all subscriptions."""
@@ -109,55 +119,89 @@ class ChangeFeed:
 
     def _notify(self, key: str) -> None:
         if key in self._subscribers:
-            self._versions[key] += 1
+            self._versions[key] = next(self._notifications)
             for subscriber in self._subscribers[key]:
                 subscriber.notify((key,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read(Generic[T]):
+    """A read that watchers share."""
+
+    #: The feed's version of the key when the read began.
+    version: int
+    #: time.monotonic() when the read began.
+    began: float
+    task: asyncio.Task[Mapping[str, T]]
 
 
 class Watch(Generic[T]):
     """Follows aggregates. All watchers in a process share one read for each change, however many they are."""
 
     def __init__(self, feed: ChangeFeed, read: Callable[[Collection[str]], Awaitable[Mapping[str, T]]]) -> None:
-        """`read` returns the aggregates with these keys, as far as they exist, by key."""
+        """`read` returns the aggregates with these keys, as far as they exist, by key, whoever watches them."""
         self._feed = feed
         self._read = read
-        #: The last read of each key: the feed's version that it began at, when, and what it returns.
-        self._reads: dict[str, tuple[int, float, asyncio.Task[Mapping[str, T]]]] = {}
+        #: The last shared read of each key.
+        self._reads: dict[str, _Read[T]] = {}
 
-    async def values(self, keys: Collection[str]) -> AsyncIterator[Mapping[str, T]]:
+    async def values(self, keys: Collection[str]) -> AsyncGenerator[Mapping[str, T], None]:
         """Yield the aggregates with these keys, and then those that may have changed; raises Draining at shutdown."""
-        initial = True
+        began = None
         try:
-            async for changed in self._feed.subscribe(keys):
-                yield await (self._read(changed) if initial else self._shared(changed))
-                initial = False
+            async with aclosing(self._feed.subscribe(keys)) as changes:
+                async for changed in changes:
+                    if began is None:
+                        began = time.monotonic()
+                        yield await self._read(changed)
+                        continue
+                    reads = self._share(changed, began)
+                    began = max(read.began for read in reads.values())
+                    yield await _results(reads)
         finally:
             for key in keys:
-                if not self._feed.version(key):
+                if not self._feed.is_watched(key):
                     self._reads.pop(key, None)
 
-    async def _shared(self, keys: Collection[str]) -> Mapping[str, T]:
-        """Return what a read returns that began after the last notification of each key, one's own or another's."""
-        if missing := [key for key in keys if not self._is_current(key)]:
+    def _share(self, keys: Collection[str], last: float) -> Mapping[str, _Read[T]]:
+        """Return a read of each key that began after the key's last notification, of this watcher or of another.
+
+        None began before `last`, when this watcher's last read began: a watcher sees no older state after a newer one.
+        """
+        if missing := [key for key in keys if not self._is_current(key, last)]:
             # A context of its own: it must not inherit the deadline of the watcher that happens to be first.
-            task = asyncio.create_task(_awaited(self._read(missing)), context=Context())
+            task = asyncio.create_task(self._read_shared(missing), context=Context())
             for key in missing:
-                self._reads[key] = (self._feed.version(key), time.monotonic(), task)
-        found: dict[str, T] = {}
-        for task in {self._reads[key][2] for key in keys}:
-            found.update(await asyncio.shield(task))
-        return {key: found[key] for key in keys if key in found}
+                self._reads[key] = _Read(self._feed.version(key), time.monotonic(), task)
+        return {key: self._reads[key] for key in keys}
 
-    def _is_current(self, key: str) -> bool:
-        if key not in self._reads:
+    async def _read_shared(self, keys: Collection[str]) -> Mapping[str, T]:
+        try:
+            return await self._read(keys)
+        except Exception as error:
+            # Here, once: each watcher raises the same error without this traceback.
+            log.warning("watched rows not read", exc_info=error)
+            raise
+
+    def _is_current(self, key: str, last: float) -> bool:
+        read = self._reads.get(key)
+        if read is None or read.version != self._feed.version(key):
             return False
-        version, began, task = self._reads[key]
-        failed = task.done() and (task.cancelled() or task.exception() is not None)
-        return not failed and version == self._feed.version(key) and time.monotonic() - began < _SHARED_POLL_SECONDS
+        failed = read.task.done() and (read.task.cancelled() or read.task.exception() is not None)
+        return not failed and read.began >= max(last, time.monotonic() - _SHARED_POLL_SECONDS)
 
 
-async def _awaited(reading: Awaitable[T]) -> T:
-    return await reading
+async def _results(reads: Mapping[str, _Read[T]]) -> Mapping[str, T]:
+    """Return what each key's own read returns of it: another's may be older."""
+    found: dict[str, T] = {}
+    for key, read in reads.items():
+        try:
+            values = await asyncio.shield(read.task)
+        except Exception as error:  # noqa: BLE001  whatever it is, its traceback must not grow with every watcher
+            raise error.with_traceback(None)  # noqa: B904
+        if key in values:
+            found[key] = values[key]
+    return found
 
 
 def _set(event: asyncio.Event, _connection: Any) -> None:

@@ -1,11 +1,11 @@
 """PostgreSQL: the pool, transactions whose commit cannot be torn by a cancelled call, and named queries."""
 
+import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -14,11 +14,13 @@ from chassis.cancellation import run_shielded
 from chassis.context import current_call
 from chassis.postgres.change_feed import ChangeFeed
 
+log = logging.getLogger(__name__)
+
 #: A connection inside a transaction: what store functions take.
 Transaction = PoolConnectionProxy
 Record = asyncpg.Record
 
-T = TypeVar("T")
+_Callback = Callable[[], object]
 
 _STATEMENT_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
@@ -76,8 +78,8 @@ class Database:
         self.pool = pool
         #: What changed in this database, whichever process changed it.
         self.change_feed = ChangeFeed()
-        self._after_every_commit: list[Callable[[], None]] = []
-        self._on_commit: dict[Transaction, list[Callable[[], object]]] = {}
+        self._after_every_commit: list[_Callback] = []
+        self._on_commit: dict[Transaction, list[_Callback]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -97,11 +99,11 @@ class Database:
         finally:
             await pool.close()
 
-    def after_every_commit(self, callback: Callable[[], None]) -> None:
+    def after_every_commit(self, callback: _Callback) -> None:
         """Call `callback` after every commit: a hint that rows may have changed, such as the outbox's."""
         self._after_every_commit.append(callback)
 
-    def on_commit(self, tx: Transaction, callback: Callable[[], object]) -> None:
+    def on_commit(self, tx: Transaction, callback: _Callback) -> None:
         """Call `callback` once `tx` has committed, and never if it rolls back.
 
         It may be lost with the process, so it can only hasten what the committed rows demand anyway.
@@ -141,17 +143,24 @@ class Database:
                     await run_shielded(transaction.rollback())
                 raise
             else:
-                await run_shielded(transaction.commit())
+                await run_shielded(self._commit(transaction, callbacks))
             finally:
                 del self._on_commit[connection]
-        for callback in (*self._after_every_commit, *callbacks):
-            callback()
 
     async def purge_older_than(self, table: str, moment: str, kept: timedelta) -> bool:
         """Delete rows of `table` whose column `moment` is longer ago than `kept`; return whether there may be more."""
         old = f"SELECT ctid FROM {table} WHERE {moment} < now() - $1::interval LIMIT {_PURGE_BATCH}"  # noqa: S608
         done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", kept)  # noqa: S608
         return done == f"DELETE {_PURGE_BATCH}"
+
+    async def _commit(self, transaction: asyncpg.transaction.Transaction, callbacks: Sequence[_Callback]) -> None:
+        """Commit, and call the callbacks even if the caller was cancelled in the middle."""
+        await transaction.commit()
+        for callback in (*self._after_every_commit, *callbacks):
+            try:
+                callback()
+            except Exception:
+                log.exception("callback after a commit failed")
 
     async def _acquire(self) -> Transaction:
         call = current_call()

@@ -146,7 +146,11 @@ def _call() -> Call:
 
 
 def _key(call: Call, request: Any) -> tuple[str, str, str]:
-    return (call.user.id if call.user else call.caller, call.method, request.request_id)
+    return (_principal(call), call.method, request.request_id)
+
+
+def _principal(call: Call) -> str:
+    return call.user.id if call.user else call.caller
 
 
 def _hash(request: Message) -> bytes:
@@ -161,4 +165,5 @@ def _replay(call: Call, stored: Record, request_hash: bytes, reply: type[Reply])
         error = error_from_status(status_pb2.Status.FromString(stored["error"]))
         assert error is not None, "only errors with a reason are stored"
         raise error
+    call.owner_checks.append(_principal(call))  # stored for this caller alone, whose first request was checked
     return reply.FromString(stored["response"])

@@ -13,6 +13,7 @@ from contextvars import Context as TaskContext
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
+from chassis.cancellation import cancel_and_wait, cancelled_from_outside
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
 
@@ -61,7 +62,10 @@ class Jobs(Protocol[J, Result]):
         ...
 
     async def execute(self, job: J) -> Result:
-        """Do the work, outside of any transaction. It may run again after a crash, so it must be idempotent."""
+        """Do the work, outside of any transaction, and end in bounded time: the lease is renewed until it ends.
+
+        It may run again after a crash, so it must be idempotent.
+        """
         ...
 
     async def settle(self, tx: Transaction, job: J, result: Result) -> J | None:
@@ -82,18 +86,24 @@ class Worker(Generic[J, Result]):
         self._name = name
         self._concurrency = concurrency
         self._running: dict[str, asyncio.Task[None]] = {}
+        #: Jobs that were started again while they ran, each with its claim, if the caller had made one.
+        self._restarts: dict[str, J | None] = {}
+        self._claim_failed = False
         self._resumed: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
 
     def start(self, job_id: str, claimed: J | None = None) -> asyncio.Task[None]:
         """Execute a job, which the caller may have claimed already, in a task that no caller's deadline ends.
 
-        Return the task that executes it, which may be another caller's.
+        Return the task that executes it. It may be another caller's, which then executes the job once more at its end:
+        what made this caller start the job may have committed after the task last looked.
         """
-        if (task := self._running.get(job_id)) is None:
-            task = asyncio.create_task(self._run_job(job_id, claimed), context=TaskContext())
-            self._running[job_id] = task
-            task.add_done_callback(lambda _: self._running.pop(job_id, None))
+        task = self._running.get(job_id)
+        if task is not None:
+            self._restarts[job_id] = claimed or self._restarts.get(job_id)
+            return task
+        task = asyncio.create_task(self._run_job(job_id, claimed), context=TaskContext())
+        self._running[job_id] = task
         return task
 
     def wake(self) -> None:
@@ -104,8 +114,9 @@ class Worker(Generic[J, Result]):
         """Resume due jobs until cancelled, looking for them every `poll_seconds` and when woken."""
         while True:
             self._woken.clear()
+            self._claim_failed = False
             try:
-                more = await self._resume_due()
+                more = await self._resume_due() and not self._claim_failed
             except UNAVAILABLE_ERRORS as error:
                 log.warning("work waits for the database", extra={"work": self._name, "error": type(error).__name__})
                 more = False
@@ -143,6 +154,15 @@ class Worker(Generic[J, Result]):
 
     async def _run_job(self, job_id: str, claimed: J | None) -> None:
         try:
+            await self._attempt(job_id, claimed)
+            while job_id in self._restarts:
+                await self._attempt(job_id, self._restarts.pop(job_id))
+        finally:
+            self._restarts.pop(job_id, None)
+            del self._running[job_id]  # in the step that ends the task: no start may find a task that has ended
+
+    async def _attempt(self, job_id: str, claimed: J | None) -> None:
+        try:
             job = claimed or await self._claim(job_id)
             while job is not None:
                 with traced(job.traceparent, self._name):
@@ -153,12 +173,18 @@ class Worker(Generic[J, Result]):
         except UNAVAILABLE_ERRORS as error:
             # The job stays claimed until its lease expires, and is resumed then.
             log.warning("work interrupted", extra={"work": self._name, "job": job_id, "error": type(error).__name__})
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if cancelled_from_outside():
+                raise
             log.exception("work interrupted", extra={"work": self._name, "job": job_id})
 
     async def _claim(self, job_id: str) -> J | None:
-        async with self._db.transaction() as tx:
-            return await self._jobs.claim(tx, job_id)
+        try:
+            async with self._db.transaction() as tx:
+                return await self._jobs.claim(tx, job_id)
+        except BaseException:
+            self._claim_failed = True  # it stays due: without a pause the worker would claim it again at once
+            raise
 
     @asynccontextmanager
     async def _renewing(self, job: J) -> AsyncIterator[None]:
@@ -167,7 +193,7 @@ class Worker(Generic[J, Result]):
         try:
             yield
         finally:
-            renewal.cancel()
+            await cancel_and_wait(renewal)  # a renewal after the settlement would move the next attempt's time
 
     async def _renew(self, job: J) -> None:
         while True:
