@@ -34,11 +34,11 @@ async def test_new_roles_their_record_and_their_event_are_written_together_or_no
     users, ann, admin, rows, uncommittable
 ):
     with bearing(ann[1]):
-        me = await users.GetMe(pb.GetMeRequest())
+        me = await users.accounts.GetMe(pb.GetMeRequest())
     written = await rows("SELECT count(*) FROM outbox")
     await uncommittable()
     with bearing(admin), pytest.raises(OutcomeUnknown):
-        await users.SetUserRoles(
+        await users.accounts.SetUserRoles(
             pb.SetUserRolesRequest(user_id=me.user_id, roles=["customer", "staff"], request_id=a_request_id())
         )
     assert await rows("SELECT count(*) FROM outbox") == written
