@@ -1,18 +1,18 @@
 -- always: never_overbooked I27
--- A slot holds no more than fit in it, and exactly what is booked.
+-- The booked count of a slot is at most its capacity and equals its bookings.
 SELECT slot_id, capacity, booked, bookings FROM slot
 LEFT JOIN (SELECT slot_id, count(*) AS bookings FROM booking WHERE state = 'BOOKED' GROUP BY slot_id) AS sums
     USING (slot_id)
 WHERE booked NOT BETWEEN 0 AND capacity OR booked <> coalesce(bookings, 0);
 
 -- always: slot_changes_are_counted I05
--- A slot changed as often as it was booked and given back: no update was lost.
+-- The version of a slot counts its bookings and cancellations: no update was lost.
 SELECT slot_id, version, changes FROM slot
 LEFT JOIN (SELECT slot_id, sum(version) AS changes FROM booking GROUP BY slot_id) AS sums USING (slot_id)
 WHERE version <> 1 + coalesce(changes, 0);
 
 -- always: shipment_history_is_whole I11
--- A shipment has a history of all its versions, and the last is where it stands.
+-- A shipment has a history of all its versions, and the last one is its state.
 SELECT shipment_id, version, updates, state, last FROM shipment
 LEFT JOIN (
     SELECT shipment_id, count(*) AS updates, max(version) AS newest,
@@ -22,7 +22,7 @@ LEFT JOIN (
 WHERE version IS DISTINCT FROM updates OR version IS DISTINCT FROM newest OR state IS DISTINCT FROM last;
 
 -- always: shipment_moves_are_legal I11
--- A shipment moves only where its state leads.
+-- Every transition of a shipment is legal.
 SELECT shipment_id, version, before, state FROM (
     SELECT *, lag(state, 1, '') OVER (PARTITION BY shipment_id ORDER BY version) AS before FROM shipment_update
 ) AS moves
@@ -33,14 +33,14 @@ WHERE (before, state) NOT IN (
     ('FAILED', 'IN_TRANSIT'), ('FAILED', 'RETURNED')
 );
 
--- soon: nothing_waits_for_dispatch I09
--- Every parcel that staff wants shipped is with the courier, or was refused.
+-- eventually: nothing_waits_for_dispatch I09
+-- Every dispatch job has ended: the courier accepted or rejected the parcel.
 SELECT order_id, attempts, next_attempt_time FROM dispatch;
 
 -- copy: booking
--- Which order has which place.
+-- The slot of each order.
 SELECT order_id, slot_id, state FROM booking;
 
 -- copy: shipment
--- Which order is on its way.
+-- The shipment of each order.
 SELECT shipment_id, order_id, user_id, state, consignment_id FROM shipment;

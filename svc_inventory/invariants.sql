@@ -1,10 +1,10 @@
 -- always: never_oversold I01
--- No more is promised or held than is on the shelf.
+-- Reserved and allocated units do not exceed the units on hand.
 SELECT sku, location_id, on_hand, allocated, reserved FROM stock
 WHERE on_hand < 0 OR allocated < 0 OR reserved < 0 OR safety_stock < 0 OR allocated + reserved > on_hand;
 
 -- always: counters_are_reservations I03
--- What is reserved and allocated is the sum of what reservations hold.
+-- Reserved and allocated units are the sum of the reservations.
 SELECT sku, location_id, reserved, held, allocated, confirmed FROM stock
 LEFT JOIN (
     SELECT sku, location_id,
@@ -15,7 +15,7 @@ LEFT JOIN (
 WHERE reserved <> coalesce(held, 0) OR allocated <> coalesce(confirmed, 0);
 
 -- always: counters_are_movements I04
--- Every counter is the sum of the movements behind it.
+-- Every counter is the sum of its movements.
 SELECT sku, location_id, on_hand, moved_on_hand, allocated, moved_allocated, reserved, moved_reserved FROM stock
 LEFT JOIN (
     SELECT sku, location_id, sum(on_hand_delta) AS moved_on_hand, sum(allocated_delta) AS moved_allocated,
@@ -26,14 +26,14 @@ WHERE (on_hand, allocated, reserved, safety_stock)
     IS DISTINCT FROM (moved_on_hand, moved_allocated, moved_reserved, moved_safety_stock);
 
 -- always: version_counts_movements I05
--- A level changed as often as it was moved: no update was lost.
+-- The version of a stock level counts its movements: no update was lost.
 SELECT sku, location_id, version, movements FROM stock
 LEFT JOIN (SELECT sku, location_id, count(*) AS movements FROM movement GROUP BY sku, location_id) AS moved
     USING (sku, location_id)
 WHERE version IS DISTINCT FROM movements;
 
 -- always: reservation_ends_once I06
--- A reservation takes its units once, promises them once at most, and lets them go once at most.
+-- A reservation reserves once, allocates at most once, and ends at most once.
 SELECT reservation_id, sku, location_id, took, promised, let_go FROM (
     SELECT reservation_id, sku, location_id,
         count(*) FILTER (WHERE kind = 'RESERVED') AS took,
@@ -43,7 +43,7 @@ SELECT reservation_id, sku, location_id, took, promised, let_go FROM (
 ) AS moves WHERE took <> 1 OR promised > 1 OR let_go > 1;
 
 -- always: movements_tell_the_state I06
--- What moved the units of a reservation is what its state says.
+-- The movements of a reservation agree with its state.
 SELECT reservation_id, state, kinds FROM reservation
 JOIN (
     SELECT reservation_id, array_agg(DISTINCT kind ORDER BY kind) AS kinds
@@ -61,17 +61,17 @@ WHERE kinds NOT IN (
 );
 
 -- always: reservation_holds_something
--- A reservation is of something.
+-- A reservation has a line.
 SELECT reservation_id, state FROM reservation
 WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.reservation_id = reservation.reservation_id);
 
--- soon: lapsed_holds_are_free I07
--- A hold whose time is over, by the database's clock, is given up.
+-- eventually: lapsed_holds_are_free I07
+-- A hold that has expired by the database's clock is released.
 SELECT reservation_id, expire_time FROM reservation
 WHERE state = 'HELD' AND expire_time < now() - interval '30 seconds';
 
 -- copy: reservation
--- Which order holds what, in which state.
+-- The reservation of each order.
 SELECT reservation_id, order_id, state FROM reservation;
 
 -- copy: allocation

@@ -4,7 +4,7 @@ SELECT order_id, count(saga_id) AS sagas FROM orders LEFT JOIN saga USING (order
 GROUP BY order_id HAVING count(saga_id) <> 1;
 
 -- always: moves_are_legal I11
--- An order moves only where its state leads.
+-- Every transition of an order is legal.
 SELECT order_id, version, from_state, to_state FROM order_history
 WHERE (from_state, to_state) NOT IN (
     ('', 'PENDING'), ('PENDING', 'CONFIRMED'), ('PENDING', 'REJECTED'), ('PENDING', 'CANCELLED'),
@@ -13,7 +13,7 @@ WHERE (from_state, to_state) NOT IN (
 );
 
 -- always: moves_are_a_chain I11
--- Each move of an order begins where the one before ended, and the last ends where the order is.
+-- Each transition of an order starts in the state where the previous one ended, and the last ends in its state.
 SELECT order_id, moves.version, before, from_state, to_state, after, state FROM (
     SELECT *, lag(to_state, 1, '') OVER one AS before, lead(from_state) OVER one AS after
     FROM order_history WINDOW one AS (PARTITION BY order_id ORDER BY version)
@@ -21,50 +21,50 @@ SELECT order_id, moves.version, before, from_state, to_state, after, state FROM 
 WHERE before <> from_state OR coalesce(after, state) <> to_state;
 
 -- always: total_is_the_sum I16
--- An order costs what its lines and its delivery cost.
+-- The total of an order is the sum of its lines and its shipping fee.
 SELECT order_id, subtotal, lines, total, shipping_fee FROM orders
 LEFT JOIN (SELECT order_id, sum(total) AS lines FROM order_line GROUP BY order_id) AS sums USING (order_id)
 WHERE subtotal IS DISTINCT FROM lines OR total <> subtotal + shipping_fee OR tax_total > total;
 
 -- always: saga_and_order_agree I11
--- Where an order is, its saga is too.
+-- The states of an order and its saga agree.
 SELECT order_id, orders.state, saga.state AS saga, step FROM orders JOIN saga USING (order_id)
 WHERE saga.state = 'DONE' AND orders.state NOT IN ('SHIPPED', 'DELIVERED', 'COMPLETED', 'RETURN_REQUESTED', 'RETURNED')
     OR saga.state = 'COMPENSATED' AND orders.state NOT IN ('REJECTED', 'CANCELLED')
     OR orders.state IN ('REJECTED', 'CANCELLED') AND saga.state NOT IN ('COMPENSATED', 'COMPENSATING', 'PARKED');
 
 -- always: done_saga_did_all_steps I12
--- A saga that is done has done each of its steps.
+-- A completed saga has completed each of its steps.
 SELECT saga_id, name, saga_step.state FROM saga LEFT JOIN saga_step USING (saga_id)
 WHERE saga.state = 'DONE' AND saga_step.state IS DISTINCT FROM 'DONE';
 
--- always: refusals_have_a_reason I09
--- An order that was refused or cancelled, and a saga that waits for a person, say why.
+-- always: rejections_have_a_reason I09
+-- A rejected or cancelled order and a parked saga have a reason.
 SELECT order_id, orders.state, saga.state AS saga FROM orders JOIN saga USING (order_id)
 WHERE orders.state IN ('REJECTED', 'CANCELLED') AND state_reason = '' OR saga.state = 'PARKED' AND saga.reason = '';
 
 -- always: payment_method_is_forgotten
--- A saga that has ended knows no payment method any more.
+-- A saga that has ended stores no payment method.
 SELECT saga_id, state FROM saga WHERE state IN ('DONE', 'COMPENSATED') AND payment_method_token <> '';
 
 -- always: every_version_was_told I21
--- Whatever changed an order was told; what was told long ago is forgotten.
+-- Every change of an order has an event, unless the event was purged.
 SELECT order_id, version, told FROM orders
 LEFT JOIN (SELECT key AS order_id, count(*) AS told FROM outbox GROUP BY key) AS events USING (order_id)
 WHERE version > coalesce(told, 0) AND create_time > now() - interval '6 days';
 
--- soon: no_order_is_pending I09
--- Every order is decided, or its saga waits for a person.
+-- eventually: no_order_is_pending I09
+-- No order is pending, unless its saga is parked.
 SELECT order_id, orders.create_time, saga.state AS saga, step, attempts FROM orders JOIN saga USING (order_id)
 WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED';
 
--- soon: no_saga_is_under_way I09
--- Every saga has ended, or waits for the parcel to leave or for a person.
+-- eventually: no_saga_is_under_way I09
+-- Every saga has ended, is parked, or waits for the shipment.
 SELECT saga_id, state, step, attempts, next_attempt_time FROM saga
 WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step = 'await_shipment');
 
 -- copy: orders
--- What was ordered, as far as other services have a part in it.
+-- The orders, with the columns that other services share.
 SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total, currency, slot_id, reservation_id,
     payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step
 FROM orders JOIN saga USING (order_id);
@@ -74,5 +74,5 @@ FROM orders JOIN saga USING (order_id);
 SELECT order_id, sku, quantity FROM order_line;
 
 -- copy: answer
--- How requests that make orders were answered; refused ones have no effect.
-SELECT key, refusal IS NOT NULL AS refused FROM idempotency WHERE method = '/shop.order.v1.OrderService/CreateOrder';
+-- The stored replies of CreateOrder; rejected requests have no effect.
+SELECT key, error IS NOT NULL AS rejected FROM idempotency WHERE method = '/shop.order.v1.OrderService/CreateOrder';

@@ -1,5 +1,5 @@
 -- always: amounts_are_entries I16
--- What is authorized, captured and refunded is the sum of what succeeded.
+-- The amounts of a payment are the sums of its successful entries.
 SELECT payment_id, authorized, told_authorized, captured, told_captured, refunded, told_refunded FROM payment
 LEFT JOIN (
     SELECT payment_id,
@@ -12,22 +12,22 @@ WHERE (authorized, captured, refunded)
     IS DISTINCT FROM (coalesce(told_authorized, 0), coalesce(told_captured, 0), coalesce(told_refunded, 0));
 
 -- always: amounts_are_in_order I16
--- No more is refunded than captured, captured than authorized, authorized than the order costs.
+-- Refunded is at most captured, captured at most authorized, authorized at most the order's total.
 SELECT payment_id, amount, authorized, captured, refunded FROM payment
 WHERE NOT (refunded BETWEEN 0 AND captured AND captured <= authorized AND authorized <= amount);
 
 -- always: charged_once I12
--- A payment is authorized and charged once at most.
+-- A payment is authorized and captured at most once.
 SELECT payment_id, kind, count(*) AS times FROM entry
 WHERE outcome = 'SUCCESS' AND kind IN ('AUTHORIZATION', 'CHARGE', 'CANCEL')
 GROUP BY payment_id, kind HAVING count(*) > 1;
 
 -- always: one_payment_for_each_order I15
--- An order has one payment at most.
+-- An order has at most one payment.
 SELECT order_id, count(*) AS payments FROM payment GROUP BY order_id HAVING count(*) > 1;
 
 -- always: state_is_what_happened I29
--- Where a payment stands follows from its amounts.
+-- The state of a payment follows from its amounts.
 SELECT payment_id, state, authorized, captured, refunded FROM payment
 WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
     OR state = 'CAPTURED' AND NOT (captured > 0 AND refunded = 0)
@@ -35,16 +35,16 @@ WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
     OR state = 'REFUNDED' AND NOT (captured > 0 AND refunded = captured)
     OR state IN ('PROCESSING', 'FAILED') AND captured > 0;
 
--- soon: nothing_is_asked_for I15
--- Every operation that the provider was asked for has ended.
+-- eventually: nothing_is_asked_for I15
+-- Every operation that was sent to the provider has ended.
 SELECT payment_id, operation_id, kind, amount FROM entry AS asked
 WHERE outcome = 'REQUEST' AND NOT EXISTS (
     SELECT FROM entry AS ended WHERE ended.payment_id = asked.payment_id
         AND ended.operation_id = asked.operation_id AND ended.outcome <> 'REQUEST'
 );
 
--- soon: nothing_unwanted_is_held I13
--- A payment that failed, was voided or given up holds no money.
+-- eventually: nothing_unwanted_is_held I13
+-- A failed or voided payment holds no funds.
 SELECT payment_id, state, give_up_time, held FROM payment
 JOIN (
     SELECT payment_id, CASE WHEN bool_or(kind = 'CHARGE')
@@ -56,6 +56,6 @@ JOIN (
 WHERE held > 0 AND (state IN ('FAILED', 'VOIDED') OR give_up_time IS NOT NULL);
 
 -- copy: payment
--- The money of each order.
+-- The payment of each order.
 SELECT payment_id, order_id, user_id, state, amount, authorized, captured, refunded, currency, provider_id,
     give_up_time IS NOT NULL AS given_up FROM payment;

@@ -1,6 +1,6 @@
 """The command `shopmesh`. A command is a function, or a Typer with commands of its own, in the module of its name.
 
-A module is loaded only for its own command: `shopmesh status` should not wait for what `shopmesh load` needs.
+A module is imported only for its own command, so that `shopmesh status` does not wait for imports of `shopmesh load`.
 """
 
 from importlib import import_module
@@ -9,14 +9,14 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from mesh.cli.terminal import complain
+from mesh.cli.terminal import print_error
 from mesh.errors import StackError
 
 _COMMANDS = ("up", "down", "status", "logs", "demo", "sample-data", "load", "verify")
 
 
 class _Commands(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the base class asks so
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the base class's signature
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
@@ -32,13 +32,13 @@ class _Commands(TyperGroup):
 
 
 class _App(typer.Typer):
-    """Says what keeps a stack from running, and how to fix it, where others would show a traceback."""
+    """Prints a StackError and its fix instead of a traceback."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
         except StackError as error:
-            complain(error)
+            print_error(error)
             raise SystemExit(1) from None
 
 
@@ -53,4 +53,4 @@ app = _App(
 
 @app.callback()
 def shopmesh() -> None:
-    """Run the mesh on this machine: the services, their databases and everything around them."""
+    """Run the mesh on this machine: the services, their databases and everything else they need."""

@@ -1,4 +1,4 @@
-"""`shopmesh down`: stops a stack, whoever started it, and on request forgets its data."""
+"""`shopmesh down`: stops a stack, and optionally deletes its data."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from mesh.stack import orphans
 from mesh.stack.data_dirs import remove_data_dir
 from mesh.stack.state import Record, State
 
-_PATIENCE = 45.0  # seconds; a supervisor gives its processes 30
+_STOP_SECONDS = 45.0  # a supervisor gives its processes 30
 
 
 def down(
@@ -23,29 +23,29 @@ def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Also delete the stack's data, logs and secrets.")] = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Stop a stack and whatever a killed one left running."""
+    """Stop a stack, also the processes of one whose supervisor was killed."""
     state = state_in(state_dir)
     record = state.read()
-    ran = state.running
-    if record and ran:
+    was_running = state.running
+    if record and was_running:
         _stop(state, record)
-    left = orphans.remove(record) if record else []
+    killed = orphans.remove(record) if record else []
     if wipe and state.exists:
         _wipe(state)
-    if left and not ran:
-        err.print(f"ended what a killed stack had left: {', '.join(left)}")
-    err.print("stopped" if ran else "nothing was running")
+    if killed and not was_running:
+        err.print(f"killed processes without a supervisor: {', '.join(killed)}")
+    err.print("stopped" if was_running else "nothing was running")
 
 
 def _stop(state: State, record: Record) -> None:
-    """Ask the supervisor to stop, and insist when it does not."""
+    """Stop the supervisor, and kill it when it does not stop. Raises StackError."""
     supervisor = record.supervisor
     assert supervisor.pid is not None
     for number in (signal.SIGTERM, signal.SIGKILL):
         if orphans.is_alive(supervisor):
             with suppress(ProcessLookupError):
                 os.kill(supervisor.pid, number)
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _STOP_SECONDS
         while state.running and time.monotonic() < until:
             time.sleep(0.03)
         if not state.running:
@@ -54,6 +54,6 @@ def _stop(state: State, record: Record) -> None:
 
 
 def _wipe(state: State) -> None:
-    """Delete the stack's folder, and what the database keeps elsewhere."""
+    """Delete the stack's folder, and the database's data outside of it."""
     remove_data_dir(state.folder / "postgres")
     shutil.rmtree(state.folder)

@@ -1,4 +1,4 @@
-"""`shopmesh logs`: the logs of a stack's processes, one or all of them."""
+"""`shopmesh logs`: prints the logs of one or all processes of a stack."""
 
 import sys
 import time
@@ -11,17 +11,17 @@ import typer
 from mesh.cli.terminal import StateDir, state_in
 from mesh.errors import StackError
 
-_LOOK_AGAIN = 0.2  # seconds
+_POLL_SECONDS = 0.2
 
 
 def logs(
-    name: Annotated[str | None, typer.Argument(help="A process, as `status` names it; all of them without.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A process of `status`; all by default.")] = None,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what they write.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of each to begin with.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the logs.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="The number of last lines of each.")] = 100,
     state_dir: StateDir = None,
 ) -> None:
-    """Show what processes wrote."""
+    """Show the logs of processes."""
     folder = state_in(state_dir).folder / "logs"
     files = sorted(folder.glob("*.log"))
     if name:
@@ -36,7 +36,7 @@ def logs(
 
 
 def _print_end(file: Path, lines: int, width: int) -> int:
-    """Print the last lines; returns how far that is, so that what follows begins there."""
+    """Print the last lines; return the offset of their end."""
     with file.open("rb") as log:
         end = b"".join(deque(log, lines))
         _print(file, end.decode(errors="replace").rstrip() + "\n", width)
@@ -44,7 +44,7 @@ def _print_end(file: Path, lines: int, width: int) -> int:
 
 
 def _follow(seen: dict[Path, int], width: int) -> None:
-    """Print whole lines as they come, until interrupted."""
+    """Print new whole lines until interrupted."""
     try:
         while True:
             for file, at in seen.items():
@@ -53,7 +53,7 @@ def _follow(seen: dict[Path, int], width: int) -> None:
                     new, newline, _ = log.read().rpartition(b"\n")
                 seen[file] = at + len(new) + len(newline)
                 _print(file, (new + newline).decode(errors="replace"), width)
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return
 

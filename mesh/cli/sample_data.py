@@ -1,4 +1,4 @@
-"""`shopmesh sample-data`: fills a running stack with products, stock, delivery zones and people."""
+"""`shopmesh sample-data`: loads products, stock, delivery zones and accounts into a running stack."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ from mesh.stack.state import Record
 
 
 def sample_data(*, json: AsJson = False, state_dir: StateDir = None) -> None:
-    """Fill the shop with sample data. What is there already stays as it is."""
+    """Load the sample data. Existing data stay as they are."""
     record = running_stack(state_dir)
     if missing := NEEDED - set(record.services):
-        raise StackError(f"the sample data needs {', '.join(sorted(missing))}, which this stack leaves out")
+        raise StackError(f"the sample data needs {', '.join(sorted(missing))}, which this stack does not run")
     secrets, shop = Secrets(state_in(state_dir)), sample_shop()
     with _progress(shop) as progress:
         people = (staff(secrets), courier(secrets))
@@ -30,9 +30,9 @@ def sample_data(*, json: AsJson = False, state_dir: StateDir = None) -> None:
         print_json(report.as_json())
     elif report.made.total():
         made = ", ".join(f"{number} {what}" for what, number in report.made.items())
-        out.print(f"made {made}; {report.kept.total()} were there already")
+        out.print(f"created {made}; {report.kept.total()} existed")
     else:
-        out.print(f"nothing to do: all {report.kept.total()} were there already")
+        out.print(f"nothing to do: all {report.kept.total()} exist")
 
 
 def _upstreams(record: Record) -> str:
@@ -42,7 +42,7 @@ def _upstreams(record: Record) -> str:
 
 @contextmanager
 def _progress(shop: Shop) -> Iterator[Callable[[Report], None]]:
-    """A bar that is gone at the end."""
+    """Show a progress bar, which is removed at the end."""
     whole = sum(map(len, (shop.categories, shop.products, shop.levels, shop.zones)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, transient=True) as bars:

@@ -1,4 +1,4 @@
-"""`shopmesh status`: what runs, where, and how often it had to be restarted."""
+"""`shopmesh status`: lists the processes of a stack."""
 
 import typer
 from rich.table import Table
@@ -6,12 +6,12 @@ from rich.table import Table
 from mesh.cli.terminal import AsJson, StateDir, out, print_json, state_in
 from mesh.stack.state import Record, State
 
-_NOT_RUNNING = 3  # what service managers exit with, too
+_NOT_RUNNING = 3  # the status of init scripts
 _COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red", "stopping": "yellow"}
 
 
 def status(*, json: AsJson = False, state_dir: StateDir = None) -> None:
-    """Show what runs, where, and how often it was restarted. Exits with 3 when nothing does."""
+    """Show the processes, their addresses and restarts. Exits with 3 when no stack runs."""
     state = state_in(state_dir)
     record = current(state)
     if json:
@@ -25,11 +25,12 @@ def status(*, json: AsJson = False, state_dir: StateDir = None) -> None:
 
 
 def current(state: State) -> Record | None:
-    """The record of a stack that runs; None when none does."""
+    """Return the record of the running stack; None when none runs."""
     return state.read() if state.running else None
 
 
 def table(record: Record) -> Table:
+    """Return the processes as a table."""
     it = Table("process", "state", "pid", "address", "restarts", box=None, pad_edge=False)
     for one in record.processes:
         colour = _COLOURS.get(one.state, "dim")

@@ -1,4 +1,4 @@
-"""What commands share: the option that names a stack, and how they speak. Results go to stdout, all else to stderr."""
+"""What commands share: the option for the stack, and their output. Results go to stdout, everything else to stderr."""
 
 import json
 import sys
@@ -23,17 +23,18 @@ StateDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-#: Wide where nobody looks at it, so that what others read is not cut.
+#: Wide when it is no terminal, so that no line is cut.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 
 def state_in(folder: Path | None) -> State:
+    """Return the state in the folder, or in the default folder."""
     return State(folder or State.default_folder())
 
 
 def running_stack(folder: Path | None) -> Record:
-    """The stack that runs in this folder; StackError when none is ready there."""
+    """Return the record of the stack in this folder. Raises StackError when none is ready."""
     state = state_in(folder)
     record = state.read()
     if record is None or not state.running or record.phase != "ready":
@@ -42,9 +43,11 @@ def running_stack(folder: Path | None) -> Record:
 
 
 def print_json(content: Any) -> None:
+    """Print an object as JSON."""
     out.file.write(json.dumps(content, indent=2) + "\n")
     out.file.flush()
 
 
-def complain(error: StackError) -> None:
+def print_error(error: StackError) -> None:
+    """Print the error and its fix."""
     err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)

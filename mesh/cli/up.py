@@ -1,4 +1,4 @@
-"""`shopmesh up`: starts a stack and shows how far it is; in the foreground, or as a process of its own."""
+"""`shopmesh up`: starts a stack, in the foreground or as a background process, and shows its progress."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from mesh.stack.state import Record, State
 
 
 class Events(StrEnum):
-    """The event buses that there are."""
+    """The event buses."""
 
     redis = "redis"
     kafka = "kafka"
@@ -34,21 +34,21 @@ class Events(StrEnum):
 def up(
     *,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when everything is ready, and leave it running.")
+        bool, typer.Option("--detach", help="Return when everything is ready; the stack keeps running.")
     ] = False,
     json: AsJson = False,
-    events: Annotated[Events, typer.Option(help="What carries events; Kafka needs Java 17 and Maven.")] = Events.redis,
+    events: Annotated[Events, typer.Option(help="The event bus; Kafka needs Java 17 and Maven.")] = Events.redis,
     port_base: Annotated[
-        int, typer.Option(min=0, max=65_436, help="The first of the hundred ports it may use; 0 looks for free ones.")
+        int, typer.Option(min=0, max=65_436, help="The first of its one hundred ports; 0 selects a free range.")
     ] = 8000,
     replicas: Annotated[
         list[str] | None, typer.Option(metavar="svc=N", help="Run several processes of a service; may be repeated.")
     ] = None,
     mesh: Annotated[bool, typer.Option(help="Put an Envoy ingress in front of the edge and the services.")] = True,
-    sample_data: Annotated[bool, typer.Option(help="Fill the shop, where that has not been done yet.")] = True,
+    sample_data: Annotated[bool, typer.Option(help="Load the sample data.")] = True,
     state_dir: StateDir = None,
 ) -> None:
-    """Start everything, say where it is, and stop all of it on Ctrl-C."""
+    """Start everything, print the addresses, and stop it on Ctrl-C."""
     state = state_in(state_dir)
     options = Options(
         events=events.value,
@@ -62,7 +62,7 @@ def up(
         if json:
             print_json(record.public())
         else:
-            _tell(record, Secrets(state), detached=detach)
+            _print_addresses(record, Secrets(state), detached=detach)
 
     with Progress(on_ready) as progress:
         if detach:
@@ -72,7 +72,7 @@ def up(
 
 
 class Progress:
-    """Prints each process as it becomes ready, and which ones are still awaited."""
+    """Prints each process when it is ready, and which ones are starting."""
 
     def __init__(self, on_ready: Callable[[Record], None]) -> None:
         self._on_ready = on_ready
@@ -89,6 +89,7 @@ class Progress:
         self._status.stop()
 
     def show(self, record: Record) -> None:
+        """Print what changed since the last record."""
         for one in record.processes:
             if self._seen.get(one.name) != (one.state, one.restarts):
                 self._seen[one.name] = (one.state, one.restarts)
@@ -112,8 +113,8 @@ class Progress:
         return time.monotonic() - self._began
 
 
-def _tell(record: Record, secrets: Secrets, *, detached: bool) -> None:
-    """Where everything is."""
+def _print_addresses(record: Record, secrets: Secrets, *, detached: bool) -> None:
+    """Print the addresses, the admin account, and the next commands."""
     rows = [("JSON", record.edge)]
     if record.grpc:
         rows.append(("gRPC, gRPC-Web", f"{record.grpc}   grpcurl -plaintext {record.grpc} list"))
@@ -128,12 +129,12 @@ def _tell(record: Record, secrets: Secrets, *, detached: bool) -> None:
 
 
 def _detach(options: Options, state: State, progress: Progress) -> None:
-    """Run the stack in a process of its own, and watch it until everything is ready or it gave up."""
+    """Run the stack in a background process; return when everything is ready. Raises StackError."""
     state.create()
     state.require_stopped()
-    said = state.log("supervisor")
-    with said.open("wb") as log:
-        child = subprocess.Popen(  # noqa: S603  it is our own program
+    log_file = state.log("supervisor")
+    with log_file.open("wb") as log:
+        child = subprocess.Popen(  # noqa: S603  our own program
             python("mesh.stack.run", str(state.folder), dumps(asdict(options))),
             env=dict(os.environ) | inherited(),
             stdin=subprocess.DEVNULL,
@@ -153,7 +154,7 @@ def _detach(options: Options, state: State, progress: Progress) -> None:
         child.terminate()
         child.wait()
         raise
-    raise StackError(said.read_text().strip() or "the stack ended without a word")
+    raise StackError(log_file.read_text().strip() or "the stack ended without a message")
 
 
 def _replicas(text: str) -> tuple[str, int]:

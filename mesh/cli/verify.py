@@ -1,4 +1,4 @@
-"""`shopmesh verify`: asks a running stack for everything that breaks an invariant."""
+"""`shopmesh verify`: checks the invariants of a running stack."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
 from mesh.qa.verify.checks import PARTICIPANTS
-from mesh.qa.verify.sources import places_of
+from mesh.qa.verify.sources import sources_of
 from mesh.qa.verify.verifier import Finding
 from mesh.qa.verify.verifier import verify as find_breaches
 
@@ -23,46 +23,46 @@ _SHOWN = 10
 def verify(
     *,
     json: AsJson = False,
-    patience: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long what is under way may take to end.")
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="How long to wait for running sagas and events.")
     ] = 30.0,
     history: Annotated[
-        Path | None, typer.Option(help="Also compare what `load` wrote down with what became of it.", dir_okay=False)
+        Path | None, typer.Option(help="Also compare the history that `load` wrote with the databases.", dir_okay=False)
     ] = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Check every invariant against the running system. Exits with 1 and the rows that break it."""
+    """Check every invariant of the running system. Exits with 1 and prints the rows that violate one."""
     record = running_stack(state_dir)
     began = time.monotonic()
-    with err.status("asking"):
-        findings = uvloop.run(find_breaches(places_of(state_in(state_dir), record), patience, history))
+    with err.status("checking"):
+        findings = uvloop.run(find_breaches(sources_of(state_in(state_dir), record), wait, history))
     seconds = time.monotonic() - began
-    broken = [finding for finding in findings if finding.rows]
+    violated = [finding for finding in findings if finding.rows]
     if json:
         checks = [finding.as_json() for finding in findings]
-        print_json({"ok": not broken, "seconds": round(seconds, 3), "checks": checks})
+        print_json({"ok": not violated, "seconds": round(seconds, 3), "checks": checks})
     else:
-        _tell(findings, seconds)
+        _print_findings(findings, seconds)
         if missing := set(PARTICIPANTS) - set(record.services):
-            out.print(f"[yellow]not asked[/] what holds between services, for want of {', '.join(sorted(missing))}")
-    if broken:
+            out.print(f"[yellow]not checked[/]: invariants between services, which need {', '.join(sorted(missing))}")
+    if violated:
         raise typer.Exit(1)
 
 
-def _tell(findings: Sequence[Finding], seconds: float) -> None:
+def _print_findings(findings: Sequence[Finding], seconds: float) -> None:
     where = ""
     for finding in findings:
         if finding.check.where != where:
             where = finding.check.where
             out.print(f"[bold]{where}[/]")
         sign = "[red]✗[/]" if finding.rows else "[green]✓[/]"
-        out.print(f"{sign} {escape(finding.check.says)} [dim]{' '.join(finding.check.numbers)}[/]")
+        out.print(f"{sign} {escape(finding.check.description)} [dim]{' '.join(finding.check.numbers)}[/]")
         if finding.rows:
             out.print(Padding(_rows(finding), (0, 0, 0, 2)))
-    broken = sum(1 for finding in findings if finding.rows)
+    violated = sum(1 for finding in findings if finding.rows)
     verdict = (
-        f"[bold red]{broken} of {len(findings)} invariants are broken[/]"
-        if broken
+        f"[bold red]{violated} of {len(findings)} invariants are violated[/]"
+        if violated
         else (f"[bold green]all {len(findings)} invariants hold[/]")
     )
     out.print(f"{verdict} ({seconds:.1f} s)")

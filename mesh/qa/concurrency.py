@@ -1,4 +1,4 @@
-"""Doing one thing to many, several at a time."""
+"""Runs one coroutine function for many items with limited concurrency."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -7,8 +7,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def each(items: Iterable[T], do: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
-    """Do it to every item, `at_once` of them at a time; the first failure ends all and is raised as it is."""
+async def run_concurrently(items: Iterable[T], do: Callable[[T], Awaitable[None]], *, limit: int) -> None:
+    """Run `do` for every item, at most `limit` at a time; the first exception cancels the rest and is raised."""
     rest = iter(items)
 
     async def work() -> None:
@@ -17,7 +17,7 @@ async def each(items: Iterable[T], do: Callable[[T], Awaitable[None]], *, at_onc
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
+            for _ in range(limit):
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None

@@ -1,4 +1,4 @@
-"""The simulators of the outside world, asked over their own HTTP, as the partners' operators would."""
+"""A client of the simulators' HTTP APIs."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,27 +11,29 @@ from mesh.stack.state import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Partner:
-    """Where one is, and what opens it."""
+class SimulatorClient:
+    """A client of one simulator. Its methods raise StackError when the simulator does not answer."""
 
     name: str
     url: str
     key: str = field(repr=False)
 
     @classmethod
-    def of(cls, record: Record, secrets: Secrets, name: str) -> "Partner":
-        """The one that a stack runs under this name."""
+    def of(cls, record: Record, secrets: Secrets, name: str) -> "SimulatorClient":
+        """Return the client of the simulator that a stack runs under this name."""
         address = next(process.address for process in record.processes if process.name == name)
         return cls(name, f"http://{address}", secrets.key(name))
 
     async def get(self, path: str, **query: str | int) -> dict[str, Any]:
-        return await self._ask("GET", path, params=query)
+        """Send a GET request and return the reply."""
+        return await self._request("GET", path, params=query)
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._ask("POST", path, json=body)
+        """Send a POST request and return the reply."""
+        return await self._request("POST", path, json=body)
 
     async def ledger(self) -> list[dict[str, Any]]:
-        """Everything that ever happened there."""
+        """Return all entries of the ledger, over all pages."""
         entries: list[dict[str, Any]] = []
         more = True
         while more:
@@ -40,11 +42,11 @@ class Partner:
             more = page["has_more"]
         return entries
 
-    async def _ask(self, method: str, path: str, **what: Any) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self.key}"}
         try:
             async with httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False) as client:
-                content: dict[str, Any] = (await client.request(method, path, **what)).raise_for_status().json()
+                content: dict[str, Any] = (await client.request(method, path, **options)).raise_for_status().json()
                 return content
         except httpx.HTTPError as error:
             raise StackError(

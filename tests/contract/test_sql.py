@@ -12,6 +12,7 @@ import pytest
 
 import chassis
 from chassis import Queries
+from mesh.qa.verify.checks import read_service
 from mesh.services import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,13 @@ async def refused(url: str, statements: dict[str, str]) -> dict[str, str]:
 async def test_every_query_can_be_prepared(service: str, fresh_database: Fresh) -> None:
     async with fresh_database(service) as url:
         assert await refused(url, queries(service)) == {}
+
+
+@every_service
+async def test_every_invariant_can_be_prepared(service: str, fresh_database: Fresh) -> None:
+    checks, copies = read_service(service)
+    async with fresh_database(service) as url:
+        assert await refused(url, {one.name: one.sql for one in (*checks, *copies)}) == {}
 
 
 async def test_every_query_of_the_chassis_can_be_prepared(fresh_database: Fresh) -> None:

@@ -25,5 +25,5 @@ def cli(tmp_path):
 def stack(tmp_path_factory):
     """A stack that runs, for the tests of one file."""
     with cleaned(Cli(tmp_path_factory.mktemp("stack"))) as cli:
-        cli.told = cli.up()
+        cli.info = cli.up()
         yield cli

@@ -28,18 +28,18 @@ class Cli:
         self.state = State(folder)
         self.environment = {**os.environ, "SHOPMESH_STATE_DIR": str(folder), **environment}
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [COMMAND, *words], env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+            [COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
 
-    def json(self, *words: str):
-        done = self.run(*words, "--json")
+    def json(self, *arguments: str):
+        done = self.run(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def up(self, *words: str):
-        return self.json("up", "--detach", "--port-base", "0", "--no-sample-data", *words)
+    def up(self, *arguments: str):
+        return self.json("up", "--detach", "--port-base", "0", "--no-sample-data", *arguments)
 
     def process(self, name: str):
         return next(one for one in self.json("status")["processes"] if one["name"] == name)

@@ -23,32 +23,32 @@ def in_foreground(cli):
     """Starts `shopmesh up` as in a terminal, and waits until it is ready."""
     started = []
 
-    def start(*words):
-        said = (cli.folder.parent / "said").open("w+")
+    def start(*arguments):
+        output = (cli.folder.parent / "output").open("w+")
         child = subprocess.Popen(
-            [COMMAND, "up", "--port-base", "0", "--no-sample-data", *words],
+            [COMMAND, "up", "--port-base", "0", "--no-sample-data", *arguments],
             env=cli.environment,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
-        started.append((child, said))
-        until(lambda: child.poll() is not None or "everything is ready" in Path(said.name).read_text())
-        assert child.poll() is None, Path(said.name).read_text()
+        started.append((child, output))
+        until(lambda: child.poll() is not None or "everything is ready" in Path(output.name).read_text())
+        assert child.poll() is None, Path(output.name).read_text()
         return child
 
     yield start
-    for child, said in started:
+    for child, output in started:
         child.kill()
         child.wait()
-        said.close()
+        output.close()
 
 
 def test_interrupting_it_stops_everything(cli, in_foreground):
     child = in_foreground("--no-mesh")
-    told = cli.json("status")
-    assert told["grpc"] is None
-    assert get(f"{told['edge']}/v1/products").status_code == 200
-    assert "ingress" not in [one["name"] for one in told["processes"]]
+    info = cli.json("status")
+    assert info["grpc"] is None
+    assert get(f"{info['edge']}/v1/products").status_code == 200
+    assert "ingress" not in [one["name"] for one in info["processes"]]
     run = Path(cli.state.read().run)
     child.send_signal(signal.SIGINT)
     assert child.wait(120) == 0
@@ -73,24 +73,24 @@ def test_a_supervisor_that_is_killed_takes_everything_along_and_the_data_stay(cl
 PERSON = {"email": "kept@example.com", "password": "correct horse battery"}
 
 
-def register(told):
+def register(info):
     person = PERSON | {"displayName": "Kept", "requestId": str(uuid.uuid4())}
-    assert httpx.post(f"{told['edge']}/v1/auth/register", json=person, timeout=30).status_code == 200
+    assert httpx.post(f"{info['edge']}/v1/auth/register", json=person, timeout=30).status_code == 200
 
 
-def login(told):
-    return httpx.post(f"{told['edge']}/v1/auth/login", json=PERSON, timeout=30)
+def login(info):
+    return httpx.post(f"{info['edge']}/v1/auth/login", json=PERSON, timeout=30)
 
 
 async def test_servers_that_the_environment_names_are_used_and_several_processes_share_the_work(tmp_path, cli):
     async with Postgres(tmp_path / "pg", durable=False) as postgres, Redis(tmp_path / "redis") as redis:
         cli.environment |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
-        told = cli.up("--replicas", "svc_catalog=2")
-        names = [one["name"] for one in told["processes"]]
+        info = cli.up("--replicas", "svc_catalog=2")
+        names = [one["name"] for one in info["processes"]]
         assert not {"postgres", "redis"} & set(names)
         assert "svc_catalog-2" in names
         cli.kill("svc_catalog")
-        async with httpx.AsyncClient(base_url=told["edge"], timeout=30) as client:
+        async with httpx.AsyncClient(base_url=info["edge"], timeout=30) as client:
             replies = [await client.get("/v1/products") for _ in range(40)]
         assert {reply.status_code for reply in replies} == {200}  # the other one answers meanwhile
         assert cli.run("down").returncode == 0
@@ -99,9 +99,9 @@ async def test_servers_that_the_environment_names_are_used_and_several_processes
 @pytest.mark.kafka
 @pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTED on Kafka: {kafka.missing()}")
 def test_events_can_be_carried_by_kafka(cli):
-    told = cli.up("--events", "kafka")
+    info = cli.up("--events", "kafka")
     assert cli.process("kafka")["state"] == "ready"
-    assert get(f"{told['edge']}/v1/products").status_code == 200
+    assert get(f"{info['edge']}/v1/products").status_code == 200
     cli.kill("kafka")
     until(lambda: cli.process("kafka")["restarts"] and cli.process("kafka")["state"] == "ready")
     assert cli.run("down").returncode == 0
@@ -113,8 +113,8 @@ def test_damaged_data_are_reported_and_nothing_keeps_running(cli):
     data = data_dir_for(cli.folder / "postgres", unprivileged_account()) / "data"
     data.mkdir()
     (data / "PG_VERSION").write_text("16\n")
-    for words in (("up", "--port-base", "0"), ("up", "--detach", "--port-base", "0")):
-        done = cli.run(*words)
+    for arguments in (("up", "--port-base", "0"), ("up", "--detach", "--port-base", "0")):
+        done = cli.run(*arguments)
         assert done.returncode == 1
         assert f"{data} holds data of PostgreSQL 16, this is 18" in done.stderr
         assert "fix: if its data in" in done.stderr
@@ -154,9 +154,9 @@ def test_a_home_that_cannot_be_written_is_reported_with_a_way_out(tmp_path, home
     assert "--state-dir" in done.stderr
 
 
-@pytest.mark.parametrize("words", [("svc_none=2",), ("svc_order",), ("svc_order=0",), ("svc_order=x",)])
-def test_replicas_that_make_no_sense_are_refused(cli, words):
-    done = cli.run("up", "--replicas", *words)
+@pytest.mark.parametrize("arguments", [("svc_none=2",), ("svc_order",), ("svc_order=0",), ("svc_order=x",)])
+def test_replicas_that_make_no_sense_are_refused(cli, arguments):
+    done = cli.run("up", "--replicas", *arguments)
     assert done.returncode == 2
     assert not cli.folder.exists()
 

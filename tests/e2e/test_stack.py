@@ -20,34 +20,34 @@ SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "
 
 
 def test_up_tells_where_everything_is(stack):
-    told = stack.told
-    assert told["edge"] == f"http://{told['grpc']}"
-    assert set(told["services"]) == set(SERVICES)
-    assert {one["name"] for one in told["processes"]} == SERVERS | set(SERVICES)
-    for one in told["processes"]:
+    info = stack.info
+    assert info["edge"] == f"http://{info['grpc']}"
+    assert set(info["services"]) == set(SERVICES)
+    assert {one["name"] for one in info["processes"]} == SERVERS | set(SERVICES)
+    for one in info["processes"]:
         assert set(one) == {"name", "pid", "state", "address", "restarts"}
         assert (one["state"], one["restarts"]) == ("ready", 0)
         assert psutil.pid_exists(one["pid"])
 
 
 def test_status_tells_the_same(stack):
-    assert stack.json("status") == stack.told
+    assert stack.json("status") == stack.info
 
 
 def test_the_json_edge_answers_through_the_ingress(stack):
-    reply = get(f"{stack.told['edge']}/v1/products")
+    reply = get(f"{stack.info['edge']}/v1/products")
     assert reply.status_code == 200
     assert reply.headers["server"] == "shopmesh"
 
 
 def test_every_service_can_be_looked_at_by_reflection(stack):
-    with grpc.insecure_channel(stack.told["grpc"]) as channel:
+    with grpc.insecure_channel(stack.info["grpc"]) as channel:
         names = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert set(services.SERVICES) <= set(names)
 
 
 def test_nothing_listens_beyond_this_machine(stack):
-    for one in stack.told["processes"]:
+    for one in stack.info["processes"]:
         for connection in psutil.Process(one["pid"]).net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip.removeprefix("::ffff:") == "127.0.0.1"
@@ -55,7 +55,7 @@ def test_nothing_listens_beyond_this_machine(stack):
 
 def test_no_secret_is_in_a_command_line_or_a_log(stack):
     secrets = json.loads((stack.folder / "secrets.json").read_text()).values()
-    shown = [" ".join(psutil.Process(one["pid"]).cmdline()) for one in stack.told["processes"]]
+    shown = [" ".join(psutil.Process(one["pid"]).cmdline()) for one in stack.info["processes"]]
     shown += [log.read_text(errors="replace") for log in (stack.folder / "logs").glob("*.log")]
     assert not [secret for secret in secrets for text in shown if secret in text]
 
@@ -69,16 +69,16 @@ def test_a_service_sees_nothing_of_our_environment_and_of_other_services_secrets
 
 
 def test_a_second_stack_in_the_same_folder_is_refused(stack):
-    for words in (("up",), ("up", "--detach")):
-        done = stack.run(*words)
+    for arguments in (("up",), ("up", "--detach")):
+        done = stack.run(*arguments)
         assert done.returncode == 1
         assert "a stack is already running in" in done.stderr
         assert "shopmesh down" in done.stderr
-    assert stack.json("status") == stack.told
+    assert stack.json("status") == stack.info
 
 
 def test_a_stack_on_ports_in_use_says_by_whom_and_leaves_nothing_running(stack, cli):
-    taken = int(stack.told["grpc"].rpartition(":")[2])
+    taken = int(stack.info["grpc"].rpartition(":")[2])
     done = cli.run("up", "--port-base", str(taken - 80))
     assert done.returncode == 1
     assert (
@@ -99,10 +99,10 @@ def test_logs_are_kept_by_name(stack):
 
 
 def test_logs_can_be_followed(stack):
-    words = [COMMAND, "logs", "ingress", "--follow"]
-    with subprocess.Popen(words, env=stack.environment, stdout=subprocess.PIPE, text=True) as follower:
+    arguments = [COMMAND, "logs", "ingress", "--follow"]
+    with subprocess.Popen(arguments, env=stack.environment, stdout=subprocess.PIPE, text=True) as follower:
         try:
-            get(f"{stack.told['edge']}/v1/followed")
+            get(f"{stack.info['edge']}/v1/followed")
             assert any("/v1/followed" in line for line in follower.stdout)
         finally:
             follower.terminate()
@@ -114,24 +114,24 @@ def test_a_service_that_is_killed_comes_back_and_is_counted(stack):
     until(lambda: stack.process("svc_catalog")["restarts"] == before["restarts"] + 1)
     until(lambda: stack.process("svc_catalog")["state"] == "ready")
     assert stack.process("svc_catalog")["pid"] != before["pid"]
-    until(lambda: get(f"{stack.told['edge']}/v1/products").status_code == 200)
+    until(lambda: get(f"{stack.info['edge']}/v1/products").status_code == 200)
 
 
 def test_a_database_that_is_killed_comes_back(stack):
     stack.kill("postgres")
     until(lambda: stack.process("postgres")["restarts"])
-    until(lambda: get(f"{stack.told['edge']}/v1/categories").status_code == 200)
+    until(lambda: get(f"{stack.info['edge']}/v1/categories").status_code == 200)
 
 
 def test_an_ingress_that_is_killed_comes_back(stack):
     stack.kill("ingress")
     until(lambda: stack.process("ingress")["restarts"] and stack.process("ingress")["state"] == "ready")
-    assert get(f"{stack.told['edge']}/v1/products").status_code == 200
+    assert get(f"{stack.info['edge']}/v1/products").status_code == 200
 
 
 @pytest.mark.parametrize("claim", ["svc_order", "edge"])
 async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim):
-    async with grpc.aio.insecure_channel(stack.told["grpc"]) as channel:
+    async with grpc.aio.insecure_channel(stack.info["grpc"]) as channel:
         reserve = channel.unary_unary("/shop.inventory.v1.InventoryService/ReserveStock")
         with pytest.raises(grpc.aio.AioRpcError) as it:
             await asyncio.wait_for(reserve(b"", metadata=[("x-shop-caller", claim)]), 60)
@@ -139,7 +139,7 @@ async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim)
 
 
 def test_edges_count_calls_together(stack, tmp_path):
-    """What one edge has let through, another one knows: both are told where the stack's Redis is."""
+    """What one edge has let through, another one knows: both are info where the stack's Redis is."""
     first = stack.process("edge_gateway")
     running = psutil.Process(first["pid"])
     command, environment = running.cmdline(), running.environ()

@@ -20,9 +20,9 @@ class CheckedOut(Cli):
     def __init__(self, folder: Path, checkout: Path) -> None:
         super().__init__(folder, PYTHONPATH=f"{checkout}:{checkout / 'gen'}", PYTHONSAFEPATH="1")
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "mesh", *words],
+            [sys.executable, "-m", "mesh", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -38,17 +38,17 @@ def stack(tmp_path_factory, repository):
     for part in ("chassis", "edge_gateway", "gen", "mesh", *services - {GONE}):
         shutil.copytree(repository / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
     with cleaned(CheckedOut(tmp_path_factory.mktemp("stack"), checkout)) as cli:
-        cli.told = cli.json("up", "--detach", "--port-base", "0")
+        cli.info = cli.json("up", "--detach", "--port-base", "0")
         yield cli
 
 
 def test_all_others_run(stack):
-    assert set(stack.told["services"]) == set(SERVICES) - {GONE}
-    assert {one["state"] for one in stack.told["processes"]} == {"ready"}
+    assert set(stack.info["services"]) == set(SERVICES) - {GONE}
+    assert {one["state"] for one in stack.info["processes"]} == {"ready"}
 
 
 def test_what_it_has_no_part_in_works(stack):
-    with httpx.Client(base_url=stack.told["edge"], trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=stack.info["edge"], trust_env=False, timeout=30) as client:
         account = {"email": "ann@example.com", "password": "a long enough password"}
         assert client.post("/v1/auth/register", json=account | {"requestId": "ann"}).status_code == 200
         token = client.post("/v1/auth/login", json=account).json()["accessToken"]
@@ -58,7 +58,7 @@ def test_what_it_has_no_part_in_works(stack):
 
 
 def test_what_it_would_do_is_unavailable_and_says_so(stack):
-    answer = get(f"{stack.told['edge']}/v1/delivery/zones")
+    answer = get(f"{stack.info['edge']}/v1/delivery/zones")
     assert answer.status_code == 503
     assert answer.json()["code"] == 14
 
@@ -66,7 +66,7 @@ def test_what_it_would_do_is_unavailable_and_says_so(stack):
 def test_the_invariants_of_the_others_are_verified(stack):
     done = stack.run("verify")
     assert done.returncode == 0, done.stdout
-    assert f"for want of {GONE}" in done.stdout
+    assert f"which need {GONE}" in done.stdout
 
 
 def test_sample_data_need_it(stack):

@@ -1,1 +1,1 @@
-"""One purchase, from the first visit to the delivered parcel, made as a customer's browser would make it."""
+"""One purchase, from the registration to the delivered parcel, through the same API as a browser."""

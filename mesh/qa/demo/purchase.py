@@ -1,4 +1,4 @@
-"""The purchase itself, through the JSON edge; only what the courier does with the parcel is done at the courier's."""
+"""The purchase, through the JSON edge; the parcel is moved through the courier's own API."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from mesh.errors import StackError
 from mesh.qa.demo.story import Chart, Line, Part, Step
 from mesh.qa.sample_data.people import Person
-from mesh.qa.shop_client import Refused, Shopfront, amount, new_key, state
-from mesh.qa.simulator_client import Partner
+from mesh.qa.shop_client import RequestRejected, ShopApiClient, amount, new_key, state
+from mesh.qa.simulator_client import SimulatorClient
 
 _ADDRESS = {
     "recipient": "Malee Srisai",
@@ -20,24 +20,26 @@ _ADDRESS = {
     "postalCode": "10500",
     "countryCode": "TH",
 }
-_PASSWORD = "correct-horse-battery"  # noqa: S105  of an account that is made up here and now
-_WANTED = "coffee beans"
+_PASSWORD = "correct-horse-battery"  # noqa: S105  of an account that the demo creates
+_QUERY = "coffee beans"
 _QUANTITY = 2
-_ROAD = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
-_PATIENCE = 15.0
+_DELIVERY_STATES = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
+_WAIT_SECONDS = 15.0
 
 T = TypeVar("T")
 
 
 class Purchase:
-    """Walks through the shop step by step, and keeps what was learned on the way."""
+    """The steps of a purchase, and the objects that they create."""
 
-    def __init__(self, door: Shopfront, staff: Person, payment_provider: Partner, courier: Partner) -> None:
-        self._door = door
+    def __init__(
+        self, anonymous: ShopApiClient, staff: Person, payment_provider: SimulatorClient, courier: SimulatorClient
+    ) -> None:
+        self._anonymous = anonymous
         self._staff = staff
         self._payment_provider = payment_provider
         self._courier = courier
-        self._shop = door
+        self._shop = anonymous
         self._product: dict[str, Any] = {}
         self._sku = ""
         self._stock = 0
@@ -50,39 +52,40 @@ class Purchase:
         self._email = f"malee.{new_key()[:6]}@example.com"
 
     def steps(self) -> Sequence[Step]:
+        """Return the steps in order. Each raises StackError when the shop does not behave as expected."""
         return (
             Step("Register", self._register),
             Step("Sign in", self._sign_in),
             Step("Browse", self._browse),
-            Step("Ask what it costs", self._preview),
+            Step("Preview the price", self._preview),
             Step("Order", self._buy),
-            Step("The saga behind it", self._explain),
-            Step("Staff ships it", self._ship),
-            Step("The courier carries it", self._deliver),
-            Step("Where the money is", self._follow_the_money),
-            Step("All of it, once more", self._look_back),
+            Step("The saga of the order", self._show_saga),
+            Step("Staff ships the order", self._ship),
+            Step("The courier delivers it", self._deliver),
+            Step("The payment", self._show_payment),
+            Step("The timeline of the order", self._show_timeline),
         )
 
     async def _register(self) -> AsyncIterator[Part]:
         account = {"email": self._email, "password": _PASSWORD, "displayName": "Malee", "requestId": new_key()}
-        user, seconds = await _timed(self._door.post("/v1/auth/register", account))
+        user, seconds = await _timed(self._anonymous.post("/v1/auth/register", account))
         _expect(user["roles"] == ["customer"], f"a new account has the roles {user['roles']}")
-        yield Line(f"{user['email']} is a customer now", seconds)
+        yield Line(f"{user['email']} is registered", seconds)
 
     async def _sign_in(self) -> AsyncIterator[Part]:
-        self._shop, seconds = await _timed(self._door.sign_in(self._email, _PASSWORD))
-        yield Line("a token that every service verifies by itself", seconds)
+        self._shop, seconds = await _timed(self._anonymous.sign_in(self._email, _PASSWORD))
+        yield Line("an access token, which every service verifies by itself", seconds)
 
     async def _browse(self) -> AsyncIterator[Part]:
-        found, seconds = await _timed(self._shop.get("/v1/products", query=_WANTED, pageSize=20))
-        yield Line(f'"{_WANTED}" finds {len(found["products"])} products', seconds)
+        found, seconds = await _timed(self._shop.get("/v1/products", query=_QUERY, pageSize=20))
+        yield Line(f'"{_QUERY}" finds {len(found["products"])} products', seconds)
         for product in found["products"]:
             self._product, self._sku = product, product["variants"][0]["sku"]
             stock, seconds = await _timed(self._shop.get(f"/v1/stock/{self._sku}"))
             if stock["available"] >= _QUANTITY:
                 break
         else:
-            raise StackError(f'no "{_WANTED}" can be bought', fix="run `shopmesh sample-data`")
+            raise StackError(f'no "{_QUERY}" can be bought', fix="run `shopmesh sample-data`")
         self._stock = stock["available"]
         prices = ", ".join(
             f"{' '.join(one['attributes'].values())} {amount(one['price'])}" for one in self._product["variants"]
@@ -90,15 +93,15 @@ class Purchase:
         yield Line(f"{self._product['name']} by {self._product['brand']}")
         yield Line(prices)
         places = ", ".join(f"{at['available']} in {at['locationId']}" for at in stock["locations"])
-        yield Line(f"{self._stock} of the first: {places}", seconds)
+        yield Line(f"{self._stock} of the first in stock: {places}", seconds)
 
     async def _preview(self) -> AsyncIterator[Part]:
         cart = {"lines": self._lines, "currencyCode": "THB", "shippingAddress": _ADDRESS}
         preview, seconds = await _timed(self._shop.post("/v1/orders:preview", cart))
-        _expect(not preview["shortSkus"], f"too few of {preview['shortSkus']}")
+        _expect(not preview["shortSkus"], f"not enough stock of {preview['shortSkus']}")
         self._total = preview["total"]
         yield Line(f"{_QUANTITY} for {amount(preview['subtotal'])}, delivery {amount(preview['shippingFee'])}")
-        yield Line(f"{amount(self._total)} in all, tax of {amount(preview['taxTotal'])} included", seconds)
+        yield Line(f"{amount(self._total)} in total, including tax of {amount(preview['taxTotal'])}", seconds)
         slots = await self._shop.get("/v1/delivery/slots", countryCode="TH", postalCode=_ADDRESS["postalCode"])
         if slots["slots"]:
             self._slot = slots["slots"][0]
@@ -106,7 +109,7 @@ class Purchase:
             yield Line(f"delivered from {begins} to {ends[11:]} UTC; {self._slot['available']} places left")
 
     async def _buy(self) -> AsyncIterator[Part]:
-        wanted = {
+        request = {
             "lines": self._lines,
             "currencyCode": "THB",
             "shippingAddress": _ADDRESS,
@@ -115,47 +118,47 @@ class Purchase:
             "expectedTotal": self._total,
             "requestId": new_key(),
         }
-        self.order, seconds = await _timed(self._shop.post("/v1/orders", wanted))
+        self.order, seconds = await _timed(self._shop.post("/v1/orders", request))
         yield Line(f"{self.order['orderId']}")
-        yield Line(f"answered {state(self.order)}", seconds)
-        again = await self._shop.post("/v1/orders", wanted)
-        _expect(again["orderId"] == self.order["orderId"], "the same request made two orders")
-        yield Line("sent again under its key: the same order, made once")
+        yield Line(f"the reply is {state(self.order)}", seconds)
+        again = await self._shop.post("/v1/orders", request)
+        _expect(again["orderId"] == self.order["orderId"], "a repeated request created a second order")
+        yield Line("repeated with the same key: the same order")
         async for line in self._watch_until("CONFIRMED"):
             yield line
 
-    async def _explain(self) -> AsyncIterator[Part]:
+    async def _show_saga(self) -> AsyncIterator[Part]:
         yield Chart((await self._read_timeline("confirm_reservation"))["steps"])
         stock = await self._shop.get(f"/v1/stock/{self._sku}")
-        yield Line(f"{stock['available']} can be bought now, {self._stock} could before")
+        yield Line(f"{stock['available']} are available now, {self._stock} were before")
 
     async def _ship(self) -> AsyncIterator[Part]:
-        desk = await self._door.sign_in(self._staff.email, self._staff.password)
-        wanted = {"orderId": self.order["orderId"], "requestId": new_key()}
-        self.shipment, seconds = await _timed(desk.post("/v1/shipments", wanted))
+        staff_client = await self._anonymous.sign_in(self._staff.email, self._staff.password)
+        request = {"orderId": self.order["orderId"], "requestId": new_key()}
+        self.shipment, seconds = await _timed(staff_client.post("/v1/shipments", request))
         yield Line(f"{self.shipment['shipmentId']}", seconds)
         await self._wait_for_parcel("LABELLED")
-        yield Line(f"{state(self.shipment)}: the courier calls it {self.shipment['trackingNumber']}")
-        with suppress(Refused):
+        yield Line(f"{state(self.shipment)}: tracking number {self.shipment['trackingNumber']}")
+        with suppress(RequestRejected):
             await self._shop.post(f"/v1/orders/{self.order['orderId']}/cancel", {"requestId": new_key()})
-            raise StackError("an order that is being shipped could be cancelled")
-        yield Line("it cannot be cancelled any more: the shop refused")
+            raise StackError("the order could be cancelled during its shipment")
+        yield Line("it cannot be cancelled any more: the shop rejects the request")
 
     async def _deliver(self) -> AsyncIterator[Part]:
         found = await self._courier.get("/v1/consignments", reference=self.shipment["shipmentId"])
         consignment = found["data"][0]["id"]
-        for to in _ROAD:
+        for to in _DELIVERY_STATES:
             began = time.perf_counter()
             await self._courier.post(f"/v1/consignments/{consignment}/advance", {"to": to})
             await self._wait_for_parcel(to)
-            yield Line(f"{to}, told by a signed webhook", time.perf_counter() - began)
+            yield Line(f"{to}, reported by a signed webhook", time.perf_counter() - began)
             if to == "PICKED_UP":
                 async for line in self._watch_until("SHIPPED"):
                     yield line
         async for line in self._watch_until("DELIVERED"):
             yield line
 
-    async def _follow_the_money(self) -> AsyncIterator[Part]:
+    async def _show_payment(self) -> AsyncIterator[Part]:
         self.payment = await self._shop.get(f"/v1/payments/{self.order['paymentId']}")
         for entry in self.payment["transactions"]:
             if entry["outcome"] == "TRANSACTION_OUTCOME_SUCCESS":
@@ -164,12 +167,12 @@ class Purchase:
         card = self.payment["method"]
         yield Line(f"{state(self.payment)} from {card['cardBrand']} ending in {card['cardLast4']}")
         _expect(self.payment["capturedAmount"] == self._total, f"{self.payment['capturedAmount']} was captured")
-        book = await self._payment_provider.get("/v1/payments", reference=self.order["paymentId"])
-        theirs, ours = book["data"][0]["amount_captured"], _minor(self._total)
+        ledger = await self._payment_provider.get("/v1/payments", reference=self.order["paymentId"])
+        theirs, ours = ledger["data"][0]["amount_captured"], _minor(self._total)
         _expect(theirs == ours, f"the provider has captured {theirs} minor units, the shop {ours}")
-        yield Line("and the payment provider's own books say the same")
+        yield Line("the ledger of the payment provider agrees")
 
-    async def _look_back(self) -> AsyncIterator[Part]:
+    async def _show_timeline(self) -> AsyncIterator[Part]:
         self.timeline = await self._read_timeline("fulfill_reservation")
         for move in self.timeline["transitions"]:
             yield Line(f"{move['createTime'][11:23]}  {state(move, 'toState')}")
@@ -179,12 +182,12 @@ class Purchase:
     def _lines(self) -> list[dict[str, Any]]:
         return [{"sku": self._sku, "quantity": _QUANTITY}]
 
-    async def _watch_until(self, wanted: str) -> AsyncIterator[Line]:
-        """Follow the order live until it is in a state."""
+    async def _watch_until(self, expected: str) -> AsyncIterator[Line]:
+        """Watch the order until it has the expected state."""
         began, seen = time.perf_counter(), ""
         async with aclosing(self._shop.watch(f"/v1/orders/{self.order['orderId']}/watch")) as messages:
-            while state(self.order) != wanted or not seen:
-                left = began + _PATIENCE - time.perf_counter()
+            while state(self.order) != expected or not seen:
+                left = began + _WAIT_SECONDS - time.perf_counter()
                 try:
                     self.order = (await asyncio.wait_for(anext(messages), left))["order"]
                 except (TimeoutError, StopAsyncIteration):
@@ -194,22 +197,22 @@ class Purchase:
                     yield Line(f"live: the order is {now}", time.perf_counter() - began)
                     seen = now
         found = state(self.order)
-        _expect(found == wanted, f"the order is {found} {self.order['stateReason']}, not {wanted}")
+        _expect(found == expected, f"the order is {found} {self.order['stateReason']}, not {expected}")
 
-    async def _wait_for_parcel(self, wanted: str) -> None:
+    async def _wait_for_parcel(self, expected: str) -> None:
         path = f"/v1/shipments/{self.shipment['shipmentId']}"
-        self.shipment = await _until(lambda: self._shop.get(path), lambda one: state(one) == wanted)
-        _expect(state(self.shipment) == wanted, f"the parcel is {state(self.shipment)}, not {wanted}")
+        self.shipment = await _poll(lambda: self._shop.get(path), lambda one: state(one) == expected)
+        _expect(state(self.shipment) == expected, f"the parcel is {state(self.shipment)}, not {expected}")
 
     async def _read_timeline(self, last: str) -> dict[str, Any]:
-        """What happened to the order, once this step of its saga is done."""
+        """Return the timeline of the order when this step of its saga is done."""
 
-        def is_done(told: dict[str, Any]) -> bool:
-            return any(step["name"] == last and state(step) == "DONE" for step in told["steps"])
+        def is_done(timeline: dict[str, Any]) -> bool:
+            return any(step["name"] == last and state(step) == "DONE" for step in timeline["steps"])
 
-        told = await _until(lambda: self._shop.get(f"/v1/orders/{self.order['orderId']}/timeline"), is_done)
-        _expect(is_done(told), f"the saga has not done {last}")
-        return told
+        timeline = await _poll(lambda: self._shop.get(f"/v1/orders/{self.order['orderId']}/timeline"), is_done)
+        _expect(is_done(timeline), f"the saga has not completed {last}")
+        return timeline
 
 
 async def _timed(work: Awaitable[T]) -> tuple[T, float]:
@@ -217,12 +220,12 @@ async def _timed(work: Awaitable[T]) -> tuple[T, float]:
     return await work, time.perf_counter() - began
 
 
-async def _until(
+async def _poll(
     read: Callable[[], Awaitable[dict[str, Any]]], holds: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """What is read once it holds, or when it has not for too long."""
-    until = time.monotonic() + _PATIENCE
-    while not holds(found := await read()) and time.monotonic() < until:  # noqa: ASYNC110  others announce it to others
+    """Return the first reply for which `holds` is true, or the last one at the deadline."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while not holds(found := await read()) and time.monotonic() < until:  # noqa: ASYNC110  there is no notification
         await asyncio.sleep(0.03)
     return found
 

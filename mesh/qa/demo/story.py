@@ -1,4 +1,4 @@
-"""What a step of the story is made of; mesh.cli.demo shows it, or prints it as JSON."""
+"""The steps of the demo and their output, which mesh.cli.demo prints as text or JSON."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something that happened, and how many seconds it took where that matters."""
+    """A line of output, with the seconds of a request."""
 
     text: str
     seconds: float | None = None
@@ -15,7 +15,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The steps of a saga, as GetOrderTimeline tells them."""
+    """The steps of a saga, from GetOrderTimeline."""
 
     steps: Sequence[dict[str, Any]]
 
@@ -25,7 +25,7 @@ Part = Line | Chart
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A chapter; its parts come as they happen."""
+    """A step; `run` yields its output as it happens."""
 
     title: str
-    tell: Callable[[], AsyncIterator[Part]]
+    run: Callable[[], AsyncIterator[Part]]

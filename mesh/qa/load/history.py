@@ -1,7 +1,7 @@
-"""What clients did and were told: one line of JSON for each request, written when its outcome is known.
+"""The history of requests: one line of JSON for each, with its outcome.
 
-`ok` was acknowledged, `fail` was refused and must have had no effect, `unknown` may have had one. The server's own
-records are compared with this by `shopmesh verify --history`.
+`ok` was acknowledged, `fail` was rejected and must have had no effect, `unknown` may have had one. `shopmesh verify
+--history` compares it with the databases.
 """
 
 import json
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO
 
-from mesh.qa.shop_client import Refused, Unknown, state
+from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, state
 
 Outcome = Literal["ok", "fail", "unknown"]
 
 
 class History:
-    """Writes the lines, and counts them."""
+    """Writes the lines and counts the outcomes."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -26,22 +26,24 @@ class History:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self.outcomes: defaultdict[str, Counter[Outcome]] = defaultdict(Counter)
         self.reasons: Counter[str] = Counter()
-        #: The states of orders, as the replies to them told.
+        #: The states of orders in the replies.
         self.orders: Counter[str] = Counter()
 
     @classmethod
     @contextmanager
     def create(cls, path: Path) -> Iterator[Self]:
+        """Open a new history in the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", buffering=1) as file:
             yield cls(file)
 
     @property
     def operations(self) -> int:
+        """The number of requests."""
         return sum(map(len, self.seconds.values()))
 
     async def record(self, kind: str, request: Awaitable[dict[str, Any]], key: str = "") -> dict[str, Any]:
-        """Make the request, and write down how it ended; raises what it raises."""
+        """Await the request, and write its outcome. Raises what the request raises."""
         operation, self._next = self._next, self._next + 1
         line: dict[str, Any] = {"op": operation, "kind": kind, "key": key, "invoke": time.time()}
         began = time.perf_counter()
@@ -51,11 +53,11 @@ class History:
             outcome = "ok"
             if "orderId" in reply:
                 line |= {"order_id": reply["orderId"]} | ({"state": state(reply)} if "state" in reply else {})
-        except Refused as refusal:
+        except RequestRejected as rejection:
             outcome = "fail"
-            line["reason"] = refusal.reason or f"HTTP {refusal.status}"
+            line["reason"] = rejection.reason or f"HTTP {rejection.status}"
             raise
-        except Unknown as unknown:
+        except OutcomeUnknown as unknown:
             line["reason"] = str(unknown)
             raise
         finally:

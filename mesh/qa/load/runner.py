@@ -1,4 +1,4 @@
-"""Lets shoppers loose for a while, or for a number of orders, and sums up what became of it."""
+"""Runs shoppers for some seconds or a number of orders, and returns a summary."""
 
 import asyncio
 import signal
@@ -9,57 +9,57 @@ from random import Random
 from typing import Any
 
 from mesh.errors import StackError
-from mesh.qa.concurrency import each
+from mesh.qa.concurrency import run_concurrently
 from mesh.qa.load.history import History
-from mesh.qa.load.shopper import MIXES, Goods, Mix, Shopper
+from mesh.qa.load.shopper import MIXES, Catalog, Mix, Shopper
 from mesh.qa.sample_data.people import Person
-from mesh.qa.shop_client import Refused, Shopfront, Unknown
+from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, ShopApiClient
 
-_SIGN_IN_AT_ONCE = 4
-_BUYS_NOTHING = Shopper.browse
+_CONCURRENT_SIGN_INS = 4
+_WITHOUT_ORDER = Shopper.browse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much of what."""
+    """The size of a load."""
 
     mix: Mix
     concurrency: int
     seconds: float
-    #: Stop after so many orders, too; 0 for no such limit.
+    #: Also stop after so many orders; 0 for no limit.
     orders: int = 0
     seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
-    """Who takes part besides shoppers."""
+class Credentials:
+    """The accounts that a load uses."""
 
     staff: Person
     courier: Person
-    #: All shoppers sign in with it.
+    #: The password of every shopper.
     shoppers_password: str
 
 
-async def run_load(url: str, crew: Crew, plan: Plan, history: History) -> dict[str, Any]:
-    """The summary of a load, with which `history` was filled."""
+async def run_load(url: str, credentials: Credentials, plan: Plan, history: History) -> dict[str, Any]:
+    """Run a load, record it in `history`, and return its summary. Raises StackError."""
     loop = asyncio.get_running_loop()
     try:
-        async with _shoppers(url, crew, plan, history) as shoppers:
+        async with _shoppers(url, credentials, plan, history) as shoppers:
             began = loop.time()
-            day = _Day(plan, loop.time)
-            loop.add_signal_handler(signal.SIGINT, day.end)
+            run = _Run(plan, loop.time)
+            loop.add_signal_handler(signal.SIGINT, run.stop)
             try:
-                await day.spend(shoppers)
+                await run.execute(shoppers)
             finally:
                 loop.remove_signal_handler(signal.SIGINT)
             return summary_of(plan, history, loop.time() - began)
-    except (Refused, Unknown) as error:
-        raise StackError(f"the shop lets nobody in: {error}", fix="see `shopmesh status`") from error
+    except (RequestRejected, OutcomeUnknown) as error:
+        raise StackError(f"the shoppers cannot sign in: {error}", fix="see `shopmesh status`") from error
 
 
-class _Day:
-    """What is left of the time and of the orders."""
+class _Run:
+    """One run of a plan, with its limits of time and orders."""
 
     def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
         self._plan = plan
@@ -67,58 +67,59 @@ class _Day:
         self._until = clock() + plan.seconds
         self._orders = 0
 
-    def end(self) -> None:
-        """Have everybody leave as soon as what they are at is done."""
+    def stop(self) -> None:
+        """Stop every shopper after its current action."""
         self._until = 0.0
 
-    async def spend(self, shoppers: Sequence[Shopper]) -> None:
-        await each(shoppers, self._shop, at_once=len(shoppers))
+    async def execute(self, shoppers: Sequence[Shopper]) -> None:
+        """Run every shopper until a limit is reached."""
+        await run_concurrently(shoppers, self._shop, limit=len(shoppers))
 
     async def _shop(self, shopper: Shopper) -> None:
         shares = MIXES[self._plan.mix]
-        while self._clock() < self._until and not self._sold_out:
-            (journey,) = shopper.random.choices(list(shares), list(shares.values()))
-            self._orders += journey is not _BUYS_NOTHING
-            await journey(shopper)
+        while self._clock() < self._until and not self._has_enough_orders:
+            (action,) = shopper.random.choices(list(shares), list(shares.values()))
+            self._orders += action is not _WITHOUT_ORDER
+            await action(shopper)
 
     @property
-    def _sold_out(self) -> bool:
+    def _has_enough_orders(self) -> bool:
         return 0 < self._plan.orders <= self._orders
 
 
 @asynccontextmanager
-async def _shoppers(url: str, crew: Crew, plan: Plan, history: History) -> AsyncIterator[list[Shopper]]:
-    """Shoppers who are signed in, one for each place in the shop."""
-    async with Shopfront.open(url, connections=plan.concurrency + 2) as door:
-        goods = await Goods.look(door)
-        if not goods.products:
-            raise StackError("there is nothing to buy", fix="run `shopmesh sample-data`")
-        staff, courier = await _enter(door, crew.staff), await _enter(door, crew.courier)
-        inside: list[Shopper] = []
+async def _shoppers(url: str, credentials: Credentials, plan: Plan, history: History) -> AsyncIterator[list[Shopper]]:
+    """Open the shoppers of a plan, signed in."""
+    async with ShopApiClient.open(url, connections=plan.concurrency + 2) as anonymous:
+        catalog = await Catalog.load(anonymous)
+        if not catalog.products:
+            raise StackError("the shop has no products", fix="run `shopmesh sample-data`")
+        staff, courier = await _sign_in(anonymous, credentials.staff), await _sign_in(anonymous, credentials.courier)
+        shoppers: list[Shopper] = []
 
-        async def enter(number: int) -> None:
-            shop = await _register(door, number, crew.shoppers_password)
-            random = Random(f"{plan.seed}-{number}")  # noqa: S311  to be repeated, not to be secret
-            inside.append(Shopper(shop, staff, courier, goods, history, random))
+        async def sign_in_shopper(number: int) -> None:
+            shop = await _register(anonymous, number, credentials.shoppers_password)
+            random = Random(f"{plan.seed}-{number}")  # noqa: S311  reproducible, guards nothing
+            shoppers.append(Shopper(shop, staff, courier, catalog, history, random))
 
-        await each(range(plan.concurrency), enter, at_once=_SIGN_IN_AT_ONCE)
-        yield inside
-
-
-async def _enter(door: Shopfront, person: Person) -> Shopfront:
-    return await door.sign_in(person.email, person.password)
+        await run_concurrently(range(plan.concurrency), sign_in_shopper, limit=_CONCURRENT_SIGN_INS)
+        yield shoppers
 
 
-async def _register(door: Shopfront, number: int, password: str) -> Shopfront:
-    """The same account for a number every time, so that loads leave no crowd behind."""
+async def _sign_in(anonymous: ShopApiClient, person: Person) -> ShopApiClient:
+    return await anonymous.sign_in(person.email, person.password)
+
+
+async def _register(anonymous: ShopApiClient, number: int, password: str) -> ShopApiClient:
+    """Return a client for the shopper of this number, whose account is reused by every load."""
     email = f"shopper-{number}@load.shopmesh.local"
     account = {"email": email, "password": password, "requestId": f"load-shopper-{number}"}
-    await door.post("/v1/auth/register", account)
-    return await door.sign_in(email, password)
+    await anonymous.post("/v1/auth/register", account)
+    return await anonymous.sign_in(email, password)
 
 
 def summary_of(plan: Plan, history: History, seconds: float) -> dict[str, Any]:
-    """What a load that took so long comes to."""
+    """Return the summary of a load that took so many seconds."""
     return {
         "mix": plan.mix,
         "concurrency": plan.concurrency,
@@ -135,7 +136,7 @@ def summary_of(plan: Plan, history: History, seconds: float) -> dict[str, Any]:
 
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    """Milliseconds, by the nearest rank."""
+    """Return percentiles in milliseconds, by the nearest rank."""
     ranked = sorted(times)
     return {
         f"p{percent}_ms": round(1000 * ranked[max(0, -(-len(ranked) * percent // 100) - 1)], 1)

@@ -1,4 +1,4 @@
-"""One shopper, and what one does in a shop: look around, buy, think better of it, receive a parcel."""
+"""A shopper and its actions: browse, buy, cancel, receive a parcel."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,13 +9,13 @@ from random import Random
 from typing import Any
 
 from mesh.qa.load.history import History
-from mesh.qa.shop_client import Refused, Shopfront, Unknown, new_key, state
+from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, ShopApiClient, new_key, state
 
-_TRIES = 40
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-_ROAD = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
-#: Words that make the payment provider lose answers, repeat itself or be early; in the end the money is promised.
-_TROUBLES = (
+_MAX_ATTEMPTS = 40
+_FIRST_BACKOFF, _MAX_BACKOFF = 0.05, 1.0
+_DELIVERY_STATES = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
+#: Tokens with a fault of the payment provider after which the payment is authorized nevertheless.
+_FAULT_TOKENS = (
     "tok_500_then_charged",
     "tok_webhook_first",
     "tok_duplicate_webhook",
@@ -31,16 +31,16 @@ _ADDRESSES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Goods:
-    """What there is to buy, and when it can be brought."""
+class Catalog:
+    """The products and the delivery slots of the shop."""
 
     products: Sequence[dict[str, Any]]
-    #: By zone.
+    #: The ids of slots by zone.
     slots: dict[str, list[str]]
 
     @classmethod
-    async def look(cls, shop: Shopfront) -> "Goods":
-        """A few pages of products, and the slots of every zone."""
+    async def load(cls, shop: ShopApiClient) -> "Catalog":
+        """Load a few pages of products, and the slots of every zone."""
         products: list[dict[str, Any]] = []
         token = ""
         for _ in range(4):
@@ -56,7 +56,7 @@ class Goods:
         return cls(products, slots)
 
     def basket(self, random: Random) -> list[dict[str, Any]]:
-        """One to three lines."""
+        """Return one to three order lines."""
         chosen = random.sample(self.products, k=min(random.randint(1, 3), len(self.products)))
         return [
             {"sku": random.choice(product["variants"])["sku"], "quantity": random.randint(1, 2)} for product in chosen
@@ -65,54 +65,60 @@ class Goods:
 
 @dataclass(slots=True)
 class Shopper:
-    """Does one thing after another. Staff and courier do their part for those who receive parcels."""
+    """One shopper; staff and courier act for those that receive parcels."""
 
-    shop: Shopfront
-    staff: Shopfront
-    courier: Shopfront
-    goods: Goods
+    shop: ShopApiClient
+    staff: ShopApiClient
+    courier: ShopApiClient
+    catalog: Catalog
     history: History
     random: Random
 
     async def browse(self) -> None:
-        product = self.random.choice(self.goods.products)
+        """Read a list, a product and its stock."""
+        product = self.random.choice(self.catalog.products)
         category = product["categoryIds"][0] if product["categoryIds"] else ""
         await self._read("list", "/v1/products", pageSize=20, categoryId=category)
         await self._read("product", f"/v1/products/{product['productId']}")
         await self._read("stock", f"/v1/stock/{product['variants'][0]['sku']}")
 
     async def buy(self) -> None:
+        """Place an order."""
         await self._order("tok_ok")
 
-    async def buy_with_trouble(self) -> None:
-        await self._order(self.random.choice(_TROUBLES))
+    async def buy_with_fault(self) -> None:
+        """Place an order whose payment meets a fault."""
+        await self._order(self.random.choice(_FAULT_TOKENS))
 
-    async def be_declined(self) -> None:
+    async def buy_with_declined_card(self) -> None:
+        """Place an order whose payment is declined."""
         await self._order(self.random.choice(("tok_declined", "tok_insufficient_funds")))
 
     async def buy_and_cancel(self) -> None:
+        """Place an order and cancel it."""
         if order := await self._order("tok_ok"):
             path = f"/v1/orders/{order['orderId']}/cancel"
-            await self._insist("cancel", self.shop, path, {"requestId": new_key()})
+            await self._post_until_known("cancel", self.shop, path, {"requestId": new_key()})
 
     async def buy_and_receive(self) -> None:
+        """Place an order, which staff ships and the courier delivers."""
         order = await self._order("tok_ok")
         if order is None or state(order) != "CONFIRMED":
             return
         wanted = {"orderId": order["orderId"], "requestId": new_key()}
-        shipment = await self._insist("ship", self.staff, "/v1/shipments", wanted)
+        shipment = await self._post_until_known("ship", self.staff, "/v1/shipments", wanted)
         if shipment is None or state(shipment) != "LABELLED":
             return
         path = f"/v1/shipments/{shipment['shipmentId']}/status"
-        for step in _ROAD:
+        for step in _DELIVERY_STATES:
             move = {"state": f"SHIPMENT_STATE_{step}", "requestId": new_key()}
-            if await self._insist("deliver", self.courier, path, move) is None:
+            if await self._post_until_known("deliver", self.courier, path, move) is None:
                 return
 
     async def _order(self, payment_method: str) -> dict[str, Any] | None:
         zone, address = self.random.choice(_ADDRESSES)
-        slots = self.goods.slots.get(zone, [])
-        lines = self.goods.basket(self.random)
+        slots = self.catalog.slots.get(zone, [])
+        lines = self.catalog.basket(self.random)
         body = {
             "lines": lines,
             "currencyCode": "THB",
@@ -121,52 +127,54 @@ class Shopper:
             "paymentMethodToken": payment_method,
             "requestId": new_key(),
         }
-        return await self._insist("order", self.shop, "/v1/orders", body)
+        return await self._post_until_known("order", self.shop, "/v1/orders", body)
 
-    async def _insist(self, kind: str, shop: Shopfront, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Repeat the request until its outcome is known; None when it was refused, or never became known."""
-        pause = _FIRST_PAUSE
-        for _ in range(_TRIES):
+    async def _post_until_known(
+        self, kind: str, shop: ShopApiClient, path: str, body: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """Repeat the request until its outcome is known; return None when it was rejected or stayed unknown."""
+        backoff = _FIRST_BACKOFF
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 return await self.history.record(kind, shop.post(path, body), key=body["requestId"])
-            except Refused:
+            except RequestRejected:
                 return None
-            except Unknown:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            except OutcomeUnknown:
+                await asyncio.sleep(backoff)
+                backoff = min(2 * backoff, _MAX_BACKOFF)
         return None
 
     async def _read(self, kind: str, path: str, **query: str | int) -> None:
-        with suppress(Refused, Unknown):  # it is in the history
+        with suppress(RequestRejected, OutcomeUnknown):  # recorded in the history
             await self.history.record(kind, self.shop.get(path, **query))
 
 
 class Mix(StrEnum):
-    """What shoppers do."""
+    """The mixes of actions."""
 
     shop = "shop"
     browse = "browse"
     checkout = "checkout"
     deliver = "deliver"
-    trouble = "trouble"
+    faults = "faults"
 
 
-#: What a mix is made of, and in which shares.
+#: The actions of each mix with their weights.
 MIXES: Mapping[Mix, Mapping[Callable[[Shopper], Awaitable[None]], int]] = {
     Mix.shop: {
         Shopper.browse: 55,
         Shopper.buy: 30,
-        Shopper.be_declined: 5,
+        Shopper.buy_with_declined_card: 5,
         Shopper.buy_and_cancel: 5,
         Shopper.buy_and_receive: 5,
     },
     Mix.browse: {Shopper.browse: 1},
     Mix.checkout: {Shopper.buy: 1},
     Mix.deliver: {Shopper.buy_and_receive: 1},
-    Mix.trouble: {
+    Mix.faults: {
         Shopper.buy: 2,
-        Shopper.buy_with_trouble: 4,
-        Shopper.be_declined: 1,
+        Shopper.buy_with_fault: 4,
+        Shopper.buy_with_declined_card: 1,
         Shopper.buy_and_cancel: 2,
         Shopper.buy_and_receive: 3,
     },

@@ -1,4 +1,4 @@
-"""A shop to play with: products, stock, delivery zones and staff, the same ones every time."""
+"""Sample data: products, stock, delivery zones and staff, the same at every load."""
 
-#: The services that keep it.
+#: The services that store it.
 NEEDED = frozenset({"svc_user", "svc_catalog", "svc_inventory", "svc_delivery"})

@@ -1,4 +1,4 @@
-"""`python -m mesh.qa.sample_data STATE_DIR UPSTREAMS` fills the shop of a stack that is starting."""
+"""`python -m mesh.qa.sample_data STATE_DIR UPSTREAMS` loads the sample data into a stack that is starting."""
 
 import json
 import sys

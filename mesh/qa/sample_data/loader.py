@@ -1,6 +1,6 @@
-"""Fills a running shop with the sample data, through the public API and nothing else.
+"""Loads the sample data into a running shop, through the public API only.
 
-What is there already stays as it is, so that a second run changes nothing and one that was broken off goes on.
+Existing data stay as they are, so a second run changes nothing, and an interrupted one can be resumed.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from chassis import OutcomeUnknown
 from chassis.context import Call, enter_call
 from chassis.rpc.client import Clients
 from mesh.errors import StackError
-from mesh.qa.concurrency import each
+from mesh.qa.concurrency import run_concurrently
 from mesh.qa.sample_data.people import Person
 from mesh.qa.sample_data.shop import Level, Shop
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
@@ -35,29 +35,30 @@ from shop.user.v1 import user_service_pb2 as user_pb
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-_AT_ONCE = 32
+_CONCURRENCY = 32
 _PAGE = 100
-#: Say that what was to be made is there.
-_PRESENT = (CategoryIdTaken, ProductIdTaken, SkuTaken, ZoneIdTaken, PostalPrefixTaken, VersionMismatch)
+#: The errors for data that exist already.
+_EXISTS = (CategoryIdTaken, ProductIdTaken, SkuTaken, ZoneIdTaken, PostalPrefixTaken, VersionMismatch)
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Report:
-    """How much was made, and how much was there, by what it is."""
+    """How many rows were created and how many existed, by kind."""
 
     made: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, dict[str, int]]:
+        """Return the report as JSON."""
         return {"made": dict(self.made), "kept": dict(self.kept)}
 
 
 async def load(
     upstreams: str, admin: Person, people: Sequence[Person], shop: Shop, on_progress: Callable[[Report], None]
 ) -> Report:
-    """Make what is missing; StackError when the shop refuses it or does not answer."""
+    """Create what is missing. Raises StackError when the shop rejects it or does not answer."""
     async with _clients(upstreams) as clients:
         loader = _Loader(clients, on_progress)
         try:
@@ -66,7 +67,7 @@ async def load(
             await loader.load_shop(shop)
         except (ShopError, OutcomeUnknown) as error:
             raise StackError(
-                f"the sample data is not complete: {error}", fix="see `shopmesh logs`, then run `shopmesh sample-data`"
+                f"the sample data are not complete: {error}", fix="see `shopmesh logs`, then run `shopmesh sample-data`"
             ) from error
     return loader.report
 
@@ -92,13 +93,13 @@ class _Loader:
         self._delivery = clients.stub(DeliveryServiceStub, "shop.delivery.v1.DeliveryService")
 
     async def sign_in(self, admin: Person) -> None:
-        """Make all calls from here on as the admin."""
+        """Make all further calls as the admin."""
         tokens = await self._auth.Login(auth_pb.LoginRequest(email=admin.email, password=admin.password))
         enter_call(Call(method="sample-data", authorization=f"Bearer {tokens.access_token}"))
 
     async def load_people(self, people: Sequence[Person]) -> None:
         for person in people:
-            # Registering is idempotent for ever, so it also finds who is there.
+            # Register returns the existing account for a known request_id.
             user = await self._users.Register(
                 user_pb.RegisterRequest(
                     email=person.email,
@@ -114,9 +115,9 @@ class _Loader:
             self._count("people", made=fresh)
 
     async def load_shop(self, shop: Shop) -> None:
-        # One after the other: a category needs the one that it stands in.
-        await self._fill("categories", shop.categories, await self._category_ids(), self._create_category, at_once=1)
-        await self._fill("delivery zones", shop.zones, await self._zones(), self._create_zone, at_once=4)
+        # One at a time: a category needs its parent.
+        await self._fill("categories", shop.categories, await self._category_ids(), self._create_category, limit=1)
+        await self._fill("delivery zones", shop.zones, await self._zones(), self._create_zone, limit=4)
         await self._fill("products", shop.products, await self._products(), self._create_product)
         await self._fill("stock levels", shop.levels, await self._levels(shop), self._set_stock)
 
@@ -126,21 +127,21 @@ class _Loader:
         wanted: Sequence[T],
         present: set[Any],
         create: Callable[[T], Awaitable[object]],
-        at_once: int = _AT_ONCE,
+        limit: int = _CONCURRENCY,
     ) -> None:
-        """Make what is wanted and not present."""
+        """Create the items that do not exist."""
 
         async def make(one: T) -> None:
             try:
                 await create(one)
-            except _PRESENT:  # unseen by a list, as is what staff has deleted or taken off sale
+            except _EXISTS:  # deleted data are in no list, but their ids are still taken
                 self._count(what, made=False)
             else:
                 self._count(what, made=True)
 
         missing = [one for one in wanted if _key(one) not in present]
         self.report.kept[what] += len(wanted) - len(missing)
-        await each(missing, make, at_once=at_once)
+        await run_concurrently(missing, make, limit=limit)
 
     def _count(self, what: str, *, made: bool) -> None:
         (self.report.made if made else self.report.kept)[what] += 1
@@ -189,7 +190,7 @@ class _Loader:
 
 
 def _key(one: Any) -> object:
-    """What a list names it by."""
+    """Return the key of an item in its list."""
     if isinstance(one, Level):
         return one.sku, one.location_id
     return getattr(one, f"{type(one).__name__.lower()}_id")

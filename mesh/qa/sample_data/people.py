@@ -1,4 +1,4 @@
-"""Who works at the sample shop."""
+"""The accounts of the sample shop."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from mesh.stack.secrets import ADMIN_EMAIL, Secrets
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody with an account."""
+    """A person with an account."""
 
     email: str
     password: str = field(repr=False)
@@ -16,15 +16,15 @@ class Person:
 
 
 def admin(secrets: Secrets) -> Person:
-    """Whom svc_user makes at its first start."""
+    """Return the admin, whose account svc_user creates at its first start."""
     return Person(ADMIN_EMAIL, secrets.admin_password, "Admin", ("customer", "admin"))
 
 
 def staff(secrets: Secrets) -> Person:
-    """Who keeps the shelves and ships what was ordered."""
+    """Return the staff account, which manages stock and ships orders."""
     return Person("staff@shopmesh.local", secrets.password("staff"), "Staff", ("customer", "staff"))
 
 
 def courier(secrets: Secrets) -> Person:
-    """Who carries parcels."""
+    """Return the courier account, which delivers parcels."""
     return Person("courier@shopmesh.local", secrets.password("courier"), "Courier", ("customer", "courier"))

@@ -1,4 +1,4 @@
-"""What the sample shop is made of, as the messages that create it. The same at every call, on every machine."""
+"""The content of the sample shop as protobuf messages, the same at every call on every machine."""
 
 import re
 import tomllib
@@ -23,10 +23,10 @@ COUNTRY = "TH"
 VAT_BASIS_POINTS = 700
 TIME_ZONE = "Asia/Bangkok"
 
-#: The places that ship, with the most units of a SKU that each has on its shelf.
+#: The locations, with the maximum units of a SKU in stock at each.
 LOCATIONS: Mapping[str, int] = {"bangkok": 240, "chiang-mai": 90, "phuket": 60}
-#: Of a hundred SKUs, as many as each location keeps at all.
-_KEPT = {"bangkok": 100, "chiang-mai": 45, "phuket": 30}
+#: The percentage of SKUs in stock at each location.
+_STOCKED_PERCENT = {"bangkok": 100, "chiang-mai": 45, "phuket": 30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """All of it."""
+    """Everything that the sample data create."""
 
-    #: Each after the one that it stands in.
+    #: Parents before their children.
     categories: tuple[Category, ...]
     products: tuple[Product, ...]
     levels: tuple[Level, ...]
@@ -51,6 +51,7 @@ class Shop:
 
 @cache
 def sample_shop() -> Shop:
+    """Return the sample shop of shelves.toml."""
     shelves = tomllib.loads(files(__package__).joinpath("shelves.toml").read_text(encoding="utf-8"))
     products = tuple(product for family in shelves["family"] for product in _products(family))
     return Shop(
@@ -92,9 +93,9 @@ def _variants(family: Mapping[str, Any], stem: str, price: int) -> Iterator[Vari
 
 def _levels(sku: str) -> Iterator[Level]:
     for location_id, most in LOCATIONS.items():
-        # A checksum spreads as chance does, and comes out the same every time.
+        # A checksum is spread evenly and reproducible.
         draw = zlib.crc32(f"{sku}@{location_id}".encode())
-        if draw % 100 < _KEPT[location_id]:
+        if draw % 100 < _STOCKED_PERCENT[location_id]:
             yield Level(sku, location_id, most // 6 + draw // 100 % (most - most // 6))
 
 
@@ -114,7 +115,7 @@ def _zone(row: Mapping[str, Any]) -> Zone:
 
 def _rule(start: int, end: int, row: Mapping[str, Any]) -> SlotRule:
     return SlotRule(
-        weekdays=range(DayOfWeek.MONDAY, DayOfWeek.SUNDAY),  # Sundays are free
+        weekdays=range(DayOfWeek.MONDAY, DayOfWeek.SUNDAY),  # no deliveries on Sunday
         start_time=TimeOfDay(hours=start),
         end_time=TimeOfDay(hours=end),
         lead_time=Duration(seconds=3600 * row["lead_hours"]),

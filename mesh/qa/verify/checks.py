@@ -1,43 +1,43 @@
-"""The invariants as they are written down: SQL with a heading that says what each is and when it must hold."""
+"""Reads the invariants: SQL with a heading that describes each and states when it must hold."""
 
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-_HEADING = re.compile(r"^-- (always|soon|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n", re.MULTILINE)
+_HEADING = re.compile(r"^-- (always|eventually|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n", re.MULTILINE)
 
 EVERYWHERE = "everywhere"
 TOGETHER = "together"
 HISTORY = "history"
-#: The services whose copies TOGETHER reads. The last is read last: what others hold for an order was made after it.
+#: The services whose copies TOGETHER reads. svc_order is read last: what others hold for an order is newer than it.
 PARTICIPANTS = ("svc_inventory", "svc_payment", "svc_delivery", "svc_order")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A query that finds what breaks an invariant."""
+    """A query that returns the rows that violate an invariant."""
 
-    #: The service whose database it asks, or TOGETHER, or HISTORY.
+    #: The service whose database it queries, or TOGETHER, or HISTORY.
     where: str
     name: str
-    #: As the list of invariants numbers them.
+    #: The numbers of the invariants.
     numbers: tuple[str, ...]
-    says: str
+    description: str
     sql: str
-    #: Whether it may take a while to come true, after the last request.
-    soon: bool
+    #: Whether it may hold only some time after the last request.
+    eventual: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A query for what checks of several services need of one; its rows go into the table of this name."""
+    """A query for the rows that cross-service checks need; they are copied to the table of this name."""
 
     name: str
     sql: str
 
 
 def read_service(service: str) -> tuple[list[Check], list[Copy]]:
-    """Return the checks and copies of a service's database: what every service keeps, and its own invariants.sql."""
+    """Return the checks and copies of a service's database: the common ones, and those of its invariants.sql."""
     own = files(service) / "invariants.sql"
     return _parse(service, _read(EVERYWHERE) + (own.read_text(encoding="utf-8") if own.is_file() else ""))
 
@@ -55,10 +55,10 @@ def _parse(where: str, text: str) -> tuple[list[Check], list[Copy]]:
     checks, copies = [], []
     _, *parts = _HEADING.split(text)
     for start in range(0, len(parts), 5):
-        when, name, numbers, says, sql = parts[start : start + 5]
+        when, name, numbers, description, sql = parts[start : start + 5]
         query = sql.strip().rstrip(";")
         if when == "copy":
             copies.append(Copy(name, query))
         else:
-            checks.append(Check(where, name, tuple(numbers.split()), says, query, when == "soon"))
+            checks.append(Check(where, name, tuple(numbers.split()), description, query, when == "eventually"))
     return checks, copies

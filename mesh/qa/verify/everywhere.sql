@@ -2,28 +2,28 @@
 -- The stored outcome of a request is a reply or an error, and neither only while its transaction lasts.
 SELECT principal, method, key, create_time FROM idempotency WHERE (response IS NULL) = (error IS NULL);
 
--- soon: outbox_is_drained I21
--- What was told in a transaction is published.
+-- eventually: outbox_is_drained I21
+-- Every event in the outbox is published.
 SELECT event_id, type, key, create_time FROM outbox WHERE publish_time IS NULL;
 
--- soon: no_dead_letters I26
--- No event was given up.
+-- eventually: no_dead_letters I26
+-- No event is dead-lettered.
 SELECT consumer, event_id, type, key, attempts, error FROM dead_letter WHERE redrive_time IS NULL;
 
--- soon: no_transaction_is_left_open I34
--- No session of the service sits in a transaction and does nothing.
+-- eventually: no_transaction_is_left_open I34
+-- No session of the service is idle in a transaction.
 SELECT pid, state, state_change, query FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'
     AND state_change < now() - interval '5 seconds';
 
 -- copy: event
--- What was told of late; older rows are forgotten.
+-- The recent events of the outbox; older rows are purged.
 SELECT event_id::text, topic, key, type FROM outbox;
 
 -- copy: applied
--- What was heard and applied.
+-- The events that consumers applied.
 SELECT consumer, event_id::text FROM inbox;
 
--- copy: buried
--- What was heard and given up.
+-- copy: dead_lettered
+-- The events that consumers dead-lettered.
 SELECT consumer, event_id::text FROM dead_letter;

@@ -1,11 +1,11 @@
-"""Where a stack keeps what is to be verified."""
+"""The sources that a stack's invariants are verified from."""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.errors import StackError
-from mesh.qa.simulator_client import Partner
+from mesh.qa.simulator_client import SimulatorClient
 from mesh.stack.databases import ServiceDatabase
 from mesh.stack.secrets import Secrets
 from mesh.stack.servers.postgres import Postgres
@@ -13,17 +13,18 @@ from mesh.stack.state import Record, State
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The databases of the services, each as the service itself connects, and the books of the partners."""
+class VerifySources:
+    """The URL of each service's database with the service's own role, and the simulators with their ledgers."""
 
     databases: dict[str, str] = field(repr=False)
-    payment_provider: Partner
-    courier: Partner
+    payment_provider: SimulatorClient
+    courier: SimulatorClient
 
 
-def places_of(state: State, record: Record) -> Places:
+def sources_of(state: State, record: Record) -> VerifySources:
+    """Return the sources of a running stack. Raises StackError."""
     secrets, server = Secrets(state), _server(state, record)
-    return Places(
+    return VerifySources(
         databases={
             name: ServiceDatabase(
                 service=name,
@@ -33,8 +34,8 @@ def places_of(state: State, record: Record) -> Places:
             ).url
             for name in record.services
         },
-        payment_provider=Partner.of(record, secrets, "payment_provider"),
-        courier=Partner.of(record, secrets, "courier"),
+        payment_provider=SimulatorClient.of(record, secrets, "payment_provider"),
+        courier=SimulatorClient.of(record, secrets, "courier"),
     )
 
 
@@ -43,6 +44,4 @@ def _server(state: State, record: Record) -> str:
         return Postgres(state.folder / "postgres", Path(record.run, "postgres")).url
     if url := os.environ.get("DATABASE_URL"):
         return url
-    raise StackError(
-        "the database of this stack was named by DATABASE_URL when it was started", fix="set DATABASE_URL here, too"
-    )
+    raise StackError("this stack was started with DATABASE_URL", fix="set DATABASE_URL for this command too")

@@ -1,5 +1,5 @@
 -- always: nothing_without_an_order I15
--- Every reservation, payment, booking and shipment is of an order that there is.
+-- Every reservation, payment, booking and shipment belongs to an existing order.
 SELECT 'reservation' AS what, reservation_id AS id, order_id FROM reservation
 WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.reservation_id = reservation.reservation_id
     AND orders.order_id = reservation.order_id)
@@ -14,8 +14,8 @@ UNION ALL
 SELECT 'shipment', shipment_id, order_id FROM shipment
 WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.order_id = shipment.order_id);
 
--- soon: sold_is_allocated I08
--- What a confirmed order has bought is what its reservation holds or has shipped, SKU by SKU.
+-- eventually: sold_is_allocated I08
+-- The lines of a confirmed order equal what its reservation holds or has shipped, for each SKU.
 SELECT order_id, sku, sum(bought) AS bought, sum(allocated) AS allocated FROM (
     SELECT order_id, sku, quantity AS bought, 0 AS allocated FROM line JOIN orders USING (order_id)
     WHERE state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED', 'RETURN_REQUESTED', 'RETURNED')
@@ -24,8 +24,8 @@ SELECT order_id, sku, sum(bought) AS bought, sum(allocated) AS allocated FROM (
     WHERE state IN ('CONFIRMED', 'FULFILLED')
 ) GROUP BY order_id, sku HAVING sum(bought) <> sum(allocated);
 
--- soon: given_up_order_holds_nothing I13
--- An order that was rejected or cancelled holds no stock, no money and no place, and sends no parcel.
+-- eventually: given_up_order_holds_nothing I13
+-- A rejected or cancelled order holds no stock, no funds and no slot, and has no shipment.
 SELECT orders.order_id, orders.state, saga_state, reservation.state AS reservation, payment.state AS payment,
     booking.state AS booking, shipment.state AS shipment
 FROM orders
@@ -39,8 +39,8 @@ WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
     OR booking.state = 'BOOKED' OR shipment.shipment_id IS NOT NULL
 );
 
--- soon: decided_order_has_all I14
--- A confirmed order has its stock, its money promised or paid in full, and the place that it asked for.
+-- eventually: decided_order_has_all I14
+-- A confirmed order has its stock, its full amount authorized or captured, and the slot that it requested.
 SELECT orders.order_id, orders.state, total, orders.currency, reservation.state AS reservation, payment.state AS payment,
     amount, authorized, captured, booking.state AS booking
 FROM orders
@@ -54,16 +54,16 @@ WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND (
     OR orders.slot_id <> '' AND (booking.state IS NOT 'BOOKED' OR booking.slot_id <> orders.slot_id)
 );
 
--- soon: shipped_order_is_paid I14
--- Money is charged when the parcel leaves, and not before; then the units have left, too.
+-- eventually: shipped_order_is_paid I14
+-- The payment is captured when the parcel leaves, not before; the reservation is fulfilled then too.
 SELECT orders.order_id, orders.state, saga_state, payment.state AS payment, captured, total, reservation.state AS reservation
 FROM orders LEFT JOIN payment USING (payment_id) LEFT JOIN reservation USING (reservation_id)
 WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND payment.captured IS NOT total
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING' AND payment.captured > 0
     OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED';
 
--- soon: shipment_and_order_agree I14
--- A shipped order has its shipment, which says the same of where the parcel is.
+-- eventually: shipment_and_order_agree I14
+-- A shipped order has a shipment in the same state.
 SELECT orders.order_id, orders.state, fulfillment_state, orders.shipment_id, shipment.shipment_id AS found,
     shipment.state AS shipment
 FROM orders LEFT JOIN shipment ON shipment.order_id = orders.order_id
@@ -74,15 +74,15 @@ WHERE orders.shipment_id IS NOT coalesce(shipment.shipment_id, '')
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING'
         AND shipment.state IN ('PICKED_UP', 'IN_TRANSIT', 'OUT_FOR_DELIVERY', 'DELIVERED');
 
--- soon: payment_state_agrees I15
--- What an order says of its money is what its payment says.
+-- eventually: payment_state_agrees I15
+-- The payment state of an order agrees with its payment.
 SELECT orders.order_id, payment_state, payment.state AS payment FROM orders LEFT JOIN payment USING (payment_id)
 WHERE saga_state <> 'PARKED' AND payment_state IS NOT (CASE payment.state
     WHEN 'AUTHORIZED' THEN 'AUTHORIZED' WHEN 'CAPTURED' THEN 'PAID'
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);
 
--- soon: books_and_provider_agree I15
--- What we believe to have happened to a payment is what the provider's ledger says, to the minor unit.
+-- eventually: books_and_provider_agree I15
+-- The amounts of a payment equal those of the provider's ledger, to the minor unit.
 SELECT reference, state, authorized, their_authorized, captured, their_captured, refunded, their_refunded, their_voided
 FROM (
     SELECT reference,
@@ -95,18 +95,18 @@ FROM (
 WHERE payment.payment_id IS NULL OR authorized <> their_authorized OR captured <> their_captured
     OR refunded <> their_refunded OR their_voided > 0 AND state <> 'VOIDED';
 
--- soon: provider_knows_our_payments I15
--- Money that we believe to have been promised or paid is in the provider's ledger.
+-- eventually: provider_knows_our_payments I15
+-- Every authorized or captured payment is in the provider's ledger.
 SELECT payment_id, state, authorized, captured FROM payment
 WHERE authorized > 0 AND NOT EXISTS (SELECT 1 FROM charge WHERE reference = payment_id AND kind = 'authorized');
 
 -- always: nobody_pays_twice I15
--- The provider authorized and captured each payment once at most, and each order has one that it kept money of.
+-- The provider authorized and captured at most one payment for each order.
 SELECT order_id, reference, kind, count(*) AS times FROM charge JOIN payment ON payment_id = reference
 WHERE kind IN ('authorized', 'captured', 'voided') GROUP BY order_id, kind HAVING count(*) > 1;
 
--- soon: courier_has_our_parcels I15
--- The courier has the parcels that we believe it to have, and no others.
+-- eventually: courier_has_our_parcels I15
+-- The courier has exactly the parcels of our shipments.
 SELECT shipment_id, state, shipment.consignment_id, parcel.consignment_id AS found FROM shipment
 LEFT JOIN parcel ON reference = shipment_id
 WHERE shipment.consignment_id <> '' AND parcel.consignment_id IS NOT shipment.consignment_id
@@ -114,10 +114,10 @@ UNION ALL
 SELECT reference, status, '', parcel.consignment_id FROM parcel
 WHERE NOT EXISTS (SELECT 1 FROM shipment WHERE shipment_id = reference);
 
--- soon: orders_heard_everything I24
--- What delivery and payment told of orders was applied to them, or given up in plain sight.
+-- eventually: orders_heard_everything I24
+-- Every event of delivery and payment about an order was applied by svc_order or dead-lettered.
 SELECT event_id, type, key FROM event
 WHERE type IN ('shop.delivery.v1.ShipmentStatusChanged', 'shop.payment.v1.PaymentAuthorized',
         'shop.payment.v1.PaymentCaptured', 'shop.payment.v1.PaymentRefunded')
     AND event_id NOT IN (SELECT event_id FROM applied WHERE consumer = 'svc_order')
-    AND event_id NOT IN (SELECT event_id FROM buried WHERE consumer = 'svc_order');
+    AND event_id NOT IN (SELECT event_id FROM dead_lettered WHERE consumer = 'svc_order');

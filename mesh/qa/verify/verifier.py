@@ -1,6 +1,6 @@
-"""Asks a running shop for everything that breaks an invariant.
+"""Finds the rows of a running shop that violate an invariant.
 
-Each database is read in one snapshot. What may take a while to come true is asked again until it has, or time is up.
+Each database is read in one snapshot. Checks that hold eventually are repeated until they hold, or until a deadline.
 """
 
 import asyncio
@@ -14,69 +14,76 @@ from typing import Any
 import asyncpg
 
 from mesh.errors import StackError
-from mesh.qa.simulator_client import Partner
+from mesh.qa.simulator_client import SimulatorClient
 from mesh.qa.verify.checks import HISTORY, PARTICIPANTS, TOGETHER, Check, Copy, read_service, read_shared
-from mesh.qa.verify.sources import Places
+from mesh.qa.verify.sources import VerifySources
 
-_ASK_AGAIN = 0.5  # seconds
+_POLL_SECONDS = 0.5
 _STATEMENT_SECONDS = 60.0
-_BOOKS = {"charge": "payment_provider", "parcel": "courier"}
+_LEDGERS = {"charge": "payment_provider", "parcel": "courier"}
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An invariant, and what breaks it."""
+    """The result of a check: the rows that violate the invariant."""
 
     check: Check
     rows: Sequence[Row]
 
     def as_json(self) -> dict[str, Any]:
+        """Return the finding as JSON."""
         check = self.check
         rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows]
-        return {"where": check.where, "name": check.name, "invariants": check.numbers, "says": check.says, "rows": rows}
+        return {
+            "where": check.where,
+            "name": check.name,
+            "invariants": check.numbers,
+            "description": check.description,
+            "rows": rows,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that were copied from somewhere."""
+    """Rows copied from a database, a ledger or a history."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
 
 
-async def verify(places: Places, patience: float, history: Path | None = None) -> list[Finding]:
-    """Every invariant with what breaks it, nothing where it holds; waits up to `patience` seconds for the slow ones.
+async def verify(sources: VerifySources, wait: float, history: Path | None = None) -> list[Finding]:
+    """Return a finding for every invariant; wait up to `wait` seconds for those that hold eventually.
 
-    What a client wrote down of its requests in `history` is compared with what became of them.
+    The requests recorded in `history` are compared with the state of the shop. Raises StackError.
     """
-    told = read_history(history) if history else None
+    history_table = read_history(history) if history else None
     clock = asyncio.get_running_loop().time
-    until = clock() + patience
+    until = clock() + wait
     while True:
-        findings = await _ask(places, told)
+        findings = await _check(sources, history_table)
         broken = [finding for finding in findings if finding.rows]
-        if not broken or not all(finding.check.soon for finding in broken) or clock() >= until:
+        if not broken or not all(finding.check.eventual for finding in broken) or clock() >= until:
             return findings
-        await asyncio.sleep(_ASK_AGAIN)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _ask(places: Places, told: Table | None) -> list[Finding]:
+async def _check(sources: VerifySources, history_table: Table | None) -> list[Finding]:
     *first, last = PARTICIPANTS
-    books = await asyncio.gather(*(_read_book(getattr(places, partner)) for partner in _BOOKS.values()))
-    others = [name for name in places.databases if name != last]
-    answers = await asyncio.gather(*(_ask_database(name, places.databases[name]) for name in others))
-    if last in places.databases:
-        answers.append(await _ask_database(last, places.databases[last]))
-    findings = [finding for found, _ in answers for finding in found]
-    if places.databases.keys() >= {*first, last}:
-        tables = [*zip(_BOOKS, books, strict=True), *(table for _, copies in answers for table in copies)]
-        findings += ask_together(tables + ([("operation", told)] if told else []))
+    ledgers = await asyncio.gather(*(_read_ledger(getattr(sources, simulator)) for simulator in _LEDGERS.values()))
+    others = [name for name in sources.databases if name != last]
+    results = await asyncio.gather(*(_check_database(name, sources.databases[name]) for name in others))
+    if last in sources.databases:
+        results.append(await _check_database(last, sources.databases[last]))
+    findings = [finding for found, _ in results for finding in found]
+    if sources.databases.keys() >= {*first, last}:
+        tables = [*zip(_LEDGERS, ledgers, strict=True), *(table for _, copies in results for table in copies)]
+        findings += check_together(tables + ([("operation", history_table)] if history_table else []))
     return findings
 
 
-async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, Table]]]:
+async def _check_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, Table]]]:
     checks, copies = read_service(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
@@ -89,7 +96,7 @@ async def _ask_database(service: str, url: str) -> tuple[list[Finding], list[tup
         finally:
             await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StackError(f"the database of {service} cannot be asked: {error}", fix="see `shopmesh status`") from error
+        raise StackError(f"the database of {service} cannot be read: {error}", fix="see `shopmesh status`") from error
 
 
 async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) -> Table:
@@ -98,18 +105,18 @@ async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) 
     return Table(columns, [tuple(row.values()) for row in await statement.fetch()])
 
 
-async def _read_book(partner: Partner) -> Table:
-    entries = await partner.ledger()
-    return Table(_BOOK_COLUMNS, [[entry.get(column) for column in _BOOK_COLUMNS] for entry in entries])
+async def _read_ledger(simulator: SimulatorClient) -> Table:
+    entries = await simulator.ledger()
+    return Table(_LEDGER_COLUMNS, [[entry.get(column) for column in _LEDGER_COLUMNS] for entry in entries])
 
 
 _HISTORY_COLUMNS = ("op", "kind", "key", "outcome", "order_id", "state", "reason")
-#: Of both partners' books, as far as checks ask for them.
-_BOOK_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
+#: The columns of both ledgers that checks use.
+_LEDGER_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
 
 
-def ask_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
-    """What breaks an invariant that several services keep together, asked of what was copied from each."""
+def check_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
+    """Return the findings of the cross-service invariants, from the copied tables."""
     checks = read_shared(TOGETHER)
     if "operation" in dict(tables):
         checks += read_shared(HISTORY)
@@ -128,7 +135,7 @@ def ask_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
 
 
 def read_history(path: Path) -> Table:
-    """What `shopmesh load` wrote; StackError when it did not."""
+    """Return the history that `shopmesh load` wrote. Raises StackError when it cannot be read."""
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return Table(_HISTORY_COLUMNS, [[line.get(column) for column in _HISTORY_COLUMNS] for line in lines])
@@ -137,5 +144,5 @@ def read_history(path: Path) -> Table:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a row as JSON has it."""
+    """Return a value as JSON."""
     return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)

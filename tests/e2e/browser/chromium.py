@@ -34,8 +34,8 @@ class Browser:
         self._socket = socket
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        #: What pages said on their consoles, by session.
-        self.said: dict[str, list[str]] = {}
+        #: The console output of pages, by session.
+        self.output: dict[str, list[str]] = {}
 
     async def listen(self) -> None:
         async for text in self._socket:
@@ -46,14 +46,14 @@ class Browser:
                 self._hear(message.get("sessionId", ""), message["method"], message["params"])
 
     def _hear(self, session: str, method: str, params: dict[str, Any]) -> None:
-        said = self.said.setdefault(session, [])
+        output = self.output.setdefault(session, [])
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            said.append(details.get("exception", {}).get("description") or details["text"])
+            output.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded":
             entry = params["entry"]
             if entry["level"] == "error" and entry["source"] != "network":  # a refusal is no mistake of the page
-                said.append(f"{entry['text']} {entry.get('url', '')}")
+                output.append(f"{entry['text']} {entry.get('url', '')}")
 
     async def call(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
         """Sends a command and returns its result."""
@@ -94,7 +94,7 @@ class PageUnderTest:
     @property
     def errors(self) -> list[str]:
         """What went wrong in the page, as its console has it."""
-        return self._browser.said.get(self._session, [])
+        return self._browser.output.get(self._session, [])
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         return await self._browser.call(method, self._session, **params)

@@ -25,8 +25,8 @@ class Shop:
 @pytest.fixture(scope="package")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with cleaned(Cli(tmp_path_factory.mktemp("shop"))) as cli:
-        told = cli.json("up", "--detach", "--port-base", "0")
-        yield Shop(told["edge"], told["grpc"], cli, people.staff(Secrets(cli.state)))
+        info = cli.json("up", "--detach", "--port-base", "0")
+        yield Shop(info["edge"], info["grpc"], cli, people.staff(Secrets(cli.state)))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

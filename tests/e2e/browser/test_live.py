@@ -120,9 +120,9 @@ async def test_staff_ships_a_parcel_and_all_three_tracks_move(page: PageUnderTes
     await page.until(state("shipment", "DELIVERED"))
     await page.until(state("payment", "CAPTURED"))
     await page.until(state("order", "DELIVERED"))
-    told = await page.text(".log")
+    info = await page.text(".log")
     for wanted in ("Labelled", "Picked up", "In transit", "Out for delivery", "Delivered", "Captured"):
-        assert wanted in told
+        assert wanted in info
 
 
 async def test_a_connection_that_breaks_is_taken_up_again(page: PageUnderTest, shop: Shop) -> None:
@@ -133,12 +133,12 @@ async def test_a_connection_that_breaks_is_taken_up_again(page: PageUnderTest, s
 
     await page.run("""(() => {
       const chip = document.querySelector("[data-track=order] .chip");
-      window.said = [];
-      new MutationObserver(() => said.push(chip.textContent)).observe(chip, { childList: true });
+      window.output = [];
+      new MutationObserver(() => output.push(chip.textContent)).observe(chip, { childList: true });
     })()""")
     shop.cli.kill("edge_gateway")
 
-    await page.until("said.includes('connecting again')")
+    await page.until("output.includes('connecting again')")
     await page.until("document.querySelector('[data-track=order] .chip').textContent === 'live'")
     await page.click(".title button")
     await page.until(state("order", "CANCELLED"))

@@ -48,9 +48,9 @@ def test_the_client_compiles_strictly_and_refuses_mistakes(project: Path) -> Non
 def test_the_client_buys_something(project: Path, shop: Shop) -> None:
     run(project, "node_modules/.bin/tsc")
 
-    told = json.loads(run(project, "node", "out/order.js", shop.url, f"{uuid.uuid4().hex}@example.com"))
+    info = json.loads(run(project, "node", "out/order.js", shop.url, f"{uuid.uuid4().hex}@example.com"))
 
-    assert told["order"]["state"] in ("ORDER_STATE_PENDING", "ORDER_STATE_CONFIRMED")
-    assert told["seen"]["orderId"] == told["order"]["orderId"]
-    assert told["seen"]["lines"][0]["quantity"] == 2
-    assert told["reason"] == "ORDER_NOT_FOUND"
+    assert info["order"]["state"] in ("ORDER_STATE_PENDING", "ORDER_STATE_CONFIRMED")
+    assert info["seen"]["orderId"] == info["order"]["orderId"]
+    assert info["seen"]["lines"][0]["quantity"] == 2
+    assert info["reason"] == "ORDER_NOT_FOUND"

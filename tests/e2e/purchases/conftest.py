@@ -9,8 +9,8 @@ import pytest_asyncio
 from chassis.rpc.client import Clients
 from chassis.testing import as_user
 from mesh.qa.sample_data.people import courier, staff
-from mesh.qa.shop_client import Shopfront, new_key
-from mesh.qa.simulator_client import Partner
+from mesh.qa.shop_client import ShopApiClient, new_key
+from mesh.qa.simulator_client import SimulatorClient
 from mesh.stack.secrets import Secrets
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
@@ -30,14 +30,14 @@ ADDRESS = {
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory):
     with cleaned(Cli(tmp_path_factory.mktemp("shop"))) as cli:
-        cli.told = cli.json("up", "--detach", "--port-base", "0")
+        cli.info = cli.json("up", "--detach", "--port-base", "0")
         yield cli
 
 
 @pytest_asyncio.fixture
-async def door(stack):
+async def anonymous(stack):
     """The JSON edge, entered by nobody in particular."""
-    async with Shopfront.open(stack.told["edge"], connections=40) as front:
+    async with ShopApiClient.open(stack.info["edge"], connections=40) as front:
         yield front
 
 
@@ -45,7 +45,7 @@ async def door(stack):
 class Customer:
     """Somebody new, seen by the JSON edge and by gRPC."""
 
-    front: Shopfront
+    front: ShopApiClient
 
     def as_user(self):
         """Make the gRPC calls of a block as this customer."""
@@ -63,7 +63,7 @@ class Stubs:
 
 @pytest_asyncio.fixture
 async def stubs(stack):
-    clients = Clients(f"*={stack.told['grpc']}", "edge")
+    clients = Clients(f"*={stack.info['grpc']}", "edge")
     yield Stubs(
         inventory=clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService"),
         orders=clients.stub(OrderServiceStub, "shop.order.v1.OrderService"),
@@ -73,14 +73,14 @@ async def stubs(stack):
 
 
 @pytest.fixture
-def newcomer(door):
+def newcomer(anonymous):
     """Makes customers."""
 
     async def make():
         email = f"{uuid.uuid4().hex}@example.com"
         account = {"email": email, "password": PASSWORD, "requestId": new_key()}
-        await door.post("/v1/auth/register", account)
-        return Customer(await door.sign_in(email, PASSWORD))
+        await anonymous.post("/v1/auth/register", account)
+        return Customer(await anonymous.sign_in(email, PASSWORD))
 
     return make
 
@@ -94,10 +94,10 @@ async def customer(newcomer):
 class Market:
     """The shop as those see it who keep it, and products of a test's own."""
 
-    door: Shopfront
-    staff: Shopfront
-    courier: Shopfront
-    provider: Partner
+    anonymous: ShopApiClient
+    staff: ShopApiClient
+    courier: ShopApiClient
+    provider: SimulatorClient
     #: A place to be delivered at, in Bangkok.
     slot: dict[str, object]
 
@@ -111,11 +111,11 @@ class Market:
         return sku
 
     async def available(self, sku):
-        return (await self.door.get(f"/v1/stock/{sku}"))["available"]
+        return (await self.anonymous.get(f"/v1/stock/{sku}"))["available"]
 
     async def places(self):
         """How many can still choose the slot."""
-        found = await self.door.get("/v1/delivery/slots", zoneId=self.slot["zoneId"], pageSize=100)
+        found = await self.anonymous.get("/v1/delivery/slots", zoneId=self.slot["zoneId"], pageSize=100)
         return next(one["available"] for one in found["slots"] if one["slotId"] == self.slot["slotId"])
 
     async def payments(self, order):
@@ -125,14 +125,14 @@ class Market:
 
 
 @pytest_asyncio.fixture
-async def market(stack, door):
+async def market(stack, anonymous):
     secrets = Secrets(stack.state)
     people = (staff(secrets), courier(secrets))
-    slots = await door.get("/v1/delivery/slots", zoneId="bangkok", pageSize=100)
+    slots = await anonymous.get("/v1/delivery/slots", zoneId="bangkok", pageSize=100)
     return Market(
-        door,
-        *[await door.sign_in(person.email, person.password) for person in people],
-        Partner.of(stack.state.read(), secrets, "payment_provider"),
+        anonymous,
+        *[await anonymous.sign_in(person.email, person.password) for person in people],
+        SimulatorClient.of(stack.state.read(), secrets, "payment_provider"),
         slots["slots"][-1],  # the first one may close at any moment
     )
 

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from mesh.qa.shop_client import Refused, new_key, state
+from mesh.qa.shop_client import RequestRejected, new_key, state
 from shop.order.v1 import order_service_pb2 as pb
 from tests.e2e.purchases.conftest import PASSWORD, wish
 
@@ -21,7 +21,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 @dataclass
 class Answer:
-    """A refusal, however it came."""
+    """A rejection, however it came."""
 
     status: object
     reason: str
@@ -33,8 +33,8 @@ class Caller:
     """Sends requests as raw as one likes."""
 
     def __init__(self, stack, bearer):
-        self.edge = stack.told["edge"]
-        self.ingress = stack.told["grpc"]
+        self.edge = stack.info["edge"]
+        self.ingress = stack.info["grpc"]
         self.bearer = bearer
 
     async def by_json(self, content, *, bearer=None, path="/v1/orders"):
@@ -42,27 +42,27 @@ class Caller:
         headers = {"content-type": "application/json"} | self._headers(bearer)
         async with httpx.AsyncClient(base_url=self.edge, trust_env=False, timeout=20) as client:
             reply = await client.post(path, content=body, headers=headers)
-        told = reply.json()
+        info = reply.json()
         assert reply.headers["content-type"] == "application/json"
-        found = {detail["@type"].rpartition(".")[2]: detail for detail in told.get("details", ())}
+        found = {detail["@type"].rpartition(".")[2]: detail for detail in info.get("details", ())}
         violations = found.get("BadRequest", {}).get("fieldViolations", ())
         fields = [one["field"] for one in violations]
-        return Answer(reply.status_code, found.get("ErrorInfo", {}).get("reason", ""), fields, told["message"])
+        return Answer(reply.status_code, found.get("ErrorInfo", {}).get("reason", ""), fields, info["message"])
 
     async def by_grpc(self, content, *, bearer=None, method=CREATE):
         request = content if isinstance(content, bytes) else content.SerializeToString()
         async with grpc.aio.insecure_channel(self.ingress) as channel:
-            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            with pytest.raises(grpc.aio.AioRpcError) as rejection:
                 await channel.unary_unary(method)(request, metadata=tuple(self._headers(bearer).items()), timeout=20)
         status = status_pb2.Status()
-        for key, value in refusal.value.trailing_metadata() or ():
+        for key, value in rejection.value.trailing_metadata() or ():
             if key == "grpc-status-details-bin":
                 status.ParseFromString(value)
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         for detail in status.details:
             _ = detail.Unpack(info) or detail.Unpack(bad)
         fields = [one.field for one in bad.field_violations]
-        return Answer(refusal.value.code(), info.reason, fields, refusal.value.details() or "")
+        return Answer(rejection.value.code(), info.reason, fields, rejection.value.details() or "")
 
     def _headers(self, bearer):
         value = self.bearer if bearer is None else bearer
@@ -73,7 +73,7 @@ class Caller:
 def bearer(stack):
     """One customer makes all these mistakes, and in the end has made no order."""
     account = {"email": f"{new_key()}@example.com", "password": PASSWORD}
-    with httpx.Client(base_url=stack.told["edge"], trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=stack.info["edge"], trust_env=False, timeout=30) as client:
         client.post("/v1/auth/register", json=account | {"requestId": new_key()}).raise_for_status()
         tokens = client.post("/v1/auth/login", json=account).raise_for_status().json()
         client.headers["authorization"] = f"Bearer {tokens['accessToken']}"
@@ -140,7 +140,7 @@ async def test_a_nul_byte_is_refused_where_it_stands(caller, wanted):
 async def test_after_a_refusal_the_right_request_is_taken_under_the_same_key(customer, market):
     right = wish(await market.new_sku(10))
     for wrong in (changed(right, ("lines", 0, "quantity"), -1), right | {"currencyCode": "JPY"}):
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRejected):
             await customer.front.post("/v1/orders", wrong)
     assert state(await customer.front.post("/v1/orders", right)) == "CONFIRMED"
 
@@ -174,9 +174,9 @@ async def test_what_is_no_json_object_is_refused(caller, body):
 
 async def test_a_body_of_ten_megabytes_is_refused(stack, caller, wanted):
     wrong = changed(wanted, ("shippingAddress", "line2"), "x" * 10_000_000)
-    head, told = await post_while_listening(stack.told["edge"], json.dumps(wrong).encode())
+    head, info = await post_while_listening(stack.info["edge"], json.dumps(wrong).encode())
     assert head.startswith(b"HTTP/1.1 413 ")
-    assert b'"reason":"BODY_TOO_LARGE"' in told
+    assert b'"reason":"BODY_TOO_LARGE"' in info
     by_grpc = await caller.by_grpc(json_format.ParseDict(wrong, pb.CreateOrderRequest()))
     assert by_grpc.status is grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import json_format
 
 from chassis.testing import eventually
-from mesh.qa.shop_client import Refused, amount, new_key, state
+from mesh.qa.shop_client import RequestRejected, amount, new_key, state
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.order.v1 import order_service_pb2 as pb
@@ -110,9 +110,9 @@ async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(customer, mar
     order = await customer.front.post("/v1/orders", wish(await market.new_sku(5)))
     order_id = order["orderId"]
     shipment = await market.staff.post("/v1/shipments", {"orderId": order_id, "requestId": new_key()})
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRejected) as rejection:
         await customer.front.post(f"/v1/orders/{order_id}/cancel", {"requestId": new_key()})
-    assert refusal.value.reason == "ORDER_NOT_CANCELLABLE"
+    assert rejection.value.reason == "ORDER_NOT_CANCELLABLE"
     for to in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         move = {"state": f"SHIPMENT_STATE_{to}", "requestId": new_key()}
         await market.courier.post(f"/v1/shipments/{shipment['shipmentId']}/status", move)
@@ -138,9 +138,9 @@ async def test_a_key_that_came_before_with_another_request_is_refused_by_either_
     wanted = wish(await market.new_sku(20), 2)
     first = await customer.front.post("/v1/orders", wanted)
     other = wanted | {"lines": [wanted["lines"][0] | {"quantity": 3}]}
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RequestRejected) as rejection:
         await customer.front.post("/v1/orders", other)
-    assert (refusal.value.status, refusal.value.reason) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (rejection.value.status, rejection.value.reason) == (422, "IDEMPOTENCY_KEY_REUSED")
     with customer.acting(), pytest.raises(IdempotencyKeyReused):
         await stubs.orders.CreateOrder(json_format.ParseDict(other, pb.CreateOrderRequest()))
     assert await orders_of(customer) == [first]
@@ -168,10 +168,10 @@ async def test_what_belongs_to_somebody_else_does_not_exist(stubs, customer, new
         stranger.front.get(f"/v1/payments/{order['paymentId']}"),
     )
     for attempt in attempts:
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(RequestRejected) as rejection:
             await attempt
-        assert refusal.value.status == 404
-        assert refusal.value.reason in ("ORDER_NOT_FOUND", "PAYMENT_NOT_FOUND")
+        assert rejection.value.status == 404
+        assert rejection.value.reason in ("ORDER_NOT_FOUND", "PAYMENT_NOT_FOUND")
     with stranger.acting(), pytest.raises(OrderNotFound):
         await stubs.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
     assert (await customer.front.get(f"/v1/orders/{order_id}")) == order

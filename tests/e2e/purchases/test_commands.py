@@ -16,12 +16,12 @@ from tests.e2e.stacks import Cli
 
 
 def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_changes_nothing(stack):
-    told = stack.json("sample-data")
-    assert told["made"] == {}
-    assert told["kept"]["products"] >= 300
+    info = stack.json("sample-data")
+    assert info["made"] == {}
+    assert info["kept"]["products"] >= 300
     again = stack.run("sample-data")
     assert again.returncode == 0
-    assert again.stdout == f"nothing to do: all {sum(told['kept'].values())} were there already\n"
+    assert again.stdout == f"nothing to do: all {sum(info['kept'].values())} exist\n"
 
 
 async def test_loading_goes_on_where_it_was_broken_off(stack, market):
@@ -34,23 +34,23 @@ async def test_loading_goes_on_where_it_was_broken_off(stack, market):
     levels = (Level(f"{sku}-2", "bangkok", 5), Level(sku, "phuket", 7))
     more = replace(whole, products=(*whole.products, product), levels=(*whole.levels, *levels))
     people = (staff(secrets), courier(secrets))
-    report = await asyncio.create_task(load(f"*={stack.told['grpc']}", admin(secrets), people, more, lambda _: None))
+    report = await asyncio.create_task(load(f"*={stack.info['grpc']}", admin(secrets), people, more, lambda _: None))
     assert report.made == {"products": 1, "stock levels": 2}
     assert report.kept["products"] == len(whole.products)
-    again = await asyncio.create_task(load(f"*={stack.told['grpc']}", admin(secrets), people, more, lambda _: None))
+    again = await asyncio.create_task(load(f"*={stack.info['grpc']}", admin(secrets), people, more, lambda _: None))
     assert again.made.total() == 0
 
 
 def test_the_demo_tells_a_purchase_to_its_end(stack):
-    told = stack.json("demo")
-    assert told["ok"] is True
-    assert [step["title"] for step in told["steps"]][:2] == ["Register", "Sign in"]
-    assert told["order"]["state"] == "ORDER_STATE_DELIVERED"
-    assert told["shipment"]["state"] == "SHIPMENT_STATE_DELIVERED"
-    assert told["payment"]["capturedAmount"] == told["order"]["total"]
-    moves = [move["toState"].removeprefix("ORDER_STATE_") for move in told["timeline"]["transitions"]]
+    info = stack.json("demo")
+    assert info["ok"] is True
+    assert [step["title"] for step in info["steps"]][:2] == ["Register", "Sign in"]
+    assert info["order"]["state"] == "ORDER_STATE_DELIVERED"
+    assert info["shipment"]["state"] == "SHIPMENT_STATE_DELIVERED"
+    assert info["payment"]["capturedAmount"] == info["order"]["total"]
+    moves = [move["toState"].removeprefix("ORDER_STATE_") for move in info["timeline"]["transitions"]]
     assert moves == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
-    assert {step["state"] for step in told["timeline"]["steps"]} == {"SAGA_STEP_STATE_DONE"}
+    assert {step["state"] for step in info["timeline"]["steps"]} == {"SAGA_STEP_STATE_DONE"}
 
 
 def test_the_demo_is_plain_text_of_eighty_columns_where_nobody_watches(stack):
@@ -63,21 +63,21 @@ def test_the_demo_is_plain_text_of_eighty_columns_where_nobody_watches(stack):
 
 def test_a_load_of_everything_leaves_a_shop_in_which_every_invariant_holds(stack, tmp_path):
     history = tmp_path / "history.jsonl"
-    told = stack.json("load", "--seconds", "4", "--concurrency", "4", "--mix", "trouble", "--history", str(history))
+    info = stack.json("load", "--seconds", "4", "--concurrency", "4", "--mix", "faults", "--history", str(history))
     lines = [json.loads(line) for line in history.read_text().splitlines()]
-    assert len(lines) == told["operations"] > 0
+    assert len(lines) == info["operations"] > 0
     assert {line["outcome"] for line in lines} <= {"ok", "fail", "unknown"}
     assert all(line["invoke"] <= line["complete"] for line in lines)
-    assert sum(told["orders"].values()) == told["requests"]["order"]["ok"]
-    assert told["requests"]["order"]["p50_ms"] <= told["requests"]["order"]["p99_ms"]
+    assert sum(info["orders"].values()) == info["requests"]["order"]["ok"]
+    assert info["requests"]["order"]["p50_ms"] <= info["requests"]["order"]["p99_ms"]
     verdict = stack.json("verify", "--wait", "60", "--history", str(history))
     assert verdict["ok"] is True
-    assert {check["where"] for check in verdict["checks"]} == {*stack.told["services"], "together", "history"}
+    assert {check["where"] for check in verdict["checks"]} == {*stack.info["services"], "together", "history"}
 
 
 def test_a_load_stops_after_so_many_orders(stack):
-    told = stack.json("load", "--seconds", "60", "--orders", "5", "--concurrency", "2", "--mix", "checkout")
-    assert 5 <= sum(told["orders"].values()) <= 6
+    info = stack.json("load", "--seconds", "60", "--orders", "5", "--concurrency", "2", "--mix", "checkout")
+    assert 5 <= sum(info["orders"].values()) <= 6
 
 
 async def test_verify_shows_the_rows_that_break_an_invariant(stack):
@@ -117,9 +117,10 @@ def test_without_a_stack_they_say_so(tmp_path, command):
 
 
 @pytest.mark.parametrize(
-    "words", [("--seconds", "0"), ("--seconds", "7200"), ("--concurrency", "0"), ("--mix", "chaos"), ("--orders", "-1")]
+    "arguments",
+    [("--seconds", "0"), ("--seconds", "7200"), ("--concurrency", "0"), ("--mix", "chaos"), ("--orders", "-1")],
 )
-def test_a_load_without_bounds_is_refused(stack, words):
-    done = stack.run("load", *words)
+def test_a_load_without_bounds_is_refused(stack, arguments):
+    done = stack.run("load", *arguments)
     assert done.returncode == 2
-    assert words[0] in done.stderr
+    assert arguments[0] in done.stderr

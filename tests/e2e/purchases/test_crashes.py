@@ -47,17 +47,17 @@ class Shopping:
     def end(self):
         """Have the shoppers finish what they are at, and return what they tell."""
         self._child.send_signal(signal.SIGINT)
-        said, complaint = self._child.communicate(timeout=120)
+        output, complaint = self._child.communicate(timeout=120)
         assert self._child.returncode == 0, complaint
-        return json.loads(said)
+        return json.loads(output)
 
 
 @contextmanager
-def shopping(stack, folder, *words):
+def shopping(stack, folder, *arguments):
     history = folder / "history.jsonl"
-    words = ("load", "--json", "--seconds", "290", "--history", str(history), *words)
+    arguments = ("load", "--json", "--seconds", "290", "--history", str(history), *arguments)
     with subprocess.Popen(
-        [COMMAND, *words], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [COMMAND, *arguments], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         try:
             yield Shopping(child, history)
@@ -113,29 +113,29 @@ async def test_the_orders_service_is_killed_between_steps_ten_times_and_every_or
     met, restarts = set(), record_of(stack, "svc_order").restarts
     async with database(stack, "shop_order") as connection:
         before = await orders_made(connection)
-        with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+        with shopping(stack, tmp_path, "--mix", "faults", "--concurrency", "4") as load:
             for kill, target in enumerate(TARGETS, 1):
                 met |= set(await kill_at(stack, connection, target))
                 await back(stack, "svc_order", restarts + kill)
             while await orders_made(connection) - before < 50:
                 await asyncio.sleep(0.1)
-            told = await asyncio.to_thread(load.end)
+            info = await asyncio.to_thread(load.end)
         await all_is_well(stack, load.history)
         assert await connection.fetchval("SELECT count(*) FROM orders WHERE state = 'PENDING'") == 0
     assert met >= set(TARGETS)
-    assert told["requests"]["order"]["unknown"] > 0
+    assert info["requests"]["order"]["unknown"] > 0
 
 
 async def test_every_other_process_is_killed_once_and_every_order_ends_well(stack, tmp_path):
     names = [one.name for one in stack.state.read().processes if one.name not in ("svc_order", "postgres", "redis")]
-    with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+    with shopping(stack, tmp_path, "--mix", "faults", "--concurrency", "4") as load:
         await patiently(lambda: load.history.exists() and load.history.stat().st_size)
         for name in names:
             restarts = record_of(stack, name).restarts
             stack.kill(name)
             await back(stack, name, restarts + 1)
-        told = await asyncio.to_thread(load.end)
-    assert told["orders"].get("CONFIRMED")
+        info = await asyncio.to_thread(load.end)
+    assert info["orders"].get("CONFIRMED")
     await all_is_well(stack, load.history)
 
 
@@ -147,13 +147,13 @@ async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
         await back(stack, "redis", restarts + 1)
         seen = load.history.stat().st_size
         await patiently(lambda: load.history.stat().st_size > seen + 5_000)
-        told = await asyncio.to_thread(load.end)
-    assert told["orders"].get("CONFIRMED")
+        info = await asyncio.to_thread(load.end)
+    assert info["orders"].get("CONFIRMED")
     await all_is_well(stack, load.history)
 
 
 async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lost(stack, tmp_path):
-    with shopping(stack, tmp_path, "--mix", "trouble", "--concurrency", "4") as load:
+    with shopping(stack, tmp_path, "--mix", "faults", "--concurrency", "4") as load:
         for _ in range(2):
             await patiently(lambda: load.history.exists() and load.history.stat().st_size)
             restarts = record_of(stack, "postgres").restarts
@@ -161,8 +161,8 @@ async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lo
             await back(stack, "postgres", restarts + 1)
             seen = load.history.read_text().count('"outcome": "ok"')
             await patiently(lambda: load.history.read_text().count('"outcome": "ok"') > seen + 5)  # noqa: B023
-        told = await asyncio.to_thread(load.end)
-    assert told["requests"]["order"]["unknown"] > 0
+        info = await asyncio.to_thread(load.end)
+    assert info["requests"]["order"]["unknown"] > 0
     await all_is_well(stack, load.history)
 
 

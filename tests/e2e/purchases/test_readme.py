@@ -17,7 +17,7 @@ def walk(repository, stack, *, with_grpcurl):
     blocks = BLOCK.findall((repository / "README.md").read_text())
     script = "\n".join(lines for grpcurl, lines in blocks if with_grpcurl or not grpcurl)
     script = script.replace("--max-time 3 ", "--max-time 10 ")  # a busy machine may take longer than a reader's
-    environment = {"SHOP": stack.told["edge"], "ADMIN_PASSWORD": Secrets(stack.state).admin_password}
+    environment = {"SHOP": stack.info["edge"], "ADMIN_PASSWORD": Secrets(stack.state).admin_password}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env={**os.environ, **environment},
@@ -31,7 +31,7 @@ def walk(repository, stack, *, with_grpcurl):
 
 
 def test_every_line_of_the_tour_does_what_it_says(repository, stack):
-    told = walk(repository, stack, with_grpcurl=False)
+    output = walk(repository, stack, with_grpcurl=False)
     for word in (
         '"sku":"BEANS-NAN-VALLEY-250"',
         '"email":"ann@example.com"',
@@ -41,12 +41,12 @@ def test_every_line_of_the_tour_does_what_it_says(repository, stack):
         '"state":"ORDER_STATE_SHIPPED"',
         "lines[0].quantity: must be greater than or equal to 1",
     ):
-        assert word in told
+        assert word in output
 
 
 @pytest.mark.foreign
 @pytest.mark.skipif(shutil.which("grpcurl") is None, reason="grpcurl is not installed")
 def test_grpcurl_reaches_the_services_by_the_same_address(repository, stack):
-    told = walk(repository, stack, with_grpcurl=True)
-    assert "shop.order.v1.OrderService" in told
-    assert '"state": "ORDER_STATE_' in told
+    output = walk(repository, stack, with_grpcurl=True)
+    assert "shop.order.v1.OrderService" in output
+    assert '"state": "ORDER_STATE_' in output

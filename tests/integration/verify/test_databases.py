@@ -104,7 +104,7 @@ BREAKS = {
         "done_saga_did_all_steps": _SAGA.format(state="DONE", step="fulfill_reservation", token="")
         + """INSERT INTO saga_step (saga_id, name, state, attempts, start_time, update_time)
             VALUES ('s', 'reserve_stock', 'UNKNOWN', 1, now(), now())""",
-        "refusals_have_a_reason": _ORDER.format(state="REJECTED")
+        "rejections_have_a_reason": _ORDER.format(state="REJECTED")
         + _SAGA.format(state="COMPENSATED", step="reserve_stock", token=""),
         "payment_method_is_forgotten": _SAGA.format(state="DONE", step="fulfill_reservation", token="tok_ok"),
         "every_version_was_told": _ORDER.format(state="PENDING"),
@@ -183,4 +183,4 @@ def test_no_two_checks_have_one_name_and_every_one_says_what_it_means(service):
     checks, copies = read_service(service)
     names = [check.name for check in checks] + [copy.name for copy in copies]
     assert len(set(names)) == len(names)
-    assert all(check.says.endswith(".") for check in checks)
+    assert all(check.description.endswith(".") for check in checks)

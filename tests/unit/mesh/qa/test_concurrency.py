@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.qa.concurrency import each
+from mesh.qa.concurrency import run_concurrently
 
 
 async def test_every_item_is_done_and_no_more_at_a_time_than_allowed():
@@ -18,7 +18,7 @@ async def test_every_item_is_done_and_no_more_at_a_time_than_allowed():
         busy -= 1
         done.append(item)
 
-    await each(range(10), do, at_once=3)
+    await run_concurrently(range(10), do, limit=3)
     assert sorted(done) == list(range(10))
     assert most == 3
 
@@ -32,9 +32,9 @@ async def test_the_first_failure_ends_all_and_is_raised_as_it_is():
         done.append(item)
 
     with pytest.raises(LookupError, match="no such thing"):
-        await each(range(1000), do, at_once=1)
+        await run_concurrently(range(1000), do, limit=1)
     assert done == [0, 1]
 
 
 async def test_nothing_to_do_is_done_at_once():
-    await each([], lambda _: asyncio.sleep(0), at_once=5)
+    await run_concurrently([], lambda _: asyncio.sleep(0), limit=5)

@@ -7,7 +7,7 @@ import pytest
 from mesh.qa.load.history import History
 from mesh.qa.load.runner import Plan, summary_of
 from mesh.qa.load.shopper import MIXES, Mix
-from mesh.qa.shop_client import Refused, Unknown
+from mesh.qa.shop_client import OutcomeUnknown, RequestRejected
 
 
 async def answer(content):
@@ -39,8 +39,8 @@ async def test_an_answer_is_ok_and_names_its_order(lines):
 @pytest.mark.parametrize(
     ("error", "outcome", "reason"),
     [
-        (Refused(400, {"message": "no"}), "fail", "HTTP 400"),
-        (Unknown("HTTP 503"), "unknown", "HTTP 503"),
+        (RequestRejected(400, {"message": "no"}), "fail", "HTTP 400"),
+        (OutcomeUnknown("HTTP 503"), "unknown", "HTTP 503"),
     ],
 )
 async def test_a_refusal_had_no_effect_and_silence_may_have_had_one(lines, error, outcome, reason):

@@ -6,7 +6,7 @@ import pytest
 
 from mesh.errors import StackError
 from mesh.qa.verify.checks import HISTORY, TOGETHER, read_shared
-from mesh.qa.verify.verifier import Table, ask_together, read_history
+from mesh.qa.verify.verifier import Table, check_together, read_history
 
 AUTHORIZED = "shop.payment.v1.PaymentAuthorized"
 
@@ -92,8 +92,8 @@ def a_good_shop():
         ],
         "event": [{"event_id": "e1", "topic": "t", "key": "p1", "type": AUTHORIZED}],
         "applied": [{"consumer": "svc_order", "event_id": "e1"}],
-        "buried": [{"consumer": "nobody", "event_id": "e0"}],
-        "answer": [{"key": "k1", "refused": 0}, {"key": "k4", "refused": 1}],
+        "dead_lettered": [{"consumer": "nobody", "event_id": "e0"}],
+        "answer": [{"key": "k1", "rejected": 0}, {"key": "k4", "rejected": 1}],
         "operation": [
             operation(1, "k1", "ok", order_id="o1", state="CONFIRMED"),
             operation(2, "k2", "ok", order_id="o2", state="REJECTED"),
@@ -117,7 +117,7 @@ def operation(op, key, outcome, *, order_id=None, state=None, reason=None):
 
 def found(shop):
     tables = [(name, Table(tuple(rows[0]), [tuple(row.values()) for row in rows])) for name, rows in shop.items()]
-    return {finding.check.name: finding.rows for finding in ask_together(tables) if finding.rows}
+    return {finding.check.name: finding.rows for finding in check_together(tables) if finding.rows}
 
 
 def change(name, number, **changes):
@@ -159,7 +159,7 @@ BREAKS = [
     ("courier_has_our_parcels", change("parcel", 0, reference="s9")),
     ("orders_heard_everything", change("applied", 0, consumer="another")),
     ("acknowledged_order_exists", change("operation", 0, order_id="o9")),
-    ("refused_request_did_nothing", change("answer", 1, refused=0)),
+    ("rejected_request_did_nothing", change("answer", 1, rejected=0)),
     ("repeated_request_has_one_answer", change("operation", 1, key="k1")),
     ("acknowledged_end_is_final", change("operation", 0, state="CANCELLED")),
     ("seen_state_never_goes_back", change("operation", 1, state="CONFIRMED")),
@@ -185,7 +185,7 @@ def test_every_check_can_be_broken():
 def test_an_event_that_was_given_up_in_plain_sight_was_heard():
     shop = a_good_shop()
     shop["applied"][0]["event_id"] = "e0"
-    shop["buried"].append({"consumer": "svc_order", "event_id": "e1"})
+    shop["dead_lettered"].append({"consumer": "svc_order", "event_id": "e1"})
     assert found(shop) == {}
 
 
