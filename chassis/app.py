@@ -41,9 +41,10 @@ from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
 from chassis.postgres.migrate import MigrationError, migrate
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
-from chassis.rpc.client import Clients, contract_key_source, service_of
+from chassis.rpc.client import Clients, contract_key_source
 from chassis.rpc.pipeline import Pipeline
 from chassis.settings import Settings, SettingsError
+from shop.services import service_of_servicer
 
 log = logging.getLogger(__name__)
 
@@ -117,16 +118,16 @@ class App:
         self._closing.push_async_callback(cache.close)
         return cache
 
-    def client(self, stub: Callable[[Any], Stub], _service: str = "") -> Stub:
+    def client(self, stub: type[Stub], _service: str = "") -> Stub:
         """Return a stub of another service, such as `app.client(CatalogServiceStub)`; raises UpstreamError."""
         return self._clients.stub(stub)
 
     def serve(self, *servicers: Any) -> None:
-        """Serve servicers, each an instance of a generated servicer class; raises ValueError for anything else."""
+        """Serve servicers, each an instance of a generated servicer class; raises LookupError for anything else."""
         for servicer in servicers:
             if isinstance(servicer, str) or callable(servicer):
                 continue
-            service = service_of(servicer)
+            service = service_of_servicer(servicer)
             service.register(servicer, self._server)
             self._services.append(service.name)
 

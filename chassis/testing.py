@@ -187,11 +187,11 @@ async def serving(
 
 @asynccontextmanager
 async def client_for(
-    address: str, stub: Callable[[Any], Stub], service: str, *, caller: str = "edge"
+    address: str, stub: type[Stub], _service: str = "", *, caller: str = "edge"
 ) -> AsyncIterator[Stub]:
     """Lend a stub that calls the service at `address` as the workload `caller`."""
-    clients = Clients(f"{service}={address}", caller)
+    clients = Clients(f"*={address}", caller)
     try:
-        yield clients.stub(stub, service)
+        yield clients.stub(stub)
     finally:
         await clients.close()

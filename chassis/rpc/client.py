@@ -3,7 +3,6 @@
 shop.channel makes each call as the contract says, and turns errors back into their classes, as for any other client.
 """
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -15,22 +14,13 @@ from chassis.rpc.auth import KeySource
 from chassis.settings import SettingsError
 from shop.channel import CHANNEL_OPTIONS, Channel, Metadata
 from shop.contract import RPCS
-from shop.services import SERVICES, Service
+from shop.services import SERVICES, service_of_stub
 
 Stub = TypeVar("Stub")
 
 
 class UpstreamError(SettingsError):
     """UPSTREAMS does not say where a service is."""
-
-
-def service_of(servicer: object) -> Service:
-    """Return the gRPC service that a servicer implements; raises ValueError when it implements none."""
-    names = {f"{base.__module__}.{base.__name__}" for base in type(servicer).__mro__}
-    for service in SERVICES.values():
-        if f"{service.module}.{service.name.rpartition('.')[2]}Servicer" in names:
-            return service
-    raise ValueError(f"{type(servicer).__name__} inherits no generated servicer class")
 
 
 class Clients:
@@ -42,15 +32,15 @@ class Clients:
         self._caller = caller
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    def stub(self, kind: Callable[[Any], Stub], _service: str = "") -> Stub:
+    def stub(self, kind: type[Stub], _service: str = "") -> Stub:
         """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address."""
-        service = _service_of_stub(kind)
+        service = service_of_stub(kind)
         target = self._targets.get(service.name) or self._targets.get("*")
         if target is None:
             raise UpstreamError(f"UPSTREAMS names neither {service.name} nor *")
         if target not in self._channels:
             self._channels[target] = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        return kind(Channel(self._channels[target], self._metadata, _remaining))
+        return kind(Channel(self._channels[target], self._metadata, _remaining))  # type: ignore[call-arg]  # every stub takes a channel
 
     def _metadata(self) -> Metadata:
         metadata = [("x-shop-caller", self._caller)]
@@ -77,13 +67,6 @@ def contract_key_source(clients: Clients) -> KeySource:
         return MessageToDict(reply, preserving_proto_field_name=True)
 
     return fetch
-
-
-def _service_of_stub(kind: Callable[[Any], Any]) -> Service:
-    for service in SERVICES.values():
-        if (kind.__module__, kind.__name__) == (service.module, f"{service.name.rpartition('.')[2]}Stub"):
-            return service
-    raise ValueError(f"{kind.__name__} is no generated stub class")
 
 
 def _parse(upstreams: str) -> list[tuple[str, str]]:

@@ -1,0 +1,25 @@
+"""`shopmesh new`: a service of one's own."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mesh.codegen.__main__ import ROOT
+from mesh.codegen.__main__ import main as generate
+from mesh.scaffold.scaffold import scaffold
+
+_Name = Annotated[str, typer.Argument(help="The resource that the service keeps: one word, such as wishlist.")]
+
+
+def new(name: _Name) -> None:
+    """Write a new service with one resource: its folder, its protos and its tests, and generate gen/."""
+    console = Console(highlight=False)
+    for path in scaffold(name, ROOT):
+        console.print(f"wrote: {path}")
+    if status := generate([]):
+        raise typer.Exit(status)
+    console.print(
+        f"\nsvc_{name} is ready: [bold]make check[/] tests it, [bold]make up[/] serves it. "
+        f"Start reading in svc_{name}/service.py."
+    )
