@@ -21,7 +21,7 @@ LEFT JOIN (
 ) AS history USING (shipment_id)
 WHERE version IS DISTINCT FROM updates OR version IS DISTINCT FROM newest OR state IS DISTINCT FROM last;
 
--- always: shipment_moves_are_legal I11
+-- always: shipment_transitions_are_legal I11
 -- Every transition of a shipment is legal.
 SELECT shipment_id, version, before, state FROM (
     SELECT *, lag(state, 1, '') OVER (PARTITION BY shipment_id ORDER BY version) AS before FROM shipment_update
@@ -33,7 +33,7 @@ WHERE (before, state) NOT IN (
     ('FAILED', 'IN_TRANSIT'), ('FAILED', 'RETURNED')
 );
 
--- eventually: nothing_waits_for_dispatch I09
+-- eventually: no_dispatch_is_pending I09
 -- Every dispatch job has ended: the courier accepted or rejected the parcel.
 SELECT order_id, attempts, next_attempt_time FROM dispatch;
 

@@ -42,7 +42,7 @@ SELECT reservation_id, sku, location_id, took, promised, let_go FROM (
     FROM movement WHERE reservation_id <> '' GROUP BY reservation_id, sku, location_id
 ) AS moves WHERE took <> 1 OR promised > 1 OR let_go > 1;
 
--- always: movements_tell_the_state I06
+-- always: movements_agree_with_the_state I06
 -- The movements of a reservation agree with its state.
 SELECT reservation_id, state, kinds FROM reservation
 JOIN (
@@ -65,7 +65,7 @@ WHERE kinds NOT IN (
 SELECT reservation_id, state FROM reservation
 WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.reservation_id = reservation.reservation_id);
 
--- eventually: lapsed_holds_are_free I07
+-- eventually: expired_holds_are_released I07
 -- A hold that has expired by the database's clock is released.
 SELECT reservation_id, expire_time FROM reservation
 WHERE state = 'HELD' AND expire_time < now() - interval '30 seconds';

@@ -3,7 +3,7 @@
 SELECT order_id, count(saga_id) AS sagas FROM orders LEFT JOIN saga USING (order_id)
 GROUP BY order_id HAVING count(saga_id) <> 1;
 
--- always: moves_are_legal I11
+-- always: transitions_are_legal I11
 -- Every transition of an order is legal.
 SELECT order_id, version, from_state, to_state FROM order_history
 WHERE (from_state, to_state) NOT IN (
@@ -12,7 +12,7 @@ WHERE (from_state, to_state) NOT IN (
     ('DELIVERED', 'RETURN_REQUESTED'), ('RETURN_REQUESTED', 'RETURNED')
 );
 
--- always: moves_are_a_chain I11
+-- always: transitions_are_a_chain I11
 -- Each transition of an order starts in the state where the previous one ended, and the last ends in its state.
 SELECT order_id, moves.version, before, from_state, to_state, after, state FROM (
     SELECT *, lag(to_state, 1, '') OVER one AS before, lead(from_state) OVER one AS after
@@ -43,11 +43,11 @@ WHERE saga.state = 'DONE' AND saga_step.state IS DISTINCT FROM 'DONE';
 SELECT order_id, orders.state, saga.state AS saga FROM orders JOIN saga USING (order_id)
 WHERE orders.state IN ('REJECTED', 'CANCELLED') AND state_reason = '' OR saga.state = 'PARKED' AND saga.reason = '';
 
--- always: payment_method_is_forgotten
+-- always: payment_method_is_deleted
 -- A saga that has ended stores no payment method.
 SELECT saga_id, state FROM saga WHERE state IN ('DONE', 'COMPENSATED') AND payment_method_token <> '';
 
--- always: every_version_was_told I21
+-- always: every_version_has_an_event I21
 -- Every change of an order has an event, unless the event was purged.
 SELECT order_id, version, told FROM orders
 LEFT JOIN (SELECT key AS order_id, count(*) AS told FROM outbox GROUP BY key) AS events USING (order_id)
@@ -58,7 +58,7 @@ WHERE version > coalesce(told, 0) AND create_time > now() - interval '6 days';
 SELECT order_id, orders.create_time, saga.state AS saga, step, attempts FROM orders JOIN saga USING (order_id)
 WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED';
 
--- eventually: no_saga_is_under_way I09
+-- eventually: no_saga_is_running I09
 -- Every saga has ended, is parked, or waits for the shipment.
 SELECT saga_id, state, step, attempts, next_attempt_time FROM saga
 WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step = 'await_shipment');

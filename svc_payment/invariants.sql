@@ -26,7 +26,7 @@ GROUP BY payment_id, kind HAVING count(*) > 1;
 -- An order has at most one payment.
 SELECT order_id, count(*) AS payments FROM payment GROUP BY order_id HAVING count(*) > 1;
 
--- always: state_is_what_happened I29
+-- always: state_follows_from_amounts I29
 -- The state of a payment follows from its amounts.
 SELECT payment_id, state, authorized, captured, refunded FROM payment
 WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
@@ -35,7 +35,7 @@ WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
     OR state = 'REFUNDED' AND NOT (captured > 0 AND refunded = captured)
     OR state IN ('PROCESSING', 'FAILED') AND captured > 0;
 
--- eventually: nothing_is_asked_for I15
+-- eventually: no_operation_is_in_flight I15
 -- Every operation that was sent to the provider has ended.
 SELECT payment_id, operation_id, kind, amount FROM entry AS asked
 WHERE outcome = 'REQUEST' AND NOT EXISTS (
@@ -43,7 +43,7 @@ WHERE outcome = 'REQUEST' AND NOT EXISTS (
         AND ended.operation_id = asked.operation_id AND ended.outcome <> 'REQUEST'
 );
 
--- eventually: nothing_unwanted_is_held I13
+-- eventually: voided_payments_hold_no_funds I13
 -- A failed or voided payment holds no funds.
 SELECT payment_id, state, give_up_time, held FROM payment
 JOIN (

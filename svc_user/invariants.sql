@@ -6,7 +6,7 @@ SELECT 'no account is an admin' AS problem WHERE NOT EXISTS (SELECT FROM account
 -- A session has at most one refresh token that was not rotated.
 SELECT session_id, count(*) AS live FROM refresh_token WHERE rotate_time IS NULL GROUP BY session_id HAVING count(*) > 1;
 
--- always: reuse_ends_the_session I32
+-- always: stored_successor_means_rotated I32
 -- A refresh token with a stored successor was rotated.
 SELECT session_id FROM refresh_token WHERE sealed_successor IS NOT NULL AND rotate_time IS NULL;
 

@@ -1,4 +1,4 @@
--- always: answer_is_whole I28
+-- always: stored_reply_is_complete I28
 -- The stored outcome of a request is a reply or an error, and neither only while its transaction lasts.
 SELECT principal, method, key, create_time FROM idempotency WHERE (response IS NULL) = (error IS NULL);
 

@@ -1,4 +1,4 @@
--- always: nothing_without_an_order I15
+-- always: everything_belongs_to_an_order I15
 -- Every reservation, payment, booking and shipment belongs to an existing order.
 SELECT 'reservation' AS what, reservation_id AS id, order_id FROM reservation
 WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.reservation_id = reservation.reservation_id
@@ -14,7 +14,7 @@ UNION ALL
 SELECT 'shipment', shipment_id, order_id FROM shipment
 WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.order_id = shipment.order_id);
 
--- eventually: sold_is_allocated I08
+-- eventually: ordered_units_are_allocated I08
 -- The lines of a confirmed order equal what its reservation holds or has shipped, for each SKU.
 SELECT order_id, sku, sum(bought) AS bought, sum(allocated) AS allocated FROM (
     SELECT order_id, sku, quantity AS bought, 0 AS allocated FROM line JOIN orders USING (order_id)
@@ -24,7 +24,7 @@ SELECT order_id, sku, sum(bought) AS bought, sum(allocated) AS allocated FROM (
     WHERE state IN ('CONFIRMED', 'FULFILLED')
 ) GROUP BY order_id, sku HAVING sum(bought) <> sum(allocated);
 
--- eventually: given_up_order_holds_nothing I13
+-- eventually: cancelled_order_holds_nothing I13
 -- A rejected or cancelled order holds no stock, no funds and no slot, and has no shipment.
 SELECT orders.order_id, orders.state, saga_state, reservation.state AS reservation, payment.state AS payment,
     booking.state AS booking, shipment.state AS shipment
@@ -39,7 +39,7 @@ WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
     OR booking.state = 'BOOKED' OR shipment.shipment_id IS NOT NULL
 );
 
--- eventually: decided_order_has_all I14
+-- eventually: confirmed_order_has_everything I14
 -- A confirmed order has its stock, its full amount authorized or captured, and the slot that it requested.
 SELECT orders.order_id, orders.state, total, orders.currency, reservation.state AS reservation, payment.state AS payment,
     amount, authorized, captured, booking.state AS booking
@@ -81,7 +81,7 @@ WHERE saga_state <> 'PARKED' AND payment_state IS NOT (CASE payment.state
     WHEN 'AUTHORIZED' THEN 'AUTHORIZED' WHEN 'CAPTURED' THEN 'PAID'
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);
 
--- eventually: books_and_provider_agree I15
+-- eventually: payments_and_provider_agree I15
 -- The amounts of a payment equal those of the provider's ledger, to the minor unit.
 SELECT reference, state, authorized, their_authorized, captured, their_captured, refunded, their_refunded, their_voided
 FROM (
@@ -100,12 +100,12 @@ WHERE payment.payment_id IS NULL OR authorized <> their_authorized OR captured <
 SELECT payment_id, state, authorized, captured FROM payment
 WHERE authorized > 0 AND NOT EXISTS (SELECT 1 FROM charge WHERE reference = payment_id AND kind = 'authorized');
 
--- always: nobody_pays_twice I15
+-- always: no_order_is_paid_twice I15
 -- The provider authorized and captured at most one payment for each order.
 SELECT order_id, reference, kind, count(*) AS times FROM charge JOIN payment ON payment_id = reference
 WHERE kind IN ('authorized', 'captured', 'voided') GROUP BY order_id, kind HAVING count(*) > 1;
 
--- eventually: courier_has_our_parcels I15
+-- eventually: courier_and_shipments_agree I15
 -- The courier has exactly the parcels of our shipments.
 SELECT shipment_id, state, shipment.consignment_id, parcel.consignment_id AS found FROM shipment
 LEFT JOIN parcel ON reference = shipment_id
@@ -114,7 +114,7 @@ UNION ALL
 SELECT reference, status, '', parcel.consignment_id FROM parcel
 WHERE NOT EXISTS (SELECT 1 FROM shipment WHERE shipment_id = reference);
 
--- eventually: orders_heard_everything I24
+-- eventually: orders_applied_every_event I24
 -- Every event of delivery and payment about an order was applied by svc_order or dead-lettered.
 SELECT event_id, type, key FROM event
 WHERE type IN ('shop.delivery.v1.ShipmentStatusChanged', 'shop.payment.v1.PaymentAuthorized',

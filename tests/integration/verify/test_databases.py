@@ -53,7 +53,7 @@ VALUES ('u', 'a@b.co', '$argon2id$', 'r', '', '', '{{{roles}}}', 1, now(), now()
 #: What breaks each check; foreign keys and triggers are off, so that a single row will do.
 BREAKS = {
     EVERYWHERE: {
-        "answer_is_whole": "INSERT INTO idempotency (principal, method, key, request_hash) VALUES ('u', 'm', 'k', '')",
+        "stored_reply_is_complete": "INSERT INTO idempotency (principal, method, key, request_hash) VALUES ('u', 'm', 'k', '')",
         "outbox_is_drained": "INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 'x', '')",
         "no_dead_letters": """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)
             VALUES ('c', gen_random_uuid(), 't', 'k', 'x', '', 5, 'why')""",
@@ -63,7 +63,7 @@ BREAKS = {
         "one_live_token": """DROP INDEX refresh_token_live;
             INSERT INTO refresh_token (token_digest, session_id, create_time)
             VALUES (sha256('1'), 's', now()), (sha256('2'), 's', now())""",
-        "reuse_ends_the_session": """
+        "stored_successor_means_rotated": """
             ALTER TABLE refresh_token DROP CONSTRAINT refresh_token_check1;
             INSERT INTO refresh_token (token_digest, session_id, create_time, sealed_successor)
             VALUES (sha256('1'), 's', now(), '')""",
@@ -88,14 +88,14 @@ BREAKS = {
         "reservation_ends_once": _RESERVED.format(kind="RESERVED")
         + _RESERVED.format(kind="UNRESERVED")
         + _RESERVED.format(kind="EXPIRED"),
-        "movements_tell_the_state": _RESERVATION + _RESERVED.format(kind="RESERVED") + _RESERVED.format(kind="SHIPPED"),
+        "movements_agree_with_the_state": _RESERVATION + _RESERVED.format(kind="RESERVED") + _RESERVED.format(kind="SHIPPED"),
         "reservation_holds_something": _RESERVATION,
-        "lapsed_holds_are_free": _RESERVATION + "UPDATE reservation SET expire_time = now() - interval '1 minute'",
+        "expired_holds_are_released": _RESERVATION + "UPDATE reservation SET expire_time = now() - interval '1 minute'",
     },
     "svc_order": {
         "one_saga_for_each_order": _ORDER.format(state="PENDING"),
-        "moves_are_legal": _MOVE.format(version=1, before="CONFIRMED", after="DELIVERED"),
-        "moves_are_a_chain": _ORDER.format(state="PENDING")
+        "transitions_are_legal": _MOVE.format(version=1, before="CONFIRMED", after="DELIVERED"),
+        "transitions_are_a_chain": _ORDER.format(state="PENDING")
         + _MOVE.format(version=1, before="", after="PENDING")
         + _MOVE.format(version=2, before="PENDING", after="CONFIRMED"),
         "total_is_the_sum": _ORDER.format(state="PENDING"),
@@ -106,11 +106,11 @@ BREAKS = {
             VALUES ('s', 'reserve_stock', 'UNKNOWN', 1, now(), now())""",
         "rejections_have_a_reason": _ORDER.format(state="REJECTED")
         + _SAGA.format(state="COMPENSATED", step="reserve_stock", token=""),
-        "payment_method_is_forgotten": _SAGA.format(state="DONE", step="fulfill_reservation", token="tok_ok"),
-        "every_version_was_told": _ORDER.format(state="PENDING"),
+        "payment_method_is_deleted": _SAGA.format(state="DONE", step="fulfill_reservation", token="tok_ok"),
+        "every_version_has_an_event": _ORDER.format(state="PENDING"),
         "no_order_is_pending": _ORDER.format(state="PENDING")
         + _SAGA.format(state="RUNNING", step="reserve_stock", token="tok_ok"),
-        "no_saga_is_under_way": _SAGA.format(state="COMPENSATING", step="reserve_stock", token="tok_ok"),
+        "no_saga_is_running": _SAGA.format(state="COMPENSATING", step="reserve_stock", token="tok_ok"),
     },
     "svc_payment": {
         "amounts_are_entries": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0),
@@ -121,9 +121,9 @@ BREAKS = {
         "one_payment_for_each_order": "ALTER TABLE payment DROP CONSTRAINT payment_order_id_key;"
         + _PAYMENT.format(state="FAILED", authorized=0, captured=0, refunded=0)
         + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="FAILED", authorized=0, captured=0, refunded=0),
-        "state_is_what_happened": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
-        "nothing_is_asked_for": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
-        "nothing_unwanted_is_held": _PAYMENT.format(state="VOIDED", authorized=100, captured=0, refunded=0)
+        "state_follows_from_amounts": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
+        "no_operation_is_in_flight": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
+        "voided_payments_hold_no_funds": _PAYMENT.format(state="VOIDED", authorized=100, captured=0, refunded=0)
         + _ENTRY.format(operation="a", kind="AUTHORIZATION", outcome="SUCCESS"),
     },
     "svc_delivery": {
@@ -132,9 +132,9 @@ BREAKS = {
         "shipment_history_is_whole": _SHIPMENT.format(version=2)
         + _STAGE.format(version=1, state="CREATED")
         + _STAGE.format(version=2, state="FAILED"),
-        "shipment_moves_are_legal": _STAGE.format(version=1, state="CREATED")
+        "shipment_transitions_are_legal": _STAGE.format(version=1, state="CREATED")
         + _STAGE.format(version=2, state="DELIVERED"),
-        "nothing_waits_for_dispatch": "INSERT INTO dispatch VALUES ('o', 'me', 1, now())",
+        "no_dispatch_is_pending": "INSERT INTO dispatch VALUES ('o', 'me', 1, now())",
     },
 }
 #: Holds of an empty shop only once there is an admin.
