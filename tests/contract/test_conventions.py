@@ -72,7 +72,7 @@ def test_no_function_is_too_long_to_read(package: str) -> None:
 
 
 @every_package
-def test_no_module_or_class_is_named_by_a_word_that_says_nothing(package: str) -> None:
+def test_no_module_or_class_has_a_meaningless_name(package: str) -> None:
     names = [path.stem for path in modules(package)]
     assert [name for name in names if FORBIDDEN_WORDS & set(name.split("_"))] == []
     classes = [
@@ -83,7 +83,7 @@ def test_no_module_or_class_is_named_by_a_word_that_says_nothing(package: str) -
 
 
 @every_package
-def test_every_module_says_in_a_few_lines_what_it_owns(package: str) -> None:
+def test_every_module_has_a_short_docstring(package: str) -> None:
     docstrings = {path: ast.get_docstring(tree(path)) for path in modules(package) if path.read_text("utf-8").strip()}
     assert [str(path) for path, text in docstrings.items() if not text] == []
     assert [str(path) for path, text in docstrings.items() if text and len(text.splitlines()) > 14] == []
@@ -108,7 +108,7 @@ def test_domain_modules_import_the_standard_library_chassis_domain_and_their_own
 
 
 @every_service
-def test_rules_have_no_clock_and_do_not_wait(service: str) -> None:
+def test_domain_modules_have_no_clock_and_do_not_await(service: str) -> None:
     for path in (ROOT / service).glob("domain*.py"):
         nodes = list(ast.walk(tree(path)))
         assert not any(isinstance(node, ast.AsyncFunctionDef | ast.Await) for node in nodes)
@@ -136,7 +136,7 @@ def test_nothing_outside_of_a_service_imports_it(package: str) -> None:
 
 
 @every_service
-def test_handlers_stand_over_rows_and_rows_over_rules(service: str) -> None:
+def test_handlers_are_a_layer_over_the_store_over_the_domain(service: str) -> None:
     """A module of a lower layer reaches none of a higher one, directly or through others."""
     graph = {
         f"{service}.{path.stem}": {name for name in imports(tree(path)) if name.startswith(f"{service}.")}

@@ -23,7 +23,7 @@ def cli(tmp_path):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    """A stack that runs, for the tests of one file."""
+    """A running stack for the tests of one file."""
     with cleaned(Cli(tmp_path_factory.mktemp("stack"))) as cli:
         cli.info = cli.up()
         yield cli

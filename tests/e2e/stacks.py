@@ -78,7 +78,7 @@ class Cli:
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.05)
 
 
@@ -88,7 +88,7 @@ def get(url: str) -> httpx.Response:
 
 @contextmanager
 def cleaned(cli: Cli):
-    """Whatever a test does to a stack, nothing of it outlives the test."""
+    """Stop and delete the stack at the end of the test."""
     try:
         yield cli
     finally:

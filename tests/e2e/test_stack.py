@@ -1,4 +1,4 @@
-"""What a running stack promises to its users."""
+"""What a running stack guarantees to its users."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.e2e.stacks import COMMAND, get, until
 SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "ingress"}
 
 
-def test_up_tells_where_everything_is(stack):
+def test_up_prints_every_address(stack):
     info = stack.info
     assert info["edge"] == f"http://{info['grpc']}"
     assert set(info["services"]) == set(SERVICES)
@@ -30,7 +30,7 @@ def test_up_tells_where_everything_is(stack):
         assert psutil.pid_exists(one["pid"])
 
 
-def test_status_tells_the_same(stack):
+def test_status_prints_the_same_as_up(stack):
     assert stack.json("status") == stack.info
 
 
@@ -40,7 +40,7 @@ def test_the_json_edge_answers_through_the_ingress(stack):
     assert reply.headers["server"] == "shopmesh"
 
 
-def test_every_service_can_be_looked_at_by_reflection(stack):
+def test_every_service_is_listed_by_reflection(stack):
     with grpc.insecure_channel(stack.info["grpc"]) as channel:
         names = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert set(services.SERVICES) <= set(names)
@@ -60,7 +60,7 @@ def test_no_secret_is_in_a_command_line_or_a_log(stack):
     assert not [secret for secret in secrets for text in shown if secret in text]
 
 
-def test_a_service_sees_nothing_of_our_environment_and_of_other_services_secrets(stack):
+def test_a_service_sees_neither_our_environment_nor_secrets_of_other_services(stack):
     secrets = json.loads((stack.folder / "secrets.json").read_text())
     environment = "".join(psutil.Process(stack.process("svc_catalog")["pid"]).environ().values())
     foreign = [value for name, value in secrets.items() if name != "svc_catalog.database"]
@@ -68,7 +68,7 @@ def test_a_service_sees_nothing_of_our_environment_and_of_other_services_secrets
     assert "SHOPMESH_STATE_DIR" not in psutil.Process(stack.process("svc_catalog")["pid"]).environ()
 
 
-def test_a_second_stack_in_the_same_folder_is_refused(stack):
+def test_a_second_stack_in_the_same_folder_is_an_error(stack):
     for arguments in (("up",), ("up", "--detach")):
         done = stack.run(*arguments)
         assert done.returncode == 1
@@ -77,7 +77,7 @@ def test_a_second_stack_in_the_same_folder_is_refused(stack):
     assert stack.json("status") == stack.info
 
 
-def test_a_stack_on_ports_in_use_says_by_whom_and_leaves_nothing_running(stack, cli):
+def test_ports_in_use_are_reported_with_their_process_and_no_process_is_left(stack, cli):
     taken = int(stack.info["grpc"].rpartition(":")[2])
     done = cli.run("up", "--port-base", str(taken - 80))
     assert done.returncode == 1
@@ -108,7 +108,7 @@ def test_logs_can_be_followed(stack):
             follower.terminate()
 
 
-def test_a_service_that_is_killed_comes_back_and_is_counted(stack):
+def test_a_killed_service_is_restarted_and_counted(stack):
     before = stack.process("svc_catalog")
     stack.kill("svc_catalog")
     until(lambda: stack.process("svc_catalog")["restarts"] == before["restarts"] + 1)
@@ -117,13 +117,13 @@ def test_a_service_that_is_killed_comes_back_and_is_counted(stack):
     until(lambda: get(f"{stack.info['edge']}/v1/products").status_code == 200)
 
 
-def test_a_database_that_is_killed_comes_back(stack):
+def test_a_killed_database_is_restarted(stack):
     stack.kill("postgres")
     until(lambda: stack.process("postgres")["restarts"])
     until(lambda: get(f"{stack.info['edge']}/v1/categories").status_code == 200)
 
 
-def test_an_ingress_that_is_killed_comes_back(stack):
+def test_a_killed_ingress_is_restarted(stack):
     stack.kill("ingress")
     until(lambda: stack.process("ingress")["restarts"] and stack.process("ingress")["state"] == "ready")
     assert get(f"{stack.info['edge']}/v1/products").status_code == 200
@@ -138,8 +138,8 @@ async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim)
     assert it.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_edges_count_calls_together(stack, tmp_path):
-    """What one edge has let through, another one knows: both are info where the stack's Redis is."""
+def test_edges_share_their_rate_limit_counters(stack, tmp_path):
+    """What one edge has let through, another one knows: both use the Redis of the stack."""
     first = stack.process("edge_gateway")
     running = psutil.Process(first["pid"])
     command, environment = running.cmdline(), running.environ()
@@ -151,7 +151,7 @@ def test_edges_count_calls_together(stack, tmp_path):
 
 
 def calls_left(edge):
-    """Sign in, in vain; the answer says how many more such calls this client has."""
+    """Sign in with a wrong password; return the rest of this client's rate limit."""
     body = {"email": "nobody@example.com", "password": "not a password"}
     reply = httpx.post(f"{edge}/v1/auth/login", json=body, headers={"x-forwarded-for": "192.0.2.1"}, timeout=30)
     assert reply.status_code == 401, reply.text

@@ -42,12 +42,12 @@ def stack(tmp_path_factory, repository):
         yield cli
 
 
-def test_all_others_run(stack):
+def test_all_other_services_run(stack):
     assert set(stack.info["services"]) == set(SERVICES) - {GONE}
     assert {one["state"] for one in stack.info["processes"]} == {"ready"}
 
 
-def test_what_it_has_no_part_in_works(stack):
+def test_operations_without_the_service_work(stack):
     with httpx.Client(base_url=stack.info["edge"], trust_env=False, timeout=30) as client:
         account = {"email": "ann@example.com", "password": "a long enough password"}
         assert client.post("/v1/auth/register", json=account | {"requestId": "ann"}).status_code == 200
@@ -57,19 +57,19 @@ def test_what_it_has_no_part_in_works(stack):
         assert (mine.status_code, mine.json()["orders"]) == (200, [])
 
 
-def test_what_it_would_do_is_unavailable_and_says_so(stack):
+def test_operations_of_the_service_are_unavailable(stack):
     answer = get(f"{stack.info['edge']}/v1/delivery/zones")
     assert answer.status_code == 503
     assert answer.json()["code"] == 14
 
 
-def test_the_invariants_of_the_others_are_verified(stack):
+def test_the_invariants_of_the_other_services_are_verified(stack):
     done = stack.run("verify")
     assert done.returncode == 0, done.stdout
     assert f"which need {GONE}" in done.stdout
 
 
-def test_sample_data_need_it(stack):
+def test_sample_data_need_the_service(stack):
     done = stack.run("sample-data")
     assert done.returncode == 1
     assert f"the sample data needs {GONE}" in done.stderr

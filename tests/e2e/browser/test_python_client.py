@@ -53,7 +53,7 @@ async def buy(client: ShopClient, **more: str):
     )
 
 
-async def test_a_program_buys_watches_and_cancels(client: ShopClient) -> None:
+async def test_a_program_orders_watches_and_cancels(client: ShopClient) -> None:
     order = await buy(client)
     states = []
     async for change in client.orders.watch_order(order_id=order.order_id):
@@ -65,7 +65,7 @@ async def test_a_program_buys_watches_and_cancels(client: ShopClient) -> None:
     assert (await client.orders.get_order(order_id=order.order_id)).state_reason == "CANCELLED_BY_CUSTOMER"
 
 
-async def test_refusals_come_back_as_their_classes(client: ShopClient) -> None:
+async def test_errors_are_raised_as_their_classes(client: ShopClient) -> None:
     with pytest.raises(ProductNotFound) as missing:
         await client.catalog.get_product(product_id="nothing")
     assert missing.value.metadata == {"product_id": "nothing"}
@@ -86,7 +86,7 @@ async def test_without_a_token_only_public_calls_are_answered(shop: Shop) -> Non
             await client.orders.list_orders()
 
 
-async def test_the_token_may_be_asked_for_at_each_call(shop: Shop, client: ShopClient) -> None:
+async def test_the_token_can_be_a_function_that_is_called_for_each_call(shop: Shop, client: ShopClient) -> None:
     tokens = iter(["", client.token])
     async with ShopClient(shop.grpc, token=lambda: next(tokens)) as other:
         with pytest.raises(TokenMissing):
@@ -94,7 +94,7 @@ async def test_the_token_may_be_asked_for_at_each_call(shop: Shop, client: ShopC
         assert (await other.users.get_me()).user_id
 
 
-async def test_a_repeat_with_the_same_key_is_the_same_order(client: ShopClient) -> None:
+async def test_a_call_repeated_with_its_key_returns_the_same_order(client: ShopClient) -> None:
     first = await buy(client, request_id="the-same-key")
     again = await buy(client, request_id="the-same-key")
     other = await buy(client)
@@ -105,7 +105,7 @@ async def test_a_repeat_with_the_same_key_is_the_same_order(client: ShopClient) 
         await buy(client, request_id="the-same-key", slot_id="another")
 
 
-async def test_a_deadline_of_ones_own_may_be_shorter_than_the_contracts() -> None:
+async def test_the_callers_timeout_can_be_shorter_than_the_contracts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and never says a word
         async with ShopClient(f"127.0.0.1:{silent.getsockname()[1]}") as client:
             began = time.monotonic()
@@ -117,7 +117,7 @@ async def test_a_deadline_of_ones_own_may_be_shorter_than_the_contracts() -> Non
     assert time.monotonic() - began < (RPCS[late.value.method].timeout or 0)
 
 
-async def test_a_watched_order_goes_on_after_its_service_was_restarted(client: ShopClient, shop: Shop) -> None:
+async def test_a_watch_is_resumed_after_a_restart_of_the_service(client: ShopClient, shop: Shop) -> None:
     order = await buy(client)
     states: asyncio.Queue[int] = asyncio.Queue()
 

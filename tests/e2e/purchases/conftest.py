@@ -36,14 +36,14 @@ def stack(tmp_path_factory):
 
 @pytest_asyncio.fixture
 async def anonymous(stack):
-    """The JSON edge, entered by nobody in particular."""
+    """The JSON edge, without a user."""
     async with ShopApiClient.open(stack.info["edge"], connections=40) as front:
         yield front
 
 
 @dataclass
 class Customer:
-    """Somebody new, seen by the JSON edge and by gRPC."""
+    """A new customer, through the JSON edge and by gRPC."""
 
     front: ShopApiClient
 
@@ -92,7 +92,7 @@ async def customer(newcomer):
 
 @dataclass
 class Market:
-    """The shop as those see it who keep it, and products of a test's own."""
+    """The shop as staff and courier use it, with products of the test's own."""
 
     anonymous: ShopApiClient
     staff: ShopApiClient
@@ -102,7 +102,7 @@ class Market:
     slot: dict[str, object]
 
     async def new_sku(self, units):
-        """Put a new product on the shelf, at 100.00 THB each."""
+        """Create a product with stock, at 100.00 THB each, and return its SKU."""
         sku = f"E2E-{uuid.uuid4().hex[:12]}"
         price = {"currencyCode": "THB", "units": 100}
         variant = {"sku": sku, "price": price, "taxRateBasisPoints": 700, "weightGrams": 500}
@@ -114,12 +114,12 @@ class Market:
         return (await self.anonymous.get(f"/v1/stock/{sku}"))["available"]
 
     async def places(self):
-        """How many can still choose the slot."""
+        """Return the free places of the slot."""
         found = await self.anonymous.get("/v1/delivery/slots", zoneId=self.slot["zoneId"], pageSize=100)
         return next(one["available"] for one in found["slots"] if one["slotId"] == self.slot["slotId"])
 
     async def payments(self, order):
-        """What the payment provider knows of an order: status and captured amount."""
+        """Return the status and captured amount of an order's payments at the provider."""
         found = await self.provider.get("/v1/payments", reference=order["paymentId"])
         return [(one["status"], one["amount_captured"]) for one in found["data"]]
 

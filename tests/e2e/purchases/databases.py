@@ -1,4 +1,4 @@
-"""The databases of a stack, seen by nobody in the shop."""
+"""Direct connections to the databases of a stack."""
 
 from contextlib import asynccontextmanager
 

@@ -1,4 +1,4 @@
-"""What is wrong is refused with the field or the reason named, the same by gRPC and by JSON, and nothing is written."""
+"""An invalid request is rejected with its field or reason, by gRPC and JSON alike, and nothing is written."""
 
 import asyncio
 import json
@@ -118,7 +118,7 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize(("path", "value", "field"), WRONG_VALUES)
-async def test_a_wrong_value_is_named_by_its_field(caller, wanted, path, value, field):
+async def test_an_invalid_value_is_reported_with_its_field(caller, wanted, path, value, field):
     wrong = changed(wanted, path, value)
     by_json = await caller.by_json(wrong)
     by_grpc = await caller.by_grpc(json_format.ParseDict(wrong, pb.CreateOrderRequest()))
@@ -129,7 +129,7 @@ async def test_a_wrong_value_is_named_by_its_field(caller, wanted, path, value, 
     assert by_json.message == by_grpc.message.replace(field, spelled)
 
 
-async def test_a_nul_byte_is_refused_where_it_stands(caller, wanted):
+async def test_a_nul_byte_is_rejected_with_its_field(caller, wanted):
     wrong = changed(wanted, ("shippingAddress", "recipient"), "Malee\0Srisai")
     by_json = await caller.by_json(wrong)
     by_grpc = await caller.by_grpc(json_format.ParseDict(wrong, pb.CreateOrderRequest()))
@@ -137,7 +137,7 @@ async def test_a_nul_byte_is_refused_where_it_stands(caller, wanted):
     assert (by_json.fields, by_grpc.fields) == (["shippingAddress.recipient"], ["shipping_address.recipient"])
 
 
-async def test_after_a_refusal_the_right_request_is_taken_under_the_same_key(customer, market):
+async def test_after_a_validation_error_a_valid_request_with_the_same_key_succeeds(customer, market):
     right = wish(await market.new_sku(10))
     for wrong in (changed(right, ("lines", 0, "quantity"), -1), right | {"currencyCode": "JPY"}):
         with pytest.raises(RequestRejected):
@@ -159,20 +159,20 @@ WRONG_JSON = [
 
 
 @pytest.mark.parametrize(("path", "value", "field"), WRONG_JSON)
-async def test_what_json_can_get_wrong_besides_is_named_by_its_field(caller, wanted, path, value, field):
+async def test_an_invalid_json_value_is_reported_with_its_field(caller, wanted, path, value, field):
     answer = await caller.by_json(changed(wanted, path, value))
     assert answer.status == 400
     assert answer.fields == [field]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff\xfe", b'{"requestId": "a", "requestId": "b"}', b"null"])
-async def test_what_is_no_json_object_is_refused(caller, body):
+async def test_a_body_that_is_no_json_object_is_rejected(caller, body):
     answer = await caller.by_json(body)
     assert answer.status == 400
     assert answer.message
 
 
-async def test_a_body_of_ten_megabytes_is_refused(stack, caller, wanted):
+async def test_a_body_of_ten_megabytes_is_rejected(stack, caller, wanted):
     wrong = changed(wanted, ("shippingAddress", "line2"), "x" * 10_000_000)
     head, info = await post_while_listening(stack.info["edge"], json.dumps(wrong).encode())
     assert head.startswith(b"HTTP/1.1 413 ")
@@ -198,14 +198,14 @@ async def post_while_listening(edge, body):
 @pytest.mark.parametrize(
     ("bearer", "reason"), [("", "TOKEN_MISSING"), ("Bearer nonsense", "TOKEN_INVALID"), ("Basic x", "TOKEN_INVALID")]
 )
-async def test_who_is_not_signed_in_is_refused(caller, wanted, bearer, reason):
+async def test_an_anonymous_request_is_unauthenticated(caller, wanted, bearer, reason):
     by_json = await caller.by_json(wanted, bearer=bearer)
     by_grpc = await caller.by_grpc(json_format.ParseDict(wanted, pb.CreateOrderRequest()), bearer=bearer)
     assert (by_json.status, by_grpc.status) == (401, grpc.StatusCode.UNAUTHENTICATED)
     assert by_json.reason == by_grpc.reason == reason
 
 
-async def test_the_order_of_another_does_not_exist(caller, wanted, customer):
+async def test_the_order_of_another_user_is_not_found(caller, wanted, customer):
     order = await customer.front.post("/v1/orders", wanted)
     order_id = order["orderId"]
     by_json = await caller.by_json({"requestId": new_key()}, path=f"/v1/orders/{order_id}/cancel")
@@ -231,7 +231,7 @@ async def test_currencies_are_not_mixed(caller, wanted, change):
     assert by_json.reason == by_grpc.reason == "CURRENCY_MISMATCH"
 
 
-async def test_what_is_not_sold_is_named(caller, wanted):
+async def test_an_unknown_sku_is_reported_by_name(caller, wanted):
     wrong = changed(wanted, ("lines", 0, "sku"), "NO-SUCH-THING")
     by_json = await caller.by_json(wrong)
     by_grpc = await caller.by_grpc(json_format.ParseDict(wrong, pb.CreateOrderRequest()))

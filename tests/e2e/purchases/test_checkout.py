@@ -1,4 +1,4 @@
-"""Purchases as customers make them, by JSON and by gRPC, and what is left when one fails."""
+"""Purchases by JSON and by gRPC, and their state after a failure."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.e2e.purchases.conftest import wish
 
 
-async def test_an_order_by_json_is_confirmed_with_stock_slot_and_money(market, customer):
+async def test_an_order_by_json_is_confirmed_with_stock_slot_and_payment(market, customer):
     sku, before = await market.new_sku(5), await market.places()
     order = await customer.front.post("/v1/orders", wish(sku, 2, slotId=market.slot["slotId"]))
     assert (state(order), state(order, "paymentState")) == ("CONFIRMED", "AUTHORIZED")
@@ -47,7 +47,7 @@ async def test_an_order_by_grpc_through_the_ingress_is_confirmed(stubs, customer
     assert (await stubs.inventory.GetStock(inventory_pb.GetStockRequest(sku=sku))).available == 3
 
 
-async def test_what_is_out_of_stock_is_rejected_and_nothing_is_held(market, customer):
+async def test_an_order_out_of_stock_is_rejected_and_holds_nothing(market, customer):
     sku, before = await market.new_sku(1), await market.places()
     order = await customer.front.post("/v1/orders", wish(sku, 2, slotId=market.slot["slotId"]))
     assert (state(order), order["stateReason"]) == ("REJECTED", "INSUFFICIENT_STOCK")
@@ -56,14 +56,14 @@ async def test_what_is_out_of_stock_is_rejected_and_nothing_is_held(market, cust
     assert await market.payments(order) == []
 
 
-async def test_of_many_who_want_the_last_units_as_many_get_them_as_there_are(market, newcomer):
+async def test_concurrent_orders_for_the_last_units_sell_exactly_the_stock(market, newcomer):
     sku, customers = await market.new_sku(3), [await newcomer() for _ in range(4)]
     orders = await asyncio.gather(*(one.front.post("/v1/orders", wish(sku)) for one in customers for _ in range(3)))
     assert sorted(map(state, orders)) == ["CONFIRMED"] * 3 + ["REJECTED"] * 9
     assert await market.available(sku) == 0
 
 
-async def test_a_declined_payment_rejects_the_order_and_gives_everything_back(market, customer):
+async def test_a_declined_payment_rejects_the_order_and_releases_everything(market, customer):
     sku, before = await market.new_sku(5), await market.places()
     wanted = wish(sku, 2, slotId=market.slot["slotId"], paymentMethodToken="tok_insufficient_funds")
     order = await customer.front.post("/v1/orders", wanted)
@@ -80,7 +80,7 @@ async def test_a_declined_payment_rejects_the_order_and_gives_everything_back(ma
     }
 
 
-async def test_an_order_cancelled_while_its_payment_is_under_way_ends_with_nothing(market, customer):
+async def test_an_order_cancelled_during_its_payment_holds_nothing(market, customer):
     sku = await market.new_sku(5)
     wanted = wish(sku, 2, paymentMethodToken="tok_slow_2500")
     placing = asyncio.create_task(customer.front.post("/v1/orders", wanted))
@@ -106,7 +106,7 @@ async def test_a_confirmed_order_can_be_cancelled_and_a_second_time_changes_noth
     assert await market.payments(order) == [("voided", 0)]
 
 
-async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(customer, market):
+async def test_a_shipped_order_is_paid_and_cannot_be_cancelled(customer, market):
     order = await customer.front.post("/v1/orders", wish(await market.new_sku(5)))
     order_id = order["orderId"]
     shipment = await market.staff.post("/v1/shipments", {"orderId": order_id, "requestId": new_key()})
@@ -123,7 +123,7 @@ async def test_an_order_on_its_way_is_paid_and_cannot_be_cancelled(customer, mar
     assert await market.payments(order) == [("captured", 100 * int(order["total"]["units"]))]
 
 
-async def test_a_request_that_is_sent_again_gets_the_first_answer_by_either_way(market, stubs, customer):
+async def test_a_repeated_request_gets_the_first_reply_by_json_and_grpc(market, stubs, customer):
     sku = await market.new_sku(20)
     wanted = wish(sku, 2)
     first = await customer.front.post("/v1/orders", wanted)
@@ -134,7 +134,7 @@ async def test_a_request_that_is_sent_again_gets_the_first_answer_by_either_way(
     assert await market.available(sku) == 18
 
 
-async def test_a_key_that_came_before_with_another_request_is_refused_by_either_way(stubs, customer, market):
+async def test_a_key_of_another_request_is_rejected_by_json_and_grpc(stubs, customer, market):
     wanted = wish(await market.new_sku(20), 2)
     first = await customer.front.post("/v1/orders", wanted)
     other = wanted | {"lines": [wanted["lines"][0] | {"quantity": 3}]}
@@ -146,7 +146,7 @@ async def test_a_key_that_came_before_with_another_request_is_refused_by_either_
     assert await orders_of(customer) == [first]
 
 
-async def test_one_request_sent_ten_times_at_once_makes_one_order(market, customer):
+async def test_one_request_sent_ten_times_concurrently_creates_one_order(market, customer):
     sku = await market.new_sku(20)
     wanted = wish(sku, 2)
     replies = await asyncio.gather(
@@ -158,7 +158,7 @@ async def test_one_request_sent_ten_times_at_once_makes_one_order(market, custom
     assert await market.available(sku) == 18
 
 
-async def test_what_belongs_to_somebody_else_does_not_exist(stubs, customer, newcomer, market):
+async def test_resources_of_another_user_are_not_found(stubs, customer, newcomer, market):
     order = await customer.front.post("/v1/orders", wish(await market.new_sku(5)))
     stranger, order_id = await newcomer(), order["orderId"]
     attempts = (

@@ -15,7 +15,7 @@ from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import Cli
 
 
-def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_changes_nothing(stack):
+def test_a_ready_stack_has_the_sample_data_and_loading_them_again_changes_nothing(stack):
     info = stack.json("sample-data")
     assert info["made"] == {}
     assert info["kept"]["products"] >= 300
@@ -24,7 +24,7 @@ def test_sample_data_are_there_when_a_stack_is_ready_and_loading_them_again_chan
     assert again.stdout == f"nothing to do: all {sum(info['kept'].values())} exist\n"
 
 
-async def test_loading_goes_on_where_it_was_broken_off(stack, market):
+async def test_an_interrupted_load_of_sample_data_is_resumed(stack, market):
     whole, secrets = sample_shop(), Secrets(stack.state)
     product = Product()
     product.CopyFrom(whole.products[0])
@@ -41,7 +41,7 @@ async def test_loading_goes_on_where_it_was_broken_off(stack, market):
     assert again.made.total() == 0
 
 
-def test_the_demo_tells_a_purchase_to_its_end(stack):
+def test_the_demo_completes_a_purchase(stack):
     info = stack.json("demo")
     assert info["ok"] is True
     assert [step["title"] for step in info["steps"]][:2] == ["Register", "Sign in"]
@@ -53,7 +53,7 @@ def test_the_demo_tells_a_purchase_to_its_end(stack):
     assert {step["state"] for step in info["timeline"]["steps"]} == {"SAGA_STEP_STATE_DONE"}
 
 
-def test_the_demo_is_plain_text_of_eighty_columns_where_nobody_watches(stack):
+def test_the_demo_without_a_terminal_is_plain_text_of_eighty_columns(stack):
     done = stack.run("demo")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
@@ -61,7 +61,7 @@ def test_the_demo_is_plain_text_of_eighty_columns_where_nobody_watches(stack):
     assert "DELIVERED" in done.stdout
 
 
-def test_a_load_of_everything_leaves_a_shop_in_which_every_invariant_holds(stack, tmp_path):
+def test_every_invariant_holds_after_a_load_with_faults(stack, tmp_path):
     history = tmp_path / "history.jsonl"
     info = stack.json("load", "--seconds", "4", "--concurrency", "4", "--mix", "faults", "--history", str(history))
     lines = [json.loads(line) for line in history.read_text().splitlines()]
@@ -80,7 +80,7 @@ def test_a_load_stops_after_so_many_orders(stack):
     assert 5 <= sum(info["orders"].values()) <= 6
 
 
-async def test_verify_shows_the_rows_that_break_an_invariant(stack):
+async def test_verify_shows_the_rows_that_violate_an_invariant(stack):
     assert stack.json("verify", "--wait", "60")["ok"], "all that was bought before has come to its end"
     one = "sku = 'BEANS-DOI-CHANG-250' AND location_id = 'bangkok'"
     async with database(stack, "shop_inventory") as connection:
@@ -98,7 +98,7 @@ async def test_verify_shows_the_rows_that_break_an_invariant(stack):
     assert "2 of 7" in shown.stdout
 
 
-async def test_verify_does_not_believe_a_history_of_what_never_was(stack, tmp_path):
+async def test_verify_finds_an_order_of_the_history_that_does_not_exist(stack, tmp_path):
     history = tmp_path / "history.jsonl"
     line = {"op": 1, "kind": "order", "key": "k", "outcome": "ok", "order_id": "order-never", "state": "CONFIRMED"}
     history.write_text(json.dumps(line) + "\n")
@@ -109,7 +109,7 @@ async def test_verify_does_not_believe_a_history_of_what_never_was(stack, tmp_pa
 
 
 @pytest.mark.parametrize("command", ["sample-data", "demo", "load", "verify"])
-def test_without_a_stack_they_say_so(tmp_path, command):
+def test_a_command_without_a_stack_is_an_error_with_a_fix(tmp_path, command):
     done = Cli(tmp_path / "none").run(command)
     assert done.returncode == 1
     assert "no stack is ready" in done.stderr
@@ -120,7 +120,7 @@ def test_without_a_stack_they_say_so(tmp_path, command):
     "arguments",
     [("--seconds", "0"), ("--seconds", "7200"), ("--concurrency", "0"), ("--mix", "chaos"), ("--orders", "-1")],
 )
-def test_a_load_without_bounds_is_refused(stack, arguments):
+def test_a_load_outside_of_its_bounds_is_an_error(stack, arguments):
     done = stack.run("load", *arguments)
     assert done.returncode == 2
     assert arguments[0] in done.stderr

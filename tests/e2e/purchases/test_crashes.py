@@ -1,4 +1,4 @@
-"""Processes are killed while shoppers buy. Afterwards nothing is lost, held, oversold or paid twice."""
+"""Processes are killed under load. Afterwards nothing is lost, held, oversold or paid twice."""
 
 import asyncio
 import json
@@ -38,14 +38,14 @@ patiently = partial(testing.eventually, seconds=120)
 
 
 class Shopping:
-    """A load that goes on until it is ended."""
+    """A load that runs until it is stopped."""
 
     def __init__(self, child, history):
         self._child = child
         self.history = history
 
     def end(self):
-        """Have the shoppers finish what they are at, and return what they tell."""
+        """Let the shoppers complete their current action, and return the summary."""
         self._child.send_signal(signal.SIGINT)
         output, complaint = self._child.communicate(timeout=120)
         assert self._child.returncode == 0, complaint
@@ -70,7 +70,7 @@ def record_of(stack, name):
 
 
 async def back(stack, name, restarts):
-    """Wait until a process has been restarted so often, and does its work again."""
+    """Wait until a process was restarted so often and is ready."""
 
     def is_back():
         one = record_of(stack, name)
@@ -109,7 +109,7 @@ async def kill_at(stack, connection, target):
         await asyncio.sleep(0.003)
 
 
-async def test_the_orders_service_is_killed_between_steps_ten_times_and_every_order_ends_well(stack, tmp_path):
+async def test_svc_order_killed_between_steps_ten_times_completes_every_order(stack, tmp_path):
     met, restarts = set(), record_of(stack, "svc_order").restarts
     async with database(stack, "shop_order") as connection:
         before = await orders_made(connection)
@@ -126,7 +126,7 @@ async def test_the_orders_service_is_killed_between_steps_ten_times_and_every_or
     assert info["requests"]["order"]["unknown"] > 0
 
 
-async def test_every_other_process_is_killed_once_and_every_order_ends_well(stack, tmp_path):
+async def test_every_other_process_killed_once_leaves_every_order_complete(stack, tmp_path):
     names = [one.name for one in stack.state.read().processes if one.name not in ("svc_order", "postgres", "redis")]
     with shopping(stack, tmp_path, "--mix", "faults", "--concurrency", "4") as load:
         await patiently(lambda: load.history.exists() and load.history.stat().st_size)
@@ -139,7 +139,7 @@ async def test_every_other_process_is_killed_once_and_every_order_ends_well(stac
     await all_is_well(stack, load.history)
 
 
-async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
+async def test_redis_killed_loses_no_event(stack, tmp_path):
     restarts = record_of(stack, "redis").restarts
     with shopping(stack, tmp_path, "--mix", "deliver", "--concurrency", "4") as load:
         await patiently(lambda: load.history.exists() and load.history.stat().st_size)
@@ -152,7 +152,7 @@ async def test_redis_is_killed_and_no_event_is_lost(stack, tmp_path):
     await all_is_well(stack, load.history)
 
 
-async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lost(stack, tmp_path):
+async def test_postgres_stopped_under_load_loses_no_acknowledged_order(stack, tmp_path):
     with shopping(stack, tmp_path, "--mix", "faults", "--concurrency", "4") as load:
         for _ in range(2):
             await patiently(lambda: load.history.exists() and load.history.stat().st_size)
@@ -166,5 +166,5 @@ async def test_postgres_stops_at_once_under_load_and_no_acknowledged_order_is_lo
     await all_is_well(stack, load.history)
 
 
-async def test_in_the_end_all_processes_are_ready(stack):
+async def test_after_all_crashes_every_process_is_ready(stack):
     await patiently(lambda: {one.state for one in stack.state.read().processes} == {"ready"})

@@ -1,4 +1,4 @@
-"""The README's tour, line by line, as somebody new to the project would type it."""
+"""The README's tour, line by line, as a new user types it."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def walk(repository, stack, *, with_grpcurl):
     return done.stdout
 
 
-def test_every_line_of_the_tour_does_what_it_says(repository, stack):
+def test_every_command_of_the_tour_prints_what_the_readme_shows(repository, stack):
     output = walk(repository, stack, with_grpcurl=False)
     for word in (
         '"sku":"BEANS-NAN-VALLEY-250"',

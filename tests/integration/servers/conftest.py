@@ -11,12 +11,12 @@ from mesh.stack.data_dirs import socket_folder
 from mesh.stack.ports import Ports, address, free_base
 from mesh.stack.servers.envoy import Envoy
 from tests.integration.servers.programs import write_bootstrap
-from tests.integration.servers.standins import GrpcServer, http_server
+from tests.integration.servers.stand_ins import GrpcServer, http_server
 
 
 @pytest.fixture
 def ports():
-    """A range of ports that no other process of the tests takes meanwhile."""
+    """A range of ports that no other process of the tests uses."""
     ports = Ports(free_base())
     with ports.hold():
         yield ports

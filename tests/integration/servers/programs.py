@@ -1,4 +1,4 @@
-"""Small real programs for tests of what keeps programs running."""
+"""Small real programs for tests of the supervisor."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ def a_server(name: str, port: int, script: str = "", **changes) -> Program:
 
 
 def a_task(name: str, script: str, **changes) -> Program:
-    """A program that is meant to end."""
+    """A program that runs once."""
     return Program(**{"name": name, "argv": python(script)} | changes)
 
 

@@ -22,7 +22,7 @@ async def service(orders):
     await connection.close()
 
 
-async def test_a_service_may_read_and_write_rows_of_tables_that_migrations_made(service):
+async def test_a_service_can_read_and_write_rows_of_migrated_tables(service):
     await service.execute("INSERT INTO thing (name) VALUES ('a'), ('b')")
     await service.execute("UPDATE thing SET name = 'c' WHERE name = 'a'")
     await service.execute("DELETE FROM thing WHERE name = 'b'")
@@ -47,19 +47,19 @@ async def test_a_service_may_read_and_write_rows_of_tables_that_migrations_made(
         "COPY thing TO PROGRAM 'id'",
     ],
 )
-async def test_a_service_may_do_nothing_but_rows(service, statement):
+async def test_a_service_can_change_nothing_but_rows(service, statement):
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute(statement)
 
 
-async def test_a_service_may_not_enter_the_database_of_another(orders, postgres):
+async def test_a_service_cannot_connect_to_the_database_of_another(orders, postgres):
     other = ServiceDatabase(service="svc_user", server=postgres.url, password="x", owner_password="y")
     await other.create()
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await asyncpg.connect(other.url, user="svc_order", password="row/s")
 
 
-async def test_making_it_again_keeps_the_rows_and_takes_a_new_password(orders, service, postgres):
+async def test_creating_it_again_keeps_the_rows_and_sets_a_new_password(orders, service, postgres):
     await service.execute("INSERT INTO thing (name) VALUES ('kept')")
     again = ServiceDatabase(service="svc_order", server=postgres.url, password="new", owner_password="own@s")
     await again.create()
@@ -70,7 +70,7 @@ async def test_making_it_again_keeps_the_rows_and_takes_a_new_password(orders, s
         await asyncpg.connect(orders.url)
 
 
-async def test_an_administrator_who_is_no_superuser_can_make_it(postgres):
+async def test_an_administrator_who_is_no_superuser_can_create_it(postgres):
     admin = await asyncpg.connect(postgres.url)
     await admin.execute("CREATE ROLE dba LOGIN CREATEDB CREATEROLE PASSWORD 'dba'")
     await admin.close()

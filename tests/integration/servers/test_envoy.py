@@ -39,14 +39,14 @@ async def test_envoy_accepts_the_configuration_without_any_service(inputs, tmp_p
     await validate(tmp_path / "bootstrap.pb")
 
 
-async def test_a_configuration_that_envoy_refuses_is_reported_in_its_words(tmp_path):
+async def test_a_configuration_that_envoy_rejects_is_reported_with_its_output(tmp_path):
     (tmp_path / "bootstrap.yaml").write_text("static_resources: {listener: []}")
     with pytest.raises(StackError, match="Envoy rejects") as it:
         await validate(tmp_path / "bootstrap.yaml")
     assert "'listener'" in it.value.log  # the words around it differ in their spaces from build to build
 
 
-async def test_a_proxy_is_ready_though_nobody_stands_behind_it_and_starts_again_over_its_own_socket(inputs, tmp_path):
+async def test_a_proxy_without_upstreams_is_ready_and_restarts_over_its_own_socket(inputs, tmp_path):
     await write_bootstrap(inputs, tmp_path / "bootstrap.pb")
     for _ in range(2):
         async with Envoy(tmp_path / "bootstrap.pb", admin=inputs.admin):

@@ -1,4 +1,4 @@
-"""The ingress as clients meet it: a real Envoy, real sockets."""
+"""The ingress as clients use it: a real Envoy, real sockets."""
 
 import asyncio
 import base64
@@ -71,40 +71,40 @@ async def test_streams_pass(ingress):
         "/shop.payment.v1.PaymentService/GetPayment",  # a service that this stack leaves out
     ],
 )
-async def test_all_that_the_edge_may_not_call_is_unimplemented(ingress, path):
+async def test_methods_that_do_not_admit_the_edge_are_unimplemented(ingress, path):
     before = ingress.orders.calls.total()
     assert (await refusal(ingress.address, path)).code() is grpc.StatusCode.UNIMPLEMENTED
     assert ingress.orders.calls.total() == before
 
 
-async def test_dots_and_double_slashes_lead_nowhere_else(ingress):
+async def test_dots_and_double_slashes_reach_no_other_method(ingress):
     for path in ("//shop.order.v1.OrderService/StartFulfillment", "/shop.order.v1.OrderService/x/../StartFulfillment"):
         assert (await refusal(ingress.address, path)).code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("service", ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"])
-async def test_reflection_is_the_edges(ingress, service):
+async def test_reflection_is_served_by_the_edge(ingress, service):
     assert (await call(ingress.address, f"/{service}/ServerReflectionInfo"))["path"].startswith(f"/{service}")
     assert ingress.reflection.calls[f"/{service}/ServerReflectionInfo"]
 
 
-async def test_a_read_is_repeated_when_its_service_is_not_available(ingress):
+async def test_a_read_is_retried_when_its_service_is_unavailable(ingress):
     ingress.orders.calls.clear()
     assert (await refusal(ingress.address, GET_ORDER, ("do", "unavailable"))).code() is grpc.StatusCode.UNAVAILABLE
     assert ingress.orders.calls[GET_ORDER] == 3
 
 
-async def test_what_may_not_be_repeated_is_not(ingress):
+async def test_a_method_that_is_not_idempotent_is_not_retried(ingress):
     assert (await refusal(ingress.address, LOGIN, ("do", "unavailable"))).code() is grpc.StatusCode.UNAVAILABLE
     assert ingress.users.calls[LOGIN] == 1
 
 
-async def test_a_call_that_reached_nobody_is_unavailable(ingress):
+async def test_a_call_without_a_reachable_process_is_unavailable(ingress):
     error = await refusal(ingress.address, "/shop.inventory.v1.InventoryService/GetStock")
     assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_the_contract_bounds_how_long_a_call_takes(ingress):
+async def test_the_timeout_of_the_contract_applies_to_a_call(ingress):
     began = asyncio.get_running_loop().time()
     error = await refusal(ingress.address, GET_ORDER, ("do", "hang"), timeout=60)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -119,7 +119,7 @@ async def test_the_deadline_of_a_caller_is_passed_on(ingress):
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_calls_go_round_the_processes_of_a_service(ingress):
+async def test_calls_are_balanced_over_the_processes_of_a_service(ingress):
     for one in ingress.catalogs:
         one.calls.clear()
     async with grpc.aio.insecure_channel(ingress.address) as channel:
@@ -128,7 +128,7 @@ async def test_calls_go_round_the_processes_of_a_service(ingress):
     assert [one.calls[GET_PRODUCT] for one in ingress.catalogs] == [5, 5]
 
 
-async def test_a_repeated_call_goes_to_another_process(ingress):
+async def test_a_retried_call_goes_to_another_process(ingress):
     for one in ingress.catalogs:
         one.calls.clear()
     await refusal(ingress.address, GET_PRODUCT, ("do", "unavailable"))
@@ -169,12 +169,12 @@ async def test_grpc_web_does_not_reach_methods_for_services(ingress, http):
 # JSON
 
 
-async def test_all_else_goes_to_the_edge(http):
+async def test_everything_else_goes_to_the_edge(http):
     seen = (await http.post("/v1/orders", content=b"x" * 100_000)).json()
     assert (seen["method"], seen["raw_path"], seen["size"]) == ("POST", "/v1/orders", 100_000)
 
 
-async def test_a_rpc_path_that_is_not_called_by_grpc_is_the_edges_too(http):
+async def test_an_rpc_path_without_a_grpc_content_type_goes_to_the_edge(http):
     assert (await http.post(FOR_SERVICES_ONLY, json={})).json()["raw_path"] == FOR_SERVICES_ONLY
 
 
@@ -204,7 +204,7 @@ async def raw_http(ingress, path):
     return json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
 
 
-async def test_what_only_proxies_may_say_is_not_believed_from_outside(ingress, http):
+async def test_internal_headers_from_outside_are_removed(ingress, http):
     claims = {
         "x-shop-caller": "svc_order",
         "x-shop-user": "root",
@@ -234,15 +234,15 @@ async def test_a_token_and_a_trace_pass(http):
     assert passed.items() <= seen.items()
 
 
-async def test_a_header_with_an_underscore_is_refused(http):
+async def test_a_header_with_an_underscore_is_rejected(http):
     assert (await http.get("/", headers={"x_shop_caller": "svc_order"})).status_code == 400
 
 
-async def test_headers_beyond_16_kib_are_refused(http):
+async def test_headers_beyond_16_kib_are_rejected(http):
     assert (await http.get("/", headers={"x": "y" * 17_000})).status_code == 431
 
 
-async def test_replies_carry_a_request_id_and_tell_nothing_of_the_inside(http):
+async def test_replies_have_a_request_id_and_no_internal_headers(http):
     headers = (await http.get("/")).headers
     assert headers["x-request-id"]
     assert headers["server"] == "shopmesh"
@@ -255,7 +255,7 @@ async def test_an_event_stream_arrives_as_it_is_sent(http):
     assert first == b"data: first\n\n"
 
 
-async def test_a_thousand_event_streams_and_more_are_live_at_once(ingress):
+async def test_more_than_a_thousand_event_streams_are_live_at_the_same_time(ingress):
     host, port = ingress.address.split(":")
     async with asyncio.timeout(120):
         clients = [await asyncio.open_connection(host, int(port)) for _ in range(1_200)]
@@ -283,7 +283,7 @@ async def test_websockets_pass(ingress):
         ("https://evil.example", False),
     ],
 )
-async def test_pages_of_this_machine_alone_may_call(http, origin, allowed):
+async def test_only_pages_of_this_machine_may_call(http, origin, allowed):
     asked = {
         "origin": origin,
         "access-control-request-method": "POST",
@@ -293,7 +293,7 @@ async def test_pages_of_this_machine_alone_may_call(http, origin, allowed):
     assert (reply.headers.get("access-control-allow-origin") == origin) is allowed
 
 
-async def test_a_malformed_request_is_answered_in_the_shape_of_all_errors(ingress):
+async def test_a_malformed_request_is_answered_in_the_format_of_all_errors(ingress):
     host, port = ingress.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx_y: 1\r\nconnection: close\r\n\r\n")
@@ -360,7 +360,7 @@ async def test_a_client_that_opens_streams_only_to_reset_them_is_disconnected(in
     assert (await call(ingress.address, GET_ORDER))["path"] == GET_ORDER  # others are served
 
 
-async def test_accesses_are_logged_without_queries_or_tokens(ingress, http):
+async def test_the_access_log_has_no_queries_or_tokens(ingress, http):
     await http.get("/v1/logged?token=hunter2", headers={"authorization": "Bearer hunter3"})
     async with asyncio.timeout(60):
         while "/v1/logged" not in ingress.log.read_text():

@@ -41,19 +41,19 @@ async def test_an_acknowledged_row_is_there_after_a_restart(folder):
         assert await ask(postgres, "SELECT n FROM kept") == 7
 
 
-async def test_a_commit_is_on_the_disk_before_it_is_answered(folder):
+async def test_a_commit_is_fsynced_before_its_reply(folder):
     async with Postgres(folder) as postgres:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             assert await ask(postgres, f"SHOW {setting}") == "on"
 
 
-async def test_it_listens_on_a_unix_socket_alone(folder):
+async def test_it_listens_on_a_unix_socket_only(folder):
     async with Postgres(folder) as postgres:
         assert await ask(postgres, "SHOW listen_addresses") == ""
         assert postgres.program().address.startswith("unix:/")
 
 
-async def test_a_wrong_password_is_refused(folder):
+async def test_a_wrong_password_is_rejected(folder):
     async with Postgres(folder) as postgres:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(postgres.url, password="no")
@@ -65,7 +65,7 @@ async def test_two_servers_run_side_by_side(folder):
         assert one.url != two.url
 
 
-async def test_a_fleeting_server_leaves_nothing(folder):
+async def test_a_server_that_is_not_durable_leaves_no_data(folder):
     async with Postgres(folder, durable=False) as postgres:
         home = postgres.home
         assert await ask(postgres, "SHOW fsync") == "off"
@@ -74,7 +74,7 @@ async def test_a_fleeting_server_leaves_nothing(folder):
 
 
 @needs_root
-async def test_started_by_root_it_runs_as_somebody_else(folder):
+async def test_started_by_root_it_runs_as_another_account(folder):
     async with Postgres(folder) as postgres:
         pid = int((postgres.data / "postmaster.pid").read_text().split()[0])
         assert Path(f"/proc/{pid}").stat().st_uid != 0
@@ -105,7 +105,7 @@ async def test_rows_survive_a_server_that_is_killed(folder):
         assert await ask(postgres, "SELECT n FROM kept") == 7
 
 
-async def test_a_damaged_cluster_is_reported_in_the_servers_words_and_with_a_way_out(folder):
+async def test_a_damaged_cluster_is_reported_with_the_servers_log_and_a_fix(folder):
     async with Postgres(folder) as postgres:
         control = postgres.data / "global" / "pg_control"
     control.write_bytes(b"\0" * control.stat().st_size)
@@ -132,13 +132,13 @@ async def test_a_folder_that_is_no_cluster_is_not_touched(folder):
     assert (postgres.data / "precious").read_text() == "mine"
 
 
-async def test_a_missing_program_is_named_with_a_way_out(folder, tmp_path):
+async def test_a_missing_program_is_reported_with_a_fix(folder, tmp_path):
     with pytest.raises(StackError, match=r"the program .*postgres is missing") as it:
         await Postgres(folder, wheel=tmp_path).__aenter__()
     assert "make setup" in it.value.fix
 
 
-async def test_a_start_that_is_given_up_leaves_no_process(folder):
+async def test_a_cancelled_start_leaves_no_process(folder):
     postgres = Postgres(folder)
     ours = psutil.Process()
     before = set(ours.children())

@@ -29,7 +29,7 @@ def is_gone(pid):
     return started_at(pid) is None
 
 
-async def test_a_program_is_ready_inside_and_gone_outside(port, log):
+async def test_a_program_is_ready_inside_the_block_and_stopped_after_it(port, log):
     async with running(a_server("it", port), log) as process:
         assert process.running
         assert not is_free(port)
@@ -37,14 +37,14 @@ async def test_a_program_is_ready_inside_and_gone_outside(port, log):
     assert is_free(port)
 
 
-async def test_what_it_writes_is_kept_over_several_starts(port, log):
+async def test_its_log_is_kept_over_several_starts(port, log):
     for _ in range(2):
         async with running(a_server("it", port), log):
             pass
     assert len([line for line in lines(log) if line.startswith("listening")]) == 2
 
 
-async def test_one_that_ends_before_it_is_ready_is_reported_with_its_last_words(port, log):
+async def test_a_program_that_exits_before_it_is_ready_is_reported_with_its_log(port, log):
     program = a_server("it", port, "sys.exit('no such table')", fix="migrate first")
     with pytest.raises(StackError, match="it stopped with exit code 1 while starting") as it:
         async with running(program, log):
@@ -53,13 +53,13 @@ async def test_one_that_ends_before_it_is_ready_is_reported_with_its_last_words(
     assert it.value.fix == "migrate first"
 
 
-async def test_one_that_is_killed_before_it_is_ready_is_reported_with_the_signal(port, log):
+async def test_a_program_that_is_killed_before_it_is_ready_is_reported_with_the_signal(port, log):
     with pytest.raises(StackError, match="it was killed by SIGKILL while starting"):
         async with running(a_server("it", port, "os.kill(os.getpid(), 9)"), log):
             pass
 
 
-async def test_one_that_never_gets_ready_is_given_up_and_ended(port, log):
+async def test_a_program_that_is_not_ready_in_time_is_ended(port, log):
     program, ours = a_server("it", port, "signal.pause()", start_seconds=0.5), psutil.Process()
     before = set(ours.children())
     with pytest.raises(StackError, match=r"it is not ready after 0\.5 s"):
@@ -75,18 +75,18 @@ async def test_a_program_that_cannot_be_run_is_named(log):
     assert "cannot run /nowhere/envoy: No such file or directory" in it.value.log
 
 
-async def test_a_task_is_ready_when_it_ended_well(log):
+async def test_a_program_that_runs_once_is_ready_when_it_exits_with_0(log):
     async with running(a_task("it", "print('done')"), log):
         assert lines(log) == ["done"]
 
 
-async def test_a_task_that_ends_badly_is_reported(log):
+async def test_a_program_that_runs_once_and_fails_is_reported(log):
     with pytest.raises(StackError, match="it stopped with exit code 3"):
         async with running(a_task("it", "raise SystemExit(3)"), log):
             pass
 
 
-async def test_one_that_ignores_the_request_to_stop_is_killed(port, log):
+async def test_a_program_that_ignores_sigterm_is_killed(port, log):
     program = a_server("it", port, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", stop_seconds=0.2)
     async with running(program, log) as process:
         pid = process.pid
@@ -101,12 +101,12 @@ async def test_its_children_end_with_it(port, log):
     await eventually(lambda: is_gone(child))
 
 
-async def test_interrupting_our_group_does_not_reach_it(port, log):
+async def test_a_signal_to_our_group_does_not_reach_it(port, log):
     async with running(a_server("it", port), log) as process:
         assert os.getpgid(process.pid) == process.pid
 
 
-async def test_it_sees_its_own_environment_alone(monkeypatch, log):
+async def test_it_sees_only_its_own_environment(monkeypatch, log):
     monkeypatch.setenv("DATABASE_URL", "postgresql://admin")
     async with running(a_task("it", "import os; print(sorted(os.environ))", env={"MINE": "1"}), log):
         (seen,) = lines(log)
@@ -120,7 +120,7 @@ async def test_it_leaves_no_core_dump_and_no_open_files(log):
         assert lines(log) == ["0 0o77"]
 
 
-async def test_it_may_open_as_many_files_as_the_system_gives(log):
+async def test_its_limit_of_open_files_is_raised(log):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     script = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
@@ -155,7 +155,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-async def test_rights_of_root_are_given_up_for_good(log):
+async def test_root_privileges_are_dropped_permanently(log):
     # Not Python, which may well lie where only root can go.
     argv = ("/bin/sh", "-c", "grep -E '^(Uid|Gid|Groups|CapPrm):' /proc/self/status")
     async with running(Program(name="it", argv=argv, account=Account(65_534, 65_533)), log):
@@ -179,7 +179,7 @@ async def test_a_process_may_be_started_again_after_its_end(port, log):
     await process.stop()
 
 
-def test_a_process_is_known_by_its_start_until_it_is_gone():
+def test_a_process_is_identified_by_its_start_time():
     child = subprocess.Popen(python("import signal; signal.pause()"))
     started = started_at(child.pid)
     assert started
@@ -197,7 +197,7 @@ def test_the_end_of_a_log_is_shown_without_the_rest(tmp_path):
     assert tail(tmp_path / "none") == ""
 
 
-async def test_a_program_may_go_by_another_name_and_still_be_us(log, tmp_path):
+async def test_a_program_can_run_under_another_name_with_our_account(log, tmp_path):
     argv = ("/bin/sh", "-c", f"id -un && touch {tmp_path}/made")
     try:
         async with running(Program(name="it", argv=argv, account=Account(65_534, 65_534, alias=True)), log):

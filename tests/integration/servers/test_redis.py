@@ -7,7 +7,7 @@ import redis.asyncio as redis
 from mesh.stack.servers.redis import Redis
 
 
-async def test_what_was_written_survives_a_server_that_is_killed(tmp_path):
+async def test_acknowledged_writes_survive_a_killed_server(tmp_path):
     async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
         await client.xadd("stream", {"n": "7"})
         os.kill((await client.info("server"))["process_id"], signal.SIGKILL)
@@ -15,19 +15,19 @@ async def test_what_was_written_survives_a_server_that_is_killed(tmp_path):
         assert await client.xlen("stream") == 1
 
 
-async def test_it_keeps_each_write_at_once_and_throws_nothing_away(tmp_path):
+async def test_it_fsyncs_each_write_and_evicts_nothing(tmp_path):
     async with Redis(tmp_path) as server, redis.from_url(server.url, decode_responses=True) as client:
         assert await client.config_get("appendfsync") == {"appendfsync": "always"}
         assert await client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-async def test_it_listens_on_a_unix_socket_alone(tmp_path):
+async def test_it_listens_on_a_unix_socket_only(tmp_path):
     async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
         pid = (await client.info("server"))["process_id"]
         assert not psutil.Process(pid).net_connections("inet")
 
 
-async def test_it_starts_where_a_killed_one_left_its_socket(tmp_path):
+async def test_it_starts_where_a_killed_server_left_its_socket(tmp_path):
     sockets = tmp_path / "s"
     sockets.mkdir()
     async with Redis(tmp_path / "data", sockets) as server, redis.from_url(server.url) as client:

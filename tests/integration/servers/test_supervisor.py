@@ -12,7 +12,7 @@ from tests.integration.servers.programs import a_server, a_task, lines
 
 
 class Stage:
-    """A supervisor and what it was seen to do."""
+    """A supervisor and the changes that it reported."""
 
     def __init__(self, folder, base):
         self.folder = folder
@@ -58,7 +58,7 @@ async def stage(tmp_path, ports):
     assert stage.is_empty
 
 
-async def test_a_program_starts_after_those_that_it_needs(stage):
+async def test_a_program_starts_after_its_dependencies(stage):
     await stage.supervise(
         stage.server("last", 3, after=("middle",)),
         a_task("middle", "", after=("first",)),
@@ -69,14 +69,14 @@ async def test_a_program_starts_after_those_that_it_needs(stage):
     assert {record.state for record in stage.it.records} == {"ready"}
 
 
-async def test_programs_stop_in_reverse(stage):
+async def test_programs_stop_in_reverse_order(stage):
     await stage.supervise(stage.server("base", 1), stage.server("top", 2, after=("base",))).start()
     await stage.it.stop()
     assert stage.seen.index(("top", "stopped")) < stage.seen.index(("base", "stopping"))
     assert [record.pid for record in stage.it.records] == [None, None]
 
 
-async def test_one_that_cannot_start_is_reported_and_those_that_need_it_never_start(stage):
+async def test_a_program_that_cannot_start_is_reported_and_its_dependents_never_start(stage):
     supervisor = stage.supervise(
         stage.server("good", 1),
         a_task("bad", "raise SystemExit('out of order')", after=("good",)),
@@ -90,7 +90,7 @@ async def test_one_that_cannot_start_is_reported_and_those_that_need_it_never_st
     assert not stage.log("needy").exists()
 
 
-async def test_one_that_dies_is_restarted_and_counted(stage):
+async def test_a_killed_program_is_restarted_and_counted(stage):
     await stage.supervise(stage.server("it", 1)).start()
     first = stage.record("it").pid
     os.kill(first, signal.SIGKILL)
@@ -99,13 +99,13 @@ async def test_one_that_dies_is_restarted_and_counted(stage):
     assert ("it", "restarting") in stage.seen
 
 
-async def test_one_that_ends_by_itself_is_restarted_too(stage):
+async def test_a_program_that_exits_is_restarted(stage):
     await stage.supervise(stage.server("it", 1, "signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))")).start()
     os.kill(stage.record("it").pid, signal.SIGALRM)
     await stage.until(lambda: stage.record("it").restarts == 1)
 
 
-async def test_the_children_of_one_that_dies_do_not_keep_its_successor_from_starting(stage):
+async def test_children_of_a_killed_program_do_not_keep_it_from_restarting(stage):
     holder = (
         "import socket; s = socket.create_server(('127.0.0.1', port + 1))\n"
         "child = os.fork()\n"
@@ -118,7 +118,7 @@ async def test_the_children_of_one_that_dies_do_not_keep_its_successor_from_star
         await stage.until(lambda: stage.record("it").restarts == restarts and stage.record("it").state == "ready")  # noqa: B023
 
 
-async def test_one_that_cannot_be_restarted_is_tried_again_until_it_can(stage, tmp_path):
+async def test_a_failed_restart_is_repeated_until_it_succeeds(stage, tmp_path):
     flag = tmp_path / "flag"
     await stage.supervise(stage.server("it", 1, f"os.path.exists({str(flag)!r}) and sys.exit('not now')")).start()
     flag.touch()
@@ -129,7 +129,7 @@ async def test_one_that_cannot_be_restarted_is_tried_again_until_it_can(stage, t
     assert lines(stage.log("it")).count("not now") >= 2
 
 
-async def test_a_stop_while_starting_leaves_nothing(stage):
+async def test_a_stop_during_the_start_leaves_no_process(stage):
     never = stage.server("never", 2, "print(os.getpid(), flush=True); signal.pause()")
     supervisor = stage.supervise(stage.server("good", 1), never)
     starting = asyncio.create_task(supervisor.start())
@@ -142,7 +142,7 @@ async def test_a_stop_while_starting_leaves_nothing(stage):
     assert stage.is_empty
 
 
-async def test_a_stop_while_restarting_leaves_nothing(stage, tmp_path):
+async def test_a_stop_during_a_restart_leaves_no_process(stage, tmp_path):
     flag = tmp_path / "flag"
     await stage.supervise(stage.server("it", 1, f"os.path.exists({str(flag)!r}) and signal.pause()")).start()
     flag.touch()
@@ -153,7 +153,7 @@ async def test_a_stop_while_restarting_leaves_nothing(stage, tmp_path):
     assert started_at(pid) is None
 
 
-async def test_a_kill_ends_even_those_that_refuse_to_stop(stage):
+async def test_a_kill_ends_programs_that_ignore_sigterm(stage):
     stubborn = stage.server("it", 1, "signal.signal(signal.SIGTERM, signal.SIG_IGN)", stop_seconds=60)
     await stage.supervise(stubborn).start()
     stopping = asyncio.create_task(stage.it.stop())

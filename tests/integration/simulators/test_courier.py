@@ -1,4 +1,4 @@
-"""The courier as svc_delivery's adapter meets it, on its good days and on its bad ones."""
+"""The courier through svc_delivery's adapter, with and without faults."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ ROAD = [Status.LABELLED, Status.PICKED_UP, Status.IN_TRANSIT, Status.OUT_FOR_DEL
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def couriers(courier, courier_process):
-    """The courier as seen with patience, and by an adapter that gives it time to hear, and little more."""
+    """The courier's adapter with a long timeout, and one with a short timeout."""
     impatient = Courier(url=courier_process.url, key=courier_process.key, timeout=1.5)
     yield SimpleNamespace(patient=courier, impatient=impatient)
     await impatient.aclose()
@@ -34,7 +34,9 @@ def advance(api, consignment, to=None):
     return api.post(f"/v1/consignments/{consignment.id}/advance", json={"to": to} if to else {})
 
 
-async def test_a_consignment_travels_its_road_and_tells_each_move(courier, courier_api, receiver, secret, reference):
+async def test_a_consignment_passes_every_status_with_an_event_for_each(
+    courier, courier_api, receiver, secret, reference
+):
     consignment = (await create(courier, reference)).value
     assert consignment.status is Status.LABELLED
     assert consignment.tracking_number
@@ -51,14 +53,14 @@ async def test_a_consignment_travels_its_road_and_tells_each_move(courier, couri
     assert await courier.find_by_reference(reference) == Ok(arrived)
 
 
-async def test_an_advance_to_a_later_status_makes_every_move_between(courier, courier_api, receiver, reference):
+async def test_an_advance_to_a_later_status_passes_every_status_between(courier, courier_api, receiver, reference):
     consignment = (await create(courier, reference)).value
     answer = await advance(courier_api, consignment, "DELIVERED")
     assert [movement["status"] for movement in answer.json()["movements"]] == ROAD
     await receiver.until(reference, len(ROAD))
 
 
-async def test_a_failed_delivery_is_tried_again_or_returned(courier, courier_api, reference):
+async def test_a_failed_delivery_is_repeated_or_returned(courier, courier_api, reference):
     consignment = (await create(courier, reference)).value
     road = ["OUT_FOR_DELIVERY", "FAILED", "IN_TRANSIT", "FAILED", "RETURNED"]
     for status in road:
@@ -79,7 +81,7 @@ async def test_a_failed_delivery_is_tried_again_or_returned(courier, courier_api
         ("PICKED_UP", "CANCELLED"),
     ],
 )
-async def test_other_moves_are_refused(courier, courier_api, reference, at, to):
+async def test_other_transitions_are_rejected(courier, courier_api, reference, at, to):
     consignment = (await create(courier, reference)).value
     for status in ("FAILED", "RETURNED") if at == "RETURNED" else (at,):
         await advance(courier_api, consignment, status)
@@ -98,7 +100,7 @@ async def test_a_consignment_is_cancelled_before_it_is_picked_up_and_not_after(c
     assert (await courier.cancel(gone.id)).code == "move_not_possible"
 
 
-async def test_a_reference_has_one_consignment_however_often_it_is_asked_for(courier, courier_api, reference):
+async def test_a_repeated_reference_has_one_consignment(courier, courier_api, reference):
     outcomes = await asyncio.gather(*(create(courier, reference) for _ in range(20)))
     assert len({outcome.value.id for outcome in outcomes}) == 1
     other = await courier.create(reference=reference, address=ADDRESS, weight_grams=1)
@@ -107,14 +109,14 @@ async def test_a_reference_has_one_consignment_however_often_it_is_asked_for(cou
     assert [movement["status"] for movement in movements if movement["reference"] == reference] == ["LABELLED"]
 
 
-async def test_an_address_nobody_serves_is_refused(courier, reference):
+async def test_an_address_outside_of_the_service_area_is_rejected(courier, reference):
     nowhere = CourierAddress(recipient="A", line1="B", line2="C", city="D", postal_code="00000", country="US")
     refusal = await create(courier, reference, nowhere)
     assert (refusal.code, refusal.param) == ("address_not_served", "address.postal_code")
     assert await courier.find_by_reference(reference) == Ok(None)
 
 
-async def test_an_address_is_checked_and_then_kept_nowhere(courier, courier_process, courier_api, receiver, reference):
+async def test_an_address_is_validated_and_not_stored(courier, courier_process, courier_api, receiver, reference):
     nobody = CourierAddress(recipient="", line1="B", city="C", postal_code="1000", country="SE")
     refusal = await create(courier, reference, nobody)
     assert (refusal.code, refusal.param) == ("invalid_field", "address.recipient")
@@ -126,7 +128,9 @@ async def test_an_address_is_checked_and_then_kept_nowhere(courier, courier_proc
 
 
 @pytest.mark.parametrize("word", ["500", "500_then_done", "timeout_then_done"])
-async def test_a_lost_answer_is_unknown_and_asking_tells(couriers, courier_faults, receiver, reference, word):
+async def test_a_lost_reply_is_unknown_and_the_consignment_is_found(
+    couriers, courier_faults, receiver, reference, word
+):
     await courier_faults(next=[word])
     if word.startswith("timeout"):
         assert await create(couriers.impatient, reference) == Unknown("timeout")
@@ -141,19 +145,19 @@ async def test_a_lost_answer_is_unknown_and_asking_tells(couriers, courier_fault
     assert await create(couriers.patient, reference) == found
 
 
-async def test_a_courier_can_refuse_and_be_slow_by_rate(courier, courier_faults, reference):
+async def test_a_courier_declines_and_delays_by_configuration(courier, courier_faults, reference):
     await courier_faults(decline_rate=1, delay_ms=50)
     assert (await create(courier, reference)).code == "consignment_refused"
 
 
-async def test_consignments_can_travel_by_themselves(courier, courier_faults, receiver, reference):
+async def test_consignments_advance_automatically_when_configured(courier, courier_faults, receiver, reference):
     consignment = (await create(courier, reference)).value
     await courier_faults(auto_advance_ms=40)
     await receiver.until(reference, len(ROAD))
     assert (await courier.get(consignment.id)).value.status is Status.DELIVERED
 
 
-async def test_faults_can_be_given_at_the_start(launch_telling, receiver, reference):
+async def test_faults_can_be_set_in_the_environment(launch_telling, receiver, reference):
     process = launch_telling("courier", FAULTS='{"auto_advance_ms": 40}')
     courier = Courier(url=process.url, key=process.key)
     await create(courier, reference)
@@ -161,6 +165,6 @@ async def test_faults_can_be_given_at_the_start(launch_telling, receiver, refere
     await receiver.until(reference, len(ROAD))
 
 
-async def test_words_of_the_payment_provider_mean_nothing_to_a_courier(courier_api):
+async def test_words_of_the_payment_provider_are_unknown_to_the_courier(courier_api):
     answer = await courier_api.put("/v1/faults", json={"next": ["insufficient_funds"]})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "next")

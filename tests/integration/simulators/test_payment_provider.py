@@ -1,4 +1,4 @@
-"""The provider as svc_payment's adapter meets it: when all goes well, and when it is asked what it must refuse."""
+"""The provider through svc_payment's adapter: successful and rejected requests."""
 
 import asyncio
 
@@ -66,7 +66,7 @@ async def test_a_voided_payment_can_neither_be_captured_nor_voided_again(provide
     assert (await provider.capture(payment.id, amount=1200, key="capture")).code == "payment_not_capturable"
 
 
-async def test_no_more_is_captured_than_was_authorized(provider, reference):
+async def test_a_capture_above_the_authorized_amount_is_rejected(provider, reference):
     payment = await authorized(provider, reference)
     refusal = await provider.capture(payment.id, amount=1201, key="too-much")
     assert (refusal.code, refusal.param) == ("amount_exceeds_authorized", "amount")
@@ -75,14 +75,14 @@ async def test_no_more_is_captured_than_was_authorized(provider, reference):
     assert (await provider.capture(payment.id, amount=200, key="rest")).code == "payment_not_capturable"
 
 
-async def test_no_more_is_refunded_than_was_captured(provider, reference):
+async def test_a_refund_above_the_captured_amount_is_rejected(provider, reference):
     payment = await captured(provider, reference)
     assert (await provider.refund(payment.id, amount=1201, key="too-much")).code == "amount_exceeds_captured"
     assert isinstance(await provider.refund(payment.id, amount=1200, key="all"), Ok)
     assert (await provider.refund(payment.id, amount=1, key="more")).code == "payment_not_refundable"
 
 
-async def test_refunds_that_race_give_back_only_what_was_captured(provider, reference):
+async def test_concurrent_refunds_do_not_exceed_the_captured_amount(provider, reference):
     payment = await captured(provider, reference, amount=1000)
     attempts = [provider.refund(payment.id, amount=100, key=f"refund-{number}") for number in range(30)]
     outcomes = await asyncio.gather(*attempts)
@@ -91,13 +91,13 @@ async def test_refunds_that_race_give_back_only_what_was_captured(provider, refe
     assert (await provider.get(payment.id)).value.amount_refunded == 1000
 
 
-async def test_authorizations_of_one_reference_that_race_make_one_payment(provider, provider_api, reference):
+async def test_concurrent_authorizations_of_one_reference_create_one_payment(provider, provider_api, reference):
     payments = await asyncio.gather(*(authorized(provider, reference) for _ in range(30)))
     assert len({payment.id for payment in payments}) == 1
     assert await ledger_of(provider_api, reference) == [("authorized", 1200)]
 
 
-async def test_a_key_that_comes_again_with_another_body_is_refused(provider, reference):
+async def test_a_key_repeated_with_another_body_is_rejected(provider, reference):
     payment = await captured(provider, reference)
     await provider.refund(payment.id, amount=100, key="refund")
     assert (await provider.refund(payment.id, amount=200, key="refund")).code == "idempotency_key_reused"
@@ -113,7 +113,7 @@ async def test_a_reference_has_one_payment_even_under_another_key(provider, prov
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reference_already_used")
 
 
-async def test_a_repeated_answer_says_that_it_is_one(provider_api, reference):
+async def test_a_replayed_reply_has_a_header_that_says_so(provider_api, reference):
     body = {"reference": reference, "payment_method": "tok_ok", "amount": 1200, "currency": "USD"}
     first = await provider_api.post("/v1/payments", json=body, headers={"idempotency-key": reference})
     again = await provider_api.post("/v1/payments", json=body, headers={"idempotency-key": reference})
@@ -122,11 +122,11 @@ async def test_a_repeated_answer_says_that_it_is_one(provider_api, reference):
     assert (again.status_code, again.content) == (first.status_code, first.content)
 
 
-async def test_a_reference_never_heard_of_is_found_to_be_none(provider, reference):
+async def test_an_unknown_reference_is_not_found(provider, reference):
     assert await provider.find_by_reference(reference) == Ok(None)
 
 
-async def test_a_payment_never_heard_of_is_refused(provider):
+async def test_an_unknown_payment_is_rejected(provider):
     assert (await provider.get("pay_no")).code == "payment_not_found"
     assert (await provider.capture("../payments", amount=1, key="capture")).code in {"not_found", "payment_not_found"}
 
@@ -139,7 +139,7 @@ async def test_a_payment_method_is_validated_without_charging_it(provider):
     assert isinstance(await provider.validate_method("tok_declined"), Ok), "that shows only when it is charged"
 
 
-async def test_a_card_number_is_no_token_and_reaches_no_log(provider, provider_process, reference):
+async def test_a_card_number_is_rejected_and_not_logged(provider, provider_process, reference):
     number = "4242424242424242"
     refusal = await provider.authorize(reference=reference, token=number, amount=1, currency="USD")
     assert refusal.code == "payment_method_unknown"
@@ -147,7 +147,7 @@ async def test_a_card_number_is_no_token_and_reaches_no_log(provider, provider_p
     assert number not in str(refusal)
 
 
-async def test_without_the_key_nothing_is_answered_but_health(provider_process):
+async def test_without_the_api_key_only_health_is_answered(provider_process):
     async with httpx.AsyncClient(base_url=provider_process.url) as stranger:
         assert (await stranger.get("/healthz")).json() == {"status": "ok"}
         for method, path in (("GET", "/v1/ledger"), ("POST", "/v1/payments"), ("PUT", "/v1/faults"), ("GET", "/")):
@@ -155,9 +155,7 @@ async def test_without_the_key_nothing_is_answered_but_health(provider_process):
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
 
-async def test_a_refused_key_leaves_the_outcome_unknown_since_the_shop_must_not_blame_the_card(
-    provider_process, reference
-):
+async def test_a_rejected_api_key_is_unknown_so_that_the_card_is_not_blamed(provider_process, reference):
     stranger = PaymentProvider(url=provider_process.url, key="old-key")
     outcome = await stranger.authorize(reference=reference, token="tok_ok", amount=1, currency="USD")
     await stranger.aclose()
@@ -187,7 +185,7 @@ VALID = {"reference": "ref-of-bad-input", "payment_method": "tok_ok", "amount": 
         ({"capture": True}, "capture"),
     ],
 )
-async def test_what_is_wrong_with_a_request_is_said_by_field(provider_api, change, param):
+async def test_an_invalid_request_names_the_field(provider_api, change, param):
     answer = await provider_api.post("/v1/payments", json=VALID | change, headers={"idempotency-key": "bad-input"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert await ledger_of(provider_api, VALID["reference"]) == []
@@ -204,17 +202,17 @@ async def test_what_is_wrong_with_a_request_is_said_by_field(provider_api, chang
         (b" " * 70_000, 413, "body_too_large"),
     ],
 )
-async def test_a_body_that_is_no_small_object_is_refused(provider_api, body, status, code):
+async def test_a_body_that_is_no_small_object_is_rejected(provider_api, body, status, code):
     answer = await provider_api.post("/v1/payments", content=body, headers={"idempotency-key": "bad-body"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 101, "a b", "a\tb"])
-async def test_a_change_without_a_usable_key_is_refused(provider_api, key):
+async def test_a_change_without_a_valid_key_is_rejected(provider_api, key):
     answer = await provider_api.post("/v1/payments", json=VALID, headers={"idempotency-key": key})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "idempotency_key_required")
 
 
-async def test_paths_and_methods_not_known_are_answered_in_json(provider_api):
+async def test_unknown_paths_and_methods_are_answered_in_json(provider_api):
     assert (await provider_api.get("/v2")).json()["error"]["code"] == "not_found"
     assert (await provider_api.delete("/v1/payments")).json()["error"]["code"] == "method_not_allowed"

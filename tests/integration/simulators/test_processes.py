@@ -1,4 +1,4 @@
-"""The simulators as processes: they end well, remember through a kill -9, and say why they cannot start."""
+"""The simulators as processes: shutdown, state after a kill -9, and errors at the start."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def authorize(provider, reference, token="tok_ok"):
     return provider.authorize(reference=reference, token=token, amount=1200, currency="USD")
 
 
-async def test_a_payment_answered_before_a_kill_is_there_after_it(launch, tmp_path, reference):
+async def test_an_acknowledged_payment_survives_a_kill(launch, tmp_path, reference):
     state = str(tmp_path / "state")
     first = launch("payment_provider", STATE_FILE=state)
     async with adapter_of(first) as provider:
@@ -35,7 +35,7 @@ async def test_a_payment_answered_before_a_kill_is_there_after_it(launch, tmp_pa
         assert await provider.find_by_reference(reference) == answered
 
 
-async def test_no_kill_doubles_or_loses_an_answered_payment(launch, tmp_path, reference):
+async def test_no_kill_duplicates_or_loses_an_acknowledged_payment(launch, tmp_path, reference):
     state = str(tmp_path / "state")
     answered = {}
     for run in range(3):
@@ -55,7 +55,9 @@ async def test_no_kill_doubles_or_loses_an_answered_payment(launch, tmp_path, re
             assert await provider.find_by_reference(each) == outcome
 
 
-async def test_a_webhook_not_taken_before_a_kill_is_sent_after_it(launch_telling, receiver, tmp_path, reference):
+async def test_a_webhook_that_was_not_accepted_before_a_kill_is_sent_after_it(
+    launch_telling, receiver, tmp_path, reference
+):
     state = str(tmp_path / "state")
     receiver.gate.clear()
     try:
@@ -71,7 +73,7 @@ async def test_a_webhook_not_taken_before_a_kill_is_sent_after_it(launch_telling
     assert after.headers["webhook-id"] == before.headers["webhook-id"]
 
 
-async def test_a_consignment_outlives_a_kill(launch, tmp_path, reference):
+async def test_a_consignment_survives_a_kill(launch, tmp_path, reference):
     address = CourierAddress(recipient="A", line1="B", city="C", postal_code="1000", country="SE")
     state = str(tmp_path / "state")
     first = launch("courier", STATE_FILE=state)
@@ -86,7 +88,7 @@ async def test_a_consignment_outlives_a_kill(launch, tmp_path, reference):
     await courier.aclose()
 
 
-async def test_it_ends_soon_and_well_even_while_it_keeps_a_request_waiting(launch, reference):
+async def test_sigterm_ends_it_within_seconds_with_status_0_also_during_a_request(launch, reference):
     process = launch("payment_provider")
     async with adapter_of(process) as provider:
         waiting = asyncio.create_task(authorize(provider, reference, "tok_timeout_then_charged"))
@@ -97,7 +99,7 @@ async def test_it_ends_soon_and_well_even_while_it_keeps_a_request_waiting(launc
 
 
 def _said(**env):
-    """What a simulator says that cannot start."""
+    """Return the output of a simulator that cannot start."""
     ended = subprocess.run(
         [sys.executable, "-m", "mesh.simulators.courier"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | env,
@@ -126,13 +128,13 @@ GOOD = {"LISTEN": "127.0.0.1:0", "API_KEY": "key"}
         (GOOD | {"FAULTS": "{"}, "FAULTS"),
     ],
 )
-async def test_what_keeps_it_from_starting_is_said_in_one_line(env, said):
+async def test_a_configuration_error_is_reported_in_one_line(env, said):
     line = await asyncio.to_thread(_said, **env)
     assert said in line
     assert line.count("\n") == 1
 
 
-async def test_a_port_in_use_is_said(launch):
+async def test_a_port_in_use_is_reported(launch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         line = await asyncio.to_thread(_said, **GOOD | {"LISTEN": listen})

@@ -1,4 +1,4 @@
-"""Webhooks as they really arrive: signed so that the adapters believe them, and only them, and sent until taken."""
+"""Webhooks as they arrive: with signatures that only their adapter accepts, and sent until accepted."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +20,7 @@ def verify(delivery, secrets, now=None, body=None):
     )
 
 
-async def test_each_change_of_a_payment_is_told_and_believed(provider, receiver, secret, reference):
+async def test_each_change_of_a_payment_is_sent_as_a_valid_webhook(provider, receiver, secret, reference):
     payment = (await provider.authorize(reference=reference, token="tok_ok", amount=900, currency="JPY")).value
     captured = (await provider.capture(payment.id, amount=900, key="capture")).value
     refunded = (await provider.refund(payment.id, amount=900, key="refund")).value
@@ -49,7 +49,7 @@ async def test_a_webhook_that_was_tampered_with_is_rejected(provider, receiver, 
         assert rejected.value.reason == "signature_mismatch", name
 
 
-async def test_a_webhook_is_believed_for_five_minutes(provider, receiver, secret, reference):
+async def test_a_webhook_is_valid_for_five_minutes(provider, receiver, secret, reference):
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     (delivery,) = await receiver.until(reference, 1)
     sent = datetime.fromtimestamp(int(delivery.headers["webhook-timestamp"]), UTC)
@@ -60,7 +60,7 @@ async def test_a_webhook_is_believed_for_five_minutes(provider, receiver, secret
             verify(delivery, [secret], now=sent + age)
 
 
-async def test_a_webhook_not_taken_is_sent_again_under_the_same_id(provider, receiver, secret, reference):
+async def test_a_webhook_that_was_not_accepted_is_sent_again_with_the_same_id(provider, receiver, secret, reference):
     receiver.refuse(reference, 500, 401, 302)
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     deliveries = await receiver.until(reference, 4)
@@ -80,7 +80,7 @@ async def test_the_provider_counts_what_it_sent(provider, provider_api, receiver
     assert (event["type"], event["attempts"]) == ("payment.authorized", 2)
 
 
-async def test_while_a_secret_is_replaced_both_are_good(launch_telling, receiver, secret, reference):
+async def test_during_a_rotation_both_secrets_are_valid(launch_telling, receiver, secret, reference):
     process = launch_telling("payment_provider", WEBHOOK_SECRET=f"{NEW_SECRET},{secret}")
     provider = PaymentProvider(url=process.url, key=process.key)
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
@@ -91,7 +91,9 @@ async def test_while_a_secret_is_replaced_both_are_good(launch_telling, receiver
         assert verify(delivery, secrets).data.status is Status.AUTHORIZED
 
 
-async def test_a_webhook_of_one_partner_says_nothing_to_the_adapter_of_the_other(provider, receiver, secret, reference):
+async def test_a_webhook_of_one_simulator_is_rejected_by_the_adapter_of_the_other(
+    provider, receiver, secret, reference
+):
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     (delivery,) = await receiver.until(reference, 1)
     with pytest.raises(WebhookRejected, match="body_malformed"):

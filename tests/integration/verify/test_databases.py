@@ -1,4 +1,4 @@
-"""Every check of a service's database finds what breaks it, and nothing where nothing is."""
+"""Every check of a service's database finds its violation, and nothing in an empty database."""
 
 import asyncpg
 import pytest
@@ -10,10 +10,10 @@ _STOCK = "INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('A', 'h
 _RECEIVED = """
 INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta, actor)
 VALUES ('A', 'here', 'RECEIVED', 5, 0, 0, 0, 'me');"""
-_RESERVATION = """
+_HELD = """
 INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
 VALUES ('r', 'o', 'HELD', now() + interval '1 hour', 1, now(), now());"""
-_RESERVED = """
+_MOVED = """
 INSERT INTO movement (sku, location_id, kind, on_hand_delta, allocated_delta, reserved_delta, safety_stock_delta,
     reservation_id, actor)
 VALUES ('A', 'here', '{kind}', 0, 0, 0, 0, 'r', 'me');"""
@@ -25,7 +25,7 @@ _SAGA = """
 INSERT INTO saga (saga_id, order_id, state, step, attempts, next_attempt_time, version, payment_method_token,
     create_time, update_time)
 VALUES ('s', 'o', '{state}', '{step}', 1, now(), 1, '{token}', now(), now());"""
-_MOVE = """
+_TRANSITION = """
 INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time)
 VALUES ('o', {version}, '{before}', '{after}', '', now());"""
 _PAYMENT = """
@@ -50,10 +50,11 @@ INSERT INTO account (user_id, email, password_hash, registration_id, display_nam
     update_time)
 VALUES ('u', 'a@b.co', '$argon2id$', 'r', '', '', '{{{roles}}}', 1, now(), now());"""
 
-#: What breaks each check; foreign keys and triggers are off, so that a single row will do.
-BREAKS = {
+#: A violation of each check; foreign keys and triggers are off, so that a single row is enough.
+VIOLATIONS = {
     EVERYWHERE: {
-        "stored_reply_is_complete": "INSERT INTO idempotency (principal, method, key, request_hash) VALUES ('u', 'm', 'k', '')",
+        "stored_reply_is_complete": """INSERT INTO idempotency (principal, method, key, request_hash)
+            VALUES ('u', 'm', 'k', '')""",
         "outbox_is_drained": "INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 'x', '')",
         "no_dead_letters": """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)
             VALUES ('c', gen_random_uuid(), 't', 'k', 'x', '', 5, 'why')""",
@@ -85,19 +86,19 @@ BREAKS = {
         "counters_are_reservations": _STOCK + "UPDATE stock SET reserved = 1",
         "counters_are_movements": _STOCK,
         "version_counts_movements": _STOCK + _RECEIVED + "UPDATE stock SET version = 2",
-        "reservation_ends_once": _RESERVED.format(kind="RESERVED")
-        + _RESERVED.format(kind="UNRESERVED")
-        + _RESERVED.format(kind="EXPIRED"),
-        "movements_agree_with_the_state": _RESERVATION + _RESERVED.format(kind="RESERVED") + _RESERVED.format(kind="SHIPPED"),
-        "reservation_holds_something": _RESERVATION,
-        "expired_holds_are_released": _RESERVATION + "UPDATE reservation SET expire_time = now() - interval '1 minute'",
+        "reservation_ends_once": _MOVED.format(kind="RESERVED")
+        + _MOVED.format(kind="UNRESERVED")
+        + _MOVED.format(kind="EXPIRED"),
+        "movements_agree_with_the_state": _HELD + _MOVED.format(kind="RESERVED") + _MOVED.format(kind="SHIPPED"),
+        "reservation_holds_something": _HELD,
+        "expired_holds_are_released": _HELD + "UPDATE reservation SET expire_time = now() - interval '1 minute'",
     },
     "svc_order": {
         "one_saga_for_each_order": _ORDER.format(state="PENDING"),
-        "transitions_are_legal": _MOVE.format(version=1, before="CONFIRMED", after="DELIVERED"),
+        "transitions_are_legal": _TRANSITION.format(version=1, before="CONFIRMED", after="DELIVERED"),
         "transitions_are_a_chain": _ORDER.format(state="PENDING")
-        + _MOVE.format(version=1, before="", after="PENDING")
-        + _MOVE.format(version=2, before="PENDING", after="CONFIRMED"),
+        + _TRANSITION.format(version=1, before="", after="PENDING")
+        + _TRANSITION.format(version=2, before="PENDING", after="CONFIRMED"),
         "total_is_the_sum": _ORDER.format(state="PENDING"),
         "saga_and_order_agree": _ORDER.format(state="PENDING")
         + _SAGA.format(state="DONE", step="fulfill_reservation", token=""),
@@ -137,23 +138,25 @@ BREAKS = {
         "no_dispatch_is_pending": "INSERT INTO dispatch VALUES ('o', 'me', 1, now())",
     },
 }
-#: Holds of an empty shop only once there is an admin.
-_BEGUN = {"svc_user": _ACCOUNT.format(roles="admin")}
-#: Cannot be broken from within the transaction that looks for it; its test is below.
-_APART = "no_transaction_is_left_open"
+#: svc_user's checks hold only with an admin.
+_SETUP = {"svc_user": _ACCOUNT.format(roles="admin")}
+#: Cannot be violated in the transaction that checks it; it has a test of its own.
+_OPEN_TRANSACTION = "no_transaction_is_left_open"
 
-CHECKS = [(service, check) for service in SERVICES for check in read_service(service)[0] if check.name != _APART]
+CHECKS = [
+    (service, check) for service in SERVICES for check in read_service(service)[0] if check.name != _OPEN_TRANSACTION
+]
 
 
 @pytest.mark.parametrize(("service", "check"), CHECKS, ids=lambda one: getattr(one, "name", one))
-async def test_a_check_finds_what_breaks_it(fresh_database, service, check):
-    broken = BREAKS.get(service, {}).get(check.name) or BREAKS[EVERYWHERE].get(check.name, "")
+async def test_a_check_finds_the_rows_that_violate_it(fresh_database, service, check):
+    broken = VIOLATIONS.get(service, {}).get(check.name) or VIOLATIONS[EVERYWHERE].get(check.name, "")
     async with fresh_database(service) as url:
         connection = await asyncpg.connect(url)
         try:
             await connection.execute("SET session_replication_role = replica")
             if check.name != "account_has_admin":
-                await connection.execute(_BEGUN.get(service, "SELECT"))
+                await connection.execute(_SETUP.get(service, "SELECT"))
                 assert await connection.fetch(check.sql) == []
             await connection.execute(broken or "SELECT")
             assert len(await connection.fetch(check.sql)) >= 1
@@ -161,8 +164,8 @@ async def test_a_check_finds_what_breaks_it(fresh_database, service, check):
             await connection.close()
 
 
-async def test_a_transaction_that_is_left_open_is_found_after_a_while(fresh_database):
-    (check,) = [check for check in read_service("svc_order")[0] if check.name == _APART]
+async def test_an_open_transaction_is_found_after_five_seconds(fresh_database):
+    (check,) = [check for check in read_service("svc_order")[0] if check.name == _OPEN_TRANSACTION]
     at_once = check.sql.replace("5 seconds", "0 seconds")
     assert at_once != check.sql
     async with fresh_database("svc_order") as url:
@@ -179,7 +182,7 @@ async def test_a_transaction_that_is_left_open_is_found_after_a_while(fresh_data
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_two_checks_have_one_name_and_every_one_says_what_it_means(service):
+def test_names_of_checks_are_unique_and_every_check_has_a_description(service):
     checks, copies = read_service(service)
     names = [check.name for check in checks] + [copy.name for copy in copies]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""Every rule of the house that a proto can break fails the build, naming file, line and culprit."""
+"""Every rule that a proto can break fails the build, naming file, line and culprit."""
 
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def test_a_code_that_would_eject_the_host_fails_the_build(compiled, code: str) -
     "name",
     ["refresh_token", "client_secret", "secrets", "card_number", "card", "password_hash", "cvc", "api_key"],
 )
-def test_a_field_that_sounds_secret_must_be_marked(compiled, name: str) -> None:
+def test_a_field_with_the_name_of_a_secret_must_be_marked(compiled, name: str) -> None:
     assert (
         f"shop.toy.v1.Part.{name}: looks like" in protoc_gen_shop.respond(compiled("name = 1;", f"{name} = 1;")).error
     )
@@ -133,7 +133,7 @@ def test_a_field_that_sounds_secret_must_be_marked(compiled, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["page_token", "next_page_token", "resume_token", "card_brand", "token_type", "pancake"]
 )
-def test_a_field_that_only_resembles_a_secret_may_be_open(compiled, name: str) -> None:
+def test_a_field_whose_name_only_resembles_a_secret_needs_no_mark(compiled, name: str) -> None:
     assert protoc_gen_shop.respond(compiled("name = 1;", f"{name} = 1;")).error == ""
 
 
@@ -152,7 +152,7 @@ def test_a_read_needs_no_request_id(compiled, old: str, new: str) -> None:
     assert protoc_gen_shop.respond(compiled(old, new)).error == ""
 
 
-def test_all_problems_are_told_at_once_and_in_order(compiled) -> None:
+def test_all_problems_are_reported_together_and_in_order(compiled) -> None:
     problems = protoc_gen_shop.respond(compiled('callers: "edge"', 'callers: "egde"')).error.splitlines()
 
     assert [problem.split(": ")[1].rpartition(".")[2] for problem in problems] == [

@@ -48,7 +48,7 @@ def test_a_second_generation_changes_nothing(generate_into) -> None:
     assert generate_into() == []
 
 
-def test_what_was_edited_lost_or_left_over_is_found(generate_into, checkout: Path) -> None:
+def test_edited_missing_and_stale_files_are_reported(generate_into, checkout: Path) -> None:
     generate_into()
     (checkout / "gen/shop/contract.py").write_text("RPCS = {}\n", "utf-8")
     (checkout / "docs/events.md").unlink()
@@ -59,7 +59,7 @@ def test_what_was_edited_lost_or_left_over_is_found(generate_into, checkout: Pat
     assert generate_into() == []
 
 
-def test_a_removed_proto_takes_its_modules_with_it(generate_into, checkout: Path, toy: Path) -> None:
+def test_the_modules_of_a_removed_proto_are_deleted(generate_into, checkout: Path, toy: Path) -> None:
     generate_into()
     (toy / "toy_events.proto").unlink()
 
@@ -69,7 +69,7 @@ def test_a_removed_proto_takes_its_modules_with_it(generate_into, checkout: Path
     assert not list((checkout / "gen").rglob("toy_events*"))
 
 
-def test_a_mistake_changes_nothing_and_is_told(generate_into, checkout: Path, toy: Path) -> None:
+def test_a_mistake_changes_no_file_and_is_reported(generate_into, checkout: Path, toy: Path) -> None:
     service = toy / "toy_service.proto"
     service.write_text(service.read_text("utf-8").replace("svc_toy", "svc_tyo"), "utf-8")
 
@@ -78,7 +78,7 @@ def test_a_mistake_changes_nothing_and_is_told(generate_into, checkout: Path, to
     assert not (checkout / "gen").exists()
 
 
-def test_the_image_keeps_our_comments_and_not_those_of_others(generate_into, checkout: Path) -> None:
+def test_the_image_keeps_our_comments_and_no_third_party_ones(generate_into, checkout: Path) -> None:
     generate_into()
 
     image = (checkout / generate.IMAGE).read_bytes()
@@ -98,7 +98,7 @@ def promised(generate_into, checkout: Path) -> Path:
     return checkout
 
 
-def test_a_field_that_changes_its_type_breaks_what_was_promised(promised: Path, toy: Path) -> None:
+def test_a_changed_field_type_is_a_breaking_change(promised: Path, toy: Path) -> None:
     assert generate.breaking(promised, "HEAD") == 0
     service = toy / "toy_service.proto"
     service.write_text(service.read_text("utf-8").replace("int32 high = 5", "string high = 5"), "utf-8")
@@ -107,7 +107,7 @@ def test_a_field_that_changes_its_type_breaks_what_was_promised(promised: Path, 
         generate.breaking(promised, "HEAD")
 
 
-def test_a_revision_without_an_image_promises_nothing(promised: Path) -> None:
+def test_a_revision_without_an_image_has_no_breaking_changes(promised: Path) -> None:
     assert generate.breaking(promised, "no-such-branch") == 0
 
 

@@ -1,4 +1,4 @@
-"""What the plugin makes of a domain without mistakes."""
+"""What the plugin generates from a valid domain."""
 
 import importlib.util
 import pickle
@@ -15,7 +15,7 @@ from shop.errors import ShopError
 
 @pytest.fixture
 def load(compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Imports a generated module of the toy domain without leaving a trace of it."""
+    """Imports a generated module of the toy domain without registering it."""
     monkeypatch.setattr(shop.errors, "ERRORS", {})
 
     def load_module(path: str, old: str = "", new: str = "") -> ModuleType:
@@ -46,21 +46,21 @@ def test_a_reason_becomes_a_class_whose_keywords_are_its_placeholders(load) -> N
     )
 
 
-def test_a_reason_without_placeholders_takes_nothing(load) -> None:
+def test_the_class_of_a_reason_without_placeholders_takes_no_arguments(load) -> None:
     error = load("shop/toy/v1/toy_errors.py").Gone()
 
     assert (str(error), error.metadata, error.http_status) == ("It is {gone}.", {}, None)
 
 
 @pytest.mark.parametrize("keywords", [{}, {"toy_id": "7"}, {"toy_id": "7", "state": "x", "more": "y"}])
-def test_keywords_are_neither_forgotten_nor_invented(load, keywords: dict[str, str]) -> None:
+def test_missing_and_unknown_keywords_are_errors(load, keywords: dict[str, str]) -> None:
     errors = load("shop/toy/v1/toy_errors.py")
 
     with pytest.raises(TypeError, match="keyword"):
         errors.WrongState(**keywords)
 
 
-def test_an_error_survives_a_trip_between_processes(load) -> None:
+def test_an_error_can_be_pickled(load) -> None:
     error = load("shop/toy/v1/toy_errors.py").WrongState(toy_id="7", state="broken")
 
     copy = pickle.loads(pickle.dumps(error))
@@ -68,7 +68,7 @@ def test_an_error_survives_a_trip_between_processes(load) -> None:
     assert (type(copy), copy.message, copy.metadata) == (type(error), error.message, error.metadata)
 
 
-def test_an_error_is_restored_although_the_other_side_names_other_metadata(load) -> None:
+def test_an_error_is_restored_with_the_metadata_of_another_build(load) -> None:
     errors = load("shop/toy/v1/toy_errors.py")
 
     error = errors.WrongState.restored("Said by a newer server.", {"wheel": "3"})
@@ -85,7 +85,7 @@ def test_imported_classes_are_registered_by_domain_and_reason(load) -> None:
     assert registered == {("toy.shop", "WRONG_STATE"): errors.WrongState, ("toy.shop", "GONE"): errors.Gone}
 
 
-def test_the_contract_says_of_a_method_what_its_proto_says(load) -> None:
+def test_the_contract_has_the_options_of_each_method(load) -> None:
     contract = load("shop/contract.py")
 
     assert list(contract.RPCS) == [

@@ -1,4 +1,4 @@
-"""The Python client that the plugin makes of a domain."""
+"""The Python client that the plugin generates for a domain."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ def keywords(method: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, str]:
     }
 
 
-def test_a_method_takes_the_fields_of_its_request_and_fills_in_the_key(methods) -> None:
+def test_a_method_takes_the_fields_of_its_request_and_generates_the_request_id(methods) -> None:
     assert keywords(methods["create_toy"]) == {
         "request_id": "str = ''",
         "toy": "toy_service_pb2.Toy | None = None",

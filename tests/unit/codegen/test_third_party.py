@@ -1,4 +1,4 @@
-"""The protos of others: complete, and what the installed packages say."""
+"""Third-party protos: complete, and those of the installed packages."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def _without_derived_names(file: FileDescriptorProto) -> FileDescriptorProto:
     return file
 
 
-def test_a_second_run_touches_nothing(tmp_path: Path) -> None:
+def test_a_second_run_changes_no_file(tmp_path: Path) -> None:
     third_party.materialise(tmp_path)
     proto = tmp_path / ".cache/protos/google/api/http.proto"
     before = proto.stat().st_mtime_ns
@@ -38,7 +38,7 @@ def test_a_second_run_touches_nothing(tmp_path: Path) -> None:
     assert proto.stat().st_mtime_ns == before
 
 
-def test_another_version_of_a_package_makes_the_folder_anew(tmp_path: Path) -> None:
+def test_another_version_of_a_package_recreates_the_folder(tmp_path: Path) -> None:
     third_party.materialise(tmp_path)
     (tmp_path / ".cache/protos.stamp").write_text("1\ngoogleapis-common-protos 0.1", "utf-8")
     (tmp_path / ".cache/protos/google/api/gone.proto").touch()

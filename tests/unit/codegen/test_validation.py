@@ -82,7 +82,7 @@ def test_a_valid_message_passes(verdicts: dict[str, list]) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_message_is_refused_for(verdicts: dict[str, list], name: str) -> None:
+def test_a_message_is_rejected_for(verdicts: dict[str, list], name: str) -> None:
     _, field, rule = REFUSED[name]
 
     assert verdicts[name] == [[["toy", field] if field else ["toy"], rule]]

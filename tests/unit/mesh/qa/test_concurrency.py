@@ -1,4 +1,4 @@
-"""Doing one thing to many: how many at a time, and what a failure does."""
+"""Running one coroutine function for many items: its concurrency, and what an exception does."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from mesh.qa.concurrency import run_concurrently
 
 
-async def test_every_item_is_done_and_no_more_at_a_time_than_allowed():
+async def test_every_item_is_run_with_at_most_the_allowed_concurrency():
     done, busy, most = [], 0, 0
 
     async def do(item):
@@ -23,7 +23,7 @@ async def test_every_item_is_done_and_no_more_at_a_time_than_allowed():
     assert most == 3
 
 
-async def test_the_first_failure_ends_all_and_is_raised_as_it_is():
+async def test_the_first_exception_cancels_the_rest_and_is_raised():
     done = []
 
     async def do(item):
@@ -36,5 +36,5 @@ async def test_the_first_failure_ends_all_and_is_raised_as_it_is():
     assert done == [0, 1]
 
 
-async def test_nothing_to_do_is_done_at_once():
+async def test_without_items_it_returns_at_once():
     await run_concurrently([], lambda _: asyncio.sleep(0), limit=5)

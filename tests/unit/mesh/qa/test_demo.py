@@ -1,4 +1,4 @@
-"""The chart of a saga: bars in the order of time, on one scale, whatever the pauses between them."""
+"""The chart of a saga: bars in order of time, on one scale without long pauses."""
 
 from mesh.cli.demo import _bars
 
@@ -18,7 +18,7 @@ def charted(*steps):
     return [bar.plain for bar in _bars(steps)]
 
 
-def test_bars_follow_each_other_and_fill_the_width():
+def test_consecutive_steps_are_consecutive_bars_over_the_whole_width():
     first, second = charted(step("reserve_stock", 1.0, 1.1), step("book_slot", 1.1, 1.2))
     assert first.index("█") < second.index("█")
     assert first.rindex("█") < second.index("█")
@@ -26,13 +26,13 @@ def test_bars_follow_each_other_and_fill_the_width():
     assert "100.0 ms" in first
 
 
-def test_a_long_wait_between_two_steps_takes_no_room():
+def test_a_long_pause_between_two_steps_takes_no_width():
     quick, late = charted(step("reserve_stock", 1.0, 1.1), step("capture_payment", 50.0, 50.1))
     assert quick.count("█") > 10
     assert late.count("█") > 10
 
 
-def test_a_step_that_has_not_ended_and_one_that_was_tried_again_are_shown():
+def test_a_running_step_with_several_attempts_is_shown_with_its_attempts():
     (row,) = charted(step("authorize_payment", 1.0, None, attempts=3, state="RUNNING"))
     assert "3 tries" in row
     assert row.count("█") == 1

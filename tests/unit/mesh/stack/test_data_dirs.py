@@ -13,17 +13,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs server
 
 @pytest.fixture
 def open_folder():
-    """A folder that everybody may enter, which pytest's own are not."""
+    """A folder that every account can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
-def test_everything_is_reachable_for_ourselves(tmp_path):
+def test_every_path_is_reachable_for_our_own_account(tmp_path):
     assert reachable(tmp_path, None)
 
 
-def test_one_closed_folder_on_the_way_makes_a_file_unreachable(open_folder):
+def test_a_file_below_a_closed_folder_is_unreachable(open_folder):
     file = open_folder / "a" / "b" / "file"
     file.parent.mkdir(parents=True)
     file.touch(mode=0o644)
@@ -32,14 +32,14 @@ def test_one_closed_folder_on_the_way_makes_a_file_unreachable(open_folder):
     assert not reachable(file, NOBODY)
 
 
-def test_a_file_that_may_not_be_read_is_unreachable(open_folder):
+def test_a_file_without_read_permission_is_unreachable(open_folder):
     file = open_folder / "file"
     file.touch()
     file.chmod(0o600)
     assert not reachable(file, NOBODY)
 
 
-def test_rights_of_the_group_count_for_members_only(open_folder):
+def test_permissions_of_the_group_apply_to_its_members_only(open_folder):
     file = open_folder / "file"
     file.touch()
     file.chmod(0o640)
@@ -48,7 +48,7 @@ def test_rights_of_the_group_count_for_members_only(open_folder):
     assert not reachable(file, Account(65_534, group + 1))
 
 
-def test_sockets_lie_in_a_private_folder_with_a_short_name_that_is_gone_afterwards():
+def test_sockets_are_in_a_private_folder_with_a_short_path_that_is_deleted_afterwards():
     with socket_folder(None) as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(str(folder / "postgres" / ".s.PGSQL.5432.lock")) < 107
@@ -74,12 +74,12 @@ def test_sockets_avoid_a_temporary_folder_that_the_account_cannot_enter(monkeypa
         assert not folder.is_relative_to(closed)
 
 
-def test_data_stay_in_a_folder_that_the_account_can_enter(open_folder):
+def test_data_are_in_the_folder_itself_when_the_account_can_enter_it(open_folder):
     assert data_dir_for(open_folder / "data", NOBODY) == open_folder / "data"
 
 
 @needs_root
-def test_data_of_a_closed_folder_lie_in_a_shelter_that_goes_with_it(open_folder):
+def test_data_of_a_closed_folder_are_elsewhere_and_deleted_with_it(open_folder):
     closed = open_folder / "closed"
     closed.mkdir(mode=0o700)
     home = data_dir_for(closed / "data", NOBODY)

@@ -16,7 +16,7 @@ def port_of(server: socket.socket) -> int:
     return server.getsockname()[1]
 
 
-def test_every_part_of_a_stack_has_a_port_of_its_own():
+def test_every_process_of_a_stack_has_its_own_port():
     ports = Ports(8000)
     named = [ports.entry, ports.edge, ports.reflection, ports.inner, ports.payment_provider, ports.courier]
     named += [ports.kafka, ports.kafka_controller, ports.held, *(ports.service(number) for number in range(79))]
@@ -24,16 +24,16 @@ def test_every_part_of_a_stack_has_a_port_of_its_own():
     assert all(8000 <= port < 8000 + SPAN for port in named)
 
 
-def test_the_entry_of_the_usual_range_is_8080():
+def test_the_entry_port_of_the_default_range_is_8080():
     assert Ports(8000).entry == 8080
 
 
-def test_more_service_processes_than_ports_are_refused():
+def test_more_service_processes_than_ports_are_an_error():
     with pytest.raises(StackError, match="79 service processes"):
         Ports(8000).service(79)
 
 
-def test_a_port_on_which_somebody_listens_is_named_together_with_the_listener(listener):
+def test_a_port_in_use_is_reported_with_its_process(listener):
     with pytest.raises(
         StackError, match=rf"port {port_of(listener)}, which ingress needs, is in use by .*\(pid \d+\)"
     ) as it:
@@ -41,7 +41,7 @@ def test_a_port_on_which_somebody_listens_is_named_together_with_the_listener(li
     assert "--port-base" in it.value.fix
 
 
-def test_a_port_with_connections_that_linger_is_free():
+def test_a_port_with_connections_in_time_wait_is_free():
     port = free_base()  # not one that another connection may take meanwhile
     with socket.create_server(("127.0.0.1", port)) as server:
         client = socket.create_connection(("127.0.0.1", port))

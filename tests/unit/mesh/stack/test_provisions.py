@@ -1,4 +1,4 @@
-"""The stack provides what the settings of a service ask for, and nothing to a service that asks for nothing."""
+"""The stack provides the values that the settings of a service mark as provided."""
 
 import base64
 import sys

@@ -45,7 +45,7 @@ def test_there_is_no_record_before_the_first(state):
     assert state.read() is None
 
 
-def test_the_public_form_of_a_process_has_exactly_the_promised_fields():
+def test_the_public_form_of_a_process_has_exactly_the_documented_fields():
     (process,) = a_record().public()["processes"]
     assert process == {"name": "svc_order", "pid": 3, "state": "ready", "address": "127.0.0.1:1", "restarts": 4}
 
@@ -58,7 +58,7 @@ def test_a_secret_is_the_same_at_every_start_and_differs_between_stacks(state, t
     assert Secrets(other).key("courier") != first
 
 
-def test_a_secret_that_several_ask_for_at_once_is_made_once(state):
+def test_concurrent_requests_for_a_secret_generate_it_once(state):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda number: State(state.folder).secret(f"name-{number % 4}", token_hex), range(64)))
     assert len(set(made)) == 4
@@ -86,7 +86,7 @@ def test_files_with_secrets_are_readable_by_their_owner_alone(state):
         assert stat.S_IMODE((state.folder / name).stat().st_mode) == 0o600
 
 
-def test_a_file_is_replaced_whole(state):
+def test_a_file_is_replaced_atomically(state):
     state.write(a_record())
     state.write(a_record(phase="stopped"))
     assert json.loads((state.folder / "stack.json").read_text())["phase"] == "stopped"
@@ -103,7 +103,7 @@ def test_a_folder_has_one_supervisor_at_a_time(state):
     assert not state.running
 
 
-def test_who_only_looks_whether_a_stack_runs_is_in_nobodys_way(state):
+def test_a_check_whether_a_stack_runs_does_not_keep_one_from_starting(state):
     done = threading.Event()
 
     def look():
@@ -122,14 +122,14 @@ def test_who_only_looks_whether_a_stack_runs_is_in_nobodys_way(state):
         looker.result()
 
 
-def test_a_folder_that_cannot_be_made_is_named_with_a_way_out(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_with_a_fix(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StackError, match="cannot keep a stack in") as it:
         State(tmp_path / "file" / "stack").create()
     assert "--state-dir" in it.value.fix
 
 
-def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+def test_a_folder_of_something_else_is_not_changed(tmp_path):
     (tmp_path / "mine").write_text("precious")
     tmp_path.chmod(0o755)
     with pytest.raises(StackError, match="is used for something else"):
@@ -138,12 +138,12 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_folder_is_used_again(state):
+def test_an_existing_state_folder_is_reused(state):
     assert state.exists
     State(state.folder).create()
 
 
-def test_the_usual_folder_follows_the_environment(monkeypatch, tmp_path):
+def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert State.default_folder() == tmp_path / "shopmesh"
     monkeypatch.delenv("XDG_STATE_HOME")

@@ -1,4 +1,4 @@
-"""What clients write down: one line for each request, with an outcome that claims no more than is known."""
+"""The history of requests: one line for each, with its outcome."""
 
 import json
 
@@ -26,7 +26,7 @@ def lines(tmp_path):
         yield history, lambda: [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_an_answer_is_ok_and_names_its_order(lines):
+async def test_a_reply_is_recorded_as_ok_with_its_order(lines):
     history, read = lines
     reply = {"orderId": "o", "state": "ORDER_STATE_CONFIRMED"}
     assert await history.record("order", answer(reply), key="k") == reply
@@ -43,7 +43,7 @@ async def test_an_answer_is_ok_and_names_its_order(lines):
         (OutcomeUnknown("HTTP 503"), "unknown", "HTTP 503"),
     ],
 )
-async def test_a_refusal_had_no_effect_and_silence_may_have_had_one(lines, error, outcome, reason):
+async def test_a_rejection_is_recorded_as_fail_and_a_timeout_as_unknown(lines, error, outcome, reason):
     history, read = lines
     with pytest.raises(type(error)):
         await history.record("order", refuse(error))
@@ -51,7 +51,7 @@ async def test_a_refusal_had_no_effect_and_silence_may_have_had_one(lines, error
     assert history.reasons == {reason: 1}
 
 
-async def test_a_summary_counts_all_and_ranks_what_it_took(lines):
+async def test_a_summary_counts_requests_and_ranks_their_durations(lines):
     history, _ = lines
     for _ in range(3):
         await history.record("list", answer({}))
@@ -68,6 +68,6 @@ async def test_a_summary_counts_all_and_ranks_what_it_took(lines):
     }
 
 
-def test_every_mix_has_its_shares():
+def test_every_mix_has_weights():
     assert set(MIXES) == set(Mix)
     assert all(share > 0 for shares in MIXES.values() for share in shares.values())

@@ -1,4 +1,4 @@
-"""The sample shop: enough of everything, all of it valid, and the same every time."""
+"""The sample shop is large enough, valid, and the same every time."""
 
 import hashlib
 import subprocess
@@ -26,7 +26,7 @@ print(hashlib.sha256(repr((shop.categories, shop.products, shop.levels, shop.zon
 """
 
 
-def test_there_is_enough_to_browse():
+def test_the_sample_shop_has_enough_products():
     assert len(SHOP.products) >= 300
     assert len(SKUS) > len(SHOP.products)
     assert {level.location_id for level in SHOP.levels} == set(LOCATIONS)
@@ -45,11 +45,11 @@ def test_there_is_enough_to_browse():
     ],
     ids=["product_id", "name", "category_id", "zone_id", "sku"],
 )
-def test_no_two_things_have_one_name(names):
+def test_ids_are_unique(names):
     assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
-def test_the_services_take_all_of_it():
+def test_every_message_passes_the_validation_of_the_services():
     for product in SHOP.products:
         protovalidate.validate(CreateProductRequest(product=product, request_id="x"))
     for category in SHOP.categories:
@@ -62,14 +62,14 @@ def test_the_services_take_all_of_it():
         )
 
 
-def test_a_category_comes_after_the_one_that_it_stands_in():
+def test_a_category_comes_after_its_parent():
     seen = {""}
     for category in SHOP.categories:
         assert category.parent_id in seen
         seen.add(category.category_id)
 
 
-def test_every_product_stands_on_a_shelf_that_has_none_below_it():
+def test_every_product_is_in_a_category_without_children():
     shelves = {category.category_id for category in SHOP.categories}
     parents = {category.parent_id for category in SHOP.categories}
     found = {category_id for product in SHOP.products for category_id in product.category_ids}
@@ -84,7 +84,7 @@ def test_prices_are_in_one_currency_with_its_tax():
     assert all(variant.weight_grams > 0 for variant in variants)
 
 
-def test_every_sku_can_be_bought_somewhere():
+def test_every_sku_is_in_stock_at_some_location():
     assert {level.sku for level in SHOP.levels if level.on_hand > 0} == set(SKUS)
 
 
@@ -96,7 +96,7 @@ def test_texts_read_as_sentences():
         assert ".." not in product.description
 
 
-def test_it_is_the_same_in_every_process(repository: Path):
+def test_the_sample_shop_is_the_same_in_every_process(repository: Path):
     said = {
         subprocess.run(
             [sys.executable, "-c", _DIGEST],

@@ -1,4 +1,4 @@
-"""What must hold between services: every check finds what breaks it, and nothing in a shop where all is well."""
+"""Invariants between services: every check finds its violation, and nothing in a consistent shop."""
 
 import json
 
@@ -128,9 +128,12 @@ def add(name, row):
     return lambda shop: shop[name].append(row)
 
 
-#: One way, or more, to break each check.
-BREAKS = [
-    ("everything_belongs_to_an_order", add("reservation", {"reservation_id": "r9", "order_id": "o9", "state": "RELEASED"})),
+#: One or more violations of each check.
+VIOLATIONS = [
+    (
+        "everything_belongs_to_an_order",
+        add("reservation", {"reservation_id": "r9", "order_id": "o9", "state": "RELEASED"}),
+    ),
     ("everything_belongs_to_an_order", add("booking", {"order_id": "o9", "slot_id": "slot", "state": "RELEASED"})),
     ("everything_belongs_to_an_order", change("payment", 0, user_id="another")),
     ("everything_belongs_to_an_order", change("shipment", 0, order_id="o9")),
@@ -166,30 +169,30 @@ BREAKS = [
 ]
 
 
-def test_where_all_is_well_nothing_is_found():
+def test_a_consistent_shop_has_no_findings():
     assert found(a_good_shop()) == {}
 
 
-@pytest.mark.parametrize(("name", "breaks"), BREAKS, ids=[f"{name}-{n}" for n, (name, _) in enumerate(BREAKS)])
-def test_a_check_finds_what_breaks_it(name, breaks):
+@pytest.mark.parametrize(("name", "breaks"), VIOLATIONS, ids=[f"{name}-{n}" for n, (name, _) in enumerate(VIOLATIONS)])
+def test_a_check_finds_the_rows_that_violate_it(name, breaks):
     shop = a_good_shop()
     breaks(shop)
     assert name in found(shop)
 
 
-def test_every_check_can_be_broken():
+def test_every_check_has_a_violation_that_is_tested():
     checks = {check.name for where in (TOGETHER, HISTORY) for check in read_shared(where)}
-    assert {name for name, _ in BREAKS} == checks
+    assert {name for name, _ in VIOLATIONS} == checks
 
 
-def test_an_event_that_was_given_up_in_plain_sight_was_heard():
+def test_a_dead_lettered_event_counts_as_consumed():
     shop = a_good_shop()
     shop["applied"][0]["event_id"] = "e0"
     shop["dead_lettered"].append({"consumer": "svc_order", "event_id": "e1"})
     assert found(shop) == {}
 
 
-def test_a_parked_saga_may_hold_what_a_person_has_to_decide():
+def test_a_parked_saga_may_hold_stock_and_funds():
     shop = a_good_shop()
     shop["orders"][0].update(saga_state="PARKED", payment_state="UNPAID")
     assert found(shop) == {}
@@ -202,7 +205,7 @@ def test_a_history_is_read_line_by_line(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", None])
-def test_what_is_no_history_is_refused(tmp_path, content):
+def test_a_file_that_is_no_history_is_an_error(tmp_path, content):
     path = tmp_path / "history.jsonl"
     if content is not None:
         path.write_text(content)

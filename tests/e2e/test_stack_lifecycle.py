@@ -1,4 +1,4 @@
-"""How stacks start and end, also when something is wrong."""
+"""How stacks start and stop, also on errors."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def in_foreground(cli):
         output.close()
 
 
-def test_interrupting_it_stops_everything(cli, in_foreground):
+def test_an_interrupt_stops_everything(cli, in_foreground):
     child = in_foreground("--no-mesh")
     info = cli.json("status")
     assert info["grpc"] is None
@@ -58,7 +58,7 @@ def test_interrupting_it_stops_everything(cli, in_foreground):
     assert cli.run("status").returncode == 3
 
 
-def test_a_supervisor_that_is_killed_takes_everything_along_and_the_data_stay(cli):
+def test_a_killed_supervisor_ends_every_process_and_the_data_are_kept(cli):
     register(cli.up())
     run = Path(cli.state.read().run)
     cli.kill("supervisor")
@@ -82,7 +82,7 @@ def login(info):
     return httpx.post(f"{info['edge']}/v1/auth/login", json=PERSON, timeout=30)
 
 
-async def test_servers_that_the_environment_names_are_used_and_several_processes_share_the_work(tmp_path, cli):
+async def test_servers_of_the_environment_are_used_and_replicas_share_the_calls(tmp_path, cli):
     async with Postgres(tmp_path / "pg", durable=False) as postgres, Redis(tmp_path / "redis") as redis:
         cli.environment |= {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url}
         info = cli.up("--replicas", "svc_catalog=2")
@@ -98,7 +98,7 @@ async def test_servers_that_the_environment_names_are_used_and_several_processes
 
 @pytest.mark.kafka
 @pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTED on Kafka: {kafka.missing()}")
-def test_events_can_be_carried_by_kafka(cli):
+def test_kafka_can_be_the_event_bus(cli):
     info = cli.up("--events", "kafka")
     assert cli.process("kafka")["state"] == "ready"
     assert get(f"{info['edge']}/v1/products").status_code == 200
@@ -108,7 +108,7 @@ def test_events_can_be_carried_by_kafka(cli):
     assert (cli.alive, cli.listening) == ([], [])
 
 
-def test_damaged_data_are_reported_and_nothing_keeps_running(cli):
+def test_damaged_data_are_reported_and_no_process_is_left(cli):
     cli.state.create()
     data = data_dir_for(cli.folder / "postgres", unprivileged_account()) / "data"
     data.mkdir()
@@ -122,7 +122,7 @@ def test_damaged_data_are_reported_and_nothing_keeps_running(cli):
         assert cli.listening == []
 
 
-def test_a_database_server_that_cannot_be_reached_is_reported_and_nothing_keeps_running(cli):
+def test_an_unreachable_database_server_is_reported_and_no_process_is_left(cli):
     cli.environment["DATABASE_URL"] = "postgresql://postgres:hunter2@127.0.0.1:1/postgres"
     done = cli.run("up", "--port-base", "0")
     assert done.returncode == 1
@@ -132,7 +132,7 @@ def test_a_database_server_that_cannot_be_reached_is_reported_and_nothing_keeps_
     assert cli.listening == []
 
 
-def test_ports_are_looked_at_before_anything_starts(cli):
+def test_ports_are_checked_before_any_process_starts(cli):
     base = free_base()
     with socket.create_server(("127.0.0.1", base + 80)):
         done = cli.run("up", "--port-base", str(base))
@@ -144,7 +144,7 @@ def test_ports_are_looked_at_before_anything_starts(cli):
 
 
 @pytest.mark.parametrize("home", ["/proc", "/dev/null/home"])
-def test_a_home_that_cannot_be_written_is_reported_with_a_way_out(tmp_path, home):
+def test_a_home_folder_that_is_not_writable_is_reported_with_a_fix(tmp_path, home):
     cli = Cli(tmp_path, HOME=home)
     for name in ("SHOPMESH_STATE_DIR", "XDG_STATE_HOME"):
         cli.environment.pop(name, None)
@@ -155,7 +155,7 @@ def test_a_home_that_cannot_be_written_is_reported_with_a_way_out(tmp_path, home
 
 
 @pytest.mark.parametrize("arguments", [("svc_none=2",), ("svc_order",), ("svc_order=0",), ("svc_order=x",)])
-def test_replicas_that_make_no_sense_are_refused(cli, arguments):
+def test_invalid_replicas_are_an_error(cli, arguments):
     done = cli.run("up", "--replicas", *arguments)
     assert done.returncode == 2
     assert not cli.folder.exists()
@@ -171,7 +171,7 @@ def test_a_folder_of_something_else_is_neither_used_nor_wiped(cli):
     assert [file.name for file in cli.folder.iterdir()] == ["mine"]
 
 
-def test_wiping_leaves_nothing_of_a_stack(cli):
+def test_down_with_wipe_deletes_the_stack(cli):
     cli.state.create()
     home = data_dir_for(cli.folder / "postgres", unprivileged_account())
     assert cli.run("down", "--wipe").returncode == 0
@@ -179,6 +179,6 @@ def test_wiping_leaves_nothing_of_a_stack(cli):
     assert not cli.folder.exists()
 
 
-def test_stopping_what_does_not_run_is_no_error(cli):
+def test_down_without_a_stack_is_no_error(cli):
     done = cli.run("down")
     assert (done.returncode, done.stderr) == (0, "nothing was running\n")

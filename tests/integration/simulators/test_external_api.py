@@ -1,4 +1,4 @@
-"""Whatever a partner answers, or does not, a call ends in one of three ways, within its time and its size."""
+"""A call to an external API ends as Ok, Refused or Unknown, within its limits of time and size."""
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +17,7 @@ def answer(status, body=b"{}", *headers):
 
 @asynccontextmanager
 async def partner(raw: bytes | None, *, patience=60.0):
-    """A partner that says just these bytes to everybody, or None: nothing at all."""
+    """A server that sends these bytes to every client, or nothing for None."""
     asked = asyncio.Queue()
 
     async def serve(reader, writer):
@@ -69,17 +69,17 @@ def number(body):
         (answer(200, b'{"number": 7}')[:-5], Unknown("unreachable")),
     ],
 )
-async def test_an_answer_is_ok_refused_or_unknown(raw, outcome):
+async def test_a_reply_is_ok_refused_or_unknown(raw, outcome):
     async with partner(raw) as (client, _):
         assert await client.call("GET", "/", read=number) == outcome
 
 
-async def test_no_answer_in_time_is_unknown():
+async def test_a_timeout_is_unknown():
     async with partner(None, patience=0.2) as (client, _):
         assert await client.call("GET", "/", read=number) == Unknown("timeout")
 
 
-async def test_nobody_there_is_unknown():
+async def test_a_refused_connection_is_unknown():
     client = ExternalApi(url="http://127.0.0.1:1", key="key", timeout=5)
     assert await client.call("GET", "/", read=number) == Unknown("unreachable")
     await client.aclose()

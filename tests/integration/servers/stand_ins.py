@@ -1,4 +1,4 @@
-"""What stands behind the ingress in its tests: servers that tell what reached them, and do as the request says."""
+"""Servers behind the ingress in its tests: they return the request, and act as its headers say."""
 
 import asyncio
 import json

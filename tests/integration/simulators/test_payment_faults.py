@@ -1,4 +1,4 @@
-"""Every documented misbehaviour of the provider has its documented outcome."""
+"""Every documented fault of the provider has its documented outcome."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ OUTCOMES = {
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def providers(provider, provider_process):
-    """The provider as seen with patience, and by an adapter that gives it time to hear, and little more."""
+    """The provider's adapter with a long timeout, and one with a short timeout."""
     impatient = PaymentProvider(url=provider_process.url, key=provider_process.key, timeout=1.5)
     yield SimpleNamespace(patient=provider, impatient=impatient)
     await impatient.aclose()
@@ -59,7 +59,7 @@ async def test_a_decline_is_final_and_recorded(provider, receiver, reference, to
     assert (await provider.capture(payment.id, amount=1200, key="capture")).code == "payment_not_capturable"
 
 
-async def test_an_answer_lost_in_a_timeout_is_unknown_and_the_payment_is_found(providers, receiver, reference):
+async def test_a_reply_lost_in_a_timeout_is_unknown_and_the_payment_is_found(providers, receiver, reference):
     token = "tok_timeout_then_charged"
     assert await authorize(providers.impatient, reference, token) == Unknown("timeout")
     await receiver.until(reference, 1)
@@ -69,32 +69,32 @@ async def test_an_answer_lost_in_a_timeout_is_unknown_and_the_payment_is_found(p
     assert await authorize(providers.patient, reference, token) == Ok(payment), "repeated by its key"
 
 
-async def test_an_answer_lost_in_an_error_is_unknown_and_the_payment_is_found(provider, reference):
+async def test_a_reply_lost_in_an_error_is_unknown_and_the_payment_is_found(provider, reference):
     assert await authorize(provider, reference, "tok_500_then_charged") == Unknown("http_500")
     payment = await found(provider, reference)
     assert payment.status is Status.AUTHORIZED
     assert await authorize(provider, reference, "tok_500_then_charged") == Ok(payment)
 
 
-async def test_an_error_before_anything_happened_is_unknown_and_nothing_is_found(provider, reference):
+async def test_an_error_without_effect_is_unknown_and_no_payment_is_found(provider, reference):
     assert await authorize(provider, reference, "tok_500") == Unknown("http_500")
     assert await found(provider, reference) is None
 
 
-async def test_a_slow_answer_within_the_timeout_is_an_answer(provider, reference):
+async def test_a_slow_reply_within_the_timeout_is_ok(provider, reference):
     started = time.monotonic()
     assert isinstance(await authorize(provider, reference, "tok_slow_300"), Ok)
     assert time.monotonic() - started > 0.3 - TICK
 
 
-async def test_a_payment_slower_than_the_timeout_comes_late(providers, receiver, reference):
+async def test_a_payment_slower_than_the_timeout_is_found_later(providers, receiver, reference):
     assert await authorize(providers.impatient, reference, "tok_slow_6000") == Unknown("timeout")
     assert await found(providers.patient, reference) is None, "asked too early, it is not there yet"
     await receiver.until(reference, 1)
     assert (await found(providers.patient, reference)).status is Status.AUTHORIZED
 
 
-async def test_the_webhook_can_come_before_the_answer(provider, receiver, reference):
+async def test_the_webhook_can_arrive_before_the_reply(provider, receiver, reference):
     receiver.gate.clear()
     answer = asyncio.create_task(authorize(provider, reference, "tok_webhook_first"))
     try:
@@ -105,7 +105,7 @@ async def test_the_webhook_can_come_before_the_answer(provider, receiver, refere
     assert (await answer).value.id.encode() in delivery.body
 
 
-async def test_a_webhook_can_come_twice_under_one_id(provider, receiver, reference):
+async def test_a_webhook_can_arrive_twice_with_one_id(provider, receiver, reference):
     assert isinstance(await authorize(provider, reference, "tok_duplicate_webhook"), Ok)
     first, second = await receiver.until(reference, 2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
@@ -115,7 +115,7 @@ async def test_a_webhook_can_come_twice_under_one_id(provider, receiver, referen
 @pytest.mark.parametrize(
     ("token", "held"), [("tok_wrong_amount", (1199, "USD")), ("tok_wrong_currency", (1200, "XTS"))]
 )
-async def test_a_payment_that_is_not_the_one_asked_for_is_not_believed(provider, reference, token, held):
+async def test_a_payment_with_other_values_than_requested_is_not_accepted(provider, reference, token, held):
     assert await authorize(provider, reference, token) == Unknown("answer_mismatch")
     payment = await found(provider, reference)
     assert (payment.amount, payment.currency) == held
@@ -125,7 +125,7 @@ async def test_a_payment_that_is_not_the_one_asked_for_is_not_believed(provider,
 
 @pytest.mark.parametrize("operation", ["capture", "void", "refund"])
 @pytest.mark.parametrize("trouble", ["declined", "500", "500_then_charged", "timeout_then_charged"])
-async def test_later_operations_misbehave_by_a_token_that_names_them(
+async def test_a_token_that_names_a_later_operation_applies_its_fault_there(
     providers, receiver, reference, operation, trouble
 ):
     payment = (await authorize(providers.patient, reference, f"tok_{operation}_{trouble}")).value
@@ -156,7 +156,7 @@ async def test_the_decline_rate_declines_authorizations_and_nothing_else(provide
     assert isinstance(await provider.capture(payment.id, amount=1200, key="capture"), Ok)
 
 
-async def test_the_same_seed_gives_the_same_fortune(provider, provider_faults, reference):
+async def test_the_same_seed_gives_the_same_faults(provider, provider_faults, reference):
     async def fortune(run):
         await provider_faults(decline_rate=0.3, error_rate=0.2, lost_answer_rate=0.2, seed=7)
         outcomes = [await authorize(provider, f"{reference}-{run}-{number}") for number in range(20)]
@@ -167,7 +167,7 @@ async def test_the_same_seed_gives_the_same_fortune(provider, provider_faults, r
     assert {Ok, Refused, Unknown} == set(first)
 
 
-async def test_a_list_says_what_the_next_operations_meet(provider, provider_faults, provider_api, reference):
+async def test_the_list_next_sets_the_faults_of_the_next_operations(provider, provider_faults, provider_api, reference):
     faults = await provider_faults(error_rate=1, next=["capture_declined", "insufficient_funds", "ok"])
     assert faults["next"] == ["capture_declined", "insufficient_funds", "ok"]
     assert (await authorize(provider, f"{reference}-1")).code == "insufficient_funds"
@@ -177,14 +177,14 @@ async def test_a_list_says_what_the_next_operations_meet(provider, provider_faul
     assert await authorize(provider, f"{reference}-3") == Unknown("http_500")
 
 
-async def test_a_delay_holds_every_operation_back(provider, provider_faults, reference):
+async def test_a_configured_delay_applies_to_every_operation(provider, provider_faults, reference):
     await provider_faults(delay_ms=200)
     started = time.monotonic()
     assert isinstance(await authorize(provider, reference), Ok)
     assert time.monotonic() - started > 0.2 - TICK
 
 
-async def test_webhooks_can_overtake_each_other(provider, provider_faults, receiver, reference):
+async def test_webhooks_can_be_reordered(provider, provider_faults, receiver, reference):
     await provider_faults(reorder_webhooks=True)
     payment = (await authorize(provider, reference)).value
     await provider.capture(payment.id, amount=1200, key="capture")
@@ -193,7 +193,7 @@ async def test_webhooks_can_overtake_each_other(provider, provider_faults, recei
     assert b'"type":"payment.authorized"' in later.body
 
 
-async def test_webhooks_can_be_doubled_and_delayed_for_all(provider, provider_faults, receiver, reference):
+async def test_all_webhooks_can_be_duplicated_and_delayed(provider, provider_faults, receiver, reference):
     await provider_faults(duplicate_webhooks=True, webhook_delay_ms=300)
     started = time.monotonic()
     await authorize(provider, reference)
@@ -215,7 +215,7 @@ async def test_webhooks_can_be_doubled_and_delayed_for_all(provider, provider_fa
         ({"mood": "bad"}, "mood"),
     ],
 )
-async def test_faults_that_are_none_are_refused_and_change_nothing(provider_api, faults, param):
+async def test_invalid_faults_are_rejected_and_change_nothing(provider_api, faults, param):
     before = (await provider_api.get("/v1/faults")).json()
     answer = await provider_api.put("/v1/faults", json=faults)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
