@@ -40,9 +40,7 @@ def calls(channel: grpc.aio.Channel) -> dict[str, Call]:
 
     def reserve() -> Awaitable[object]:
         key = uuid.uuid4().hex
-        request = pb.ReserveStockRequest(
-            reservation_id=key, order_id=key, request_id=key, lines=[pb.StockLine(sku="S0", quantity=1)]
-        )
+        request = pb.ReserveStockRequest(reservation_id=key, order_id=key, lines=[pb.StockLine(sku="S0", quantity=1)])
         return inventory.ReserveStock(request, metadata=ORDER)
 
     return {

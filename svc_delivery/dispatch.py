@@ -53,9 +53,7 @@ class Dispatcher:
             await store_shipment.claim_dispatch(tx, order_id, actor, _LEASE)
         key = shipment_id(order_id)
         try:
-            return await self._orders.StartFulfillment(
-                StartFulfillmentRequest(order_id=order_id, shipment_id=key, request_id=key)
-            )
+            return await self._orders.StartFulfillment(StartFulfillmentRequest(order_id=order_id, shipment_id=key))
         except (OrderNotFound, OrderNotShippable):
             await self._forget(order_id)
             raise

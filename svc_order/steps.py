@@ -73,23 +73,19 @@ class Steps:
                 raise
             return Unknown("CANCELLED")
 
-    async def _reserve_stock(self, saga: Saga, order: Order, _token: str) -> Outcome:
+    async def _reserve_stock(self, _saga: Saga, order: Order, _token: str) -> Outcome:
         lines = [inventory_pb.StockLine(sku=line.sku, quantity=line.quantity) for line in order.bill.lines]
-        request = inventory_pb.ReserveStockRequest(
-            reservation_id=order.reservation_id, order_id=order.id, lines=lines, request_id=_key(saga, "reserve")
-        )
+        request = inventory_pb.ReserveStockRequest(reservation_id=order.reservation_id, order_id=order.id, lines=lines)
         reservation = await self._inventory.ReserveStock(request)
         held = reservation.state in (inventory_pb.RESERVATION_STATE_HELD, inventory_pb.RESERVATION_STATE_CONFIRMED)
         return Done() if held else Refused("RESERVATION_EXPIRED")
 
-    async def _release_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
-        request = inventory_pb.ReleaseReservationRequest(
-            reservation_id=order.reservation_id, request_id=_key(saga, "release")
-        )
+    async def _release_reservation(self, _saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.ReleaseReservationRequest(reservation_id=order.reservation_id)
         await self._inventory.ReleaseReservation(request)
         return Done()
 
-    async def _book_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+    async def _book_slot(self, _saga: Saga, order: Order, _token: str) -> Outcome:
         if not order.slot_id:
             return Done()  # the day is left to the courier
         address = Address.FromString(order.shipping_address)
@@ -98,15 +94,14 @@ class Steps:
             slot_id=order.slot_id,
             country_code=address.country_code,
             postal_code=address.postal_code,
-            request_id=_key(saga, "book"),
         )
         await self._delivery.BookSlot(request)
         return Done()
 
-    async def _release_slot(self, saga: Saga, order: Order, _token: str) -> Outcome:
+    async def _release_slot(self, _saga: Saga, order: Order, _token: str) -> Outcome:
         if not order.slot_id:
             return Done()
-        request = delivery_pb.ReleaseSlotRequest(order_id=order.id, request_id=_key(saga, "unbook"))
+        request = delivery_pb.ReleaseSlotRequest(order_id=order.id)
         await self._delivery.ReleaseSlot(request)
         return Done()
 
@@ -135,10 +130,8 @@ class Steps:
         await self._payment.VoidPayment(request)
         return Done()
 
-    async def _confirm_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
-        request = inventory_pb.ConfirmReservationRequest(
-            reservation_id=order.reservation_id, request_id=_key(saga, "confirm")
-        )
+    async def _confirm_reservation(self, _saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.ConfirmReservationRequest(reservation_id=order.reservation_id)
         await self._inventory.ConfirmReservation(request)
         return Done()
 
@@ -147,10 +140,8 @@ class Steps:
         payment = await self._payment.CapturePayment(request)
         return Pending() if payment.state == payment_pb.PAYMENT_STATE_AUTHORIZED else Done()
 
-    async def _fulfill_reservation(self, saga: Saga, order: Order, _token: str) -> Outcome:
-        request = inventory_pb.FulfillReservationRequest(
-            reservation_id=order.reservation_id, request_id=_key(saga, "fulfill")
-        )
+    async def _fulfill_reservation(self, _saga: Saga, order: Order, _token: str) -> Outcome:
+        request = inventory_pb.FulfillReservationRequest(reservation_id=order.reservation_id)
         await self._inventory.FulfillReservation(request)
         return Done()
 

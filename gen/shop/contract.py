@@ -280,7 +280,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.delivery.v1.DeliveryService/ReleaseSlot": Rpc(
         service="shop.delivery.v1.DeliveryService",
@@ -291,7 +290,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.delivery.v1.ShipmentService/CreateShipment": Rpc(
         service="shop.delivery.v1.ShipmentService",
@@ -445,7 +443,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.inventory.v1.InventoryService/ConfirmReservation": Rpc(
         service="shop.inventory.v1.InventoryService",
@@ -456,7 +453,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.inventory.v1.InventoryService/ReleaseReservation": Rpc(
         service="shop.inventory.v1.InventoryService",
@@ -467,7 +463,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.inventory.v1.InventoryService/FulfillReservation": Rpc(
         service="shop.inventory.v1.InventoryService",
@@ -478,7 +473,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_order",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.inventory.v1.InventoryService/GetReservation": Rpc(
         service="shop.inventory.v1.InventoryService",
@@ -579,7 +573,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("svc_delivery",),
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
     ),
     "/shop.order.v1.SagaService/ListSagas": Rpc(
         service="shop.order.v1.SagaService",
@@ -812,7 +805,6 @@ RPCS: Final[dict[str, Rpc]] = {
         callers=("edge",),
         timeout=5.0,
         rate_limit=RateLimit(requests=300, per=60.0, fail_closed=True),
-        has_request_id=True,
         has_http=True,
     ),
     "/shop.user.v1.AuthService/RefreshToken": Rpc(
@@ -825,7 +817,6 @@ RPCS: Final[dict[str, Rpc]] = {
         timeout=5.0,
         rate_limit=RateLimit(requests=600, per=60.0, fail_closed=True),
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
         has_http=True,
     ),
     "/shop.user.v1.AuthService/Logout": Rpc(
@@ -838,7 +829,6 @@ RPCS: Final[dict[str, Rpc]] = {
         timeout=3.0,
         audit=True,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
-        has_request_id=True,
         has_http=True,
     ),
     "/shop.user.v1.AuthService/GetJwks": Rpc(

@@ -51,8 +51,16 @@ def _method(method: Method, callers: Sequence[str]) -> Iterator[str]:
         if caller not in callers:
             yield f"names the unknown caller {caller!r}; known are {', '.join(callers)}"
     yield from _limits(method)
-    if _mutates(method) and not _is_string(method.request.fields_by_name.get("request_id")):
-        yield f"changes something, but {method.request.name} has no `string request_id`"
+    if _mutates(method):
+        yield from _repeats(method)
+
+
+def _repeats(method: Method) -> Iterator[str]:
+    request_id = method.request.fields_by_name.get("request_id")
+    if request_id is None and not method.declares_idempotency:
+        yield "changes something, but neither has a `string request_id` nor an idempotency_level"
+    if request_id is not None and not _is_string(request_id):
+        yield f"changes something, but the request_id of {method.request.name} is no string"
 
 
 def _access(method: Method) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Method:
     client_streaming: bool
     server_streaming: bool
     idempotency_level: str
+    declares_idempotency: bool
     http_verb: str | None
     rule: Any
     place: Place
@@ -98,6 +99,7 @@ class Schema:
                         client_streaming=method.client_streaming,
                         server_streaming=method.server_streaming,
                         idempotency_level=level.removeprefix("IDEMPOTENCY_"),
+                        declares_idempotency=method.GetOptions().HasField("idempotency_level"),
                         http_verb=http.WhichOneof("pattern") if http else None,
                         rule=self._option(method, "MethodOptions", _OPTIONS + "rpc"),
                         place=self._places[method.full_name],

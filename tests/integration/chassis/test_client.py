@@ -20,7 +20,7 @@ from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 INVENTORY, ORDER, USER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService", "shop.user.v1.AuthService"
 STOCK = inventory.GetStockRequest(sku="a")
 RESERVE = inventory.ReserveStockRequest(
-    reservation_id="r", order_id="o", lines=[inventory.StockLine(sku="a", quantity=1)], request_id="k"
+    reservation_id="r", order_id="o", lines=[inventory.StockLine(sku="a", quantity=1)]
 )
 
 
@@ -183,7 +183,7 @@ async def test_what_may_not_be_repeated_is_sent_once(serve):
     """Login makes a new session each time."""
     assert RPCS[f"/{USER}/Login"].idempotency_level is IdempotencyLevel.UNKNOWN
     login = Flaky(1, user.Tokens())
-    request = user.LoginRequest(email="a@example.com", password="password-1", request_id="k")
+    request = user.LoginRequest(email="a@example.com", password="password-1")
     async with serve(Login=login) as app, client_for(app.address, AuthServiceStub, USER) as client:
         with pytest.raises(OutcomeUnknown):
             await client.Login(request)

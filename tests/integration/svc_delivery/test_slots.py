@@ -63,13 +63,11 @@ async def slot(open_zone, put):
 
 
 def book(order_id, slot_id, postal_code="10500"):
-    return pb.BookSlotRequest(
-        order_id=order_id, slot_id=slot_id, country_code="TH", postal_code=postal_code, request_id=f"{order_id}-book"
-    )
+    return pb.BookSlotRequest(order_id=order_id, slot_id=slot_id, country_code="TH", postal_code=postal_code)
 
 
 def release(order_id):
-    return pb.ReleaseSlotRequest(order_id=order_id, request_id=f"{order_id}-unbook")
+    return pb.ReleaseSlotRequest(order_id=order_id)
 
 
 async def open_slots(counter, **where):

@@ -59,14 +59,13 @@ async def test_a_reservation_that_another_process_has_changed_meanwhile_is_read_
             reservation_id="r-1",
             order_id="o-1",
             lines=[pb.StockLine(sku="a", quantity=2)],
-            request_id="r-1-reserve",
         )
     )
     async with rows.transaction():
         await rows.execute("UPDATE reservation SET state = 'FULFILLED', version = version + 1")
         release = asyncio.create_task(
             outcome(
-                inventory.ReleaseReservation(pb.ReleaseReservationRequest(reservation_id="r-1", request_id="r-1")),
+                inventory.ReleaseReservation(pb.ReleaseReservationRequest(reservation_id="r-1")),
                 ReservationStateConflict,
             )
         )

@@ -57,7 +57,6 @@ def reserve(reservation_id, *lines, order_id="order-1", ttl=None):
         reservation_id=reservation_id,
         order_id=order_id,
         lines=[pb.StockLine(sku=sku, quantity=quantity) for sku, quantity in lines],
-        request_id=f"{reservation_id}-reserve",
     )
     if ttl is not None:
         request.ttl.FromTimedelta(ttl)
@@ -65,11 +64,11 @@ def reserve(reservation_id, *lines, order_id="order-1", ttl=None):
 
 
 def confirm(reservation_id):
-    return pb.ConfirmReservationRequest(reservation_id=reservation_id, request_id=f"{reservation_id}-confirm")
+    return pb.ConfirmReservationRequest(reservation_id=reservation_id)
 
 
 def release(reservation_id):
-    return pb.ReleaseReservationRequest(reservation_id=reservation_id, request_id=f"{reservation_id}-release")
+    return pb.ReleaseReservationRequest(reservation_id=reservation_id)
 
 
 async def available(shop_window, sku):
@@ -165,9 +164,7 @@ async def test_confirming_allocates_and_fulfilling_takes_from_the_shelf(inventor
     await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
     assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
-    fulfilled = await inventory.FulfillReservation(
-        pb.FulfillReservationRequest(reservation_id="r-1", request_id="r-1-fulfill")
-    )
+    fulfilled = await inventory.FulfillReservation(pb.FulfillReservationRequest(reservation_id="r-1"))
     assert fulfilled.state == pb.RESERVATION_STATE_FULFILLED
     with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
         (level,) = (await shop_window.ListStockLevels(pb.ListStockLevelsRequest(sku="a"))).levels

@@ -41,7 +41,7 @@ def cancel(order_id, request_id="c-1", reason=""):
 
 
 def start(order_id, shipment_id="shipment-1"):
-    return pb.StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id, request_id=shipment_id)
+    return pb.StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id)
 
 
 async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then(shop, rows):

@@ -88,7 +88,7 @@ async def test_an_order_whose_cancellation_commits_first_is_not_shipped(orders, 
     await rows.execute(ORDER, "order-1", "CONFIRMED")
     await rows.execute(SAGA, "await_shipment", "infinity")
     async with orders(caller="svc_delivery") as stub:
-        request = pb.StartFulfillmentRequest(order_id="order-1", shipment_id="s-1", request_id="start")
+        request = pb.StartFulfillmentRequest(order_id="order-1", shipment_id="s-1")
         async with rows.transaction():
             await rows.execute("UPDATE saga SET state = 'COMPENSATING', step = 'authorize_payment'")
             shipping = asyncio.create_task(stub.StartFulfillment(request))

@@ -13,7 +13,7 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import BadCredentials, EmailTaken, LoginThrottled
 from shop.user.v1.user_events_pb2 import UserRegistered
 from svc_user.domain import FREE_ATTEMPTS
-from tests.integration.svc_user.people import PASSWORD, a_request_id, an_email, bearing, login, register
+from tests.integration.svc_user.people import PASSWORD, an_email, bearing, login, register
 
 
 async def test_a_person_registers_signs_in_and_is_known(users):
@@ -223,6 +223,6 @@ async def test_a_token_that_is_no_longer_valid_does_not_keep_anybody_from_signin
 
 async def test_a_login_may_be_repeated_and_begins_another_session(users, rows):
     user = await register(users, "ann@example.com")
-    request = auth_pb.LoginRequest(email="ann@example.com", password=PASSWORD, request_id=a_request_id())
+    request = auth_pb.LoginRequest(email="ann@example.com", password=PASSWORD)
     assert (await users.auth.Login(request)).refresh_token != (await users.auth.Login(request)).refresh_token
     assert len(await rows("SELECT 1 FROM session WHERE user_id = $1", user.user_id)) == 2

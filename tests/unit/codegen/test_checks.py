@@ -27,18 +27,17 @@ MISTAKES = {
     "a timeout of nothing": ("{seconds: 3}", "{seconds: 0}", CREATE, "has a timeout that is not positive"),
     "a rate limit of nothing": ("requests: 5", "requests: 0", GET, "has a rate limit whose"),
     "a rate limit without a window": ("per: {seconds: 60}", "", GET, "has a rate limit whose"),
-    "a change that cannot be repeated safely": (
-        "string request_id = 1",
-        "string repeat_id = 1",
+    "a request_id that is no string": (
+        "string request_id",
+        "int64 request_id",
         CREATE,
-        "changes something, but CreateToyRequest has no `string request_id`",
+        "the request_id of CreateToyRequest is no string",
     ),
-    "a request_id that is no string": ("string request_id", "int64 request_id", CREATE, "changes something"),
     "a stream that changes something": (
         "returns (stream Toy) {\n    option idempotency_level = NO_SIDE_EFFECTS;",
         "returns (stream Toy) {",
         WATCH,
-        "changes something, but WatchToyRequest has no `string request_id`",
+        "changes something, but neither has a `string request_id`",
     ),
     "a reason without our option": (
         """ [(shop.options.v1.error) = {
@@ -150,6 +149,16 @@ def test_a_field_whose_name_only_resembles_a_secret_needs_no_mark(compiled, name
 )
 def test_a_read_needs_no_request_id(compiled, old: str, new: str) -> None:
     assert protoc_gen_shop.respond(compiled(old, new)).error == ""
+
+
+def test_a_change_without_request_id_must_declare_its_idempotency_level(compiled) -> None:
+    """A natural key may make its repeat harmless."""
+    declared = compiled("string request_id = 1", "string repeat_id = 1")
+    assert protoc_gen_shop.respond(declared).error == ""
+
+    undeclared = compiled("    option idempotency_level = IDEMPOTENT;\n", "")
+    (problem,) = protoc_gen_shop.respond(undeclared).error.splitlines()
+    assert "CreateToy: changes something, but neither has a `string request_id` nor an idempotency_level" in problem
 
 
 def test_all_problems_are_reported_together_and_in_order(compiled) -> None:

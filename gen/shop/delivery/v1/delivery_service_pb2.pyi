@@ -547,7 +547,6 @@ class BookSlotRequest(_message.Message):
     SLOT_ID_FIELD_NUMBER: _builtins.int
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     POSTAL_CODE_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order that it is for."""
     slot_id: _builtins.str
@@ -556,8 +555,6 @@ class BookSlotRequest(_message.Message):
     """The country that the order goes to; the slot's zone must serve it."""
     postal_code: _builtins.str
     """The postal code that the order goes to; the slot's zone must serve it."""
-    request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
     def __init__(
         self,
         *,
@@ -565,11 +562,10 @@ class BookSlotRequest(_message.Message):
         slot_id: _builtins.str = ...,
         country_code: _builtins.str = ...,
         postal_code: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "order_id", b"order_id", "postal_code", b"postal_code", "request_id", b"request_id", "slot_id", b"slot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["country_code", b"country_code", "order_id", b"order_id", "postal_code", b"postal_code", "slot_id", b"slot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,20 +578,16 @@ class ReleaseSlotRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order that it was for."""
-    request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,32 +19,24 @@ class AuthClient:
         self._stub: auth_service_pb2_grpc.AuthServiceStub = stub(channel)
 
     async def login(
-        self, *, email: str, password: str, request_id: str = "", timeout: float | None = None
+        self, *, email: str, password: str, timeout: float | None = None
     ) -> auth_service_pb2.Tokens:
         """Begins a session. An unknown email and a wrong password get the same answer in the same time."""
-        request = auth_service_pb2.LoginRequest(
-            email=email, password=password, request_id=request_id or new_key()
-        )
+        request = auth_service_pb2.LoginRequest(email=email, password=password)
         return await self._stub.Login(request, timeout=timeout)
 
     async def refresh_token(
-        self, *, refresh_token: str, request_id: str = "", timeout: float | None = None
+        self, *, refresh_token: str, timeout: float | None = None
     ) -> auth_service_pb2.Tokens:
         """Exchanges a refresh token for its successor and a new access token. A repeat within ten seconds
         returns the same successor; a later one ends the session with `TOKEN_REUSED`.
         """
-        request = auth_service_pb2.RefreshTokenRequest(
-            refresh_token=refresh_token, request_id=request_id or new_key()
-        )
+        request = auth_service_pb2.RefreshTokenRequest(refresh_token=refresh_token)
         return await self._stub.RefreshToken(request, timeout=timeout)
 
-    async def logout(
-        self, *, all_sessions: bool = False, request_id: str = "", timeout: float | None = None
-    ) -> None:
+    async def logout(self, *, all_sessions: bool = False, timeout: float | None = None) -> None:
         """Ends the session that the access token belongs to."""
-        request = auth_service_pb2.LogoutRequest(
-            all_sessions=all_sessions, request_id=request_id or new_key()
-        )
+        request = auth_service_pb2.LogoutRequest(all_sessions=all_sessions)
         await self._stub.Logout(request, timeout=timeout)
 
     async def get_jwks(self, *, timeout: float | None = None) -> auth_service_pb2.JsonWebKeySet:
