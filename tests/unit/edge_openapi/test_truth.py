@@ -21,7 +21,7 @@ SHOP = document_of((ROOT / "gen" / "shop" / "shop.binpb").read_bytes())
 TAGS = [tag["name"] for tag in SHOP["tags"] if tag["name"] != "Edge"]
 
 #: CEL rules of which a part, or all, is beyond JSON Schema; their messages are in the descriptions.
-BEYOND = {"bindings.where", "bindings.span", "bindings.cutoff", "slot_rule.span", "product.skus"}
+BEYOND = {"slots.where", "slots.span", "slots.cutoff", "slot_rule.span", "product.skus"}
 
 
 class Served:
@@ -42,7 +42,7 @@ class Served:
         try:
             match = self._router.match(str(request.method), url.path)
             body = body if match.target.has_body else b""
-            message, _ = self._transcoder.request(match, body, b"application/json", url.query.encode())
+            message, _ = self._transcoder.decode_request(match, body, b"application/json", url.query.encode())
         except EdgeError as error:
             return [error.message]
         found = descriptor_pool.Default().FindMessageTypeByName(match.target.rpc.input.type_name)
