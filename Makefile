@@ -6,8 +6,8 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
 
 # More words for a command: make up ARGS='--events kafka', make test ARGS='-k outbox'.
 ARGS ?=
-# What `make lint` compares the protos with.
-AGAINST ?= HEAD
+# What `make lint` compares the protos with: the commit where this branch left the main one, on that itself its HEAD.
+AGAINST ?= $(shell git merge-base HEAD origin/HEAD 2>/dev/null || echo HEAD)
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := chassis edge_gateway mesh $(wildcard svc_*)
@@ -32,8 +32,12 @@ down: setup ## Stop a stack that was started with ARGS=--detach, or left behind
 test: setup ## Run every test
 	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
+.PHONY: quick
+quick: setup ## Run the unit and contract tests, and the integration tests of the services that you changed
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests/unit tests/contract $$($(BIN)/python -m tests.touched) $(ARGS)
+
 .PHONY: lint
-lint: setup ## Check style, types, layers and protos
+lint: setup ## Check style, types, layers and protos, and that no proto breaks its callers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
@@ -41,6 +45,7 @@ lint: setup ## Check style, types, layers and protos
 	$(BIN)/python -m mesh.codegen --deps
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
+	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "not a git clone: breaking changes are not looked for"; exit; }; \
 	$(BIN)/python -m mesh.codegen --breaking $(AGAINST)
 
 .PHONY: fmt
@@ -59,7 +64,7 @@ lock: setup ## Lock the dependencies of pyproject.toml anew
 		pyproject.toml --group dev --group test --output-file requirements.lock $(ARGS)
 
 .PHONY: check
-check: lint ## All that has to hold before a change goes in
+check: lint ## Run all that CI runs: lint, the check of gen/, and every test
 	$(BIN)/python -m mesh.codegen --check
 	@$(MAKE) test
 
