@@ -59,7 +59,7 @@ class Stack:
         self._database = os.environ.get("DATABASE_URL", "")
         self._redis = os.environ.get("REDIS_URL", "")
         self._kafka = os.environ.get("KAFKA_BOOTSTRAP", "")
-        self._servers = tuple(self._start_servers())
+        self._servers = tuple(self._server_programs())
         self.programs: tuple[Program, ...] = (
             *self._servers,
             *self._simulators(),
@@ -99,7 +99,7 @@ class Stack:
         replicated = any(len(addresses) > 1 for addresses in self._addresses.values())
         return address(self._ports.inner) if replicated and self.options.mesh else ""
 
-    def _start_servers(self) -> Iterator[Program]:
+    def _server_programs(self) -> Iterator[Program]:
         if not self._database:
             postgres = Postgres(self._state.folder / "postgres", self._folder("postgres"))
             self._database = postgres.url
