@@ -1,1 +1,1 @@
-"""A gRPC-to-JSON gateway: give it descriptors and upstreams, and it serves their google.api.http routes."""
+"""A gRPC-to-JSON gateway: serves the google.api.http routes of a descriptor set from its upstreams."""

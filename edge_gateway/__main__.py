@@ -22,7 +22,7 @@ from edge_gateway.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line and serves; returns the exit code."""
+    """Parse the command line and serve; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = uvloop.run(_run(options))
     except (DescriptorError, ValueError, OSError) as error:
-        print(f"edge_gateway: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks so
+        print(f"edge_gateway: {error}", file=sys.stderr)  # noqa: T201 - output of the command line
         code = 1
     return CANNOT_START if code and options.shared_port else code
 
@@ -59,7 +59,7 @@ async def _serve(
     options: argparse.Namespace, registry: Registry, routes: Routes, upstreams: Upstreams, settings: Settings
 ) -> None:
     gateway = Gateway(registry, routes, upstreams, settings)
-    sock = bind(options.listen, shared=options.shared_port, silence=settings.body_timeout)
+    sock = bind(options.listen, shared=options.shared_port, write_timeout=settings.body_timeout)
     reflection = None
     if options.reflection_listen:
         reflection, _ = await serve_reflection(registry, options.reflection_listen)
@@ -78,7 +78,7 @@ async def _serve(
 async def _registry(options: argparse.Namespace, tls: ssl.SSLContext) -> Registry:
     if options.reflect:
         return await fetch_registry(options.reflect, tls)
-    # The wire format of a set is a list of files, so sets are joined by joining their bytes.
+    # A set is a list of files on the wire, so concatenating the bytes of sets concatenates their lists.
     return load_registry(b"".join(_read(path) for path in options.descriptor_set))
 
 
@@ -91,7 +91,7 @@ def _check_upstreams(routes: Routes, upstreams: Upstreams, *, check: bool) -> No
         try:
             upstreams.target(service)
         except UnknownServiceError:
-            if not check:  # routes alone can be checked without knowing where the services are
+            if not check:  # --check validates routes alone, without upstreams
                 routes.problems.append(f"{service}: no --upstream is named for it")
 
 

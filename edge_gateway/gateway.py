@@ -48,6 +48,7 @@ class Gateway:
         await self._pipeline.relays.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection: HTTP, WebSocket or lifespan."""
         if scope["type"] == "http":
             await self._http(Exchange(scope, receive, send))
         elif scope["type"] == "websocket":

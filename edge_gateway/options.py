@@ -1,4 +1,4 @@
-"""The options of the command line, with their defaults from Settings, and the settings that they mean."""
+"""The options of the command line, with their defaults from Settings, and their conversion to Settings."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ _DEFAULTS = Settings()
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every option; --help shows them by group."""
+    """Return the parser of all options; --help shows them by group."""
     it = argparse.ArgumentParser(prog="edge_gateway", description="JSON over HTTP in, gRPC out.")
     _back_ends(it)
     _process(it.add_argument_group("process").add_argument)
@@ -28,19 +28,19 @@ def _back_ends(it: argparse.ArgumentParser) -> None:
     group = it.add_argument_group("back ends")
     source, add = group.add_mutually_exclusive_group(required=True).add_argument, group.add_argument
     source("--descriptor-set", metavar="FILE", action="append", help="a FileDescriptorSet with its imports; repeatable")
-    source("--reflect", metavar="HOST:PORT", help="ask this back end for its descriptors instead")
+    source("--reflect", metavar="HOST:PORT", help="fetch the descriptors of this back end instead")
     where = "where a service is: pkg.Service=host:port, pkg.*=host:port or *=host:port; grpcs:// for TLS"
     add("--upstream", metavar="NAME=TARGET", action="append", default=[], help=where)
     add("--upstream-ca", metavar="FILE", help="the root certificates for grpcs:// upstreams")
     add("--upstream-cert", metavar="FILE", help="the certificate, with its chain, that this edge shows to them")
-    add("--upstream-key", metavar="FILE", help="its private key, where that is not in the same file")
+    add("--upstream-key", metavar="FILE", help="its private key, if it is in another file")
     add("--metadata", metavar="NAME=VALUE", action="append", default=[], help="metadata set on every call")
 
 
 def _process(add: Callable[..., object]) -> None:
     seconds = {"type": float, "metavar": "SECONDS"}
     redis = "count rate limits here, for all workers together (REDIS_URL, which hides a password better)"
-    drain_delay = "listen on for so long after SIGTERM, while /healthz fails (0)"
+    drain_delay = "the time to keep listening after SIGTERM, while /healthz fails (0)"
     add("--listen", metavar="HOST:PORT", default="127.0.0.1:8080")
     add("--reflection-listen", metavar="HOST:PORT", help="serve gRPC reflection and health here")
     add("--check", action="store_true", help="only validate the routes: exit 0, or 1 with the reasons")
@@ -48,27 +48,27 @@ def _process(add: Callable[..., object]) -> None:
     add("--shared-port", action="store_true", help=argparse.SUPPRESS)
     add("--redis", metavar="URL", default=os.environ.get("REDIS_URL", ""), help=redis)
     add("--drain-delay", **seconds, default=_DEFAULTS.drain_delay, help=drain_delay)
-    add("--drain", **seconds, default=_DEFAULTS.drain, help="how long running calls may take then (20)")
+    add("--drain", **seconds, default=_DEFAULTS.drain, help="the time that running calls may take after that (20)")
 
 
 def _contract(add: Callable[..., object]) -> None:
-    add("--caller", default=_DEFAULTS.caller, help="the workload that this edge is")
+    add("--caller", default=_DEFAULTS.caller, help="the name of this edge's workload")
     add("--unbound", action="store_true", help="serve methods without a rule at POST /pkg.Service/Method")
-    add("--strip-prefix", metavar="PATH", default=_DEFAULTS.prefix, help="a path prefix taken as absent (/api)")
+    add("--strip-prefix", metavar="PATH", default=_DEFAULTS.prefix, help="a path prefix that routes ignore (/api)")
 
 
 def _requests(add: Callable[..., object]) -> None:
     seconds, size = {"type": float, "metavar": "SECONDS"}, {"type": int, "metavar": "BYTES"}
-    share = "how many of the traces that begin here are sampled (1, which is all)"
-    silence = "the longest silence in a body, and of a client that has an answer to take (30)"
-    deadline = "the deadline of unary calls that nobody sets another for (30)"
+    share = "the share of the traces begun here that are sampled, from 0 to 1 (1)"
+    write_timeout = "the longest pause of a client within a body or while it reads a response (30)"
+    deadline = "the deadline of unary calls without one of their own (30)"
     add("--forward-header", metavar="NAME", action="append", default=[], help="also pass on this request header")
     add("--trace-share", type=float, metavar="SHARE", default=_DEFAULTS.trace_share, help=share)
     add("--trusted-hops", type=int, default=0, help="proxies in front that append to X-Forwarded-For")
     add("--max-body", **size, default=_DEFAULTS.max_body, help="of a request (1 MiB)")
-    add("--body-timeout", **seconds, default=_DEFAULTS.body_timeout, help=silence)
+    add("--body-timeout", **seconds, default=_DEFAULTS.body_timeout, help=write_timeout)
     add("--default-timeout", **seconds, default=_DEFAULTS.default_timeout, help=deadline)
-    add("--ignore-unknown-fields", action="store_true", help="ignore unknown JSON fields rather than refuse them")
+    add("--ignore-unknown-fields", action="store_true", help="ignore unknown JSON fields rather than reject them")
 
 
 def _replies(add: Callable[..., object]) -> None:
@@ -80,8 +80,13 @@ def _replies(add: Callable[..., object]) -> None:
     add("--proto-names", action="store_true", help="write proto field names rather than lowerCamelCase")
     add("--enum-numbers", action="store_true", help="write enum values as numbers")
     add("--public-max-age", type=int, metavar="SECONDS", default=_DEFAULTS.public_max_age, help=max_age)
-    add("--heartbeat", **seconds, default=_DEFAULTS.heartbeat, help="the longest silence of an event stream (15)")
-    add("--no-compression", action="store_true", help="leave it to a proxy in front")
+    add(
+        "--heartbeat",
+        **seconds,
+        default=_DEFAULTS.heartbeat,
+        help="between heartbeats of an event stream (15)",
+    )
+    add("--no-compression", action="store_true", help="do not compress responses, for a proxy in front")
 
 
 def _browsers(add: Callable[..., object]) -> None:
@@ -92,7 +97,7 @@ def _browsers(add: Callable[..., object]) -> None:
 
 
 def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
-    """The settings that a command line means."""
+    """Return the settings of a parsed command line."""
     caller = [("x-shop-caller", options.caller)] if has_policies(registry) and options.caller else []
     pairs = (text.partition("=") for text in options.metadata)
     return Settings(

@@ -14,17 +14,17 @@ import uvicorn
 
 from edge_gateway.gateway import Gateway
 from edge_gateway.http.http1 import EdgeProtocol
-from edge_gateway.http.socket_options import keepalive, timeout
+from edge_gateway.http.socket_options import keepalive, user_timeout
 from edge_gateway.settings import Settings
 
 log = logging.getLogger("edge_gateway")
 
-#: What a worker exits with that would fail again: the customary number for bad configuration.
+#: Exit code of a worker that would fail again: EX_CONFIG of sysexits.h.
 CANNOT_START = 78
 
 
-def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
-    """Binds host:port; several processes share a port by SO_REUSEPORT. Clients may take nothing for so many seconds."""
+def bind(listen: str, *, shared: bool, write_timeout: float) -> socket.socket:
+    """Bind host:port, shared by SO_REUSEPORT if wanted; drop clients that read nothing for `write_timeout` seconds."""
     host, _, port = listen.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -32,7 +32,7 @@ def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    for option in (*keepalive(), *timeout(silence)):  # which the connections inherit
+    for option in (*keepalive(), *user_timeout(write_timeout)):  # accepted connections inherit these
         sock.setsockopt(*option)
     try:
         sock.bind((host, int(port)))
@@ -44,7 +44,7 @@ def bind(listen: str, *, shared: bool, silence: float) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Tells when it accepts, and leaves the signals to `serve`, which has more to say before it stops."""
+    """Reports when it accepts connections; leaves signals to `serve`, which drains before it stops."""
 
     def __init__(
         self, config: uvicorn.Config, ready: Callable[[], None], end_streams: Callable[[], Awaitable[None]]
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._end_streams()  # before uvicorn closes their sockets, with a code that says less
+        await self._end_streams()  # uvicorn would close their sockets without an error
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -68,21 +68,21 @@ class _Server(uvicorn.Server):
 
 
 class _Quiet(logging.Filter):
-    """Drops what uvicorn says of answers that are broken off, or given instead of a handshake, on purpose."""
+    """Drops uvicorn's log lines about responses that are cut off, or replace a handshake, on purpose."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("ASGI callable returned without completing")
 
 
 def _allow_files() -> None:
-    """A live stream is an open file, and the customary limit is meant for programs that use select()."""
+    """Raise the soft limit of open files, meant for programs that use select(): each stream needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name more than they give
+    with contextlib.suppress(ValueError, OSError):  # some systems report a hard limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready: Callable[[], None]) -> None:
-    """Serves until SIGTERM or SIGINT, then drains."""
+    """Serve until SIGTERM or SIGINT, then drain."""
     _allow_files()
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
@@ -116,7 +116,7 @@ async def serve(gateway: Gateway, sock: socket.socket, settings: Settings, ready
 
 
 async def supervise(arguments: Sequence[str], count: int) -> int:
-    """Runs `count` worker processes, replaces those that die, and passes a stop on to all."""
+    """Run `count` worker processes, replace those that die, and pass a stop on to all; return the exit code."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,7 +127,7 @@ async def supervise(arguments: Sequence[str], count: int) -> int:
 
 
 async def _keep(command: list[str], stopping: asyncio.Event) -> int:
-    """Keeps one worker running; one that cannot even start ends them all."""
+    """Keep one worker running; stop all workers if it cannot start."""
     while not stopping.is_set():
         worker = await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL)
         stopped = asyncio.ensure_future(stopping.wait())

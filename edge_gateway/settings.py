@@ -1,4 +1,4 @@
-"""What a gateway can be told; the command line fills it, see docs/edge.md."""
+"""The settings of a gateway; the command line fills them, see docs/edge.md."""
 
 from dataclasses import dataclass
 
@@ -19,22 +19,22 @@ class Settings:
     forwarded_headers: tuple[str, ...] = ()
     #: Reply metadata passed back as headers besides the usual ones.
     exposed_headers: tuple[str, ...] = ()
-    #: The share of the traces begun here that are sampled.
+    #: The share of the traces that begin here that are sampled, from 0 to 1.
     trace_share: float = 1.0
-    #: A path prefix that is taken as absent.
+    #: A path prefix that routes ignore.
     prefix: str = "/api"
-    #: How many proxies in front append to X-Forwarded-For; 0 believes the connection alone.
+    #: How many proxies in front append to X-Forwarded-For; with 0 the client is the peer of the connection.
     trusted_hops: int = 0
 
     max_body: int = 1024 * 1024
     max_reply: int = 16 * 1024 * 1024
     max_url: int = 16 * 1024
-    #: The deadline of unary calls that no one sets another for.
+    #: Seconds until the deadline of unary calls without a deadline of their own.
     default_timeout: float = 30.0
-    #: The longest silence while a body arrives, and the longest time in which a client takes nothing of its answer.
+    #: Seconds that may pass between parts of a request body, and between reads of a response by the client.
     body_timeout: float = 30.0
 
-    #: Whether unknown JSON fields are ignored rather than refused.
+    #: Whether unknown JSON fields are ignored rather than rejected.
     ignore_unknown: bool = False
     emit_defaults: bool = True
     proto_names: bool = False
@@ -42,7 +42,7 @@ class Settings:
     #: Whether methods without an HTTP rule are served at POST /pkg.Service/Method.
     unbound: bool = False
 
-    #: How long a public read may be kept by caches.
+    #: Seconds that caches may keep a public read.
     public_max_age: int = 5
     #: Seconds between heartbeats of idle streams.
     heartbeat: float = 15.0
@@ -56,9 +56,9 @@ class Settings:
     compress: bool = True
     #: Replies smaller than this are not compressed.
     compress_from: int = 1024
-    #: Where rate limits are counted for all workers; without it each worker counts for itself.
+    #: Redis that counts rate limits for all workers; without it each worker counts for itself.
     redis_url: str = ""
     #: Seconds between SIGTERM, when /healthz starts to fail, and the end of listening.
     drain_delay: float = 0.0
-    #: Seconds that running calls get after that.
+    #: Seconds that running calls may take after that.
     drain: float = 20.0

@@ -1,4 +1,4 @@
-"""One HTTP/2 connection to a back end: its frames, its windows and the calls on it."""
+"""One HTTP/2 connection to a back end: its frames, its flow-control windows and its streams."""
 
 import asyncio
 from collections import deque
@@ -9,17 +9,17 @@ from edge_gateway.grpc_client.http2 import BlockReader, ProtocolError
 from edge_gateway.grpc_client.stream import STREAM_WINDOW, Failure, Stream
 from edge_gateway.http.cork import Corked
 
-#: What all streams together may be ahead of their readers; each has a window of its own.
+#: The flow-control window of all streams together; each has a window of its own.
 _CONNECTION_WINDOW = 64 * 1024 * 1024
 
 _RESET_CODES = {http2.REFUSED_STREAM: 14, http2.CANCEL: 1, 11: 8, 12: 7}
 
 
 class Connection(asyncio.Protocol):
-    """Frames in and out."""
+    """Reads and writes the frames of one connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_message: int, on_room: Callable[[], None]) -> None:
-        """`on_room` is called when there may be room for calls that waited for it."""
+        """Take a callback, `on_room`, for when waiting calls may find room."""
         self.loop = loop
         self._on_room = on_room
         self.transport: Corked
@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
         self.peer_window = http2.DEFAULT_WINDOW
         self.peer_frame = http2.DEFAULT_FRAME
         self.peer_streams = http2.MAX_WINDOW
-        #: Set by GOAWAY or by running out of stream numbers: no new calls.
+        #: Set by GOAWAY or when the stream numbers are used up: accepts no new calls.
         self.is_closing = False
         self.ready: asyncio.Future[None] = loop.create_future()
         self._max_message = max_message
@@ -39,16 +39,17 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._received = 0
         self._blocks = BlockReader()
-        #: A header block that goes on in CONTINUATION frames: its stream, its flags and what has come.
+        #: An incomplete header block: its stream, its flags and the received part.
         self._partial: tuple[int, int, bytes] | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def has_room(self) -> bool:
+        """Return whether the connection accepts one more call."""
         return self.is_connected and not self.is_closing and len(self._streams) < self.peer_streams
 
     def call(self, block: bytes, body: bytes | None) -> Stream:
-        """Opens a stream; with a body, all of the request goes out at once if the windows allow."""
+        """Open a stream; send a body with its headers if the windows allow it."""
         stream = Stream(self, self._next, self._max_message)
         self._next += 2
         self.is_closing = self.is_closing or self._next > http2.MAX_WINDOW - 2
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         return frames + http2.frame(http2.CONTINUATION, http2.END_HEADERS, number, parts[-1])
 
     def forget(self, stream: Stream) -> None:
+        """Remove an ended stream; close the connection if it was the last one and it is closing."""
         self._streams.pop(stream.id, None)
         self._on_room()
         self._release()
@@ -79,7 +81,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     async def room(self) -> None:
-        """Waits until a window has grown, the transport takes more, or a call has ended."""
+        """Wait until a window has grown, the transport is writable again, or a call has ended."""
         future = self.loop.create_future()
         self._waiting.append(future)
         await future
@@ -91,7 +93,8 @@ class Connection(asyncio.Protocol):
                 future.set_result(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = Corked(transport, self.loop)  # type: ignore[arg-type]  # uvloop's is one by its methods alone
+        """Send the preface, the settings and the first window update."""
+        self.transport = Corked(transport, self.loop)  # type: ignore[arg-type]  # uvloop's transport only has the methods
         self.is_connected = True
         ours = (
             (http2.SETTING_HEADER_TABLE_SIZE, 0),
@@ -103,13 +106,16 @@ class Connection(asyncio.Protocol):
         self.transport.write(http2.PREFACE + http2.settings(ours) + grow)
 
     def pause_writing(self) -> None:
+        """Stop writers until the transport has drained."""
         self.writable.clear()
 
     def resume_writing(self) -> None:
+        """Resume writers."""
         self.writable.set()
         self._release()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Fail all calls as UNAVAILABLE."""
         self.is_connected = False
         self.writable.set()
         if not self.ready.done():
@@ -119,19 +125,21 @@ class Connection(asyncio.Protocol):
         self._release()
 
     def close(self) -> None:
+        """Close the connection; its calls fail."""
         self.is_closing = True
         if self.is_connected:
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        """Handle received frames; send GOAWAY if they violate HTTP/2."""
         buffer = self._buffer + data if self._buffer else data
         try:
             self._buffer = buffer[self._frames(buffer) :]
         except ProtocolError:
-            self._go_away(http2.PROTOCOL_ERROR)
+            self._close_with(http2.PROTOCOL_ERROR)
 
     def _frames(self, buffer: bytes) -> int:
-        """Takes the whole frames of a buffer; returns where they end."""
+        """Handle the whole frames of a buffer; return the position of their end."""
         at, size = 0, len(buffer)
         while size - at >= 9:
             length, kind, flags, number = http2.head(buffer, at)
@@ -170,7 +178,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(http2.frame(http2.WINDOW_UPDATE, 0, 0, http2.long(self._received)))
             self._received = 0
         stream = self._streams.get(number)
-        if stream is not None:  # else it was cancelled, and this was on its way
+        if stream is not None:  # a cancelled call may still receive data
             stream.on_data(http2.unpadded(payload, flags & http2.PADDED), size, end=bool(flags & http2.END_STREAM))
 
     def _on_headers(self, flags: int, number: int, block: bytes) -> None:
@@ -184,7 +192,7 @@ class Connection(asyncio.Protocol):
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         if self._partial is None or self._partial[0] != number:
-            raise ProtocolError("a header block goes on that has not begun")
+            raise ProtocolError("a CONTINUATION frame without a header block")
         _, first, block = self._partial
         block += payload
         if len(block) > http2.MAX_HEADER_LIST:
@@ -229,7 +237,7 @@ class Connection(asyncio.Protocol):
         self._release()
 
     def _on_go_away(self, last: int) -> None:
-        """Calls beyond `last` were not begun, so they may be made again elsewhere."""
+        """Fail the calls beyond `last` as unprocessed, so that they are retried elsewhere."""
         self.is_closing = True
         for stream in [stream for stream in self._streams.values() if stream.id > last]:
             stream.failure = Failure(14, "the back end is closing", unprocessed=True)
@@ -237,10 +245,10 @@ class Connection(asyncio.Protocol):
         if not self._streams:
             self.transport.close()
 
-    def _go_away(self, error: int) -> None:
+    def _close_with(self, error: int) -> None:
         self.is_closing = True
         self.transport.write(http2.frame(http2.GOAWAY, 0, 0, http2.long(0) + http2.long(error)))
         for stream in list(self._streams.values()):
-            stream.failure = Failure(13, "the back end does not speak HTTP/2 as it should")
+            stream.failure = Failure(13, "the back end violates HTTP/2")
             stream.finish()
         self.transport.close()

@@ -1,4 +1,4 @@
-"""The connections to one target: opened when needed, more than one only when the first is full."""
+"""The connections to one target: opened on demand, a further one only when all are full."""
 
 import asyncio
 import ssl
@@ -10,14 +10,14 @@ from edge_gateway.grpc_client.stream import Failure
 from edge_gateway.http.socket_options import keepalive
 
 _CONNECT_TIMEOUT = 5.0
-#: How long a target that could not be reached is left alone: at first, and at most.
+#: Seconds without a further attempt after connecting failed: at first, and at most.
 _PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _MOST = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a back end is, as `host:port`, `unix:/path` or either after `grpc://` or `grpcs://`."""
+    """The address of a back end: `host:port` or `unix:/path`, with `grpc://` or `grpcs://` in front if wanted."""
 
     host: str
     port: int
@@ -26,11 +26,12 @@ class Target:
 
     @property
     def authority(self) -> str:
+        """Return the `:authority` of calls."""
         return "localhost" if self.path else f"{self.host}:{self.port}"
 
 
 def parse_target(text: str) -> Target:
-    """Parses a target, or raises ValueError."""
+    """Parse a target, or raise ValueError."""
     secure = text.startswith(("grpcs://", "https://"))
     rest = text.partition("://")[2] if "://" in text and not text.startswith("unix:") else text
     rest = rest.removeprefix("dns:///").removeprefix("dns:").removeprefix("ipv4:")
@@ -56,17 +57,18 @@ class Pool:
         self._waiting: list[asyncio.Future[None]] = []
 
     def head(self, method: str) -> bytes:
-        """The header fields that every call of a method begins with."""
+        """Return the encoded header fields that all calls of a method share."""
         return http2.request_head(method, self._target.authority, secure=self._target.secure)
 
     def idle(self) -> Connection | None:
+        """Return a connection with room, or None."""
         for connection in self._connections:
             if connection.has_room:
                 return connection
         return None
 
     async def connect(self, deadline: float | None) -> Connection:
-        """Returns a connection with room, opening one if need be; raises Failure when that fails or takes too long."""
+        """Return a connection with room, opening one if needed; raise Failure after `deadline` seconds at most."""
         try:
             async with asyncio.timeout(deadline):
                 return await self._connect()
@@ -89,7 +91,7 @@ class Pool:
             await asyncio.shield(self._opening)
 
     async def _room(self) -> None:
-        """Waits until a call has ended on any of the connections."""
+        """Wait until a call has ended on any of the connections."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         await future
@@ -103,7 +105,7 @@ class Pool:
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening = None
         if not task.cancelled():
-            task.exception()  # each waiter has it too; this marks it as seen when there is none left
+            task.exception()  # marks the exception as retrieved even if no caller waits
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -135,18 +137,19 @@ class Pool:
             lambda: connection, target.host, target.port, ssl=self._tls, server_hostname=name
         )
         sock = transport.get_extra_info("socket")
-        for option in keepalive():  # not by pings, which would count as abuse on an idle stream
+        for option in keepalive():  # servers treat HTTP/2 pings on an idle connection as abuse
             sock.setsockopt(*option)
 
     def close(self) -> None:
+        """Close all connections."""
         if self._opening is not None:
-            self._opening.cancel()  # which closes what it has opened so far
+            self._opening.cancel()  # closes a half-open connection
         for connection in self._connections:
             connection.close()
 
 
 def client_tls(authorities: str | None = None, own: str | None = None, key: str | None = None) -> ssl.SSLContext:
-    """Whom to trust and which certificate to show, as PEM files; raises OSError for those that cannot be used."""
+    """Return a TLS context of PEM files: trusted authorities, own certificate and key; raise OSError."""
     context = ssl.create_default_context(cafile=authorities)
     context.set_alpn_protocols(["h2"])
     if own:

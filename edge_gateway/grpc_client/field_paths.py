@@ -1,4 +1,4 @@
-"""Field paths in refusals: services name fields as their protos do, a JSON client reads names as it wrote them."""
+"""Field paths in errors: services name fields in proto spelling, JSON clients expect their JSON names."""
 
 import re
 from typing import Any
@@ -8,12 +8,12 @@ from protobuf import DescMessage
 from edge_gateway.errors import EdgeError
 from edge_gateway.routing.field_types import field_element
 
-#: A name, what is picked of a list or a map, and what leads to the next name.
+#: A name, indexes or keys, and the separator of the next name.
 _STEP = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)((?:\[(?:"(?:[^"\\]|\\.)*"|[^\]"]*)\])*)(\.|$)')
 
 
-def spell_fields(error: EdgeError, request: DescMessage) -> None:
-    """Respells the paths in BadRequest, and the `field` of an ErrorInfo, also where the message quotes it."""
+def convert_field_paths(error: EdgeError, request: DescMessage) -> None:
+    """Convert the paths of BadRequest and the `field` of ErrorInfo to JSON names, also where the message quotes it."""
     for detail in error.details:
         kind = str(detail.get("@type")).rpartition("/")[2]
         if kind == "google.rpc.BadRequest":
@@ -22,13 +22,13 @@ def spell_fields(error: EdgeError, request: DescMessage) -> None:
                     violation["field"] = json_path(request, violation["field"])
         elif kind == "google.rpc.ErrorInfo" and "field" in detail.get("metadata", ()):
             metadata = detail["metadata"]
-            said, metadata["field"] = metadata["field"], json_path(request, metadata["field"])
-            if said != metadata["field"]:
-                error.message = error.message.replace(said, metadata["field"])
+            path, metadata["field"] = metadata["field"], json_path(request, metadata["field"])
+            if path != metadata["field"]:
+                error.message = error.message.replace(path, metadata["field"])
 
 
 def json_path(message: DescMessage, path: str) -> str:
-    """Spells a path as JSON does, up to the first step that is no field."""
+    """Convert a path to JSON names, up to the first step that is not a field."""
     spelled, at = "", 0
     inner: Any = message
     while isinstance(inner, DescMessage) and (step := _STEP.match(path, at)) is not None:

@@ -1,6 +1,6 @@
 """The frames of HTTP/2 (RFC 9113) and the header blocks of a gRPC client.
 
-Our header table is always empty, on either side of the connection: a block then means the same whenever it comes,
+The dynamic tables are always empty, in both directions: equal blocks then have equal meanings,
 so those that come with every reply are decoded once.
 """
 
@@ -35,30 +35,33 @@ _SETTING = struct.Struct(">HL")
 
 _ALLOWED = {SETTING_WINDOW: (0, MAX_WINDOW), SETTING_MAX_FRAME: (DEFAULT_FRAME, 2**24 - 1)}
 
-#: Blocks that are short and few enough to be worth remembering.
+#: Limits of the cache of decoded header blocks: bytes of a block, and number of blocks.
 _MAX_BLOCK, _MAX_BLOCKS = 256, 256
 
 
 class ProtocolError(Exception):
-    """The peer does not speak HTTP/2 as it should."""
+    """The peer violates HTTP/2."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Encode a frame."""
     length = len(payload)
     return _HEAD.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
 
 
 def head(buffer: bytes, at: int) -> tuple[int, int, int, int]:
-    """Reads a frame's head: length, type, flags and stream."""
+    """Return a frame's length, type, flags and stream."""
     high, low, kind, flags, stream = _HEAD.unpack_from(buffer, at)
     return high << 8 | low, kind, flags, stream & 0x7FFFFFFF
 
 
 def long(value: int) -> bytes:
+    """Encode an unsigned integer of 32 bits."""
     return _LONG.pack(value)
 
 
 def read_long(payload: bytes, at: int = 0) -> int:
+    """Decode an unsigned integer of 32 bits, or raise ProtocolError."""
     if len(payload) < at + 4:
         raise ProtocolError("a frame is too short")
     found: int = _LONG.unpack_from(payload, at)[0]
@@ -66,10 +69,12 @@ def read_long(payload: bytes, at: int = 0) -> int:
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:
+    """Encode a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(name, value) for name, value in values))
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
+    """Decode the payload of a SETTINGS frame, or raise ProtocolError."""
     if len(payload) % 6:
         raise ProtocolError("a SETTINGS frame has a strange length")
     values: list[tuple[int, int]] = list(_SETTING.iter_unpack(payload))
@@ -81,7 +86,7 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:
-    """Takes padding and priority off a HEADERS or DATA payload."""
+    """Strip padding and priority from a HEADERS or DATA payload."""
     if flags & PADDED:
         if not payload or payload[0] >= len(payload):
             raise ProtocolError("a frame is padded beyond its length")
@@ -90,7 +95,7 @@ def unpadded(payload: bytes, flags: int) -> bytes:
 
 
 def _integer(value: int, prefix: int) -> bytes:
-    """An HPACK integer whose first byte has `prefix` bits for it and nothing else."""
+    """Encode an HPACK integer with a prefix of `prefix` bits."""
     most = (1 << prefix) - 1
     if value < most:
         return bytes((value,))
@@ -108,16 +113,17 @@ def _text(value: bytes) -> bytes:
 
 
 def literal(name: str) -> bytes:
-    """The part of a header field that its name makes; `value` below is the rest."""
+    """Encode the name of a literal header field; `value` encodes the rest."""
     return b"\0" + _text(name.encode())
 
 
 def value(text: str | bytes) -> bytes:
+    """Encode the value of a header field; bytes in base64."""
     return _text(text.encode("latin-1") if isinstance(text, str) else base64.b64encode(text).rstrip(b"="))
 
 
 def request_head(path: str, authority: str, *, secure: bool) -> bytes:
-    """The fields that every call of a method begins with; the small numbers are those of the static table."""
+    """Encode the header fields that all calls of a method share, by their indexes in HPACK's static table."""
     return b"".join((
         b"\x83", b"\x87" if secure else b"\x86", b"\x04" + _text(path.encode()), b"\x01" + _text(authority.encode()),
         literal("te") + _text(b"trailers"), b"\x0f\x10" + _text(b"application/grpc"),
@@ -149,6 +155,7 @@ class BlockReader:
         self._known: dict[bytes, Block] = {}
 
     def read(self, raw: bytes) -> Block:
+        """Decode a header block, or raise ProtocolError."""
         known = self._known.get(raw)
         if known is None:
             try:

@@ -1,9 +1,9 @@
-"""Calls the back end on behalf of a request: its metadata, its deadline, and what a failure means to the client."""
+"""Invokes gRPC methods for HTTP requests: metadata, deadline, and the mapping of failures to errors."""
 
 from protobuf import Message
 
 from edge_gateway.errors import EdgeError, invalid_argument
-from edge_gateway.grpc_client.field_paths import spell_fields
+from edge_gateway.grpc_client.field_paths import convert_field_paths
 from edge_gateway.grpc_client.metadata import HeadersOut, MetadataIn, parse_timeout
 from edge_gateway.grpc_client.status import StatusReader
 from edge_gateway.grpc_client.trace_context import TraceContext
@@ -15,7 +15,7 @@ from edge_gateway.settings import Settings
 
 
 class GrpcInvoker:
-    """Knows everything about calls that does not depend on how replies are written."""
+    """Invokes methods with the metadata and deadline of an HTTP request."""
 
     def __init__(self, upstreams: Upstreams, status: StatusReader, settings: Settings) -> None:
         self._upstreams = upstreams
@@ -26,7 +26,7 @@ class GrpcInvoker:
         self._headers_out = HeadersOut(settings.exposed_headers)
 
     async def unary(self, request: Request, rule: Rule, message: Message) -> Reply:
-        """Makes a unary call, or raises EdgeError."""
+        """Make a unary call, or raise EdgeError."""
         metadata, deadline = self._metadata(request), self._deadline(request, rule)
         try:
             return await self._upstreams.unary(rule.rpc.path, to_binary(message), metadata, deadline)
@@ -34,7 +34,7 @@ class GrpcInvoker:
             raise self.failure(request, rule, failure) from None
 
     async def open(self, request: Request, rule: Rule) -> GrpcCall:
-        """Opens a call with streams, or raises EdgeError."""
+        """Open a streaming call, or raise EdgeError."""
         metadata, deadline = self._metadata(request), self._deadline(request, rule)
         try:
             return await self._upstreams.stream(rule.rpc.path, metadata, deadline)
@@ -42,14 +42,14 @@ class GrpcInvoker:
             raise self.failure(request, rule, failure) from None
 
     def failure(self, request: Request, rule: Rule, failure: UpstreamError) -> EdgeError:
-        """What a failed call is to the client."""
+        """Return the error response of a failed call."""
         error = self._status.read(failure)
-        spell_fields(error, rule.rpc.input)
+        convert_field_paths(error, rule.rpc.input)
         error.headers += self.headers(request, failure.initial, failure.trailing)
         return error
 
     def headers(self, request: Request, initial: RawMetadata, trailing: RawMetadata) -> list[Header]:
-        """The reply's metadata that clients may see."""
+        """Return the reply metadata that clients may see, as headers."""
         headers = self._headers_out.initial(initial)
         if trailing and b"trailers" in request.header(b"te"):
             headers += self._headers_out.trailing(trailing)
@@ -57,12 +57,12 @@ class GrpcInvoker:
 
     def _metadata(self, request: Request) -> RawMetadata:
         client = request.client(self._settings.trusted_hops)
-        context = self._traces.context(request.headers)
+        context = self._traces.metadata(request.headers)
         request.trace = context[0][1]
         return [*self._metadata_in.build(request.raw_headers, request.id, client), *context]
 
     def _deadline(self, request: Request, rule: Rule) -> float | None:
-        """The shorter of what the client asks for and what the method allows."""
+        """Return the shorter of the client's timeout and the method's, in seconds; None for no deadline."""
         policy = rule.rpc.policy
         limit = policy.timeout if policy is not None else None
         if limit is None and rule.rpc.is_unary:
@@ -75,7 +75,7 @@ class GrpcInvoker:
 
 
 def to_binary(message: Message) -> bytes:
-    """Encodes a request."""
+    """Encode a request, or raise EdgeError 400."""
     try:
         return message.to_binary()
     except (ValueError, TypeError, RecursionError) as error:

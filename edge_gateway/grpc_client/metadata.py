@@ -1,7 +1,7 @@
-"""What of a request's headers becomes metadata, and what of a reply's metadata becomes headers.
+"""Maps request headers to metadata, and reply metadata to response headers.
 
-Only names on a list pass, in either direction. A client reaches other metadata by `Grpc-Metadata-<name>`, save the
-names by which the mesh and this edge speak.
+Only listed names pass, in either direction. A client sets other metadata by `Grpc-Metadata-<name>`, except
+the names that the mesh and this edge reserve.
 """
 
 import base64
@@ -13,9 +13,9 @@ from edge_gateway.errors import EdgeError, invalid_argument
 from edge_gateway.grpc_client.upstreams import RawMetadata
 from edge_gateway.http.headers import FORWARDED, Header
 
-#: Those of them that traces.py speaks for.
+#: Those that `trace_context` sets.
 TRACE = {"traceparent", "tracestate"}
-#: Passed back under their own names.
+#: Reply metadata exposed as headers under their own names.
 EXPOSED = (
     "cache-control", "content-disposition", "content-language", "deprecation", "etag", "last-modified", "link",
     "location", "retry-after", "sunset", "warning",
@@ -24,18 +24,18 @@ _PREFIX = b"grpc-metadata-"
 _KEY = re.compile(r"[a-z0-9._-]{1,100}")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-#: Never settable through the prefix: what the mesh and HTTP itself speak by.
+#: Reserved for the mesh and HTTP itself: the prefix cannot set them.
 _RESERVED = {
     "connection", "content-length", "content-type", "cookie", "forwarded", "host", "te", "trailer", "transfer-encoding",
     "upgrade", "user-agent", "x-real-ip", "x-request-id",
 }  # fmt: skip
 _RESERVED_PREFIXES = ("grpc-", "proxy-", "x-b3-", "x-envoy-", "x-forwarded-", "x-shop-", "x-user-")
-#: A gRPC server starts to refuse metadata at random from 8 KiB on.
+#: gRPC servers reject metadata at random beyond 8 KiB.
 MAX_METADATA = 7 * 1024
 
 
 class MetadataIn:
-    """Turns request headers into metadata."""
+    """Maps request headers to metadata."""
 
     def __init__(self, *, forwarded: Iterable[str] = (), fixed: Iterable[tuple[str, str]] = ()) -> None:
         names = {*FORWARDED, *(name.lower() for name in forwarded)}
@@ -44,7 +44,7 @@ class MetadataIn:
         self._reserved = {*_RESERVED, *names, *(name for name, _ in self._fixed)}
 
     def build(self, headers: Sequence[Header], request_id: str, client: str) -> list[tuple[str, str | bytes]]:
-        """Builds a call's metadata, or raises EdgeError 400 or 431."""
+        """Build a call's metadata, or raise EdgeError 400 or 431."""
         metadata: list[tuple[str, str | bytes]] = [*self._fixed, ("x-request-id", request_id)]
         if client:
             metadata.append(("x-forwarded-for", client))
@@ -90,7 +90,7 @@ def _decode_base64(name: str, value: bytes) -> bytes:
 
 
 def parse_timeout(value: bytes) -> float:
-    """Parses Grpc-Timeout, such as `10m` for ten milliseconds."""
+    """Parse Grpc-Timeout, such as `10m` for ten milliseconds."""
     found = _TIMEOUT.fullmatch(value)
     if found is None:
         raise invalid_argument("the header Grpc-Timeout is not a number of at most 8 digits and one of H M S m u n")
@@ -98,22 +98,24 @@ def parse_timeout(value: bytes) -> float:
 
 
 class HeadersOut:
-    """Turns a reply's metadata into response headers."""
+    """Maps reply metadata to response headers."""
 
     def __init__(self, exposed: Iterable[str] = ()) -> None:
         self._names = {name.lower(): name.lower().encode() for name in (*EXPOSED, *exposed)}
 
     def initial(self, metadata: RawMetadata) -> list[Header]:
+        """Return the exposed names of initial metadata as headers."""
         return [
             (name, value) for key, raw in metadata if (name := self._names.get(key)) and (value := _value(key, raw))
         ]
 
     def trailing(self, metadata: RawMetadata) -> list[Header]:
+        """Return the exposed names of trailing metadata as `Grpc-Trailer-` headers."""
         return [(b"grpc-trailer-" + name, value) for name, value in self.initial(metadata)]
 
 
 def _value(key: str, raw: str | bytes) -> bytes:
-    """Header text; anything that could end the line is left out."""
+    """Return the text of a header; empty if it contains more than printable ASCII."""
     if key.endswith("-bin"):
         return base64.b64encode(raw if isinstance(raw, bytes) else raw.encode())
     text = raw.decode("latin-1") if isinstance(raw, bytes) else raw

@@ -1,4 +1,4 @@
-"""gRPC server reflection, both ways: descriptors from a back end, and our descriptors to clients such as grpcurl."""
+"""gRPC server reflection: fetches descriptors from a back end, and serves the edge's own to clients such as grpcurl."""
 
 import ssl
 
@@ -16,7 +16,7 @@ from protobuf.wkt import FileDescriptorProto
 from edge_gateway.grpc_client.upstreams import GrpcCall, UpstreamError, Upstreams
 from edge_gateway.routing.descriptors import DescriptorError, build_registry, services
 
-#: v1 and v1alpha have the same messages on the wire; only their names differ.
+#: v1 and v1alpha differ only in their names.
 _VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _TIMEOUT = 10.0
 _MAX_MESSAGE = 64 * 1024 * 1024
@@ -24,7 +24,7 @@ _UNIMPLEMENTED = 12
 
 
 async def fetch_registry(target: str, tls: ssl.SSLContext | None = None) -> Registry:
-    """Asks a back end for the descriptors of all its services, or raises DescriptorError."""
+    """Fetch the descriptors of all services of a back end, or raise DescriptorError."""
     upstreams = Upstreams({"*": target}, max_message=_MAX_MESSAGE, tls=tls)
     try:
         for version in _VERSIONS:
@@ -77,7 +77,7 @@ class _Fetch:
 
 
 async def serve_reflection(registry: Registry, listen: str) -> tuple[grpc.aio.Server, int]:
-    """Serves reflection and health for the services of a registry; returns the server and its port."""
+    """Serve reflection and health for the services of a registry; return the server and its port."""
     names = [service.type_name for service in services(registry)]
     server = grpc.aio.server()
     servicer = reflection_aio.ReflectionServicer([*names, *_VERSIONS], pool=_pool(registry))

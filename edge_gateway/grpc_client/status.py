@@ -1,4 +1,4 @@
-"""Reads the status of a failed call: its details decoded, its HTTP status looked up, its leaks closed."""
+"""Converts the status of a failed call: decodes its details, maps its HTTP status, and redacts internals."""
 
 import re
 from base64 import b64encode
@@ -10,7 +10,7 @@ from edge_gateway.errors import Detail, EdgeError, retry_info
 from edge_gateway.grpc_client.upstreams import RawMetadata, UpstreamError
 
 _DETAILS = "grpc-status-details-bin"
-#: What gRPC itself says when it cannot connect names addresses; what grpc.aio says of an exception quotes it.
+#: Messages to redact: gRPC's connection errors name addresses, and grpc.aio's quote exceptions.
 _ADDRESSES = re.compile(r"(?:ipv4|ipv6|unix|dns|xds):|errno|[Cc]onnect|[Ss]ocket|GOAWAY|DNS|RST_STREAM")
 _EXCEPTIONS = re.compile(r"^Unexpected <class|^Exception (?:calling|iterating)")
 _LEAKS = ((_ADDRESSES, 14, "the service cannot be reached"), (_EXCEPTIONS, 2, "the service failed"))
@@ -18,23 +18,23 @@ _TOO_LARGE = re.compile(r"^(CLIENT|SERVER): (?:Received|Decompressed|Sent) messa
 
 
 class StatusReader:
-    """Turns UpstreamError into EdgeError."""
+    """Converts UpstreamError to EdgeError."""
 
     def __init__(self, registry: Registry, statuses: dict[str, int]) -> None:
         status = registry.message("google.rpc.Status")
         assert status is not None
         self._status = status.type
         self._registry = registry
-        #: ErrorInfo.reason -> HTTP status, where it departs from the code's.
+        #: ErrorInfo.reason -> HTTP status, where it overrides the status of the code.
         self._statuses = statuses
 
     def read(self, failure: UpstreamError) -> EdgeError:
-        """Reads a failure; details that cannot be decoded never hide its code and message."""
+        """Convert a failure; ignore details that cannot be decoded."""
         too_large = _TOO_LARGE.match(failure.message)
         if failure.code == 8 and too_large:
             if too_large[1] == "CLIENT":
-                return EdgeError(13, "the reply is larger than this edge takes")
-            return EdgeError(8, "the request is larger than the service takes", (), 413)
+                return EdgeError(13, "the reply is larger than this edge accepts")
+            return EdgeError(8, "the request is larger than the service accepts", (), 413)
         error = EdgeError(failure.code, failure.message, tuple(self._details(failure.trailing)))
         for pattern, code, text in _LEAKS:
             if failure.code == code and not error.details and pattern.search(failure.message):

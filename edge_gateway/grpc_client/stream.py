@@ -1,6 +1,6 @@
 """One gRPC call as a stream of an HTTP/2 connection.
 
-Window is given back as messages are read, so a slow reader slows its own stream and no other. Requests wait for the
+The window grows as messages are read, so a slow reader slows its own stream and no other. Requests wait for the
 peer's windows.
 """
 
@@ -12,42 +12,46 @@ from edge_gateway.grpc_client import http2
 from edge_gateway.grpc_client.http2 import Block
 from edge_gateway.http.cork import Corked
 
-#: What a stream may be ahead of its reader.
+#: The flow-control window of a stream.
 STREAM_WINDOW = 256 * 1024
 
-#: HTTP statuses of something between us and the server, as the gRPC specification maps them.
+#: HTTP statuses of proxies in between, as the gRPC specification maps them to codes.
 _HTTP_CODES = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 
 class Failure(Exception):
-    """How a call ended if not well."""
+    """The error of a call that failed."""
 
     def __init__(self, code: int, message: str, trailers: Block | None = None, *, unprocessed: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.trailers = trailers
-        #: Whether the server has certainly not begun with it.
+        #: Whether the server certainly did not process the call.
         self.unprocessed = unprocessed
 
 
 class Carrier(Protocol):
-    """The connection that carries streams: what a stream reads and does there."""
+    """The part of a connection that its streams use."""
 
     loop: asyncio.AbstractEventLoop
     transport: Corked
     is_connected: bool
-    #: Set while the transport takes more.
+    #: Set while the transport is writable.
     writable: asyncio.Event
-    #: How much may be sent on all streams together.
+    #: The peer's window for all streams together.
     send_window: int
-    #: How much the peer lets a new stream send, and the size of its largest frame.
+    #: The peer's window for a new stream, and its largest frame.
     peer_window: int
     peer_frame: int
 
-    async def room(self) -> None: ...
+    async def room(self) -> None:
+        """Wait until there may be room to send."""
+        ...
 
-    def forget(self, stream: "Stream") -> None: ...
+    def forget(self, stream: "Stream") -> None:
+        """Remove an ended stream."""
+        ...
 
 
 class Stream:
@@ -67,7 +71,7 @@ class Stream:
         self.headers: Block | None = None
         self.trailers: Block | None = None
         self.failure: Failure | None = None
-        #: Whether nothing more comes, and whether nothing more may be sent.
+        #: Whether the call has ended, and whether its request is still being sent.
         self.ended = False
         self.is_open = True
         self._parts: list[bytes] = []
@@ -78,13 +82,14 @@ class Stream:
         self._deadline: asyncio.TimerHandle | None = None
 
     def expire_in(self, seconds: float) -> None:
+        """Fail the call with DEADLINE_EXCEEDED after `seconds`."""
         self._deadline = self._connection.loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
         self.abort(Failure(4, "Deadline Exceeded"))
 
     async def read(self) -> bytes | None:
-        """Returns the next message, None at a good end, or raises Failure."""
+        """Return the next message, None at a good end, or raise Failure."""
         while not self.messages:
             if self.ended:
                 if self.failure is not None:
@@ -93,11 +98,11 @@ class Stream:
             await self.changed()
         message = self.messages.popleft()
         if not self.messages:
-            self._give_back()
+            self._grow_window()
         return message
 
     async def changed(self) -> None:
-        """Waits until something has come."""
+        """Wait until a frame for this stream is received."""
         self._waiter = self._connection.loop.create_future()
         try:
             await self._waiter
@@ -105,11 +110,12 @@ class Stream:
             self._waiter = None
 
     def wake(self) -> None:
+        """Wake the reader."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def write(self, data: bytes, *, end: bool) -> bool:
-        """Sends bytes as the windows allow; false when the call has ended meanwhile."""
+        """Send bytes as the windows allow; return false if the call ended before all were sent."""
         connection = self._connection
         at = 0
         while at < len(data) or end:
@@ -131,6 +137,7 @@ class Stream:
         return True
 
     def on_headers(self, block: Block, *, end: bool) -> None:
+        """Handle a header block: initial metadata or trailers."""
         if end:
             self.trailers = block
             if self.headers is None:
@@ -155,6 +162,7 @@ class Stream:
         self.finish()
 
     def on_data(self, payload: bytes, size: int, *, end: bool) -> None:
+        """Handle a DATA payload; `size` includes its padding."""
         self._unread += size
         if self._unread > STREAM_WINDOW:
             self.abort(Failure(13, "the back end sends more than its window allows"))
@@ -166,17 +174,17 @@ class Stream:
         if end:
             self._conclude(self.headers or Block(200, None, "", ()))
         elif not self.messages:
-            self._give_back()  # the reader has nothing to read before more has come
+            self._grow_window()  # the reader waits for the rest
         self.wake()
 
     def _cut(self) -> None:
-        """Cuts whole messages off what has come."""
+        """Move the whole messages of the received data to `messages`."""
         buffer, at = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0], 0
         self._need = 5
         while len(buffer) - at >= 5:
             length = http2.read_long(buffer, at + 1)
             if buffer[at]:
-                self.abort(Failure(13, "the back end compresses, which it was not asked to"))
+                self.abort(Failure(13, "the back end sent a compressed message"))
                 return
             if length > self.max_message:
                 text = f"CLIENT: Received message larger than max ({length} vs. {self.max_message})"
@@ -190,15 +198,15 @@ class Stream:
         self._parts = [buffer[at:]] if at < len(buffer) else []
         self._have = len(buffer) - at
 
-    def _give_back(self) -> None:
-        """Lets the peer send as much again as has been read, in steps worth a frame."""
+    def _grow_window(self) -> None:
+        """Grow the window by what has been read, in steps that are worth a frame."""
         if self._unread >= STREAM_WINDOW // 2 and not self.ended:
             update = http2.frame(http2.WINDOW_UPDATE, 0, self.id, http2.long(self._unread))
             self._connection.transport.write(update)
             self._unread = 0
 
     def abort(self, failure: Failure) -> None:
-        """Ends the call from this side, unless it has ended."""
+        """Fail the call and reset its stream, unless it has ended."""
         if not self.ended:
             self.failure = failure
             if self._connection.is_connected:
@@ -207,9 +215,9 @@ class Stream:
             self.finish()
 
     def finish(self) -> None:
-        """Lets go of the call."""
+        """End the call and release its stream."""
         if self.is_open and self.failure is None and self._connection.is_connected:
-            # The server has said all it wants to; there is no use in sending it the rest.
+            # The server has responded without reading the rest of the request.
             reset = http2.frame(http2.RST_STREAM, 0, self.id, http2.long(http2.NO_ERROR))
             self._connection.transport.write(reset)
         self.ended = True

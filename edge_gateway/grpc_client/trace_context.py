@@ -1,4 +1,4 @@
-"""W3C trace context: every request belongs to one trace, the client's or one that begins here."""
+"""W3C trace context: every request is part of one trace, the client's or a new one."""
 
 import random
 import re
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _LENGTH = 55
-#: More need not be passed on.
+#: Longer tracestates are dropped, as W3C allows.
 _MAX_STATE = 512
 
 
 class TraceContext:
-    """Begins traces; decides once, for all services, whether one is sampled."""
+    """Continues or starts traces; decides once, for all services, whether a new trace is sampled."""
 
     def __init__(self, share: float) -> None:
         self._share = share
 
-    def context(self, headers: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
-        """The metadata that tells a request's trace, traceparent first."""
+    def metadata(self, headers: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
+        """Return the trace metadata of a request, traceparent first."""
         given = headers.get(b"traceparent")
         if given is None or not _is_traceparent(given):
             flags = "01" if random.random() < self._share else "00"  # noqa: S311 - ids are no secrets
@@ -31,7 +31,7 @@ class TraceContext:
 
 
 def _is_traceparent(text: bytes) -> bool:
-    """Of version 00, or of a later one, which may add parts at its end."""
+    """Return whether a text is a traceparent of version 00, or of a later version, which may append parts."""
     rest = text[_LENGTH:]
     return _TRACEPARENT.fullmatch(text[:_LENGTH]) is not None and (
         not rest or (rest.startswith(b"-") and not text.startswith(b"00"))

@@ -1,4 +1,4 @@
-"""The back ends: which target a method goes to, the connections to it, and calls as raw bytes."""
+"""The upstreams: the target of each method, its connections, and calls with serialized messages."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ _NOTHING: RawMetadata = ()
 
 
 class UpstreamError(Exception):
-    """A status other than OK."""
+    """A call ended with a status other than OK."""
 
     def __init__(self, code: int, message: str, initial: RawMetadata, trailing: RawMetadata) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a call with a single reply."""
+    """The reply of a unary call."""
 
     message: bytes
     initial: RawMetadata
@@ -43,7 +43,7 @@ class Upstreams:
     """Calls methods by their paths, each at the target of its service."""
 
     def __init__(self, targets: dict[str, str], *, max_message: int, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` is for grpcs:// targets; without it they are asked for a certificate of the usual authorities."""
+        """Take the TLS context of grpcs:// targets; by default, trust the system's certificate authorities."""
         self._targets = targets
         for target in targets.values():
             parse_target(target)
@@ -53,7 +53,7 @@ class Upstreams:
         self._by_method: dict[str, tuple[Pool, bytes]] = {}
 
     def target(self, service: str) -> str:
-        """The target of a service: by its name, by the longest `pkg.*` that fits, or `*`."""
+        """Return the target of a service: by its name, by the longest matching `pkg.*`, or by `*`."""
         if service in self._targets:
             return self._targets[service]
         fitting = (name for name in self._targets if name[-1:] == "*" and service.startswith(name[:-1]))
@@ -63,19 +63,19 @@ class Upstreams:
         return self._targets[best]
 
     async def unary(self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None) -> Reply:
-        """Makes a call with one message either way; raises UpstreamError."""
+        """Make a unary call; raise UpstreamError."""
         pool, head = self._method(method)
         return await _unary(pool, head, request, metadata, deadline)
 
     async def unary_at(
         self, target: str, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
     ) -> Reply:
-        """Like `unary`, at a given target."""
+        """Make a unary call at a given target; raise UpstreamError."""
         pool = self._pool(target)
         return await _unary(pool, pool.head(method), request, metadata, deadline)
 
     async def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "GrpcCall":
-        """Opens a call with any number of messages either way; raises UpstreamError."""
+        """Open a streaming call; raise UpstreamError."""
         pool, head = self._method(method)
         try:
             connection = pool.idle() or await pool.connect(deadline)
@@ -84,6 +84,7 @@ class Upstreams:
         return GrpcCall(_open(connection, head, metadata, deadline, None))
 
     async def close(self) -> None:
+        """Close all connections."""
         for pool in self._pools.values():
             pool.close()
 
@@ -151,26 +152,27 @@ def _open(
 
 
 def _timeout(seconds: float) -> str:
-    """At most eight digits and a unit."""
+    """Return a grpc-timeout, which has at most eight digits and a unit."""
     milliseconds = max(1, round(seconds * 1000))
     return f"{milliseconds}m" if milliseconds < 100_000_000 else f"{min(round(seconds), 99_999_999)}S"
 
 
 class GrpcCall:
-    """A running call with streams: written by one task, read by another."""
+    """A running streaming call, written by one task and read by another."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     async def write(self, message: bytes) -> bool:
-        """Sends a message, waiting for room; false when the call has ended, which `read` then explains."""
+        """Send a message, waiting for flow control; return false if the call has ended, whose status `read` raises."""
         return await self._stream.write(b"\0" + http2.long(len(message)) + message, end=False)
 
     async def done_writing(self) -> None:
+        """Half-close the call: no more requests follow."""
         await self._stream.write(b"", end=True)
 
     async def read(self) -> bytes | None:
-        """Returns the next message, None at a good end, or raises UpstreamError."""
+        """Return the next message, None at a good end, or raise UpstreamError."""
         try:
             return await self._stream.read()
         except Failure as failure:
@@ -178,15 +180,16 @@ class GrpcCall:
 
     @property
     def initial(self) -> RawMetadata:
-        """What has come before the first message; nothing before that."""
+        """The initial metadata; empty until it is received."""
         return self._stream.headers.metadata if self._stream.headers is not None else _NOTHING
 
     @property
     def trailing(self) -> RawMetadata:
-        """What has come at the end; nothing before that."""
+        """The trailing metadata; empty until it is received."""
         return self._stream.trailers.metadata if self._stream.trailers is not None else _NOTHING
 
     def cancel(self) -> None:
+        """Cancel the call, unless it has ended."""
         self._stream.abort(Failure(1, "cancelled"))
 
 
@@ -202,7 +205,7 @@ def _error(failure: Failure, stream: Stream | None) -> UpstreamError:
 
 
 def parse_upstreams(texts: Iterable[str]) -> dict[str, str]:
-    """Parses `pkg.Service=host:port` and `*=host:port`, several joined by commas or given apart."""
+    """Parse `pkg.Service=host:port` and `*=host:port`, several in one text if joined by commas; raise ValueError."""
     targets: dict[str, str] = {}
     for text in texts:
         for part in filter(None, (part.strip() for part in text.split(","))):

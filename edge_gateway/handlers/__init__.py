@@ -1,1 +1,1 @@
-"""How the edge answers: routes by the stages of the pipeline, and the paths that it serves itself."""
+"""How requests are served: routes by the stages of the pipeline, and the built-in routes."""

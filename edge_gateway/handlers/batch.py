@@ -1,7 +1,7 @@
-"""Several reads in one request: `POST /v1:batchGet`, each read made as if it had come alone.
+"""Several reads in one request: `POST /v1:batchGet`, each read served as a request of its own.
 
-Every read goes through the whole gateway with the headers of the request, so limits, access and errors are those of
-the read itself. Only what replies once and in JSON can be read so: no streams, no files, and no batches.
+Every read passes the whole gateway with the headers of the request, so limits, access and errors are those of
+the read itself. Only unary methods that reply in JSON can be batched: no streams, no files, no batches.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from edge_gateway.routing.router import Router
 from edge_gateway.routing.rules import Rule
 from edge_gateway.settings import MAX_BATCH_READS, Settings
 
-#: Of the batch alone, or said anew: a read has no body, is never answered by 304, and is compressed with the whole.
+#: Headers of the batch alone: a read has no body and no 304, and is compressed with the whole response.
 _OWN_HEADERS = {
     b"accept", b"accept-encoding", b"connection", b"content-encoding", b"content-length", b"content-type", b"expect",
     b"idempotency-key", b"if-match", b"if-none-match", b"last-event-id", b"origin", b"te", b"traceparent",
@@ -43,7 +43,7 @@ class _Reply:
 
 
 class BatchHandler:
-    """Serves batches over the gateway that they came to."""
+    """Serves batches through the gateway that received them."""
 
     def __init__(self, app: _App, router: Router[Rule], settings: Settings) -> None:
         self._app = app
@@ -52,12 +52,12 @@ class BatchHandler:
         self._traces = TraceContext(settings.trace_share)
 
     async def serve(self, exchange: Exchange) -> None:
-        """Makes the reads at once, and answers when all are done."""
+        """Serve all reads concurrently, and respond when all are done."""
         request = exchange.request
         if not is_json(request.header(b"content-type") or b"application/json"):
             raise unsupported_media_type("the body must be application/json in UTF-8")
         paths = _paths(await exchange.body(self._settings.max_body, self._settings.body_timeout))
-        headers = _headers(request, self._traces.context(request.headers))
+        headers = _headers(request, self._traces.metadata(request.headers))
         watch = DisconnectWatch(exchange)
         try:
             async with asyncio.TaskGroup() as group:
@@ -107,7 +107,7 @@ class BatchHandler:
 
 
 class _Collected:
-    """Takes the place of a client: keeps what is sent to it."""
+    """An ASGI `send` that collects the response."""
 
     def __init__(self) -> None:
         self._status = 500
@@ -126,21 +126,21 @@ class _Collected:
 
 
 def _no_body() -> Receive:
-    """A client that has said everything, and waits for as long as it takes."""
-    said = False
+    """Return an ASGI `receive` of an empty body, after which the client stays connected."""
+    sent = False
 
     async def receive() -> MutableMapping[str, Any]:
-        nonlocal said
-        if said:
+        nonlocal sent
+        if sent:
             await asyncio.get_running_loop().create_future()
-        said = True
+        sent = True
         return {"type": "http.request", "body": b"", "more_body": False}
 
     return receive
 
 
 def _headers(request: Request, trace: list[tuple[str, str]]) -> list[Header]:
-    """What every read is sent with: all are parts of one trace and one request."""
+    """Return the headers of every read: all share one trace and one request id."""
     kept = [(name, value) for name, value in request.raw_headers if name not in _OWN_HEADERS]
     context = [(name.encode(), value.encode()) for name, value in trace]
     return [*kept, *context, (b"accept", b"application/json"), (b"x-request-id", request.id.encode())]

@@ -1,4 +1,4 @@
-"""The paths that every edge serves besides its routes: health, the document, its reference, and batches."""
+"""The paths that every edge serves besides its routes: health, the OpenAPI document, its reference, and batches."""
 
 import json
 
@@ -16,7 +16,7 @@ from edge_gateway.settings import BATCH_PATH, Settings
 def builtin_routes(
     registry: Registry, routes: Routes, settings: Settings, health: Health, batches: BatchHandler
 ) -> dict[str, BuiltinRoute]:
-    """Every page by its path, and once more behind the prefix that is taken as absent."""
+    """Return the built-in routes by path, with and without the prefix that routes ignore."""
 
     def described() -> bytes:
         text = json.dumps(document(registry, routes, settings), ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""`/healthz`: the back ends' own grpc.health.v1, as HTTP statuses."""
+"""`/healthz`: the grpc.health.v1 status of the back ends, as HTTP statuses."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,16 +17,16 @@ _STATUSES = {"SERVING": 200, "SERVICE_UNKNOWN": 404}
 
 
 class Health:
-    """Asks the back ends how they are; says NOT_SERVING while this process drains."""
+    """Checks the back ends; reports NOT_SERVING while this process drains."""
 
     def __init__(self, upstreams: Upstreams, services: Iterable[str]) -> None:
         self._upstreams = upstreams
-        #: Where the routed services are; a target that no route leads to is nobody's business.
+        #: The targets of the routed services; others do not affect this edge's health.
         self._targets = sorted({upstreams.target(service) for service in services})
         self.draining = False
 
     async def serve(self, exchange: Exchange) -> None:
-        """Serves /healthz, and /healthz?service=pkg.Service."""
+        """Serve /healthz, and /healthz?service=pkg.Service."""
         service = dict(parse_query(exchange.request.query)).get("service", "")
         status = "NOT_SERVING" if self.draining else await self.check(service)
         body = b'{"status":"%s"}' % status.encode()
@@ -34,7 +34,7 @@ class Health:
         await exchange.respond(_STATUSES.get(status, 503), headers, body)
 
     async def check(self, service: str) -> str:
-        """The status of a service, or of every back end: the worst that one of them says."""
+        """Return the status of a service, or without a name the first status of a back end that is not SERVING."""
         if service:
             try:
                 return await self._ask(self._upstreams.target(service), service)
@@ -52,6 +52,6 @@ class Health:
         except UpstreamError as failure:
             if failure.code == 5:
                 return "SERVICE_UNKNOWN"
-            return "SERVING" if failure.code == 12 else "UNKNOWN"  # one without health checks, but it answers
+            return "SERVING" if failure.code == 12 else "UNKNOWN"  # it responds, but implements no health checks
         except (DecodeError, ValueError, EdgeError):
             return "UNKNOWN"

@@ -64,7 +64,7 @@ class HttpStreamHandler:
     async def _one(self, exchange: Exchange, call: EdgeCall, relay: Relay, grpc_call: GrpcCall) -> None:
         """Respond with the only reply."""
         reply = await relay.next(None)
-        assert isinstance(reply, bytes)  # a good end always follows a reply here
+        assert isinstance(reply, bytes)  # a unary reply precedes every good end
         await relay.next(None)
         rendered = self._pipeline.render(call, reply)
         metadata = self._pipeline.metadata_headers(call, grpc_call.initial, grpc_call.trailing)

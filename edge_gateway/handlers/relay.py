@@ -1,4 +1,4 @@
-"""One running stream, whatever carries it: replies are read while requests go up and the client is watched."""
+"""One running stream over HTTP or WebSocket: reads replies while requests are sent and the client is connected."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,8 +8,8 @@ from typing import Any, Literal
 from edge_gateway.errors import EdgeError, unavailable
 from edge_gateway.grpc_client.upstreams import GrpcCall
 
-#: How long a drain waits for the streams to end.
-_PATIENCE = 1.0
+#: Seconds that a drain waits for the streams to end.
+_DRAIN_TIMEOUT = 1.0
 
 
 class Event(Enum):
@@ -20,31 +20,32 @@ class Event(Enum):
 
 
 class Relays:
-    """The streams that are running, so that a drain can end them."""
+    """The running streams, so that a drain can end them."""
 
     def __init__(self) -> None:
         self._live: set[Relay] = set()
         self._draining = False
 
     def open(self, call: GrpcCall, inbound: Coroutine[Any, Any, None]) -> "Relay":
+        """Start to relay a call; during a drain, end it at once."""
         relay = Relay(call, inbound, self._live)
         if self._draining:
             relay.stop()
         return relay
 
     async def drain(self) -> None:
-        """Ends them all, and returns when their clients are told; those that take nothing are not waited for."""
+        """End all streams; return when their clients have received the error, or after a second."""
         self._draining = True
         for relay in self._live:
             relay.stop()
         if self._live:
-            await asyncio.wait([relay.closed for relay in self._live], timeout=_PATIENCE)
+            await asyncio.wait([relay.closed for relay in self._live], timeout=_DRAIN_TIMEOUT)
 
 
 class Relay:
-    """Reads a call's replies one at a time, so that a slow client slows the back end down.
+    """Reads a call's replies one at a time, so that a slow client applies backpressure to the back end.
 
-    `inbound` sends the requests and then waits for the client to leave; what it raises ends the stream.
+    `inbound` sends the requests, then waits until the client disconnects; its exception ends the stream.
     """
 
     def __init__(self, call: GrpcCall, inbound: Coroutine[Any, Any, None], live: "set[Relay]") -> None:
@@ -57,12 +58,12 @@ class Relay:
         live.add(self)
 
     def stop(self) -> None:
-        """Ends the stream because this process ends."""
+        """End the stream because this process is about to exit."""
         self._stopping = True
         self._inbound.cancel()
 
     async def next(self, seconds: float | None) -> bytes | Literal[Event.END, Event.IDLE]:
-        """Returns the next reply, END, or IDLE when none came in time; raises what ended the stream otherwise."""
+        """Return the next reply, END, or IDLE if none came within `seconds`; raise the error that ended the stream."""
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._call.read())
         reading = self._reading
@@ -72,16 +73,16 @@ class Relay:
             message = reading.result()
             return Event.END if message is None else message
         if self._inbound.done():
-            raise self._verdict()
+            raise self._end_reason()
         return Event.IDLE
 
-    def _verdict(self) -> BaseException:
+    def _end_reason(self) -> BaseException:
         if self._stopping:
             return _restarting()
-        return self._inbound.exception() or RuntimeError("inbound ended without a verdict")
+        return self._inbound.exception() or RuntimeError("inbound ended without an exception")
 
     async def close(self) -> None:
-        """Cancels whatever still runs."""
+        """Cancel the call and the tasks of the stream."""
         self._live.discard(self)
         self._call.cancel()
         tasks = [task for task in (self._reading, self._inbound) if task is not None]

@@ -35,6 +35,7 @@ class WebSocketHandler:
         self._max_frame = settings.max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket connection."""
         request = Request(scope)
         socket = _Socket(scope, receive, send)
         try:

@@ -1,4 +1,4 @@
-"""Content codings, both ways: replies compressed as clients accept it, request bodies inflated within a limit."""
+"""Content codings: compresses responses as clients accept it, and inflates request bodies within a limit."""
 
 import functools
 import zlib
@@ -15,7 +15,7 @@ _ACCEPTED = b"br, zstd, gzip, deflate"
 
 @functools.lru_cache(maxsize=256)
 def choose_coding(accept: bytes) -> str:
-    """Picks a coding by an Accept-Encoding header; nothing for none."""
+    """Return the best coding of an Accept-Encoding header, or an empty string for none."""
     weights: dict[str, float] = {}
     for option in accept.decode("latin-1").lower().split(","):
         name, _, parameters = option.partition(";")
@@ -34,11 +34,12 @@ def _weight(parameters: str) -> float:
 
 
 def is_compressible(media_type: bytes) -> bool:
+    """Return whether bodies of a media type are worth compressing."""
     return media_type.startswith(_COMPRESSIBLE)
 
 
 def compress(body: bytes, coding: str) -> bytes:
-    """Compresses at levels that cost about what they save."""
+    """Compress at levels whose CPU cost is worth the bytes they save."""
     if coding == "br":
         return bytes(brotli.compress(body, quality=4))
     if coding == "zstd":
@@ -47,7 +48,7 @@ def compress(body: bytes, coding: str) -> bytes:
 
 
 def inflate(body: bytes, coding: str, limit: int) -> bytes:
-    """Inflates a request body, or raises EdgeError 400, 413 or 415; never makes more than the limit."""
+    """Inflate a request body to at most `limit` bytes, or raise EdgeError 400, 413 or 415."""
     codings = [name.strip() for name in coding.lower().split(",") if name.strip() not in ("", "identity")]
     if len(codings) > 1:
         raise _unknown(coding)
@@ -62,9 +63,9 @@ def inflate(body: bytes, coding: str, limit: int) -> bytes:
 
 
 def _inflate(body: bytes, coding: str, limit: int) -> bytes:
-    """At most one byte more than the limit, so that the caller can tell."""
+    """Inflate at most one byte more than the limit, so that the caller can detect the excess."""
     if coding in ("gzip", "x-gzip", "deflate"):
-        decoder = zlib.decompressobj(wbits=47)  # gzip or zlib, told by the header
+        decoder = zlib.decompressobj(wbits=47)  # gzip or zlib, detected by the header
         inflated = decoder.decompress(body, limit + 1)
         if not decoder.eof and len(inflated) <= limit:
             raise zlib.error
@@ -80,7 +81,7 @@ def _inflate_zstd(body: bytes, limit: int) -> bytes:
     decoder = zstandard.ZstdDecompressor(max_window_size=2**23)
     with decoder.stream_reader(body) as reader:
         inflated = reader.read(limit + 1)
-    if len(inflated) <= limit:  # the reader does not tell a cut body from a whole one, which is small now
+    if len(inflated) <= limit:  # the reader does not report a truncated body, so decode again: it is small
         whole = decoder.decompressobj()
         whole.decompress(body)
         if not whole.eof:

@@ -1,11 +1,11 @@
-"""Writes of one pass of the event loop, sent together: a system call costs more than all else in a small answer."""
+"""Corks writes: sends those of one pass of the event loop in one system call, the largest cost of a small response."""
 
 import asyncio
 from typing import Any
 
 
 class Corked:
-    """A transport whose writes wait for the end of the loop's pass."""
+    """A transport whose writes wait until the end of the event loop's pass."""
 
     __slots__ = ("_loop", "_parts", "_transport")
 
@@ -15,12 +15,13 @@ class Corked:
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
+        """Queue data for the end of the event loop's pass."""
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
 
     def close(self) -> None:
-        """Closes when everything is sent."""
+        """Flush, then close."""
         self._flush()
         self._transport.close()
 

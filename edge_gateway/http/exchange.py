@@ -1,4 +1,4 @@
-"""One request and its answer, on the bare ASGI callables."""
+"""One HTTP request and its response, on the bare ASGI callables."""
 
 import asyncio
 import contextlib
@@ -15,21 +15,21 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: Together they make request ids that no other process makes.
+#: Together they make request ids that are unique across processes.
 _PROCESS, _COUNT = os.urandom(8).hex(), itertools.count(1)
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-#: As many as Envoy takes.
+#: Envoy's default.
 MAX_HEADERS = 100
-#: A call that is done sooner does not pay for being watched.
+#: Seconds before a call is watched: faster calls avoid the cost.
 _WATCH_AFTER = 0.2
 
 
 class Disconnected(Exception):
-    """The client has gone."""
+    """The client disconnected."""
 
 
 class Request:
-    """What a client asks for, short of its body."""
+    """A request without its body."""
 
     __slots__ = ("headers", "id", "method", "path", "query", "raw_headers", "scope", "trace")
 
@@ -41,11 +41,11 @@ class Request:
         self.raw_headers: list[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = {}
         self.id = ""
-        #: The traceparent that its calls carry.
+        #: The traceparent of its calls.
         self.trace = ""
 
     def index_headers(self) -> None:
-        """Reads the headers, or raises EdgeError: 400 for one that must not be repeated, 431 for too many."""
+        """Index the headers, or raise EdgeError: 400 for one that must not be repeated, 431 for too many."""
         self.id = f"{_PROCESS}{next(_COUNT):016x}"
         if len(self.raw_headers) > MAX_HEADERS:
             raise EdgeError(3, f"there are more than {MAX_HEADERS} headers", (), 431)
@@ -53,10 +53,11 @@ class Request:
         self.id = accept_request_id(self.headers.get(b"x-request-id")) or self.id
 
     def header(self, name: bytes) -> bytes:
+        """Return the value of a header, or empty bytes."""
         return self.headers.get(name, b"")
 
     def client(self, trusted_hops: int) -> str:
-        """The client's address: the peer, or what the last trusted proxy saw."""
+        """Return the client's address: the peer's, or the one that the outermost trusted proxy saw."""
         if trusted_hops:
             seen = self.header(b"x-forwarded-for").decode("latin-1").split(",")
             address = seen[-trusted_hops].strip() if len(seen) >= trusted_hops else ""
@@ -67,7 +68,7 @@ class Request:
 
 
 class Exchange:
-    """An HTTP request and its answer."""
+    """An HTTP request and its response."""
 
     __slots__ = ("_receive", "_send", "common_headers", "request", "started")
 
@@ -76,18 +77,18 @@ class Exchange:
         self._receive = receive
         self._send = send
         self.started = False
-        #: Headers of any answer to this request, be it a reply or an error.
+        #: Headers of every response to this request, reply or error.
         self.common_headers: list[Header] = []
 
     async def body(self, limit: int, seconds: float) -> bytes:
-        """Reads the whole body and inflates it, or raises EdgeError 400, 408, 413 or 415."""
+        """Read and inflate the body, waiting `seconds` for each part; raise EdgeError 400, 408, 413 or 415."""
         headers = self.request.headers
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             return b""
         if length is not None and int(length) > limit:
             raise payload_too_large(limit)
-        body, more = bytearray(), True  # which grows without being copied for every part
+        body, more = bytearray(), True  # a bytearray grows without copying
         while more and len(body) <= limit:
             part, more = await self._part(seconds)
             body += part
@@ -97,7 +98,7 @@ class Exchange:
         return bytes(body) if coding is None else inflate(bytes(body), coding.decode("latin-1"), limit)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Yields a body of any length as it arrives."""
+        """Yield the parts of a body of any length as they arrive."""
         more = True
         while more:
             part, more = await self._part(None)
@@ -105,7 +106,7 @@ class Exchange:
                 yield part
 
     async def _part(self, seconds: float | None) -> tuple[bytes, bool]:
-        """What has arrived of the body, and whether there is more to come."""
+        """Return the next part of the body, and whether more follow."""
         try:
             async with asyncio.timeout(seconds):
                 message = await self._receive()
@@ -122,27 +123,30 @@ class Exchange:
         raise Disconnected
 
     async def respond(self, status: int, headers: list[Header], body: bytes) -> None:
-        """Sends a whole answer."""
+        """Send a whole response."""
         if status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(body)))
         await self.start_response(status, headers)
         await self._send({"type": "http.response.body", "body": b"" if self.request.method == "HEAD" else body})
 
     async def start_response(self, status: int, headers: list[Header]) -> None:
+        """Send the status and the headers."""
         self.started = True
         headers += self.common_headers
         headers += (_NOSNIFF, (b"x-request-id", self.request.id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, part: bytes) -> None:
+        """Send a part of the body."""
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:
+        """End the body."""
         await self._send({"type": "http.response.body", "body": b""})
 
 
 class DisconnectWatch:
-    """Cancels the current task when the client leaves before the task is done."""
+    """Cancels the current task if the client disconnects before the task is done."""
 
     __slots__ = ("_exchange", "_task", "_timer", "_watcher", "disconnected")
 
@@ -165,6 +169,7 @@ class DisconnectWatch:
         self._task.cancel()
 
     def stop(self) -> None:
+        """Stop watching."""
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()

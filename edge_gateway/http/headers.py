@@ -7,12 +7,12 @@ from edge_gateway.errors import invalid_argument
 
 Header = tuple[bytes, bytes]
 
-#: Passed on under their own names.
+#: Headers forwarded as metadata under their own names.
 FORWARDED = (
     "accept-language", "authorization", "baggage", "idempotency-key", "traceparent", "tracestate",
     "webhook-id", "webhook-signature", "webhook-timestamp",
 )  # fmt: skip
-#: Must not occur twice: which one counts would depend on who reads them.
+#: Headers that must not occur twice, since readers would disagree on which one counts.
 _SINGLE = (
     b"authorization", b"content-length", b"content-type", b"grpc-timeout", b"host", b"idempotency-key", b"if-match",
 )  # fmt: skip
@@ -21,7 +21,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def collect(headers: Sequence[Header]) -> dict[bytes, bytes]:
-    """Indexes headers by name; a repeated one is joined by commas, or refused where only one may be."""
+    """Index headers by name, joining repeated ones by commas; raise EdgeError 400 where only one may occur."""
     index = dict(headers)
     if len(index) == len(headers):
         return index
@@ -37,5 +37,5 @@ def collect(headers: Sequence[Header]) -> dict[bytes, bytes]:
 
 
 def accept_request_id(value: bytes | None) -> str | None:
-    """Returns a request id that is fit to pass on and to log."""
+    """Return a request id if it is safe to forward and to log, else None."""
     return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None

@@ -1,4 +1,4 @@
-"""What the kernel is asked to find out about peers: those that are gone, and those that take nothing any more."""
+"""Socket options by which the kernel detects peers that are gone or no longer read."""
 
 import socket
 
@@ -6,17 +6,17 @@ _Option = tuple[int, int, int]
 
 
 def keepalive() -> list[_Option]:
-    """A peer that has been silent for half a minute has to answer."""
+    """Return the options that probe a peer after 30 silent seconds."""
     return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *_tcp(TCP_KEEPIDLE=30, TCP_KEEPINTVL=10, TCP_KEEPCNT=3)]
 
 
-def timeout(seconds: float) -> list[_Option]:
-    """What was written has to be taken within so long, or the connection is given up."""
+def user_timeout(seconds: float) -> list[_Option]:
+    """Return the options that drop a connection whose peer acknowledges nothing for `seconds`."""
     return _tcp(TCP_USER_TIMEOUT=round(seconds * 1000))
 
 
 def _tcp(**values: int) -> list[_Option]:
-    """Where the system has them."""
+    """Return the options that this system has."""
     return [
         (socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in values.items() if hasattr(socket, name)
     ]

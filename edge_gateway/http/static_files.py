@@ -1,4 +1,4 @@
-"""What the edge serves itself, at paths that are no RPC's: pages, and assets that never change while it runs."""
+"""Built-in routes, and static files that never change while the edge runs."""
 
 import asyncio
 import hashlib
@@ -12,17 +12,18 @@ from edge_gateway.http.headers import Header
 
 @dataclass(frozen=True, slots=True)
 class BuiltinRoute:
-    """Answers the requests of one path."""
+    """Serves one path that is not an RPC's."""
 
     serve: Callable[[Exchange], Awaitable[None]]
     methods: tuple[str, ...] = ("GET",)
 
     def accepts(self, method: str) -> bool:
+        """Return whether the route supports a method; GET includes HEAD."""
         return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
 
 class StaticFile:
-    """A body that is made when it is first asked for, and compressed once for each coding."""
+    """A body that is made on the first request, and compressed once for each coding."""
 
     def __init__(self, media_type: str, make: Callable[[], bytes], *headers: Header) -> None:
         self._make = make
@@ -31,13 +32,13 @@ class StaticFile:
         self._coded: dict[str, bytes] = {}
 
     async def _body(self) -> bytes:
-        """Makes the body beside the calls that are running: the document takes a good part of a second."""
+        """Make the body in a thread, since the OpenAPI document takes a good part of a second."""
         if self._made is None:
             self._made = asyncio.create_task(asyncio.to_thread(self._make))
         return await asyncio.shield(self._made)
 
     async def serve(self, exchange: Exchange) -> None:
-        """Sends the body, or 304 to a client that has it."""
+        """Respond with the body, or with 304 if the client has it."""
         request, body = exchange.request, await self._body()
         tag = b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
         headers = [*self._headers, (b"etag", tag), (b"vary", b"accept-encoding")]

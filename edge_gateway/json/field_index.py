@@ -1,4 +1,4 @@
-"""What JSON may hold for each field of a message, found out once for each type."""
+"""An index of message fields by their JSON and proto names, built once for each type."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ _INTEGERS = set(ScalarType) - {
 
 
 class IndexedField:
-    """One field."""
+    """A field, and the form of its JSON."""
 
-    __slots__ = ("child", "field", "has_integer_keys", "is_float", "is_integer", "is_list", "is_map", "oneof")
+    __slots__ = ("child", "desc", "has_integer_keys", "is_float", "is_integer", "is_list", "is_map", "oneof")
 
     def __init__(self, field: DescField) -> None:
-        self.field = field
+        self.desc = field
         value = field.value
         self.is_list = isinstance(value, DescFieldValueList)
         self.is_map = isinstance(value, DescFieldValueMap)
@@ -35,7 +35,7 @@ class IndexedField:
         self.has_integer_keys = isinstance(value, DescFieldValueMap) and value.key in _INTEGERS
 
     def elements(self, item: Any) -> list[tuple[str, Any]]:
-        """The single values of the field's JSON, each with what its path adds to the field's name."""
+        """Return the single values of the field's JSON, each with its index or key as a suffix of the path."""
         if self.is_list:
             return [(f"[{index}]", element) for index, element in enumerate(item)] if isinstance(item, list) else []
         if self.is_map:
@@ -44,23 +44,24 @@ class IndexedField:
 
 
 class FieldIndex:
-    """The fields of every type by either of their names."""
+    """The fields of every type, by either name."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, dict[str, IndexedField]] = {}
         self._simple: dict[str, bool] = {}
 
     def of(self, message: DescMessage) -> dict[str, IndexedField]:
-        members = self._by_type.get(message.type_name)
-        if members is None:
-            members = {}
+        """Return the fields of a type by both of their names."""
+        fields = self._by_type.get(message.type_name)
+        if fields is None:
+            fields = {}
             for field in message.fields:
-                members[field.name] = members[field.json_name] = IndexedField(field)
-            self._by_type[message.type_name] = members
-        return members
+                fields[field.name] = fields[field.json_name] = IndexedField(field)
+            self._by_type[message.type_name] = fields
+        return fields
 
     def are_simple(self, message: DescMessage) -> bool:
-        """Tells of a type that a text alone can show whether it needs a closer look."""
+        """Return whether `is_plain` suffices to show that a text of this type needs no check of its parsed form."""
         known = self._simple.get(message.type_name)
         if known is None:
             known = self._simple[message.type_name] = all(map(_has_simple_fields, _reachable(message)))
@@ -68,7 +69,7 @@ class FieldIndex:
 
 
 def _reachable(message: DescMessage) -> list[DescMessage]:
-    """A type and all types of its fields, of theirs, and so on."""
+    """Return a type and, transitively, all message types of its fields."""
     found = {message.type_name: message}
     left = [message]
     while left:
@@ -81,7 +82,7 @@ def _reachable(message: DescMessage) -> list[DescMessage]:
 
 
 def _has_simple_fields(message: DescMessage) -> bool:
-    """No oneof whose members exclude each other, no Any, and no second spelling without a `_` to show it."""
+    """Return whether a type has no oneof, no Any, and no second spelling of a name without a `_`."""
     if is_opaque(message):
         return message.type_name != "google.protobuf.Any"
     return not message.oneofs and all(

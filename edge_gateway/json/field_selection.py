@@ -1,7 +1,7 @@
-"""Partial replies: `?fields=orders(orderId,lines.sku),nextPageToken` keeps only what it names.
+"""Partial replies: `?fields=orders(orderId,lines.sku),nextPageToken` keeps only the named fields.
 
 Paths are joined by `,`, their steps by `.` or `/`, and a step may be followed by a selection in parentheses. Lists
-are passed through, so a step after a list speaks of its elements.
+are transparent: a step after a list applies to its elements.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from protobuf import DescField, DescFieldValueMap, DescMessage
 from edge_gateway.errors import EdgeError, invalid_argument
 from edge_gateway.routing.field_types import field_element, is_opaque
 
-#: What is kept of each key; an empty selection keeps the whole value.
+#: The kept keys and the selection below each; an empty selection keeps the whole value.
 Selection = dict[str, "Selection"]
 
 _MAX_DEPTH = 20
@@ -19,7 +19,7 @@ _STOPS = ",.()/"
 
 
 def parse_fields(text: str, message: DescMessage, *, proto_names: bool = False) -> Selection:
-    """Parses a selection and checks its names against a message; the keys are as the reply will spell them."""
+    """Parse a selection and check its names against a message; spell the keys as the reply does."""
     selection, at = _parse(text, 0, 0)
     if at != len(text):
         raise _malformed(text, at)
@@ -89,7 +89,7 @@ class _Checker:
 
 
 def select(value: Any, selection: Selection) -> Any:
-    """Keeps what a selection names."""
+    """Return the selected part of a JSON value."""
     if not selection:
         return value
     if isinstance(value, list):

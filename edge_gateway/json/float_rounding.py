@@ -1,4 +1,4 @@
-"""Rounds the float fields of parsed JSON to the nearest float, as protobuf-py does not: it rejects the maximum."""
+"""Rounds float fields of parsed JSON: protobuf-py rejects decimal forms of float's maximum."""
 
 import re
 from typing import Any
@@ -11,31 +11,31 @@ from edge_gateway.routing.float_range import MAX_FLOAT, OUT_OF_RANGE, round_to_f
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-def round_floats(members: FieldIndex, message: DescMessage, value: Any) -> None:
+def round_floats(fields: FieldIndex, message: DescMessage, value: Any) -> None:
     """Round the values of all float fields in a parsed JSON object, in place."""
     if not isinstance(value, dict):
         return
     for key, item in value.items():
-        member = members.of(message).get(key)
-        if member is None:
+        field = fields.of(message).get(key)
+        if field is None:
             continue
-        if member.is_float:
-            value[key] = _rounded(member, item)
-        elif member.child is not None:
-            for _, element in member.elements(item):
-                round_floats(members, member.child, element)
+        if field.is_float:
+            value[key] = _rounded(field, item)
+        elif field.child is not None:
+            for _, element in field.elements(item):
+                round_floats(fields, field.child, element)
 
 
-def _rounded(member: IndexedField, item: Any) -> Any:
-    if member.is_list and isinstance(item, list):
+def _rounded(field: IndexedField, item: Any) -> Any:
+    if field.is_list and isinstance(item, list):
         return [_number(element) for element in item]
-    if member.is_map and isinstance(item, dict):
+    if field.is_map and isinstance(item, dict):
         return {key: _number(element) for key, element in item.items()}
     return _number(item)
 
 
 def _number(item: Any) -> Any:
-    """Round a number, or the text of one; leave everything else for the codec to judge."""
+    """Round a number, or the text of one; return everything else unchanged."""
     is_number = isinstance(item, int | float) and not isinstance(item, bool)
     if not is_number and not (isinstance(item, str) and _NUMBER.fullmatch(item)):
         return item

@@ -1,4 +1,4 @@
-"""Finds the field at fault in JSON that the codec has refused, and says what it wants."""
+"""Finds the invalid field in JSON that the codec rejects, and describes the expected form."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from edge_gateway.json.field_index import FieldIndex, IndexedField
 from edge_gateway.json.json_parsing import JsonViolation
 from edge_gateway.routing.field_types import field_element, is_opaque
 
-_SCALAR_WANTS = {
+_SCALAR_FORMS = {
     ScalarType.BOOL: "true or false",
     ScalarType.STRING: "a string",
     ScalarType.BYTES: "a base64 string",
@@ -26,7 +26,7 @@ _SCALAR_WANTS = {
     ScalarType.UINT64: "an unsigned integer of 64 bits, as a number or a string",
     ScalarType.FIXED64: "an unsigned integer of 64 bits, as a number or a string",
 }  # fmt: skip
-_TYPE_WANTS = {
+_TYPE_FORMS = {
     "google.protobuf.Timestamp": 'an RFC 3339 time such as "2026-01-02T03:04:05Z"',
     "google.protobuf.Duration": 'a duration such as "3.5s"',
     "google.protobuf.FieldMask": "field paths in lowerCamelCase, joined by commas",
@@ -37,43 +37,43 @@ _TYPE_WANTS = {
 
 
 class JsonDiagnostics:
-    """Asks the codec about one part after the other, and never second-guesses it."""
+    """Decodes one part after the other, so that the codec alone decides what is valid."""
 
-    def __init__(self, registry: Registry, members: FieldIndex) -> None:
+    def __init__(self, registry: Registry, fields: FieldIndex) -> None:
         self._registry = registry
-        self._members = members
+        self._fields = fields
 
-    def find(self, message: DescMessage, value: Any) -> EdgeError:
-        """The error for a value that the codec refuses as a whole."""
-        refused = self._locate(message, value)
-        return refused.as_error() if refused else invalid_argument(f"the body is not a valid {message.name}")
+    def diagnose(self, message: DescMessage, value: Any) -> EdgeError:
+        """Return the error of a value that the codec rejects as a whole."""
+        violation = self._locate(message, value)
+        return violation.as_error() if violation else invalid_argument(f"the body is not a valid {message.name}")
 
     def _locate(self, message: DescMessage, value: Any) -> JsonViolation | None:
         if not isinstance(value, dict) or is_opaque(message):
-            return JsonViolation(f"must be {_TYPE_WANTS.get(message.type_name, 'an object')}")
+            return JsonViolation(f"must be {_TYPE_FORMS.get(message.type_name, 'an object')}")
         for key, item in value.items():
-            member = self._members.of(message).get(key)
-            if member is not None and not self._takes(message, {key: item}):
-                return self._locate_member(message, member, item)
+            field = self._fields.of(message).get(key)
+            if field is not None and not self._takes(message, {key: item}):
+                return self._locate_field(message, field, item)
         return None
 
-    def _locate_member(self, message: DescMessage, member: IndexedField, item: Any) -> JsonViolation:
-        key = member.field.json_name
-        if (member.is_list and not isinstance(item, list)) or (member.is_map and not isinstance(item, dict)):
-            return JsonViolation("must be a list" if member.is_list else "must be an object", key)
-        for label, element in member.elements(item):
-            alone = [element] if member.is_list else {label[2:-2]: element} if member.is_map else element
-            if (member.is_list or member.is_map) and self._takes(message, {key: alone}):
+    def _locate_field(self, message: DescMessage, field: IndexedField, item: Any) -> JsonViolation:
+        key = field.desc.json_name
+        if (field.is_list and not isinstance(item, list)) or (field.is_map and not isinstance(item, dict)):
+            return JsonViolation("must be a list" if field.is_list else "must be an object", key)
+        for label, element in field.elements(item):
+            alone = [element] if field.is_list else {label[2:-2]: element} if field.is_map else element
+            if (field.is_list or field.is_map) and self._takes(message, {key: alone}):
                 continue
             path = [key, label] if label else [key]
             if element is None:
                 return JsonViolation("must not be null", *path)
-            inner = self._locate(member.child, element) if member.child is not None else None
+            inner = self._locate(field.child, element) if field.child is not None else None
             if inner is not None:
                 inner.path[:0] = path
                 return inner
-            return JsonViolation(f"must be {_wants(member.field)}", *path)
-        return JsonViolation(f"must be {_wants(member.field)}", key)
+            return JsonViolation(f"must be {_expected(field.desc)}", *path)
+        return JsonViolation(f"must be {_expected(field.desc)}", key)
 
     def _takes(self, message: DescMessage, value: Any) -> bool:
         try:
@@ -83,11 +83,11 @@ class JsonDiagnostics:
         return True
 
 
-def _wants(field: DescField) -> str:
+def _expected(field: DescField) -> str:
     element = field_element(field)
     if isinstance(element, ScalarType):
-        return _SCALAR_WANTS[element]
+        return _SCALAR_FORMS[element]
     if isinstance(element, DescMessage):
-        return _TYPE_WANTS.get(element.type_name, f"a valid {element.name}")
+        return _TYPE_FORMS.get(element.type_name, f"a valid {element.name}")
     names = [value.name for value in element.values]
     return "one of " + ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

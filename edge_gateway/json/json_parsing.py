@@ -1,7 +1,7 @@
-"""JSON as text, before its fields mean anything: one value, unique keys, no NUL, no lone surrogates, no huge numbers.
+"""Parses JSON text strictly: one value, unique keys, no NUL, no lone surrogates, no huge numbers.
 
-`explain` says what is wrong with a text, slowly and with the path; `is_plain` proves quickly that a text which a
-parser has taken holds nothing that would need a closer look.
+`explain` finds the error in a text, slowly and with its path; `is_plain` proves quickly that a text which a
+parser has accepted contains nothing that needs a further check.
 """
 
 import json
@@ -14,22 +14,22 @@ from edge_gateway.errors import EdgeError, invalid_argument, invalid_field
 
 #: Levels of objects and lists, together: what protobuf's own parsers accept.
 MAX_DEPTH = 99
-#: For `check_depth`: what each bracket adds to the depth, and every other byte.
+#: For `check_depth`: the change of depth by each bracket, and the bytes to delete.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-#: Far more than a double or a 64-bit integer can use.
+#: More digits than any double or 64-bit integer needs.
 _MAX_DIGITS = 400
 
-#: A key that is spelled as protos spell it. It begins at its quote: begun at each `_`, the search would be quadratic.
+#: A key in snake_case. The match begins at the quote: beginning at each `_`, the search would be quadratic.
 _SNAKE_KEY = re.compile(rb'"[^"_]*_[^"]*"\s*:')
-#: What the codec reads as integers though JSON does not write numbers so.
+#: Texts that the codec accepts as integers although they are not JSON numbers.
 _PLUS, _LEADING_ZERO = re.compile(rb'"\+[0-9]'), re.compile(rb'"-?0[0-9]+[."eE]')
 _BARE_POINT, _GROUPED = re.compile(rb'[0-9]\."'), re.compile(rb"[0-9]_[0-9]")
 _ODD_DIGIT = re.compile(r"(?![0-9])\d")
 
 
 class JsonViolation(Exception):
-    """Carries a description up to the root while the path is put in front of it."""
+    """An error in a JSON value; each caller prepends its part of the path."""
 
     def __init__(self, description: str, *path: str) -> None:
         super().__init__(description)
@@ -37,6 +37,7 @@ class JsonViolation(Exception):
         self.path = list(path)
 
     def as_error(self) -> EdgeError:
+        """Return the error as a 400 that names the field."""
         path = ""
         for part in self.path:
             path += part if part.startswith("[") or not path else f".{part}"
@@ -44,10 +45,10 @@ class JsonViolation(Exception):
 
 
 def is_plain(text: bytes) -> bool:
-    """Tells of a valid text that it has no escapes, no key twice, no snake_case key and no odd number.
+    """Return whether a valid text has no escapes, no duplicate or snake_case key and no number in an odd form.
 
-    Without escapes every quote stands at the end of a string, and a key that occurs twice is written once by a parser
-    that keeps the last: so equal numbers of quotes mean unique keys.
+    Without escapes every quote delimits a string, and a parser that keeps the last of duplicate keys writes the key
+    once: so equal numbers of quotes mean unique keys.
     """
     if (
         b"\\" in text
@@ -66,7 +67,7 @@ def is_plain(text: bytes) -> bool:
 
 
 def is_json(text: bytes) -> bool:
-    """Tells quickly that a text is one value; of a few valid ones it says that they are not."""
+    """Return quickly whether a text is one JSON value; false for a few valid ones."""
     try:
         orjson.loads(text)
     except ValueError:
@@ -75,7 +76,7 @@ def is_json(text: bytes) -> bool:
 
 
 def parse_unique(text: bytes) -> Any:
-    """Parses a text, or raises EdgeError 400 that says what is wrong and where."""
+    """Parse a text, or raise EdgeError 400 with the error and its position."""
     try:
         value = _UNIQUE.decode(text.decode())
     except (ValueError, RecursionError):
@@ -96,39 +97,39 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-class _Bad:
-    """Stands in a parsed text for a part that is not to be taken."""
+class _Invalid:
+    """Replaces an invalid part in a parsed text."""
 
     def __init__(self, description: str, *path: str) -> None:
-        self.refused = JsonViolation(description, *path)
+        self.violation = JsonViolation(description, *path)
 
 
-def _pairs_or_bad(pairs: list[tuple[str, Any]]) -> Any:
+def _pairs_or_invalid(pairs: list[tuple[str, Any]]) -> Any:
     value = dict(pairs)
     if len(value) == len(pairs):
         return value
     for key, _ in pairs:
         if key not in value:
-            return _Bad("occurs more than once", key)
+            return _Invalid("occurs more than once", key)
         del value[key]
     return value
 
 
-def _integer_or_bad(digits: str) -> Any:
-    return int(digits) if len(digits) <= _MAX_DIGITS else _Bad(f"has more than {_MAX_DIGITS} digits")
+def _integer_or_invalid(digits: str) -> Any:
+    return int(digits) if len(digits) <= _MAX_DIGITS else _Invalid(f"has more than {_MAX_DIGITS} digits")
 
 
 _NUL = b"\\u0000"
 _UNIQUE = json.JSONDecoder(object_pairs_hook=_unique)
 _EXPLAINING = json.JSONDecoder(
-    object_pairs_hook=_pairs_or_bad,
-    parse_int=_integer_or_bad,
-    parse_constant=lambda name: _Bad(f"must not be {name}, which is not JSON"),
+    object_pairs_hook=_pairs_or_invalid,
+    parse_int=_integer_or_invalid,
+    parse_constant=lambda name: _Invalid(f"must not be {name}, which is not JSON"),
 )
 
 
 def explain(text: bytes, *path: str) -> EdgeError | None:
-    """Says why a text is no JSON that this edge takes, whatever its message type; None when it is."""
+    """Return the error of a text that is no valid JSON for any message type, or None."""
     try:
         value = _EXPLAINING.decode(text.decode())
         _visit(value)
@@ -138,34 +139,34 @@ def explain(text: bytes, *path: str) -> EdgeError | None:
         return invalid_argument(f"the body is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}")
     except RecursionError:
         return too_deep()
-    except JsonViolation as refused:
-        refused.path[:0] = path
-        return refused.as_error()
+    except JsonViolation as violation:
+        violation.path[:0] = path
+        return violation.as_error()
     return None
 
 
 def _visit(value: Any) -> None:
-    """Refuses the first bad part inside a parsed text, with the path to it."""
+    """Raise JsonViolation for the first invalid part of a parsed text."""
     items: Any = ()
-    if isinstance(value, _Bad):
-        raise value.refused
+    if isinstance(value, _Invalid):
+        raise value.violation
     if isinstance(value, str):
-        _refuse_text(value)
+        _check_text(value)
     elif isinstance(value, dict):
         for key in value:
-            _refuse_text(key)
+            _check_text(key)
         items = value.items()
     elif isinstance(value, list):
         items = ((f"[{index}]", item) for index, item in enumerate(value))
     for key, item in items:
         try:
             _visit(item)
-        except JsonViolation as refused:
-            refused.path.insert(0, key)
+        except JsonViolation as violation:
+            violation.path.insert(0, key)
             raise
 
 
-def _refuse_text(text: str) -> None:
+def _check_text(text: str) -> None:
     if "\0" in text:
         raise JsonViolation("must not hold the character NUL")
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -190,8 +191,10 @@ def check_depth(text: bytes) -> None:
 
 
 def not_json() -> EdgeError:
+    """Return a 400 for a body that is not JSON."""
     return invalid_argument("the body is not valid JSON")
 
 
 def too_deep() -> EdgeError:
+    """Return a 400 for a body that is nested too deeply."""
     return invalid_argument(f"the body is nested deeper than {MAX_DEPTH} levels")

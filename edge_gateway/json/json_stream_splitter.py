@@ -1,33 +1,33 @@
-"""Cuts a request body into the JSON objects of a client's stream: lines, mere concatenation, or one array."""
+"""Splits a request body into the JSON objects of a client's stream: NDJSON, concatenated objects, or one array."""
 
 import re
 
 from edge_gateway.errors import invalid_argument, payload_too_large
 
 _TOKEN = re.compile(rb'["{}]')
-#: What a string holds, as far as it has come; a lone backslash waits for what it escapes.
+#: The received part of a string; a trailing backslash waits for the character that it escapes.
 _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
 
 class JsonStreamSplitter:
-    """Takes parts of a body, gives whole objects. What is inside an object is for the codec to judge."""
+    """Splits the parts of a body into whole objects, which it does not validate."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
-        #: Where the object at hand begins, and how far it has been read.
+        #: The start of the current object, and the position up to which it has been read.
         self._start = self._at = 0
         self._depth = 0
         self._quoted = False
         self._count = 0
-        #: None until the first byte tells, then whether the body is one array.
+        #: None until the first byte, then whether the body is one array.
         self._array: bool | None = None
         self._closed = False
         self._comma = False
 
     def feed(self, part: bytes) -> list[bytes]:
-        """Returns the objects that are complete now, or raises EdgeError 400 or 413."""
+        """Return the objects that this part completes, or raise EdgeError 400 or 413."""
         self._buffer += part
         objects = []
         while (found := self._next()) is not None:
@@ -39,14 +39,14 @@ class JsonStreamSplitter:
         return objects
 
     def finish(self) -> None:
-        """Refuses a body that ends in the middle."""
+        """Raise EdgeError 400 if the body ends inside an object or array."""
         if self._depth or self._comma or (self._array and not self._closed):
             raise invalid_argument("the body ends in the middle of a message")
 
     def _next(self) -> bytes | None:
         if self._depth == 0 and not self._between():
             return None
-        # What has been read is not read again when more comes: a body may come byte by byte.
+        # Continue at the position already read: a body may arrive byte by byte.
         while not self._quoted or self._ends_string():
             token = _TOKEN.search(self._buffer, self._at)
             if token is None:
@@ -62,9 +62,9 @@ class JsonStreamSplitter:
         return None
 
     def _ends_string(self) -> bool:
-        """Reads on in a string; true when its end has come."""
+        """Read on in a string; return whether it ended."""
         inside = _STRING.match(self._buffer, self._at)
-        assert inside is not None  # which may be empty
+        assert inside is not None  # the match may be empty
         self._at = inside.end()
         self._quoted = self._buffer[self._at : self._at + 1] != b'"'
         self._at += not self._quoted
@@ -77,7 +77,7 @@ class JsonStreamSplitter:
         return found
 
     def _between(self) -> bool:
-        """Passes what stands between objects; true when an object begins."""
+        """Skip what separates objects; return whether an object begins."""
         while True:
             space = _SPACE.match(self._buffer, self._at)
             self._start = self._at = space.end() if space else self._at

@@ -1,5 +1,7 @@
-"""Looks in parsed JSON for what the codec lets pass: unknown fields by their path, both spellings of one field, two
-members of one oneof, and integers written as JSON does not write them.
+"""Checks parsed JSON for errors that the codec accepts.
+
+Unknown fields by their path, both spellings of one field, two members of one oneof, and integers in a form that is not
+JSON's.
 """
 
 import re
@@ -15,39 +17,39 @@ _INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)
 
 
 class StrictnessCheck:
-    """Scans the values of one registry's messages; a lenient one takes unknown fields out of them."""
+    """Checks the values of one registry's messages; removes unknown fields if it is to ignore them."""
 
-    def __init__(self, members: FieldIndex, *, ignore_unknown: bool) -> None:
-        self._members = members
+    def __init__(self, fields: FieldIndex, *, ignore_unknown: bool) -> None:
+        self._fields = fields
         self._ignore_unknown = ignore_unknown
 
-    def scan(self, message: DescMessage, value: Any) -> None:
-        """Raises JsonViolation for the first thing that is found."""
+    def check(self, message: DescMessage, value: Any) -> None:
+        """Raise JsonViolation for the first error."""
         if not is_opaque(message):
-            self._scan(message, value)
+            self._check(message, value)
 
-    def _scan(self, message: DescMessage, value: Any) -> None:
+    def _check(self, message: DescMessage, value: Any) -> None:
         if type(value) is not dict:
-            return  # of a wrong type, which the codec says
-        members = self._members.of(message)
+            return  # of a wrong type, which the codec reports
+        fields = self._fields.of(message)
         chosen: dict[str, str] = {}
         for key in tuple(value) if self._ignore_unknown else value:
-            member = members.get(key)
-            if member is None:
+            field = fields.get(key)
+            if field is None:
                 self._unknown(value, key)
                 continue
             item = value[key]
-            if member.field.name != member.field.json_name:
-                _refuse_both_spellings(member.field, key, value)
-            if member.oneof is not None and item is not None:
-                other = chosen.setdefault(member.oneof.name, key)
+            if field.desc.name != field.desc.json_name:
+                _reject_both_spellings(field.desc, key, value)
+            if field.oneof is not None and item is not None:
+                other = chosen.setdefault(field.oneof.name, key)
                 if other != key:
-                    raise JsonViolation(f"excludes {other}: both belong to {member.oneof.name}", member.field.json_name)
+                    raise JsonViolation(f"excludes {other}: both belong to {field.oneof.name}", field.desc.json_name)
             if item is not None:
                 try:
-                    self._scan_member(member, item)
-                except JsonViolation as refused:
-                    refused.path.insert(0, member.field.json_name)
+                    self._check_field(field, item)
+                except JsonViolation as violation:
+                    violation.path.insert(0, field.desc.json_name)
                     raise
 
     def _unknown(self, value: dict[str, Any], key: str) -> None:
@@ -56,31 +58,31 @@ class StrictnessCheck:
         elif not (key.startswith("[") and key.endswith("]")):  # an extension; the codec knows which ones exist
             raise JsonViolation("is not a field of this message", key)
 
-    def _scan_member(self, member: IndexedField, item: Any) -> None:
-        if member.has_integer_keys and isinstance(item, dict):
+    def _check_field(self, field: IndexedField, item: Any) -> None:
+        if field.has_integer_keys and isinstance(item, dict):
             for key in item:
                 _check_integer(key, f'["{key}"]')
-        if member.child is None and not member.is_integer:
+        if field.child is None and not field.is_integer:
             return
-        for label, element in member.elements(item):
-            if member.child is None:
+        for label, element in field.elements(item):
+            if field.child is None:
                 _check_integer(element, label)
                 continue
             try:
-                self._scan(member.child, element)
-            except JsonViolation as refused:
+                self._check(field.child, element)
+            except JsonViolation as violation:
                 if label:
-                    refused.path.insert(0, label)
+                    violation.path.insert(0, label)
                 raise
 
 
 def _check_integer(value: Any, label: str) -> None:
-    """Refuses the text of an integer that JSON would not write so."""
+    """Raise JsonViolation for text that is not the canonical form of an integer."""
     if type(value) is str and not _INTEGER_TEXT.fullmatch(value):
         raise JsonViolation("must be an integer", *([label] if label else []))
 
 
-def _refuse_both_spellings(field: DescField, key: str, value: dict[str, Any]) -> None:
+def _reject_both_spellings(field: DescField, key: str, value: dict[str, Any]) -> None:
     other = field.json_name if key == field.name else field.name
     if other in value:
         raise JsonViolation(f"occurs twice: as {field.json_name} and as {field.name}", field.json_name)

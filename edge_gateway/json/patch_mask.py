@@ -26,7 +26,7 @@ def mask_paths(rule: Rule, body: bytes) -> list[str]:
 
 
 def _leaves(message: DescMessage, value: dict[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths of a PATCH body: down to scalars, stopping at lists, maps and types with a form of their own."""
+    """Yield the paths of a PATCH body, down to scalars, lists, maps and types with a special JSON form."""
     for key, item in value.items():
         field = next((field for field in message.fields if key in (field.name, field.json_name)), None)
         if field is None:

@@ -1,8 +1,8 @@
-"""ProtoJSON, strictly: protobuf-py's Rust codec does the work, a scan refuses what it lets through.
+"""ProtoJSON, strictly: decodes with protobuf-py's Rust codec, and rejects the errors that it accepts.
 
 The codec is right about types, ranges, well-known types, UTF-8, surrogates and trailing data. It overflows its stack on
 deep nesting, so depth is checked first. It accepts duplicate keys, both spellings of one field, two members of one
-oneof, and NUL; and it names the type in which an unknown field stands rather than the path to it. The scan finds those.
+oneof, and NUL; and for an unknown field it names the type rather than the path. `json_strictness` finds those.
 """
 
 import json
@@ -37,7 +37,7 @@ from edge_gateway.json.json_strictness import StrictnessCheck
 
 @dataclass(frozen=True, slots=True)
 class JsonFormat:
-    """How a reply is written; see docs/edge.md for the parameters that choose it."""
+    """The form of a reply's JSON; docs/edge.md describes the parameters that choose it."""
 
     emit_defaults: bool = True
     proto_names: bool = False
@@ -51,38 +51,38 @@ class JsonCodec:
     def __init__(self, registry: Registry, *, ignore_unknown: bool = False) -> None:
         self.registry = registry
         self.ignore_unknown = ignore_unknown
-        self._members = FieldIndex()
-        self._scanner = StrictnessCheck(self._members, ignore_unknown=ignore_unknown)
-        self._faults = JsonDiagnostics(registry, self._members)
+        self._fields = FieldIndex()
+        self._strictness = StrictnessCheck(self._fields, ignore_unknown=ignore_unknown)
+        self._diagnostics = JsonDiagnostics(registry, self._fields)
 
     def decode(self, message: DescMessage, text: bytes) -> Message:
-        """Reads a message, or raises EdgeError 400 with the path of the field at fault."""
+        """Decode a message, or raise EdgeError 400 with the path of the invalid field."""
         check_depth(text)
         try:
             decoded = message.type.from_json(text, registry=self.registry, ignore_unknown_fields=self.ignore_unknown)
         except OverflowError:
-            value = self._scanned(message, text)
-            round_floats(self._members, message, value)
+            value = self._checked(message, text)
+            round_floats(self._fields, message, value)
             return self._from_value(message, value)
         except (ValueError, TypeError, RecursionError) as error:
             raise self._diagnosis(message, text, error) from None
         if self.ignore_unknown:
-            # To the codec, ignoring unknown fields means ignoring unknown enum names too; so it reads again.
-            return self._from_value(message, self._scanned(message, text))
-        if not (self._members.are_simple(message) and is_plain(text)):
-            self._scanned(message, text)
+            # The codec would ignore unknown enum names, too: so decode the value without its unknown fields strictly.
+            return self._from_value(message, self._checked(message, text))
+        if not (self._fields.are_simple(message) and is_plain(text)):
+            self._checked(message, text)
         return decoded
 
-    def decode_field(self, holder: DescMessage, field: DescField, text: bytes) -> Message:
-        """Reads one field's value, and returns a message of `holder` in which only that field is set."""
+    def decode_field(self, message: DescMessage, field: DescField, text: bytes) -> Message:
+        """Decode one field's value, and return a message in which only that field is set; raise EdgeError 400."""
         check_depth(text)
-        # One whole value, so that the text below cannot break out of its braces.
+        # Require one whole value, so that the text cannot close the braces below.
         if not is_json(text) and (error := explain(text, field.json_name)) is not None:
             raise error
-        return self.decode(holder, b'{"%s":%s}' % (field.json_name.encode(), text))
+        return self.decode(message, b'{"%s":%s}' % (field.json_name.encode(), text))
 
     def encode(self, message: Message, fmt: JsonFormat) -> bytes:
-        """Writes a message; what cannot be written is the back end's fault."""
+        """Encode a message; raise EdgeError 500 if it cannot be encoded, which is the back end's fault."""
         try:
             return message.to_json(
                 registry=self.registry,
@@ -94,7 +94,7 @@ class JsonCodec:
             raise internal("the reply cannot be written as JSON") from error
 
     def to_value(self, message: Message, fmt: JsonFormat) -> Any:
-        """Like `encode`, as Python values."""
+        """Encode a message as Python values."""
         try:
             return message_to_json_value(
                 message,
@@ -110,25 +110,25 @@ class JsonCodec:
         try:
             return message_from_json_value(message.type, value, registry=self.registry)
         except (ValueError, TypeError, OverflowError, RecursionError):
-            raise self._faults.find(message, value) from None
+            raise self._diagnostics.diagnose(message, value) from None
 
-    def _scanned(self, message: DescMessage, text: bytes) -> Any:
-        """Parses and scans; in a lenient codec, unknown fields are taken out of what it returns."""
+    def _checked(self, message: DescMessage, text: bytes) -> Any:
+        """Parse and check a text; return it without unknown fields if they are ignored."""
         value = parse_unique(text)
         try:
-            self._scanner.scan(message, value)
-        except JsonViolation as refused:
-            raise refused.as_error() from None
+            self._strictness.check(message, value)
+        except JsonViolation as violation:
+            raise violation.as_error() from None
         return value
 
     def _diagnosis(self, message: DescMessage, text: bytes, error: Exception) -> EdgeError:
-        """Says where a text went wrong that the codec refused."""
+        """Return the error of a text that the codec rejected."""
         if isinstance(error, RecursionError):
             return too_deep()
         if isinstance(error, json.JSONDecodeError):
             return explain(text) or not_json()
         try:
-            value = self._scanned(message, text)
+            value = self._checked(message, text)
         except EdgeError as found:
             return found
-        return self._faults.find(message, value)
+        return self._diagnostics.diagnose(message, value)

@@ -1,4 +1,4 @@
-"""How a stream of messages is written on HTTP: NDJSON, server-sent events, or one JSON array."""
+"""The framing of a stream of messages on HTTP: NDJSON, server-sent events, or one JSON array."""
 
 import json
 from typing import Any, Protocol
@@ -7,21 +7,29 @@ Status = dict[str, Any]
 
 
 class Framing(Protocol):
-    """Writes the parts of a stream. Each part is sent as soon as it is there."""
+    """Writes the parts of a stream, each of which is sent at once."""
 
     media_type: bytes
-    #: What keeps an idle connection open, if anything may.
+    #: Sent on an idle connection to keep it open, if the format allows it.
     heartbeat: bytes
-    #: Whether what `error` writes says it all; otherwise the connection is broken off.
+    #: Whether a client recognizes the error in the body; otherwise the connection is aborted.
     ends_after_error: bool
 
-    def start(self) -> bytes: ...
+    def start(self) -> bytes:
+        """Return what precedes the first message."""
+        ...
 
-    def message(self, written: bytes, token: str) -> bytes: ...
+    def message(self, written: bytes, token: str) -> bytes:
+        """Return a message in its frame; `token` resumes the stream after it."""
+        ...
 
-    def error(self, status: Status) -> bytes: ...
+    def error(self, status: Status) -> bytes:
+        """Return the error that ends the stream."""
+        ...
 
-    def end(self) -> bytes: ...
+    def end(self) -> bytes:
+        """Return what follows the last message."""
+        ...
 
 
 class Ndjson:
@@ -32,42 +40,50 @@ class Ndjson:
     ends_after_error = True
 
     def start(self) -> bytes:
+        """Return what precedes the first message."""
         return b""
 
-    def message(self, written: bytes, token: str) -> bytes:  # noqa: ARG002 - a line has no place for a token
+    def message(self, written: bytes, token: str) -> bytes:  # noqa: ARG002 - NDJSON carries no token
+        """Return a message in its frame."""
         return b'{"result":%s}\n' % written
 
     def error(self, status: Status) -> bytes:
+        """Return the error that ends the stream."""
         return b'{"error":%s}\n' % _write(status)
 
     def end(self) -> bytes:
+        """Return what follows the last message."""
         return b""
 
 
 class ServerSentEvents:
-    """Events with the resume token as their id; a good end is told, since an EventSource would reconnect."""
+    """Events with the resume token as their id; a good end is an event, since an EventSource would reconnect."""
 
     media_type = b"text/event-stream"
     heartbeat = b": still here\n\n"
     ends_after_error = True
 
     def start(self) -> bytes:
+        """Return what precedes the first message."""
         return b"retry: 2000\n\n"
 
     def message(self, written: bytes, token: str) -> bytes:
+        """Return a message in its frame."""
         if token and token.isprintable():
             return b"id: %s\ndata: %s\n\n" % (token.encode(), written)
         return b"data: %s\n\n" % written
 
     def error(self, status: Status) -> bytes:
+        """Return the error that ends the stream."""
         return b"event: error\ndata: %s\n\n" % _write(status)
 
     def end(self) -> bytes:
+        """Return what follows the last message."""
         return b"event: end\ndata: {}\n\n"
 
 
 class JsonArray:
-    """All messages in one array; one that fails is left open, so that it cannot pass for whole."""
+    """All messages in one array; an error leaves it unclosed, so that it cannot be mistaken for complete."""
 
     media_type = b"application/json"
     heartbeat = b""
@@ -77,16 +93,20 @@ class JsonArray:
         self._opening = b"["
 
     def start(self) -> bytes:
+        """Return what precedes the first message."""
         return b""
 
     def message(self, written: bytes, token: str) -> bytes:  # noqa: ARG002 - as above
+        """Return a message in its frame."""
         opening, self._opening = self._opening, b","
         return opening + written
 
     def error(self, status: Status) -> bytes:
+        """Return the error that ends the stream."""
         return b'%s{"error":%s}\n' % (self._opening, _write(status))
 
     def end(self) -> bytes:
+        """Return what follows the last message."""
         return (b"" if self._opening == b"," else b"[") + b"]"
 
 
@@ -100,20 +120,24 @@ class Raw:
         self.media_type = media_type
 
     def start(self) -> bytes:
+        """Return what precedes the first message."""
         return b""
 
     def message(self, written: bytes, token: str) -> bytes:  # noqa: ARG002 - as above
+        """Return a message in its frame."""
         return written
 
-    def error(self, status: Status) -> bytes:  # noqa: ARG002 - the broken connection has to say it
+    def error(self, status: Status) -> bytes:  # noqa: ARG002 - raw data carries no error; the aborted connection signals it
+        """Return the error that ends the stream."""
         return b""
 
     def end(self) -> bytes:
+        """Return what follows the last message."""
         return b""
 
 
 def choose_framing(accept: bytes) -> Framing:
-    """Picks by the Accept header; NDJSON when it names no preference."""
+    """Return the framing that the Accept header prefers; NDJSON without a preference."""
     if b"text/event-stream" in accept:
         return ServerSentEvents()
     if b"application/json" in accept and b"application/x-ndjson" not in accept:

@@ -1,4 +1,4 @@
-"""Turns an HTTP request into a gRPC request message, and reply messages into JSON."""
+"""Transcodes HTTP requests to gRPC request messages, and reply messages to JSON."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _OCTETS = b"application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """How a client wants its replies: their JSON, and which fields of them."""
+    """The form of a call's replies: their JSON, and the selected fields."""
 
     json: JsonFormat
     selection: Selection
@@ -47,7 +47,7 @@ class Transcoder:
     def decode_request(
         self, match: Match[Rule], body: bytes, content_type: bytes, query: bytes, *, of_stream: bool = False
     ) -> tuple[Message, dict[str, str]]:
-        """Builds a request, or raises EdgeError 400 or 415; also returns the query's words to the edge itself."""
+        """Return the request message and the query parameters for the edge itself, or raise EdgeError 400 or 415."""
         rule = match.target
         if rule.has_body and body:
             message = self._from_body(rule, body, b"" if of_stream and not rule.raw_request else content_type)
@@ -63,7 +63,7 @@ class Transcoder:
         return message, system
 
     def decode_reply(self, rule: Rule, reply: bytes) -> Message:
-        """Reads a reply; what cannot be read is the back end's fault."""
+        """Decode a reply; raise EdgeError 500 if it is invalid, which is the back end's fault."""
         try:
             return rule.reply_type.from_binary(reply)
         except (ValueError, RecursionError) as error:
@@ -79,7 +79,7 @@ class Transcoder:
         return self._codec.decode(rule.rpc.input, body)
 
     def response_format(self, rule: Rule, system: dict[str, str], accept: bytes) -> ResponseFormat:
-        """Reads fmt the client wants its replies, from `alt`, `fields` and the parameters of Accept."""
+        """Return the form of replies that `alt`, `fields` and the parameters of Accept request."""
         if not system and b";" not in accept:
             return self._default
         wanted = _json_parameters(accept.decode("latin-1"))
@@ -89,7 +89,7 @@ class Transcoder:
             emit_defaults=_choice(wanted, "defaults", "emit", "omit", default.emit_defaults),
             proto_names=_choice(wanted, "names", "proto", "json", default.proto_names),
             enum_numbers=_choice(wanted, "enum-encoding", "int", "string", default.enum_numbers),
-            # A line or an event is one line.
+            # A message of a stream is one line.
             pretty=system.get("prettyPrint", "") in ("true", "1") and not rule.rpc.server_streaming,
         )
         element = field_element(rule.response_field) if rule.response_field is not None else rule.rpc.output
@@ -98,7 +98,7 @@ class Transcoder:
         return ResponseFormat(fmt, parse_fields(text, element, proto_names=fmt.proto_names) if selects else {})
 
     def encode_reply(self, rule: Rule, message: Message, fmt: ResponseFormat) -> Rendered:
-        """Write a reply, or the part of it that `response_body` names."""
+        """Encode a reply, or the part of it that `response_body` names."""
         if rule.raw_response:
             return _raw_reply(rule, message)
         if rule.response_field is None and not fmt.selection and not fmt.json.pretty:
@@ -110,19 +110,19 @@ class Transcoder:
 
     def _field_value(self, rule: Rule, field: DescField, value: Any, fmt: JsonFormat) -> Any:
         key = field.name if fmt.proto_names else field.json_name
-        if key not in value:  # unset: what an empty reply would show of it, or null
+        if key not in value:  # unset: its default in an empty reply, or null
             value = self._codec.to_value(rule.rpc.output.type(), replace(fmt, emit_defaults=True))
         return value.get(key)
 
 
 def write_json(value: Any, *, pretty: bool = False) -> bytes:
-    """Writes a JSON value."""
+    """Encode a JSON value."""
     indent, separators = (2, (",", ": ")) if pretty else (None, (",", ":"))
     return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode()
 
 
 def is_json(content_type: bytes) -> bool:
-    """Tells whether a media type is JSON in UTF-8."""
+    """Return whether a media type is JSON in UTF-8."""
     kind, _, parameters = content_type.lower().partition(b";")
     kind = kind.strip()
     if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
@@ -137,7 +137,7 @@ def _choice(wanted: dict[str, str], name: str, yes: str, no: str, default: bool)
 
 
 def _json_parameters(text: str) -> dict[str, str]:
-    """The parameters of the JSON media type in `alt` (`json;enum-encoding=int`) or in an Accept header."""
+    """Return the parameters of the JSON media type in `alt` (`json;enum-encoding=int`) or in an Accept header."""
     for option in text.split(","):
         kind, *parameters = option.split(";")
         if kind.strip() in ("json", "application/json"):

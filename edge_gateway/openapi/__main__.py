@@ -13,7 +13,7 @@ from edge_gateway.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the document of a descriptor set as an edge with default settings serves it."""
+    """Write the document of a descriptor set as an edge with default settings serves it."""
     parser = argparse.ArgumentParser(prog="edge_gateway.openapi", description="Writes an OpenAPI document.")
     parser.add_argument("--descriptor-set", metavar="FILE", action="append", required=True)
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="`-` for standard output")
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         registry = load_registry(b"".join(Path(path).read_bytes() for path in options.descriptor_set))
         routes = compile_routes(registry, caller=settings.caller, prefix=settings.prefix)
     except (DescriptorError, OSError) as error:
-        print(f"edge_gateway.openapi: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks so
+        print(f"edge_gateway.openapi: {error}", file=sys.stderr)  # noqa: T201 - output of the command line
         return 1
     if routes.problems:
         print("\n".join(routes.problems), file=sys.stderr)  # noqa: T201

@@ -1,9 +1,9 @@
-"""The one operation that is the edge's own: several reads in one request."""
+"""The edge's own operation: several reads in one request."""
 
 from edge_gateway.openapi.constraints import Json
 from edge_gateway.settings import MAX_BATCH_READS
 
-TAG: Json = {"name": "Edge", "description": "What the edge itself does."}
+TAG: Json = {"name": "Edge", "description": "Operations of the edge itself."}
 
 SCHEMAS: dict[str, Json] = {
     "BatchGetRequest": {
@@ -40,9 +40,9 @@ SCHEMAS: dict[str, Json] = {
                 "items": {
                     "type": "object",
                     "properties": {
-                        "status": {"type": "integer", "description": "The HTTP status that the read alone has."},
+                        "status": {"type": "integer", "description": "The HTTP status of this read."},
                         "etag": {"type": "string", "description": "The ETag of the reply."},
-                        "body": {"description": "The reply, or the Status of a failure."},
+                        "body": {"description": "The reply, or the Status of an error."},
                     },
                     "required": ["status", "body"],
                 },
@@ -56,13 +56,13 @@ _FAILURE: Json = {"$ref": "#/components/responses/Failure"}
 
 
 def operation(example: str) -> Json:
-    """The path item; `example` is a path that can be read."""
+    """Return the path item; `example` is a path to read."""
     return {
         "post": {
             "operationId": "Edge_BatchGet",
             "tags": [TAG["name"]],
-            "summary": "Reads several paths at once",
-            "description": "Each read is made on its own, with the headers of this request, and each has its own "
+            "summary": "Read several paths at once",
+            "description": "Each read is served on its own, with the headers of this request, and has its own "
             "status. A read that fails does not fail the others.",
             "requestBody": {
                 "required": True,

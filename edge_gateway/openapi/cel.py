@@ -1,6 +1,6 @@
-"""The part of buf.validate's CEL rules that JSON Schema can say too.
+"""The part of buf.validate's CEL rules that JSON Schema can express.
 
-A rule is taken apart at its `&&`. A part such as `this.name != ''` becomes demands on a field; a part of any other
+A rule is split at its `&&`. A part such as `this.name != ''` becomes demands on a field; a part of any other
 form is left to the server, and to the reader of the rule's message.
 """
 
@@ -14,7 +14,7 @@ _PATH = r"this((?:\.[a-z_][a-z0-9_]*)*)"
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a rule wants of one field, in the words of JSON Schema."""
+    """A rule's constraint on one field, as JSON Schema."""
 
     path: tuple[str, ...]
     keywords: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ _FORMS: tuple[tuple[re.Pattern[str], _Reader], ...] = (
 
 
 def demands(expression: str) -> Iterator[Demand]:
-    """What an expression demands, as far as it can be told."""
+    """Return the constraints of an expression, as far as JSON Schema has them."""
     for part in _conjuncts(expression):
         for form, read in _FORMS:
             found = form.fullmatch(part)
@@ -44,7 +44,7 @@ def demands(expression: str) -> Iterator[Demand]:
 
 
 def _conjuncts(expression: str) -> list[str]:
-    """The parts that must all hold; none where `||` or `?` binds them more loosely."""
+    """Split an expression into the parts that must all hold; return none if `||` or `?` binds more loosely."""
     parts, depth, start, quote = [], 0, 0, ""
     for at, character in enumerate(expression):
         if quote:

@@ -1,4 +1,4 @@
-"""What the protos say in prose: the comment above every service, method, message, field and enum value."""
+"""The comments of the protos: of every service, method, message, field and enum value."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,12 +6,12 @@ from typing import Any
 
 from protobuf import Registry
 
-#: Talk to tools and among authors: lint directives, and what AIP-192 keeps out of public documents.
+#: Not for readers: lint directives, and what AIP-192 keeps out of public documents.
 _INTERNAL = re.compile(r"^(?:buf:lint:|protolint:|api-linter:|@exclude)[^\n]*$|\(--.*?--\)", re.MULTILINE | re.DOTALL)
 _REFERENCE = re.compile(r"\[([^\]]+)\]\[[^\]]*\]")
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 _CLAUSE = re.compile(r"(.{20,}?)[,;:] ")
-#: A summary stands in a list of operations; what is longer is cut where its first clause ends.
+#: Summaries appear in a list of operations; longer ones are cut at the end of their first clause.
 _LONGEST = 80
 
 _Path = tuple[int, ...]
@@ -28,7 +28,7 @@ class Comments:
                 self._read(proto)
 
     def of(self, name: str) -> str:
-        """The comment as paragraphs of one line each; empty where there is none."""
+        """Return a comment with one line for each paragraph; empty if there is none."""
         return self._texts.get(name, "")
 
     def _read(self, file: Any) -> None:
@@ -41,7 +41,7 @@ class Comments:
 
 
 def summary_of(text: str) -> tuple[str, str]:
-    """Splits a comment into its first sentence, without the full stop, and the rest; or cuts it, and repeats it all."""
+    """Split a comment into its first sentence, without the full stop, and the rest; repeat all of it if it is cut."""
     first, _, after = text.partition("\n\n")
     found = _SENTENCE.match(first)
     head = found[1] if found else first
@@ -63,7 +63,7 @@ def _clean(text: str) -> str:
 
 
 def _join(paragraph: str) -> str:
-    """One line, unless the lines are a list or a table."""
+    """Join lines, unless they are a list or a table."""
     lines = paragraph.strip().splitlines()
     if any(re.match(r"[-*|#] ?|\d+[.)] ", line) for line in lines):
         return "\n".join(lines)
@@ -71,7 +71,7 @@ def _join(paragraph: str) -> str:
 
 
 def _places(file: Any) -> Iterator[tuple[str, _Path]]:
-    """Full names with their paths in SourceCodeInfo; the numbers are descriptor.proto's field numbers."""
+    """Yield full names with their paths in SourceCodeInfo, which consist of descriptor.proto's field numbers."""
     scope = file.package
     for i, service in enumerate(file.service):
         name = _under(scope, service.name)

@@ -63,28 +63,28 @@ _COMPARED = {"gte": "at least", "gt": "more than", "lte": "at most", "lt": "less
 
 @dataclass(slots=True)
 class Constraint:
-    """What the rules of one field say."""
+    """The constraints of one field."""
 
     keywords: Json = field(default_factory=dict)
-    #: Of each element of a list, or of each value of a map.
+    #: Constraints of each element of a list, or of each value of a map.
     items: Json = field(default_factory=dict)
     keys: Json = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     expressions: list[str] = field(default_factory=list)
     required: bool = False
-    #: Whether an empty value passes without being checked.
+    #: Whether an empty value is valid unchecked.
     lenient: bool = False
 
 
 def rules_of(registry: Registry, described: Any, name: str) -> Json:
-    """A buf.validate option in its JSON form; empty where it is not set."""
+    """Return a buf.validate option in its JSON form; empty if it is not set."""
     rules = option(registry, described, name)
     found = message_to_json_value(rules, registry=registry) if rules is not None else {}
     return found if isinstance(found, dict) else {}
 
 
 def constraint_of(registry: Registry, described: DescField, element: Any) -> Constraint:
-    """Reads the rules of a field whose single values are of the type `element`."""
+    """Read the rules of a field whose single values are of the type `element`."""
     rules = rules_of(registry, described, "buf.validate.field")
     found = Constraint()
     if rules.get("ignore") == "IGNORE_ALWAYS":
@@ -105,7 +105,7 @@ def constraint_of(registry: Registry, described: DescField, element: Any) -> Con
 
 
 def add_expressions(found: Constraint, rules: Json) -> None:
-    """Adds CEL rules: their messages for the reader, their expressions for whoever can take them apart."""
+    """Add CEL rules: their messages for readers, their expressions for tools."""
     for rule in rules.get("cel", ()):
         found.expressions.append(rule.get("expression", ""))
         if message := rule.get("message"):
@@ -165,7 +165,7 @@ def _string(keywords: Json, rule: Json, found: Constraint) -> None:
 
 
 def _long(rule: Json, unsigned: bool) -> Json:  # noqa: FBT001 - one of two kinds
-    """Ranges of 64-bit integers, whose JSON is text."""
+    """Return the constraints of a 64-bit integer, whose JSON is a string."""
     if "const" in rule:
         return {"const": str(rule["const"])}
     if "in" in rule:
@@ -175,13 +175,13 @@ def _long(rule: Json, unsigned: bool) -> Json:  # noqa: FBT001 - one of two kind
         return {}
     low = ends.get("gte", ends["gt"] + 1 if "gt" in ends else 0 if unsigned else None)
     high = ends.get("lte", ends["lt"] - 1 if "lt" in ends else None)
-    if low is not None and high is not None and low > high:  # protovalidate reads this as what is outside
+    if low is not None and high is not None and low > high:  # protovalidate then excludes the range between them
         return {}
     return {"pattern": integer_pattern(low, high)}
 
 
 def _duration(rule: Json) -> Json:
-    """A range of whole seconds; any other is left to the words for it."""
+    """Return the pattern of a range of whole seconds; other ranges are only described."""
     ends = [rule.get("gte", "-"), rule.get("lte", rule.get("lt", "-"))]
     if not all(re.fullmatch(r"[0-9]{1,12}s", end) for end in ends):
         return {}
@@ -209,12 +209,12 @@ def _field_mask(rule: Json) -> Json:
 
 
 def _literal(text: str) -> str:
-    """Escapes text for a pattern; more than this, and JavaScript would refuse it."""
+    """Escape text for a pattern, but no more than JavaScript accepts."""
     return re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\g<0>", text)
 
 
 def camel_path(path: str) -> str:
-    """A field path as ProtoJSON writes it in a FieldMask."""
+    """Return a field path as ProtoJSON writes it in a FieldMask."""
     return re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), path)
 
 
@@ -235,7 +235,7 @@ def _spoken(kind: str, rule: Json) -> list[str]:
 
 
 def sentence(message: str) -> str:
-    """A rule's message, to stand among others."""
+    """Return a rule's message as a sentence."""
     first = message.partition(" ")[0]
     text = message if "." in first or "_" in first else message[:1].upper() + message[1:]
     return text if text.endswith((".", "!", "?")) else text + "."

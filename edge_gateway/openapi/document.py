@@ -1,4 +1,4 @@
-"""The whole document: what a set of descriptors serves over HTTP, as OpenAPI 3.1."""
+"""The OpenAPI 3.1 document of all routes of a descriptor set."""
 
 import re
 from collections.abc import Iterable
@@ -22,23 +22,23 @@ _ABOUT = """\
 JSON over HTTP for gRPC services. Requests and replies are ProtoJSON: names in lowerCamelCase, 64-bit integers as \
 text, enum values by name, times as RFC 3339.
 
-**Failures** are a `Status` with the HTTP status that its code maps to. The `ErrorInfo` among its details has the \
-`reason` to act upon; `BadRequest` names the fields at fault.
+**Errors** are a `Status` with the HTTP status that its code maps to. The `ErrorInfo` among its details has the \
+`reason` to act upon; `BadRequest` names the invalid fields.
 
-**Repeating** a request is harmless when it has the same `requestId`, or the same header `Idempotency-Key`.
+**Retries** are idempotent with the same `requestId`, or the same header `Idempotency-Key`.
 
-**Versions**: replies with an `etag` also have the header `ETag`. `If-None-Match` spares what the client has; \
-`If-Match` refuses to change what another has changed.
+**Versions**: replies with an `etag` also have the header `ETag`. `If-None-Match` makes the response to \
+an unchanged version a 304; `If-Match` rejects a change of any other version.
 
-**Parts** of a reply: `?fields=orderId,lines(sku,quantity)` on any operation that replies in JSON. `?prettyPrint=true` \
+**Partial replies**: `?fields=orderId,lines(sku,quantity)` on any operation that replies in JSON. `?prettyPrint=true` \
 indents it, and `?alt=json;enum-encoding=int` writes numbers for enum values.
 
-**Deadlines**: the header `Grpc-Timeout`, such as `500m` for 500 milliseconds, may shorten the one that a method has.
+**Deadlines**: the header `Grpc-Timeout`, such as `500m` for 500 milliseconds, may shorten the method's own.
 """
 
 
 def document(registry: Registry, routes: Routes, settings: Settings) -> Json:
-    """Describes routes; the same routes always make the same document."""
+    """Return the document of some routes; equal routes have equal documents."""
     comments = Comments(registry)
     schemas = Schemas(
         registry,
@@ -88,21 +88,21 @@ def _replies(rules: Iterable[Rule]) -> list[DescMessage]:
 
 
 def _plain_read(rules: list[Rule]) -> str:
-    """A path that anyone can read as it stands, where there is one."""
+    """Return a public path without variables, if there is one."""
     plain = [rule for rule in rules if rule.method == "GET" and rule.rpc.is_unary and not rule.variables]
     public = [rule for rule in plain if rule.rpc.policy is not None and rule.rpc.policy.access == "PUBLIC"]
     return next((rule.template.text for rule in (*public, *plain)), "/")
 
 
 def _place(item: Json, operation: Operation) -> None:
-    """Puts an operation under its method; under each free one when its rule takes any."""
+    """Add an operation under its method, or under each free one if its rule matches any method."""
     method = operation.rule.method.lower()
     if method == "*":
         for name in ("get", "put", "post", "delete", "patch"):
             item.setdefault(name, {**operation.document, "operationId": f"{operation.id}_{name}"})
     elif method in _METHODS:
         item[method] = operation.document
-    else:  # OpenAPI has no place for methods of one's own
+    else:  # OpenAPI has no custom methods
         item.setdefault("x-methods", {})[operation.rule.method] = operation.document
 
 
@@ -120,7 +120,7 @@ def _link(operations: list[Operation], schemas: Schemas) -> None:
 
 
 def _path_names(operation: Operation) -> dict[str, str] | None:
-    """The names in the path, by the fields that they fill; None when a field is filled by parts."""
+    """Return the names in the path by the fields that they set; None if several set one field."""
     names = [it["name"] for it in operation.document.get("parameters", ()) if it["in"] == "path"]
     if len(names) != len(operation.rule.variables) or any(it.multiple for it in operation.rule.template.variables):
         return None

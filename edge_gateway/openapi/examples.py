@@ -1,4 +1,4 @@
-"""Example values that their schemas allow: words that a reader recognises where they fit, else the plainest text."""
+"""Example values that are valid for their schemas: recognizable words where they fit, else the simplest text."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from edge_gateway.openapi.constraints import Json
 
 _parser: Any = __import__("re._parser", fromlist=["parse"])
 
-#: By the end of a field's name, without case and underscores.
+#: Words by the end of a field's name, in lower case without underscores.
 _WORDS: tuple[tuple[str, str], ...] = (
     ("countrycode", "DE"),
     ("currencycode", "EUR"),
@@ -48,13 +48,13 @@ _DEEPEST = 6
 
 
 class Examples:
-    """Makes example values of schemas, with the components that they refer to."""
+    """Builds example values of schemas, with the components that they refer to."""
 
     def __init__(self, components: dict[str, Json]) -> None:
         self._components = components
 
     def of(self, schema: Json, name: str = "", depth: int = 0) -> Any:
-        """One value that a schema allows."""
+        """Return a valid value of a schema."""
         flat = self.flatten(schema)
         named = [*flat.get("examples", ()), *([flat["const"]] if "const" in flat else flat.get("enum", ()))]
         if named:
@@ -73,7 +73,7 @@ class Examples:
                 return other == "boolean" or {}
 
     def flatten(self, schema: Json) -> Json:
-        """One schema instead of a reference or of the parts of an `allOf`."""
+        """Resolve a reference, and merge the parts of an `allOf`."""
         flat: Json = {}
         parts = [schema]
         while parts:
@@ -126,7 +126,7 @@ class Examples:
 
 
 def _one_of_each(names: Iterable[str], properties: Json) -> list[str]:
-    """Leaves out all but the first member of a oneof."""
+    """Remove all but the first member of a oneof."""
     groups: set[str] = set()
     kept = []
     for name in names:
@@ -138,7 +138,7 @@ def _one_of_each(names: Iterable[str], properties: Json) -> list[str]:
 
 
 def _joined(ours: Json, theirs: Json) -> Json:
-    """Properties that both parts of an `allOf` speak of hold to both."""
+    """Merge properties; one that both parts of an `allOf` constrain obeys both."""
     joined = dict(ours)
     for name, schema in theirs.items():
         joined[name] = {"allOf": [ours[name], schema]} if name in ours else schema
@@ -154,7 +154,7 @@ def _number(flat: Json, wanted: float) -> float:
 
 
 def word_for(name: str) -> str:
-    """A word that fits the name of a field."""
+    """Return a word that fits the name of a field."""
     plain = name.replace("_", "").lower()
     for end, word in _WORDS:
         if plain.endswith(end):
@@ -165,7 +165,7 @@ def word_for(name: str) -> str:
 
 
 def text_for(flat: Json, name: str) -> str:
-    """A text that a schema of strings allows."""
+    """Return a valid text of a schema of strings."""
     return next((text for text in _candidates(flat, name) if _allows(flat, text)), "")
 
 
@@ -189,7 +189,7 @@ def _allows(flat: Json, text: str) -> bool:
 
 
 def plainest(pattern: str) -> str:
-    """The shortest text of the first branch of a pattern."""
+    """Return the shortest text of the first branch of a pattern."""
     try:
         return "".join(_written(part) for part in _parser.parse(pattern))
     except re.error:
@@ -222,7 +222,7 @@ def _holds(choice: Any, character: str) -> bool:
 
 
 def _member(choices: Any) -> str:
-    """The first member of a character class, or the plainest character that a negated one leaves."""
+    """Return the first member of a character class, or the simplest character outside a negated one."""
     kind, argument = str(choices[0][0]), choices[0][1]
     if kind == "NEGATE":
         return next((it for it in _PLAIN_CHARACTERS if not any(_holds(choice, it) for choice in choices[1:])), "")

@@ -1,4 +1,4 @@
-"""Links from replies to the operations that go on from them: an `orderId` in a reply is the one in a path."""
+"""Links from replies to further operations: an `orderId` in a reply fits the one in a path."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from edge_gateway.openapi.schemas import Schemas
 from edge_gateway.routing.field_types import field_element
 from edge_gateway.routing.rules import Rule
 
-#: Names that do not say whose they are.
+#: Names too general to link by.
 _VAGUE = {"name", "id", "type", "parent"}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An operation, and the fields that its path holds with the names that they have there."""
+    """An operation, with the names of its path variables by their fields."""
 
     operation_id: str
     rule: Rule
@@ -24,7 +24,7 @@ class Target:
 
 
 def links_of(rule: Rule, targets: list[Target], schemas: Schemas) -> Json:
-    """The links of a rule's reply, to other methods of its package whose whole path it can fill."""
+    """Return the links of a rule's reply to other methods of its package whose whole path it determines."""
     if not rule.rpc.is_unary or rule.raw_response or rule.response_field is not None:
         return {}
     held = dict(_held(rule.rpc.output, schemas))
@@ -44,7 +44,7 @@ def links_of(rule: Rule, targets: list[Target], schemas: Schemas) -> Json:
 
 
 def _held(message: DescMessage, schemas: Schemas) -> Iterator[tuple[str, str]]:
-    """The texts of a reply, or of the first entry of its list, by field name, with their JSON pointers."""
+    """Return the JSON pointers of a reply's strings, or of those in the first entry of its list, by field name."""
     lists = [field for field in message.fields if _is_list_of_messages(field)]
     has_own = any(_is_text(field) and field.name.endswith("_id") for field in message.fields)
     if len(lists) == 1 and not has_own:

@@ -1,4 +1,4 @@
-"""Which types a document has components for, and how they are called."""
+"""The types that a document has components for, and their names."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ RESERVED = {"Status", "StatusDetail", "Problem", "BatchGetRequest", "BatchGetRes
 
 
 def reachable(messages: Iterable[DescMessage]) -> set[str]:
-    """The full names of all messages and enums that some messages can hold, themselves included."""
+    """Return the full names of some messages and, transitively, of all messages and enums in their fields."""
     found: set[str] = set()
     waiting: list[Any] = list(messages)
     while waiting:
@@ -26,7 +26,7 @@ def reachable(messages: Iterable[DescMessage]) -> set[str]:
 
 
 def short_names(full: set[str]) -> dict[str, str]:
-    """Names without their packages, where that leaves them apart."""
+    """Return names without their packages, where they stay unique."""
     names: dict[str, list[str]] = {}
     for name in sorted(full):
         names.setdefault(_short_name(name), []).append(name)
@@ -38,7 +38,7 @@ def short_names(full: set[str]) -> dict[str, str]:
 
 
 def _short_name(full: str) -> str:
-    """Packages are in lower case and types are not."""
+    """Return the name within its package; packages are in lower case, types are not."""
     parts = full.split(".")
     first = next((at for at, part in enumerate(parts) if part[:1].isupper()), len(parts) - 1)
     return ".".join(parts[first:])

@@ -1,11 +1,11 @@
-"""Patterns for what JSON carries as text, 64-bit integers and durations: the only way to give them a range there."""
+"""Patterns for 64-bit integers and durations, which JSON carries as strings and so without a range."""
 
-#: All texts of up to this many digits fit into 64 bits; the few longer ones that do are left out of open ranges.
+#: Numbers of up to this many digits fit into 64 bits; open ranges exclude the few longer ones that do.
 _DIGITS = 18
 
 
 def integer_pattern(low: int | None, high: int | None) -> str:
-    """A pattern for the canonical texts of the integers from `low` to `high`; None leaves an end open."""
+    """Return a pattern for the canonical texts of the integers from `low` to `high`; None leaves an end open."""
     parts: list[str] = []
     if low is None or low < 0:
         nearest = 1 if high is None or high >= 0 else -high
@@ -16,13 +16,13 @@ def integer_pattern(low: int | None, high: int | None) -> str:
 
 
 def duration_pattern(low: int, high: int, *, inclusive: bool) -> str:
-    """A pattern for the durations from `low` seconds to `high`, neither of them negative."""
+    """Return a pattern for the durations from `low` to `high` seconds, neither of them negative."""
     forms = [rf"(?:{'|'.join(_span(low, high - 1))})(?:\.[0-9]{{1,9}})?"] if high > low else []
     return f"^(?:{'|'.join([*forms, *([str(high)] if inclusive else [])])})s$"
 
 
 def _magnitudes(low: int, high: int | None) -> list[str]:
-    """Patterns for the numbers low..high, none of them negative."""
+    """Return patterns for the numbers low..high, none of them negative."""
     if high is not None and high < 10**_DIGITS:
         return _span(low, high)
     if low > 1:
@@ -31,7 +31,7 @@ def _magnitudes(low: int, high: int | None) -> list[str]:
 
 
 def _span(low: int, high: int) -> list[str]:
-    """Splits low..high where the shape of the digits changes."""
+    """Split low..high into runs with one digit pattern each."""
     if low <= 1 and high >= 9:
         full = len(str(high + 1)) - 1
         shorter = [*["0"][low:], f"[1-9][0-9]{{0,{full - 1}}}" if full > 1 else "[1-9]"]
@@ -57,7 +57,7 @@ def _ending(number: int, count: int, digit: str) -> int:
 
 
 def _shape(low: str, high: str) -> str:
-    """The pattern of a run in which every digit varies on its own."""
+    """Return the pattern of a run in which every digit varies independently."""
     text, free = "", 0
     for first, last in zip(low, high, strict=True):
         if first == last:

@@ -21,7 +21,7 @@ _READS = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A rule's operation, and where it stands in the document."""
+    """A rule's operation, and its place in the document."""
 
     rule: Rule
     path: str
@@ -29,11 +29,12 @@ class Operation:
 
     @property
     def id(self) -> str:
+        """Return the operationId."""
         return str(self.document["operationId"])
 
 
 class Operations:
-    """Makes operations of rules."""
+    """Builds the operations of rules."""
 
     def __init__(self, registry: Registry, comments: Comments, schemas: Schemas, reasons: Reasons) -> None:
         self._registry = registry
@@ -48,12 +49,12 @@ class Operations:
         self._ids: set[str] = set()
 
     def of(self, rule: Rule) -> Operation:
-        """Makes the operation of a rule."""
+        """Build the operation of a rule."""
         path, in_path = self._paths.of(rule)
         summary, rest = summary_of(self._comments.of(f"{rule.rpc.desc.parent.type_name}.{rule.rpc.desc.name}"))
         made: Json = {"operationId": self._id(rule), "tags": [rule.rpc.desc.parent.name]}
         made["summary"] = summary or rule.rpc.desc.name
-        if text := "\n\n".join(filter(None, [rest, *_said(rule, self._roles(rule))])):
+        if text := "\n\n".join(filter(None, [rest, *_access_notes(rule, self._roles(rule))])):
             made["description"] = text
         if rule.rpc.desc.deprecated:
             made["deprecated"] = True
@@ -77,8 +78,8 @@ class Operations:
         return name
 
     def _roles(self, rule: Rule) -> list[str]:
-        said = option(self._registry, rule.rpc.desc, "shop.options.v1.rpc")
-        return list(said.roles) if said is not None else []
+        rpc_option = option(self._registry, rule.rpc.desc, "shop.options.v1.rpc")
+        return list(rpc_option.roles) if rpc_option is not None else []
 
     def _with_example(self, parameter: Json) -> Json:
         if parameter["in"] != "path" and not parameter.get("required"):
@@ -89,7 +90,7 @@ class Operations:
     def _headers(self, rule: Rule) -> list[Json]:
         found: list[Json] = []
         if _is_tagged(rule):
-            text = "The `ETag` of the reply that the client has; the answer is 304 while that is the present one."
+            text = "The `ETag` of the reply that the client has; the response is 304 while it is current."
             found.append({"name": "If-None-Match", "in": "header", "description": text, "schema": {"type": "string"}})
         if rule.resume_token is not None:
             schema = self._schemas.field(rule.resume_token, View.INPUT)
@@ -143,7 +144,7 @@ class Operations:
         example = Examples(self._schemas.components).of(schema)
         return {**reply, "content": {"application/json": {"schema": schema, "example": example}}}
 
-    # --- what OpenAPI has no words for ---------------------------------------------------------------------
+    # --- extensions ----------------------------------------------------------------------------------------
 
     def _marks(self, rule: Rule, operation_id: str) -> Json:
         rpc, policy = rule.rpc, rule.rpc.policy
@@ -172,8 +173,8 @@ class Operations:
         return marks
 
 
-def _said(rule: Rule, roles: list[str]) -> list[str]:
-    """What a client has to know besides the comment."""
+def _access_notes(rule: Rule, roles: list[str]) -> list[str]:
+    """Return what a client needs to know besides the comment."""
     policy = rule.rpc.policy
     return [*_about_access(policy, roles), *_about_headers(rule), *_about_streams(rule)]
 
@@ -181,20 +182,20 @@ def _said(rule: Rule, roles: list[str]) -> list[str]:
 def _about_access(policy: Policy | None, roles: list[str]) -> list[str]:
     if policy is None:
         return []
-    said = []
+    notes = []
     if roles:
-        said.append(f"For users with the role {' or '.join(f'`{role}`' for role in roles)}.")
+        notes.append(f"For users with the role {' or '.join(f'`{role}`' for role in roles)}.")
     elif policy.access == "USER":
-        said.append("For signed-in users.")
+        notes.append("For signed-in users.")
     if (limit := policy.rate_limit) is not None:
-        said.append(f"At most {limit.requests} calls of one client in {limit.per:g} seconds.")
-    return said
+        notes.append(f"At most {limit.requests} calls of one client in {limit.per:g} seconds.")
+    return notes
 
 
 def _about_headers(rule: Rule) -> list[str]:
     if rule.etag_in is None or rule.method in _READS:
         return []
-    return [f"The header `If-Match` may stand for `{rule.etag_in.name}`."]
+    return [f"The header `If-Match` may replace `{rule.etag_in.name}`."]
 
 
 def _about_streams(rule: Rule) -> list[str]:
@@ -221,7 +222,7 @@ def _streamed(schema: Json) -> Json:
 
 
 def _is_tagged(rule: Rule) -> bool:
-    """Whether replies have an ETag that a client can ask with."""
+    """Return whether replies have an ETag for conditional requests."""
     policy = rule.rpc.policy
     public = policy is not None and policy.access == "PUBLIC" and not rule.rpc.server_streaming
     return rule.method in _READS and (rule.etag_out is not None or public)

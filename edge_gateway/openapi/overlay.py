@@ -1,4 +1,4 @@
-"""Demands on fields, gathered into a tree that is laid over the schema of a message."""
+"""Constraints of fields, as a tree that is merged into the schema of a message."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ from edge_gateway.routing.field_types import field_element
 
 @dataclass(slots=True)
 class Overlay:
-    """What is demanded of a value, and of the fields below it."""
+    """The constraints of a value, and of the fields below it."""
 
     described: DescField | None = None
     keywords: Json = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Overlay:
 
     @classmethod
     def of(cls, message: DescMessage, expressions: Iterable[str]) -> "Overlay":
-        """Gathers what CEL expressions, in which `this` is a message, demand."""
+        """Collect the constraints of CEL expressions in which `this` is a message."""
         root = cls()
         for expression in expressions:
             for demand in demands(expression):
@@ -47,7 +47,7 @@ class Overlay:
                 parent.required.add(name)
 
     def own(self) -> Json:
-        """The keywords of this value alone; ranges of 64-bit integers become patterns of their text."""
+        """Return the keywords of this value alone; ranges of 64-bit integers become patterns."""
         element = field_element(self.described) if self.described is not None else None
         if element not in SIGNED_64 and element not in UNSIGNED_64:
             return self.keywords
@@ -61,12 +61,12 @@ class Overlay:
         return {"pattern": integer_pattern(low, high)} if given else {}
 
     def without(self, names: Collection[str]) -> "Overlay":
-        """The same, but for fields that something else sees to."""
+        """Return the overlay without some fields."""
         kept = {name: child for name, child in self.children.items() if name not in names}
         return Overlay(self.described, self.keywords, self.required - set(names), kept)
 
     def schema(self, *, proto_names: bool) -> Json:
-        """The overlay as JSON Schema; empty when it says nothing."""
+        """Return the overlay as JSON Schema; empty without constraints."""
         made = dict(self.own())
         if self.required:
             made["required"] = sorted(self._name(name, proto_names=proto_names) for name in self.required)
@@ -85,7 +85,7 @@ class Overlay:
 
 
 def rejects_empty(keywords: Json, described: DescField) -> bool:
-    """Whether the value that an absent field has would break the rules, so that it must be present."""
+    """Return whether a field's default violates its rules, so that the field is required."""
     if _is_many(described):
         return bool(keywords.get("minItems", 0) > 0 or keywords.get("minProperties", 0) > 0)
     element = field_element(described)
@@ -113,7 +113,7 @@ def _allows_text(keywords: Json, text: str) -> bool:
 def _matches(pattern: str, text: str) -> bool:
     try:
         return re.search(pattern, text) is not None
-    except re.error:  # RE2 has forms that Python has not: let the server decide
+    except re.error:  # RE2 has forms that Python lacks: let the server decide
         return True
 
 
@@ -129,7 +129,7 @@ def _allows_number(keywords: Json, number: float) -> bool:
 
 
 def _type_of(described: DescField | None) -> Json:
-    """Says the type again, for tools that read each part of an `allOf` on its own."""
+    """Repeat the type, for tools that read each part of an `allOf` on its own."""
     if described is None:
         return {}
     if isinstance(described.value, DescFieldValueList):

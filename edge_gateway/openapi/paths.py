@@ -1,4 +1,4 @@
-"""Templates as paths of OpenAPI, which knows one name for each place of a path, and no slashes in its values."""
+"""Templates as OpenAPI paths, which allow one name for each segment, and no slashes in values."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,24 +16,24 @@ from edge_gateway.routing.template import REST, STAR
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A wildcard of a template, and the field that it is, or is a part of."""
+    """A wildcard of a template, and the field that it sets, alone or with others."""
 
     segment: str
     binding: FieldBinding | None
-    #: What the whole field matches, such as `shelves/*`.
+    #: The pattern of the whole field, such as `shelves/*`.
     pattern: str
     is_whole: bool
 
 
 class Paths:
-    """Names the places of paths. The first rule of a path names them for all of its rules."""
+    """Names the wildcards of paths; the first rule of a path names them for all."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
         self._names: dict[Any, list[str]] = {}
 
     def of(self, rule: Rule) -> tuple[str, list[Json]]:
-        """The path of a rule and its parameters."""
+        """Return the path of a rule and its parameters."""
         template = rule.template
         places = _places(rule)
         names = self._names.setdefault((template.segments, template.verb), self._name(places))

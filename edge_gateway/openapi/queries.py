@@ -1,4 +1,4 @@
-"""The fields that a rule leaves to the query string, as parameters."""
+"""The fields that the query string of a rule may set, as parameters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,62 +15,62 @@ from edge_gateway.routing.rules import Rule
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where in the request the walk is."""
+    """The position of the walk in the request."""
 
     path: tuple[DescField, ...]
     overlay: Overlay
-    #: What the fields above say of themselves.
-    said: tuple[str, ...]
+    #: The descriptions of the fields above.
+    notes: tuple[str, ...]
     required: bool
 
 
 class Queries:
-    """Makes query parameters."""
+    """Builds query parameters."""
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
 
     def of(self, rule: Rule) -> list[Json]:
-        """Every parameter that a rule's query string can hold."""
+        """Return every parameter that a rule's query string may contain."""
         if rule.body_whole:
             return []
-        taken = {binding.key for binding in rule.variables}
+        bound = {binding.key for binding in rule.variables}
         if rule.body_field is not None:
-            taken.add((rule.body_field.name,))
+            bound.add((rule.body_field.name,))
         message = rule.rpc.input
         start = _Spot((), self._schemas.rules(message), (), required=True)
-        return list(self._walk(message, start, taken))
+        return list(self._walk(message, start, bound))
 
-    def _walk(self, message: DescMessage, spot: _Spot, taken: set[tuple[str, ...]]) -> Iterator[Json]:
+    def _walk(self, message: DescMessage, spot: _Spot, bound: set[tuple[str, ...]]) -> Iterator[Json]:
         for field in message.fields:
             path = (*spot.path, field)
             overlay = spot.overlay.children.get(field.name, Overlay(field))
-            if tuple(step.name for step in path) in taken or "OUTPUT_ONLY" in self._schemas.behaviors(field):
+            if tuple(step.name for step in path) in bound or "OUTPUT_ONLY" in self._schemas.behaviors(field):
                 continue
             must = self._schemas.must_be_present(field, View.INPUT) or field.name in spot.overlay.required
-            below = _Spot(path, overlay, spot.said, required=spot.required and must)
+            below = _Spot(path, overlay, spot.notes, required=spot.required and must)
             if FieldBinding(path).parse is not None:
                 yield self._parameter(below)
             elif _is_plain(field) and field_element(field) not in [field_element(step) for step in spot.path]:
-                yield from self._walk(field_element(field), self._inside(field, below), taken)
+                yield from self._walk(field_element(field), self._inside(field, below), bound)
 
     def _inside(self, field: DescField, spot: _Spot) -> _Spot:
-        """Takes a field's own rules along, for what they say of the fields below it."""
+        """Return the position below a field, with the field's own rules for the fields below it."""
         schema = self._schemas.field(field, View.INPUT)
         overlay = self._schemas.field_rules(field) if not spot.overlay.children else spot.overlay
-        return _Spot(spot.path, overlay, (*spot.said, schema.get("description", "")), spot.required)
+        return _Spot(spot.path, overlay, (*spot.notes, schema.get("description", "")), spot.required)
 
     def _parameter(self, spot: _Spot) -> Json:
         field = spot.path[-1]
         schema = {**self._schemas.field(field, View.INPUT), **spot.overlay.own()}
-        said = [*spot.said, schema.pop("description", "")]
+        notes = [*spot.notes, schema.pop("description", "")]
         name = ".".join(self._schemas.name_of(step) for step in spot.path)
         parameter: Json = {"name": name, "in": "query"}
         if spot.required:
             parameter["required"] = True
         if schema.pop("deprecated", False):
             parameter["deprecated"] = True
-        if text := " ".join(filter(None, said)):
+        if text := " ".join(filter(None, notes)):
             parameter["description"] = text
         if isinstance(field.value, DescFieldValueMap):
             parameter.update(style="deepObject", explode=True)

@@ -1,4 +1,4 @@
-"""Why calls fail: the error reasons of a set, and the responses of an operation that they add up to."""
+"""Error reasons: those of a descriptor set, and the error responses of each operation."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,15 +31,17 @@ class Reason:
 
     @property
     def domain(self) -> str:
+        """Return the domain of its ErrorInfo."""
         parts = self.package.split(".")
         return f"{parts[1]}.{parts[0]}" if len(parts) > 1 else self.package
 
     @property
     def key(self) -> str:
+        """Return the name of its example among the components."""
         return f"{self.domain}.{self.name}"
 
     def example(self) -> Json:
-        """The body that tells it."""
+        """Return an example body with this reason."""
         names = [name for _, name, _, _ in Formatter().parse(self.message) if name]
         metadata = {name: word_for(name) for name in dict.fromkeys(names)}
         info = {**error_info(self.name), "domain": self.domain, "metadata": metadata}
@@ -51,7 +53,7 @@ _Applies = Callable[[Rule], bool]
 
 
 def idempotency_of(rule: Rule) -> str:
-    """The idempotency_level of a rule's method."""
+    """Return the idempotency_level of a rule's method."""
     return getattr(rule.rpc.desc.idempotency, "name", "IDEMPOTENCY_UNKNOWN")  # a method without options has a number
 
 
@@ -67,7 +69,7 @@ def _is_webhook(rule: Rule) -> bool:
     return rule.raw_request and _demands("PUBLIC")(rule)
 
 
-#: When the reasons of the framework under the services apply; one that is not named here always does.
+#: The methods to which the chassis's own reasons apply; a reason not listed here applies to all.
 _WHEN: dict[str, _Applies] = {
     "TOKEN_MISSING": _demands("USER", "ROLES"),
     "ROLE_MISSING": _demands("ROLES"),
@@ -84,34 +86,34 @@ _WHEN: dict[str, _Applies] = {
 
 
 class Reasons:
-    """Every reason of a set, and the responses made of them."""
+    """All reasons of a descriptor set, and the responses built from them."""
 
     def __init__(self, registry: Registry, comments: Comments) -> None:
         self._all = list(_collect(registry, comments))
         serving = {service.file.proto.package for service in services(registry)}
-        #: Reasons of a package without services are everyone's.
-        self._everyones = [reason for reason in self._all if reason.package not in serving]
+        #: Reasons of a package without services apply to every service.
+        self._common = [reason for reason in self._all if reason.package not in serving]
         self.responses: dict[str, Json] = {}
         self._names: dict[str, str] = {}
 
     def examples(self) -> dict[str, Json]:
-        """An example body for each reason, by its component's name."""
+        """Return an example body for each reason, by its component's name."""
         found = {reason.key: reason.example() for reason in self._all}
         found["edge.INVALID_ARGUMENT"] = {
-            "summary": "The request does not fit the method.",
+            "summary": "The request is invalid.",
             "value": invalid_argument("lines: must be a list", [("lines", "must be a list")]).as_json(),
         }
         return found
 
     def of(self, rule: Rule) -> list[Reason]:
-        """The reasons that a rule's method may give."""
+        """Return the reasons that a rule's method may return."""
         package = rule.rpc.desc.parent.file.proto.package
         own = [reason for reason in self._all if reason.package == package]
-        shared = [it for it in self._everyones if it.package != package and _WHEN.get(it.name, _always)(rule)]
+        shared = [it for it in self._common if it.package != package and _WHEN.get(it.name, _always)(rule)]
         return [*shared, *own]
 
     def responses_of(self, rule: Rule) -> dict[str, Json]:
-        """The failures of a rule, by HTTP status."""
+        """Return the error responses of a rule, by HTTP status."""
         by_status: dict[int, list[Reason]] = {400: []}
         for reason in self.of(rule):
             by_status.setdefault(reason.status, []).append(reason)
@@ -124,7 +126,7 @@ class Reasons:
         return {**found, "default": self._shared("Failure", _FAILURE)}
 
     def _shared(self, name: str, response: Json) -> Json:
-        """Puts a response among the components; equal ones are one."""
+        """Add a response to the components, once; return a reference to it."""
         key = repr(response)
         if key not in self._names:
             alike = sum(other == name or other.startswith(f"{name}.") for other in self._names.values())
@@ -161,23 +163,24 @@ def _reason(enum: DescEnum, value: Any, error: Any, comments: Comments) -> Reaso
 
 
 def rate_headers(rule: Rule) -> list[str]:
-    """The headers that tell a client how much of its rate is left."""
+    """Return the headers that report the rate limit."""
     policy = rule.rpc.policy
     return ["RateLimit", "RateLimit-Policy"] if policy is not None and policy.rate_limit is not None else []
 
 
 def header_ref(name: str) -> Json:
+    """Return a reference to a header among the components."""
     return {"$ref": f"#/components/headers/{name}"}
 
 
 def _response(status: int, reasons: list[Reason], of_limit: list[str]) -> Json:
-    said = [f"- `{reason.name}` ({CODE_NAMES[reason.code]}): {reason.meaning}" for reason in reasons]
+    lines = [f"- `{reason.name}` ({CODE_NAMES[reason.code]}): {reason.meaning}" for reason in reasons]
     if status == 400:
-        said.insert(0, "- The request does not fit the method; `google.rpc.BadRequest` names the fields.")
+        lines.insert(0, "- The request is invalid; `google.rpc.BadRequest` names the fields.")
     examples = {reason.name: {"$ref": f"#/components/examples/{reason.key}"} for reason in reasons}
     if status == 400:
         examples["INVALID_ARGUMENT"] = {"$ref": "#/components/examples/edge.INVALID_ARGUMENT"}
-    response: Json = {"description": "\n".join(said), "content": _content(examples)}
+    response: Json = {"description": "\n".join(lines), "content": _content(examples)}
     headers = ["Retry-After", *of_limit] if status == 429 else ["WWW-Authenticate"] if status == 401 else []
     return {**response, "headers": {name: header_ref(name) for name in headers}} if headers else response
 
@@ -200,11 +203,11 @@ _FAILURE: Json = {
 
 _DETAIL = "type.googleapis.com/google.rpc."
 
-#: google.rpc.Status as it reaches clients, and the form of RFC 9457 for those who ask for it.
+#: google.rpc.Status as clients receive it, and in the form of RFC 9457 for those that accept it.
 SCHEMAS: dict[str, Json] = {
     "Status": {
         "type": "object",
-        "description": "A failure: google.rpc.Status. `ErrorInfo` among the details has the reason to act upon.",
+        "description": "An error: google.rpc.Status. `ErrorInfo` among the details has the reason to act upon.",
         "properties": {
             "code": {
                 "type": "integer",
@@ -219,22 +222,22 @@ SCHEMAS: dict[str, Json] = {
     },
     "StatusDetail": {
         "type": "object",
-        "description": "One detail; `@type` tells which of the other properties it has.",
+        "description": "One detail; `@type` determines its other properties.",
         "properties": {
             "@type": {
                 "type": "string",
                 "examples": [_DETAIL + name for name in ("ErrorInfo", "BadRequest", "RetryInfo")],
             },
-            "reason": {"type": "string", "description": "ErrorInfo: why, as a constant such as `ORDER_NOT_FOUND`."},
-            "domain": {"type": "string", "description": "ErrorInfo: whose reason it is."},
+            "reason": {"type": "string", "description": "ErrorInfo: the reason, a constant such as `ORDER_NOT_FOUND`."},
+            "domain": {"type": "string", "description": "ErrorInfo: the service that defines the reason."},
             "metadata": {
                 "type": "object",
-                "description": "ErrorInfo: what the message was filled with.",
+                "description": "ErrorInfo: the variables of the message.",
                 "additionalProperties": {"type": "string"},
             },
             "fieldViolations": {
                 "type": "array",
-                "description": "BadRequest: the fields at fault.",
+                "description": "BadRequest: the invalid fields.",
                 "items": {
                     "type": "object",
                     "properties": {
@@ -270,7 +273,7 @@ SCHEMAS: dict[str, Json] = {
 HEADERS: dict[str, Json] = {
     "ETag": {"description": "The version of the reply, for `If-None-Match`.", "schema": {"type": "string"}},
     "RateLimit": {
-        "description": "What is left: `r` calls in the next `t` seconds.",
+        "description": "The remaining quota: `r` calls in the next `t` seconds.",
         "schema": {"type": "string", "examples": ['"rpc";r=299;t=60']},
     },
     "RateLimit-Policy": {
@@ -279,7 +282,7 @@ HEADERS: dict[str, Json] = {
     },
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {
-        "description": "`Bearer`, with an error when the token is at fault.",
+        "description": "`Bearer`, with an error if the token is invalid.",
         "schema": {"type": "string"},
     },
 }

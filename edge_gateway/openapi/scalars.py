@@ -7,7 +7,7 @@ from edge_gateway.openapi.numbers import integer_pattern
 
 
 def scalar_schema(scalar: ScalarType, *, read: bool) -> Json:
-    """The schema of a value; one that is only read is held to no limits."""
+    """Return the schema of a value; without limits if it is only read."""
     if scalar is ScalarType.BOOL:
         return {"type": "boolean"}
     if scalar is ScalarType.STRING:
@@ -28,7 +28,7 @@ def scalar_schema(scalar: ScalarType, *, read: bool) -> Json:
 
 
 def key_schema(scalar: ScalarType) -> Json:
-    """The schema of the keys of a map."""
+    """Return the schema of the keys of a map."""
     if scalar is ScalarType.STRING:
         return {}
     return {"enum": ["true", "false"]} if scalar is ScalarType.BOOL else {"pattern": "^-?[0-9]+$"}

@@ -39,16 +39,16 @@ from edge_gateway.settings import Settings
 
 
 class View(Enum):
-    """Which side of the wire a schema is for; the value ends the component's name."""
+    """The use of a schema; the value is the suffix of the component's name."""
 
     REPLY = ""
     INPUT = "Input"
-    #: Of a body that a mask goes with; what it holds is replaced as a whole, and so an input.
+    #: A body with a field mask; the messages in it are replaced as a whole, and so are inputs.
     PATCH = "Patch"
 
 
 class Schemas:
-    """Makes components when they are first asked for."""
+    """Builds components on demand."""
 
     def __init__(
         self,
@@ -68,11 +68,11 @@ class Schemas:
         self._short = short_names(reachable(requests) | self._in_replies)
 
     def name_of(self, field: DescField) -> str:
-        """A field as its JSON spells it."""
+        """Return the name of a field in JSON."""
         return field.name if self._settings.proto_names else field.json_name
 
     def message(self, message: DescMessage, view: View) -> Json:
-        """The schema of a message: a reference to its component, with the rules that no component can hold."""
+        """Return the schema of a message: a reference to its component, with the rules that depend on its use."""
         known = well_known(message)
         if known is not None:
             return known
@@ -82,13 +82,13 @@ class Schemas:
         return self._component(base, f"{message.type_name} {view}", message, view, ())
 
     def body(self, message: DescMessage, bound: Collection[str], name: str) -> Json:
-        """A whole request as a body, without the fields that the path holds."""
+        """Return the schema of a request as a body, without the fields that the path sets."""
         if not bound or well_known(message) is not None:
             return self.message(message, View.INPUT)
         return self._component(name, f"{message.type_name} {sorted(bound)}", message, View.INPUT, bound)
 
     def body_field(self, message: DescMessage, field: DescField, bound: Collection[str], *, partial: bool) -> Json:
-        """One field of a request as a body, without the fields below it that the path holds."""
+        """Return the schema of one field of a request as a body, without the fields below it that the path sets."""
         element = field_element(field)
         is_message = isinstance(field.value, DescFieldValueMessage) and well_known(element) is None
         if is_message and (partial or bound):
@@ -101,7 +101,7 @@ class Schemas:
         return self._laid_over(schema, self.rules(message).children.get(field.name, Overlay()).without(bound))
 
     def notes(self, message: DescMessage, bound: Collection[tuple[str, ...]] = ()) -> list[str]:
-        """What a message's own rules say, in sentences, unless they are about fields that the path holds."""
+        """Return a message's own rules as sentences, except those of fields that the path sets."""
         found: list[str] = []
         for rule in rules_of(self._registry, message, "buf.validate.message").get("cel", ()):
             paths = {demand.path for demand in demands(rule.get("expression", ""))}
@@ -110,7 +110,7 @@ class Schemas:
         return found
 
     def field(self, field: DescField, view: View) -> Json:
-        """The schema of a field, with its description and its constraints."""
+        """Return the schema of a field, with its description and its constraints."""
         element = field_element(field)
         behaviors = self.behaviors(field)
         checked = view is not View.REPLY and "OUTPUT_ONLY" not in behaviors
@@ -123,14 +123,14 @@ class Schemas:
         return {**schema, "description": text} if text else schema
 
     def describe(self, field: DescField, notes: Iterable[str] = ()) -> str:
-        """A field's comment, and what else there is to say of it."""
-        said = [self._comments.of(f"{field.parent.type_name}.{field.name}"), *notes]
+        """Return a field's comment, with notes."""
+        parts = [self._comments.of(f"{field.parent.type_name}.{field.name}"), *notes]
         if field.name == "request_id" and field.parent.type_name not in self._in_replies:
-            said.append("The header `Idempotency-Key` may say it instead.")
-        return " ".join(filter(None, said))
+            parts.append("The header `Idempotency-Key` may replace it.")
+        return " ".join(filter(None, parts))
 
     def must_be_present(self, field: DescField, view: View) -> bool:
-        """Whether a value has to hold a field."""
+        """Return whether a field is required."""
         if view is View.REPLY:
             return self._settings.emit_defaults and field.presence.name == "IMPLICIT"
         behaviors = self.behaviors(field)
@@ -142,11 +142,11 @@ class Schemas:
         return field.presence.name == "IMPLICIT" and not found.lenient and rejects_empty(found.keywords, field)
 
     def behaviors(self, field: DescField) -> set[str]:
-        """The google.api.field_behavior of a field."""
+        """Return the google.api.field_behavior of a field."""
         return {behavior.name for behavior in option(self._registry, field, "google.api.field_behavior") or ()}
 
     def element(self, element: Any, view: View) -> Json:
-        """The schema of a single value."""
+        """Return the schema of a single value."""
         if isinstance(element, DescMessage):
             return self.message(element, View.INPUT if view is View.PATCH else view)
         if isinstance(element, DescEnum):
@@ -191,12 +191,13 @@ class Schemas:
         ]
 
     def rules(self, message: DescMessage) -> Overlay:
+        """Return the overlay of a message's own CEL rules."""
         found = Constraint()
         add_expressions(found, rules_of(self._registry, message, "buf.validate.message"))
         return Overlay.of(message, found.expressions)
 
     def field_rules(self, field: DescField) -> Overlay:
-        """What a field's own CEL rules demand of the message that it holds."""
+        """Return the constraints of a field's own CEL rules on its message."""
         element = field_element(field)
         found = constraint_of(self._registry, field, element)
         return Overlay.of(element, found.expressions) if isinstance(element, DescMessage) else Overlay()
@@ -205,8 +206,8 @@ class Schemas:
         over = demanded.schema(proto_names=self._settings.proto_names)
         if not over:
             return schema
-        said: Json = {key: schema.pop(key) for key in ("description", "readOnly", "writeOnly") if key in schema}
-        return {"allOf": [schema, over], **said}
+        annotations: Json = {key: schema.pop(key) for key in ("description", "readOnly", "writeOnly") if key in schema}
+        return {"allOf": [schema, over], **annotations}
 
     def _shape(self, field: DescField, element: Any, view: View, found: Constraint) -> Json:
         one = self.element(element, view)
@@ -251,15 +252,15 @@ class Schemas:
             made: Json = {"type": "string", "enum": [value.name for value in enum.values]}
             if text := self._comments.of(enum.type_name):
                 made["description"] = text
-            said = [self._comments.of(f"{enum.type_name}.{value.name}") for value in enum.values]
-            if any(said):
-                made["x-enum-descriptions"] = said
+            descriptions = [self._comments.of(f"{enum.type_name}.{value.name}") for value in enum.values]
+            if any(descriptions):
+                made["x-enum-descriptions"] = descriptions
             self.components[name] = made
         return {"$ref": f"#/components/schemas/{name}"}
 
 
 def is_optional(field: DescField) -> bool:
-    """Whether a field's oneof is only how descriptors say `optional`."""
+    """Return whether a field's oneof is synthetic, for `optional`."""
     return bool(field.proto.proto3_optional)
 
 

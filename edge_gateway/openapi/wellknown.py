@@ -35,7 +35,7 @@ _FORMS: dict[str, dict[str, Any]] = {
 
 
 def well_known(desc: DescMessage | DescEnum) -> dict[str, Any] | None:
-    """The schema of a well-known type; None for a type that has a component."""
+    """Return the schema of a well-known type; None for a type that has a component."""
     if desc.type_name == "google.protobuf.NullValue":
         return {"type": "null"}
     package, _, name = desc.type_name.rpartition(".")

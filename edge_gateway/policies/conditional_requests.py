@@ -1,4 +1,4 @@
-"""HTTP's own headers as fields: Idempotency-Key, ETag, If-Match, If-None-Match, Last-Event-ID and caching."""
+"""Maps HTTP headers to fields: Idempotency-Key, ETag, If-Match, If-None-Match, Last-Event-ID and caching."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ class ConditionalRequests:
         self._public: Header = (b"cache-control", b"public, max-age=%d" % public_max_age)
 
     def to_request(self, rule: Rule, headers: Mapping[bytes, bytes], message: Message) -> None:
-        """Fills the fields that stand for headers; a field that says something else is a conflict."""
+        """Set the request fields that headers represent; raise EdgeError 400 if one has another value."""
         if rule.request_id is not None and (key := headers.get(b"idempotency-key")):
             _fill(message, rule.request_id, "Idempotency-Key", _idempotency_key(key))
         if rule.etag_in is not None and (tags := headers.get(b"if-match")):
@@ -36,7 +36,7 @@ class ConditionalRequests:
             message[rule.resume_token] = _text(last, "Last-Event-ID")
 
     def to_reply(self, rule: Rule, request: Request, message: Message, body: bytes, headers: list[Header]) -> int:
-        """Adds caching headers; returns 304 when the client has this reply already, else 200."""
+        """Add caching headers; return 304 if the client has this reply, else 200."""
         reads = request.method in ("GET", "HEAD")
         policy = rule.rpc.policy
         public = reads and policy is not None and policy.access == "PUBLIC" and not rule.rpc.server_streaming
@@ -61,8 +61,8 @@ def _knows(tags: bytes, tag: str) -> bool:
 
 
 def _fill(message: Message, field: DescField, header: str, value: str) -> None:
-    said = message[field]
-    if said and said != value:
+    current = message[field]
+    if current and current != value:
         raise invalid_field(field.json_name, f"differs from the header {header}")
     message[field] = value
 

@@ -1,4 +1,4 @@
-"""Cross-origin requests of browsers. No cookies are ever part of it: callers show bearer tokens."""
+"""Cross-origin requests of browsers, without credentials: callers send bearer tokens, never cookies."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _EXPOSED = ("etag", "location", "ratelimit", "ratelimit-policy", "retry-after", 
 
 
 class Cors:
-    """Answers preflights and marks answers, for the origins that are named."""
+    """Builds the headers of preflights and responses for allowed origins."""
 
     def __init__(self, origins: Iterable[str], *, exposed: Iterable[str] = (), max_age: int = 7200) -> None:
         self._exact = {origin.encode() for origin in origins}
@@ -24,14 +24,15 @@ class Cors:
         self._max_age: Header = (b"access-control-max-age", b"%d" % max_age)
 
     def allows(self, origin: bytes) -> bool:
+        """Return whether an origin is allowed."""
         return self._any or origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns)
 
     def headers(self, origin: bytes) -> list[Header]:
-        """What an answer to this origin carries; nothing when it is not allowed."""
+        """Return the headers of a response to an origin; none if it is not allowed."""
         return [(b"access-control-allow-origin", origin), self._exposed] if self.allows(origin) else []
 
     def preflight(self, origin: bytes, methods: bytes, wanted: bytes) -> list[Header]:
-        """Answers a preflight for a path that knows these methods."""
+        """Return the headers of a preflight's response for a path with these methods."""
         if not self.allows(origin):
             return []
         names = [name for part in wanted.lower().split(b",") if _is_allowed(name := part.strip())]
@@ -49,5 +50,5 @@ def _is_allowed(name: bytes) -> bool:
 
 
 def _pattern(origin: bytes) -> re.Pattern[bytes]:
-    """`https://*.example.com` stands for any host below example.com, `http://localhost:*` for any port."""
+    """Compile `https://*.example.com`, any host below example.com, or `http://localhost:*`, any port."""
     return re.compile(re.escape(origin).replace(rb"\*\.", rb"(?:[a-z0-9-]+\.)+").replace(rb":\*", rb":[0-9]+"))

@@ -10,7 +10,7 @@ _MAX_KEYS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class RateLimitResult:
-    """What a counter says: whether the call is let through, how many are left, and seconds until more are."""
+    """Whether the call is allowed, how many more are, and the seconds until the window frees one."""
 
     allowed: bool
     remaining: int
@@ -18,24 +18,25 @@ class RateLimitResult:
 
 
 class CounterUnavailableError(ConnectionError):
-    """The counter cannot be asked now."""
+    """The counter is unavailable."""
 
 
 class Counter(Protocol):
     """Counts calls by key."""
 
     async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
-        """Counts one call, or raises CounterUnavailableError."""
+        """Count one call, or raise CounterUnavailableError."""
         ...
 
 
 class LocalCounter:
-    """Counts for this process alone."""
+    """Counts calls of this process alone."""
 
     def __init__(self) -> None:
         self._calls: OrderedDict[str, deque[float]] = OrderedDict()
 
     async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
+        """Count one call, of at most `requests` in `per` seconds."""
         now = time.monotonic()
         calls = self._calls.setdefault(key, deque())
         self._calls.move_to_end(key)

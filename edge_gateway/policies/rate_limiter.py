@@ -21,12 +21,12 @@ class RateLimiter:
         self._trusted_hops = trusted_hops
 
     async def check(self, request: Request, rule: Rule) -> list[Header]:
-        """Counts a call; returns the headers to answer with, or raises EdgeError 429 (503 when it cannot count)."""
+        """Count a call; return the RateLimit headers, or raise EdgeError 429, or 503 if the counter is unavailable."""
         policy = rule.rpc.policy
         limit = policy.rate_limit if policy is not None else None
         if limit is None or policy is None:
             return []
-        key = f"edge:rate:{rule.rpc.path}:{self._who(request, public=policy.access == 'PUBLIC')}"
+        key = f"edge:rate:{rule.rpc.path}:{self._caller_key(request, public=policy.access == 'PUBLIC')}"
         try:
             result = await self._counter.acquire(key, limit.requests, limit.per)
         except CounterUnavailableError as error:
@@ -34,7 +34,7 @@ class RateLimiter:
                 return []
             log.warning("rate limits cannot be counted: %s", error)
             info = error_info("RATE_LIMITED", method=rule.rpc.path)
-            raise EdgeError(14, "calls cannot be counted now; try again later", (info, retry_info(1))) from error
+            raise EdgeError(14, "the rate limit cannot be checked; try again later", (info, retry_info(1))) from error
         headers = _headers(limit, result)
         if result.allowed:
             return headers
@@ -43,8 +43,8 @@ class RateLimiter:
             8, "too many calls; try again later", (info, retry_info(max(result.reset, 0.001))), headers=headers
         )
 
-    def _who(self, request: Request, *, public: bool) -> str:
-        """A user by the token, whose holder alone can spend it; anyone else by the address."""
+    def _caller_key(self, request: Request, *, public: bool) -> str:
+        """Return the key of a caller: the token's hash, or on public methods and without a token the address."""
         token = request.headers.get(b"authorization")
         if token and not public:
             return "user:" + hashlib.blake2b(token, digest_size=16).hexdigest()

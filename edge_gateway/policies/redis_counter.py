@@ -66,4 +66,5 @@ class RedisCounter:
         return RateLimitResult(bool(allowed), requests - count, reset / 1_000_000)
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._client.aclose()

@@ -1,4 +1,4 @@
-"""The loaded descriptors: files to registry, and what the house's own options say where a set has them."""
+"""Descriptors: builds the registry of a set, and reads the options of `shop.options.v1` if the set has them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from protobuf import DescMethod, DescService, Registry
 from protobuf.wkt import FileDescriptorProto, FileDescriptorSet
 
-#: Needed by every set to read its routes and to write its errors.
+#: Added to every set: its routes and its errors need them.
 _NEEDED = (
     any_pb2, descriptor_pb2, duration_pb2, http_pb2, annotations_pb2, httpbody_pb2, error_details_pb2, status_pb2,
 )  # fmt: skip
@@ -34,7 +34,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What `(shop.options.v1.rpc)` says of a method; a set without that option has no policies."""
+    """A method's `(shop.options.v1.rpc)` option; a set without that option has no policies."""
 
     access: str
     callers: tuple[str, ...]
@@ -43,7 +43,7 @@ class Policy:
 
 
 def load_registry(serialized: bytes) -> Registry:
-    """Parses a FileDescriptorSet, or raises DescriptorError."""
+    """Parse a FileDescriptorSet, or raise DescriptorError."""
     try:
         files = FileDescriptorSet.from_binary(serialized)
     except ValueError as error:
@@ -52,7 +52,7 @@ def load_registry(serialized: bytes) -> Registry:
 
 
 def build_registry(files: Iterable[FileDescriptorProto]) -> Registry:
-    """Builds a registry of files in any order, with the google.api and google.rpc ones added where missing."""
+    """Build a registry of files in any order, with the google.api and google.rpc ones added where missing."""
     by_name = {file.name: file for file in files}
     for module in _NEEDED:
         proto = FileDescriptorProto.from_binary(module.DESCRIPTOR.serialized_pb)
@@ -70,7 +70,7 @@ def build_registry(files: Iterable[FileDescriptorProto]) -> Registry:
 
 
 def _name_json_fields(message: Any) -> None:
-    """Names are left out by compiled-in descriptors, and so by most servers' reflection."""
+    """Fill in JSON names, which compiled-in descriptors, and so most servers' reflection, omit."""
     for field in message.field:
         if not field.json_name:
             head, *words = field.name.split("_")
@@ -94,13 +94,13 @@ def _add_with_imports(
 
 
 def services(registry: Registry) -> list[DescService]:
-    """Every service of a registry, by name."""
+    """Return every service of a registry, ordered by name."""
     found = [desc for desc in registry if isinstance(desc, DescService)]
     return sorted(found, key=lambda service: service.type_name)
 
 
 def option(registry: Registry, described: Any, name: str) -> Any:
-    """The value of an option that is an extension; None where it is unset or unknown to the set."""
+    """Return the value of an extension option, or None if it is unset or unknown to the set."""
     extension = registry.extension(name)
     options = described.proto.options
     if extension is None or options is None or extension.type not in options:
@@ -109,7 +109,7 @@ def option(registry: Registry, described: Any, name: str) -> Any:
 
 
 def policy_of(registry: Registry, method: DescMethod) -> Policy | None:
-    """Reads a method's policy."""
+    """Return a method's policy, or None if it declares none."""
     rule = option(registry, method, _RPC_OPTION)
     if rule is None:
         return None
@@ -127,12 +127,12 @@ def _seconds(duration: Any) -> float | None:
 
 
 def has_policies(registry: Registry) -> bool:
-    """Tells whether a set knows the house's options at all."""
+    """Return whether a set defines the policy option."""
     return registry.extension(_RPC_OPTION) is not None
 
 
 def reason_statuses(registry: Registry) -> dict[str, int]:
-    """The HTTP status of each error reason that departs from what its code maps to."""
+    """Return the HTTP statuses of the error reasons that override the status of their code."""
     statuses: dict[str, int] = {}
     if registry.extension(_ERROR_OPTION) is None:
         return statuses

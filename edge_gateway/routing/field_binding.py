@@ -23,7 +23,7 @@ class BindingError(ValueError):
 
 
 class FieldBinding:
-    """A field that text can fill, and the message fields that lead to it."""
+    """A field that text can set, and the message fields that lead to it."""
 
     __slots__ = (
         "_attribute",
@@ -44,7 +44,7 @@ class FieldBinding:
         element = field_element(field)
         self.parents = tuple(parents)
         self.field = field
-        #: One text for both spellings of the field.
+        #: The path in proto names, the same for both spellings.
         self.key = tuple(step.name for step in path)
         #: The path as JSON spells it, for error messages.
         self.name = ".".join(step.json_name for step in path)
@@ -53,7 +53,7 @@ class FieldBinding:
         self.is_text = not (self.is_list or self.is_map) and element is ScalarType.STRING
         self.is_mask = not self.is_list and getattr(element, "type_name", "") == FIELD_MASK
         self.parse = parser_for(element)
-        #: The attribute that is the field, where it is one of the message's own.
+        #: The name of the field's attribute, if the message holds the field directly.
         self._attribute = "" if parents or getattr(field.value, "oneof", None) else field.local_name
         self.oneofs = tuple(
             ((*self.key[:depth], oneof.name), step.name)
@@ -62,7 +62,7 @@ class FieldBinding:
         )
 
     def value(self, text: str) -> Any:
-        """Parses text, or raises EdgeError 400 that names the field."""
+        """Parse text, or raise EdgeError 400 that names the field."""
         if self.parse is None:
             raise invalid_field(self.name, "is a message; name one of its fields")
         try:
@@ -71,7 +71,7 @@ class FieldBinding:
             raise invalid_field(self.name, str(error)) from None
 
     def parent(self, message: Message) -> Message:
-        """Returns the message that holds the field, made where it is missing."""
+        """Return the message that holds the field, creating it if it is missing."""
         for parent in self.parents:
             inner = message[parent]
             if inner is None:
@@ -81,14 +81,14 @@ class FieldBinding:
         return message
 
     def set(self, message: Message, value: Any) -> None:
-        """Sets the field of a message that says nothing else yet."""
+        """Set the field of a message in which it is not set."""
         if self._attribute:
             setattr(message, self._attribute, value)
         else:
             self.parent(message)[self.field] = value
 
     def set_checked(self, message: Message, value: Any) -> None:
-        """Sets the field; refuses to change what a body has said otherwise."""
+        """Set the field, or raise EdgeError 400 if the body set another value."""
         holder = self.parent(message) if self.parents else message
         if self.field in holder and holder[self.field] != value:
             raise invalid_field(self.name, "differs from the value in the path")
@@ -96,7 +96,7 @@ class FieldBinding:
 
 
 def resolve(message: DescMessage, names: Iterable[str]) -> tuple[DescField, ...]:
-    """Follows field names of either spelling, or raises KeyError with the name that does not lead on."""
+    """Resolve field names of either spelling; raise KeyError with the first name that is unknown."""
     path: list[DescField] = []
     inner: DescMessage | None = message
     for name in names:
@@ -113,7 +113,7 @@ def _field(message: DescMessage, name: str) -> DescField | None:
 
 
 def variable_binding(message: DescMessage, names: tuple[str, ...]) -> FieldBinding:
-    """The binding of a path variable, or BindingError at start."""
+    """Return the binding of a path variable, or raise BindingError."""
     dotted = ".".join(names)
     try:
         binding = FieldBinding(resolve(message, names))

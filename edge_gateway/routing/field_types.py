@@ -1,4 +1,4 @@
-"""What fields hold, asked in one way for all their kinds."""
+"""The types of field values, for every kind of field."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ _OPAQUE = {
 
 
 def field_element(field: DescField) -> Any:
-    """The type of a field's single values: a ScalarType, a DescEnum or a DescMessage."""
+    """Return the type of a field's single values: a ScalarType, a DescEnum or a DescMessage."""
     match field.value:
         case DescFieldValueScalar(scalar=element) | DescFieldValueList(element=element):
             return element
@@ -34,5 +34,5 @@ def field_element(field: DescField) -> Any:
 
 
 def is_opaque(message: DescMessage) -> bool:
-    """Tells whether a type's JSON is a form of its own, not an object of its fields."""
+    """Return whether a type's JSON is a special form rather than an object of its fields."""
     return message.type_name in _OPAQUE

@@ -1,6 +1,6 @@
 """Binds query parameters to the fields of a request message.
 
-The path wins: a query or body that names a field of the path must agree with it, or is refused.
+The path wins: a query or body that sets a field of the path to another value is an error.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from edge_gateway.routing.field_binding import FieldBinding, resolve
 from edge_gateway.routing.router import decode_percent
 from edge_gateway.routing.text_values import parser_for
 
-#: Query parameters that speak to the edge itself, unless the request has a field of that name.
+#: Query parameters for the edge itself, unless the request has a field of that name.
 SYSTEM_PARAMETERS = {"$fields", "fields", "$alt", "alt", "$prettyPrint", "prettyPrint", "key"}
 
 _MAX_REMEMBERED = 256
-#: As deep as the codecs go.
+#: The depth limit of the codecs.
 _MAX_STEPS = 99
 
 
 def parse_query(raw: bytes) -> list[tuple[str, str]]:
-    """Splits a query string; `+` is a space, as HTML forms write it."""
+    """Parse a query string; `+` is a space, as in HTML forms."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -38,13 +38,13 @@ def _decode(text: str) -> str:
 
 
 class QueryBinder:
-    """Binds the parameters of one rule; what it has resolved once it remembers."""
+    """Binds the parameters of one rule, and caches resolved names."""
 
     def __init__(
         self, message: DescMessage, *, variables: Iterable[FieldBinding], body: DescField | None, closed: bool
     ) -> None:
         self._message = message
-        #: Whether the body is the whole request, so that nothing is left to the query.
+        #: Whether the body is the whole request, so that query parameters cannot set fields.
         self._closed = closed
         self._bound = {binding.key for binding in variables}
         self._body = body
@@ -53,7 +53,7 @@ class QueryBinder:
             self._bindings[field.name] = self._bindings[field.json_name] = FieldBinding((field,))
 
     def bind(self, message: Message, raw: bytes) -> dict[str, str]:
-        """Sets the fields that a query string names; returns the parameters that speak to the edge."""
+        """Set the fields that a query string names; return the parameters for the edge itself. Raise EdgeError 400."""
         system: dict[str, str] = {}
         given: set[tuple[str, ...]] = set()
         chosen: dict[tuple[str, ...], str] = {}
@@ -115,6 +115,7 @@ class QueryBinder:
 
 
 def unknown_parameter(name: str) -> EdgeError:
+    """Return a 400 for a query parameter that is not a field."""
     shown = name[:100]
     return invalid_argument(f"unknown query parameter {shown!r}", [(shown, "is not a field of the request")])
 

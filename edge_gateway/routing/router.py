@@ -1,4 +1,4 @@
-"""Finds the route of a method and a path: a trie in which literals beat `*`, and `*` beats `**`."""
+"""Matches a method and a path to a route, by a trie in which literals precede `*`, and `*` precedes `**`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _DOT_SEGMENTS = {".", ".."}
 
 
 class DuplicateRouteError(ValueError):
-    """Two rules claim the same method and the same paths."""
+    """Two rules match the same method and the same paths."""
 
 
 @dataclass(slots=True)
@@ -29,14 +29,14 @@ class _Node(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[T]):
-    """A route, and the raw text that each variable of its template captured."""
+    """A route, and the decoded text that each variable of its template captured."""
 
     target: T
     captured: tuple[str, ...]
 
 
 class Router(Generic[T]):
-    """Routes by templates. Path segments are compared raw, so that no two spellings of a literal exist."""
+    """Routes by templates. Path segments are compared undecoded, so each literal has one spelling."""
 
     def __init__(self, *, prefix: str = "") -> None:
         self._root: _Node[T] = _Node()
@@ -44,7 +44,7 @@ class Router(Generic[T]):
         self._prefix = prefix.rstrip("/")
 
     def add(self, method: str, template: Template, target: T) -> None:
-        """Adds a route, or raises DuplicateRouteError."""
+        """Add a route, or raise DuplicateRouteError."""
         node = self._root
         for segment in template.segments:
             node = _child(node, segment)
@@ -56,7 +56,7 @@ class Router(Generic[T]):
             self._plain[method, template.text] = Match(target, ())
 
     def match(self, method: str, path: str) -> Match[T]:
-        """Returns the match, or raises EdgeError: 404, 405 with Allow, or 400 for a malformed path."""
+        """Return the match, or raise EdgeError: 404, 405 with Allow, or 400 for a malformed path."""
         plain = self._plain.get((method, path))
         if plain is not None:
             return plain
@@ -68,7 +68,7 @@ class Router(Generic[T]):
         return found
 
     def methods(self, path: str) -> list[str]:
-        """Lists the HTTP methods that rules name for a path; raises EdgeError 404 when it has none."""
+        """Return the HTTP methods of the rules at a path; raise EdgeError 404 if there are none."""
         try:
             self.match("", path)
         except EdgeError as error:
@@ -86,7 +86,7 @@ class Router(Generic[T]):
         head, colon, verb = segments[-1].rpartition(":")
         if colon and head and verb:
             found = self._match([*segments[:-1], head], verb, method)
-            if found is not None:  # a verb that this path knows is never a part of its last segment
+            if found is not None:  # a known verb is never part of the last segment
                 return found
         return self._match(segments, None, method)
 
@@ -111,7 +111,7 @@ def _child(node: _Node[T], segment: str) -> _Node[T]:
 
 
 def _walk(node: _Node[T], segments: list[str], at: int) -> Iterator[_Node[T]]:
-    """Yields the nodes that match all segments, the most literal one first."""
+    """Yield the nodes that match all segments, the most literal first."""
     if at == len(segments):
         if node.ends:
             yield node
@@ -135,7 +135,7 @@ def _stops(rest: _Node[T], segments: list[str], at: int) -> Sequence[int]:
 
 
 def _first(node: _Node[T], segments: list[str], at: int, verb: str | None, method: str) -> tuple[Template, T] | None:
-    """The most literal end for a verb and a method: what `_walk` would lead to, without making a generator."""
+    """Return the most literal route for a verb and a method, as `_walk` would, but without the cost of a generator."""
     if at == len(segments):
         methods = node.ends.get(verb)
         if methods is not None:
@@ -164,7 +164,7 @@ def _capture(template: Template, segments: list[str]) -> tuple[str, ...]:
 
 
 def decode_percent(text: str) -> str:
-    """Decodes percent-encoded UTF-8, or raises EdgeError for what is not that."""
+    """Decode percent-encoded UTF-8, or raise EdgeError 400."""
     if "%" not in text:
         return text
     for part in text.split("%")[1:]:
@@ -181,7 +181,7 @@ def _is_hex(pair: str) -> bool:
 
 
 def _decode_multiple(segment: str) -> str:
-    """Decodes one of several segments: a `%2F` stays, so that it cannot be taken for a separator."""
+    """Decode one of several segments; keep `%2F`, which is not a separator."""
     if "%" not in segment:
         return segment
     return "%2F".join(decode_percent(part) for part in segment.replace("%2f", "%2F").split("%2F"))

@@ -1,4 +1,4 @@
-"""Compiles the google.api.http rules of a registry: for each binding, everything that a request will need."""
+"""Compiles the google.api.http rules of a registry, so that a request needs no descriptor lookups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 from protobuf import DescField, DescMessage, DescMethod, DescService, Message, Registry
 
-from edge_gateway.routing.descriptors import Policy, has_policies, option, policy_of, services
+from edge_gateway.routing.descriptors import Policy, option, policy_of, services
 from edge_gateway.routing.field_binding import BindingError, FieldBinding, variable_binding
 from edge_gateway.routing.field_types import field_element
 from edge_gateway.routing.query_binding import QueryBinder
@@ -45,10 +45,10 @@ class Rule:
     template: Template
     variables: tuple[FieldBinding, ...]
     query: QueryBinder
-    #: Whether the body is the whole request; else `body_field` is its place, if it has one.
+    #: Whether the body is the whole request; else it is `body_field`, if the rule has one.
     body_whole: bool
     body_field: DescField | None
-    #: The HttpBody that takes the raw body: the request itself or its body field.
+    #: Whether the request itself or its body field is an HttpBody that takes the raw body.
     raw_request: bool
     response_field: DescField | None
     raw_response: bool
@@ -57,7 +57,7 @@ class Rule:
     request_id: DescField | None
     resume_token: DescField | None
     resume_token_out: DescField | None
-    #: The etag that If-Match fills, with the field that leads to it.
+    #: The etag field that If-Match sets.
     etag_in: FieldBinding | None
     etag_out: DescField | None
     has_body: bool
@@ -67,7 +67,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Routes:
-    """All rules, and what is wrong or left out."""
+    """All rules, the problems found, and the methods without a route."""
 
     router: Router[Rule]
     rules: list[Rule] = field(default_factory=list)
@@ -76,25 +76,25 @@ class Routes:
 
 
 def compile_routes(registry: Registry, *, caller: str = "edge", prefix: str = "", unbound: bool = False) -> Routes:
-    """Compiles every routable method; problems are collected rather than raised, so that all are seen at once."""
+    """Compile every routable method; collect problems rather than raise the first."""
     routes = Routes(Router(prefix=prefix))
     for service in services(registry):
         for method in service.methods:
             rpc = _rpc(registry, service, method)
             http = option(registry, method, "google.api.http")
             if rpc.policy is not None and caller not in rpc.policy.callers:
-                routes.unrouted.append(f"{_place(rpc)}: its callers do not name {caller}")
-            elif has_policies(registry) and rpc.policy is None and http is not None and _is_of_house(registry, service):
-                routes.problems.append(f"{_place(rpc)}: has a route but no (shop.options.v1.rpc)")
+                routes.unrouted.append(f"{_origin(rpc)}: its callers do not name {caller}")
+            elif rpc.policy is None and http is not None and _declares_policies(registry, service):
+                routes.problems.append(f"{_origin(rpc)}: has a route but no (shop.options.v1.rpc)")
             elif http is None and not unbound:
-                routes.unrouted.append(f"{_place(rpc)}: has no google.api.http rule")
+                routes.unrouted.append(f"{_origin(rpc)}: has no google.api.http rule")
             else:
                 _compile_method(routes, rpc, http)
     return routes
 
 
-def _is_of_house(registry: Registry, service: DescService) -> bool:
-    """A set may hold services of others too, to which the house's options mean nothing."""
+def _declares_policies(registry: Registry, service: DescService) -> bool:
+    """Return whether any method has a policy; services of third parties have none."""
     return any(policy_of(registry, method) is not None for method in service.methods)
 
 
@@ -104,14 +104,14 @@ def _compile_method(routes: Routes, rpc: Rpc, http: Any) -> None:
     else:
         bindings = list(_bindings(http))
         if any(inner.additional_bindings for inner in http.additional_bindings):
-            routes.problems.append(f"{_place(rpc)}: additional_bindings are nested")
+            routes.problems.append(f"{_origin(rpc)}: additional_bindings are nested")
     for method, path, body, response_body in bindings:
         try:
             rule = _rule(rpc, method, path, body, response_body)
             routes.router.add(method, rule.template, rule)
             routes.rules.append(rule)
         except (TemplateError, BindingError, DuplicateRouteError) as error:
-            routes.problems.append(f"{_place(rpc)}: {error}")
+            routes.problems.append(f"{_origin(rpc)}: {error}")
 
 
 def _rpc(registry: Registry, service: DescService, method: DescMethod) -> Rpc:
@@ -131,7 +131,7 @@ def _rpc(registry: Registry, service: DescService, method: DescMethod) -> Rpc:
     )
 
 
-def _place(rpc: Rpc) -> str:
+def _origin(rpc: Rpc) -> str:
     return f"{rpc.desc.parent.file.name}: {rpc.path[1:].replace('/', '.')}"
 
 
@@ -196,7 +196,7 @@ def _named_field(message: DescMessage, name: str, role: str) -> DescField:
 
 
 def _string(message: DescMessage, name: str) -> DescField | None:
-    """A plain string field by its name."""
+    """Return the singular string field of this name, or None."""
     for found in message.fields:
         if found.name == name and FieldBinding((found,)).is_text:
             return found

@@ -19,14 +19,14 @@ _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,;@]|%[0-9A-Fa-f]{2})+")
 
 
 class TemplateError(ValueError):
-    """A template that the grammar refuses; the text says where and why."""
+    """An invalid template; the message gives the position and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Names the field that a run of segments fills.
+    """The field that a run of segments sets.
 
-    The run is the slice from `start` to `stop` of a path's segments. What stands after a `**` counts from the end,
+    The run is the slice from `start` to `stop` of a path's segments. Positions behind a `**` count from the end,
     since a `**` makes the length of the path vary.
     """
 
@@ -138,5 +138,5 @@ class _Parser:
 
 
 def parse_template(text: str) -> Template:
-    """Parses a template, or raises TemplateError."""
+    """Parse a template, or raise TemplateError."""
     return _Parser(text).parse()

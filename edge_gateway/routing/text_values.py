@@ -1,4 +1,4 @@
-"""Turns the text of a path variable or a query parameter into the value of a field."""
+"""Parses the text of path variables and query parameters as values of fields."""
 
 import binascii
 import math
@@ -48,7 +48,7 @@ FIELD_MASK = _PREFIX + "FieldMask"
 
 
 def parser_for(element: ScalarType | DescEnum | DescMessage) -> Parse | None:
-    """Returns what parses a type's text or raises ValueError with what it wants; None if no text can be it."""
+    """Return the parser of a type, which raises ValueError with the expected form; None if it has no text form."""
     if isinstance(element, ScalarType):
         return _scalar(element)
     if isinstance(element, DescEnum):
@@ -139,7 +139,7 @@ def _wrapper(desc: DescMessage, parse: Parse) -> Parse:
 def _by_json(desc: DescMessage, wanted: str) -> Parse:
     def parse(text: str) -> Any:
         try:
-            # Neither form has a character that JSON would escape.
+            # Neither form contains a character that JSON escapes.
             return desc.type.from_json(f'"{text}"') if text.isprintable() and '"' not in text else _fail()
         except (ValueError, TypeError):
             raise ValueError(f"must be {wanted}") from None
@@ -148,7 +148,7 @@ def _by_json(desc: DescMessage, wanted: str) -> Parse:
 
 
 def _mask(desc: DescMessage, text: str) -> Any:
-    """Takes either spelling of a path; refuses what JSON could not spell, and no back end has fields for."""
+    """Parse a FieldMask in either spelling of its paths; reject paths that JSON cannot spell."""
     mask = desc.type(paths=[_snake(path) for path in text.split(",") if path])
     try:
         mask.to_json()

@@ -1,4 +1,4 @@
-"""A plain HTTP client that changes nothing of what it is told to send."""
+"""An HTTP client that sends requests exactly as given."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; `headers` are all values by lower-case name."""
+    """A response; `headers` has the values by lower-case name."""
 
     status: int
     headers: dict[str, str]
@@ -29,7 +29,7 @@ class Answer:
 def ask(
     port: int, method: str, path: str, body: bytes | None = None, headers: list[tuple[str, str]] | None = None
 ) -> Answer:
-    """Sends one request on a connection of its own."""
+    """Send one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)

@@ -1,4 +1,4 @@
-"""Compiles the edge's own test protos, when a test needs them, into a folder of its own."""
+"""Compiles the edge's test protos on demand, into a given folder."""
 
 import sys
 import sysconfig
@@ -8,7 +8,7 @@ import grpc_tools
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent / "protos"
-HOUSE_PROTOS = Path(__file__).parent / "house_protos"
+POLICY_PROTOS = Path(__file__).parent / "policy_protos"
 _INCLUDES = (
     Path(__file__).parent.parent.parent / "protos",
     Path(sysconfig.get_path("purelib")),
@@ -17,21 +17,21 @@ _INCLUDES = (
 
 
 def descriptor_set(protos: Path, into: Path) -> Path:
-    """Compiles every proto under a folder to a FileDescriptorSet with its imports."""
+    """Compile every proto under a folder to a FileDescriptorSet with its imports."""
     out = into / "test.binpb"
     generate(protos, f"--descriptor_set_out={out}", "--include_imports", "--include_source_info")
     return out
 
 
 def python_modules(protos: Path, into: Path) -> None:
-    """Compiles to Python modules, and makes them importable."""
+    """Compile to Python modules, and make them importable."""
     generate(protos, f"--python_out={into}", f"--grpc_python_out={into}")
     if str(into) not in sys.path:
         sys.path.insert(0, str(into))
 
 
 def generate(protos: Path, *arguments: str) -> None:
-    """Runs protoc over every proto under a folder."""
+    """Run protoc over every proto under a folder."""
     files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
     includes = [f"-I{path}" for path in (protos, *_INCLUDES)]
     if protoc.main(["protoc", *includes, *arguments, *files]) != 0:

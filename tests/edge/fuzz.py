@@ -1,6 +1,6 @@
-"""Fuzzing led by coverage: `python -m tests.edge.fuzz TARGET DESCRIPTORS [libFuzzer options]`.
+"""Coverage-guided fuzzing: `python -m tests.edge.fuzz TARGET DESCRIPTORS [libFuzzer options]`.
 
-A target takes bytes and may refuse them as the edge refuses things; anything else is a finding.
+A target accepts bytes or rejects them with an EdgeError; any other exception is a finding.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["edge_gateway"], enable_loader_override
 
 
 def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
-    """Everything that reads what a client sends."""
+    """Return the fuzz targets: every parser of client input."""
     registry = load_registry(Path(descriptors).read_bytes())
     kinds = registry.message("edgetest.v1.Kinds")
     assert kinds is not None
@@ -42,7 +42,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
         return message.to_binary()
 
     def nested(data: bytes) -> object:
-        """Repeats a part of a body as often as a nesting needs to be deep; the first bytes say which and how often."""
+        """Repeat a part of a body as often as a nesting needs to be deep; the first bytes say which and how often."""
         times, begin, body = data[:2], data[2:3], data[3:]
         start = begin[0] % (len(body) + 1) if begin else 0
         return strict.decode(kinds, body[:start] + body[start:] * (1 + int.from_bytes(times) // 2))

@@ -1,4 +1,4 @@
-"""Builds programs in Go: the foreign service of the tests, and the gateway that ours is compared with."""
+"""Builds programs in Go: the foreign service of the tests, and the gateway for comparison."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ PROTOS = FOREIGN / "protos"
 
 
 def build(source: Path, protos: Path, into: Path) -> Path:
-    """Generates with the tools that a Go module names, and compiles it; returns the program."""
+    """Generate code with the tools of a Go module, and compile it; return the program."""
     folder = into / source.name
     shutil.copytree(source, folder)
     module = (source / "go.mod").read_text().split()[1]

@@ -1,4 +1,4 @@
-"""The back end of the edge's tests: a real grpc.aio server that says what it was sent.
+"""The back end of the edge's tests: a real grpc.aio server that echoes its requests.
 
 Run as `python -m tests.edge.library FOLDER LISTEN`, FOLDER being where compile.python_modules put the modules.
 """
@@ -23,7 +23,7 @@ from grpc_health.v1.health import aio as health_aio
 
 
 class Library:
-    """Every method of edgetest.v1.Library, in the plainest way."""
+    """Implements edgetest.v1.Library."""
 
     def __init__(self) -> None:
         self.pb: Any = importlib.import_module("edgetest.v1.library_pb2")
@@ -161,7 +161,7 @@ class Library:
 
 
 async def fail(context: Any, code: int, message: str, kinds: list[str], reason: str) -> None:
-    """Aborts with a status that carries the details of these kinds."""
+    """Abort with a status that carries the details of these kinds."""
     made = {
         "bad_request": details_pb2.BadRequest(field_violations=[{"field": "item.s", "description": "is too long"}]),
         "named": details_pb2.BadRequest(field_violations=[{"field": "resume_token", "description": "is old"}]),
@@ -183,7 +183,7 @@ async def fail(context: Any, code: int, message: str, kinds: list[str], reason: 
 
 
 async def start(listen: str, library: Library) -> tuple[grpc.aio.Server, int, Any]:
-    """Starts the server; returns it, its port, and its health servicer."""
+    """Start the server; return it, its port, and its health servicer."""
     stubs = importlib.import_module("edgetest.v1.library_pb2_grpc")
     server = grpc.aio.server()
     stubs.add_LibraryServicer_to_server(library, server)

@@ -1,4 +1,4 @@
-"""A client that reads an answer as it comes, and may leave at any time."""
+"""A client that reads a response as it arrives, and may disconnect at any time."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ SOON = 5.0
 
 
 class Live:
-    """One request on a socket of its own."""
+    """One request on its own socket."""
 
     def __init__(self, port: int, path: str, *headers: str, method: str = "GET", receive_buffer: int = 0) -> None:
         lines = [f"{method} {path} HTTP/1.1", "Host: edge", *headers, "", ""]
@@ -50,13 +50,13 @@ class Live:
         self._socket.sendall(raw)
 
     def flood(self, piece: bytes, times: int) -> None:
-        """Sends much, as long as the other side takes it."""
+        """Send much, as long as the other side takes it."""
         with contextlib.suppress(ConnectionError):
             for _ in range(times):
                 self._socket.sendall(piece)
 
     def until(self, wanted: bytes) -> bytes:
-        """Reads on until something has come."""
+        """Read on until something has come."""
         while wanted not in self.seen:
             part = self._socket.recv(65536)
             assert part, self.seen
@@ -64,7 +64,7 @@ class Live:
         return self.seen
 
     def rest(self) -> bytes:
-        """Reads to the end of the connection, however it comes."""
+        """Read to the end of the connection, however it comes."""
         with contextlib.suppress(ConnectionResetError):
             self._read_on()
         return self.seen
@@ -75,7 +75,7 @@ class Live:
 
 
 def eventually_sync(look: Callable[[], T], wanted: Callable[[T], Any], within: float = 60.0) -> T:
-    """Looks again and again until what is seen is wanted."""
+    """Poll until the result satisfies a condition."""
     deadline = time.monotonic() + within
     while True:
         found = look()
@@ -86,15 +86,15 @@ def eventually_sync(look: Callable[[], T], wanted: Callable[[T], Any], within: f
 
 
 def begun(port: int) -> list[str]:
-    """The calls that the back end has begun to serve."""
+    """Return the calls that the back end has begun to serve."""
     return list(ask(port, "GET", "/v1/ended").json["begun"])
 
 
 def cancelled(port: int) -> list[str]:
-    """The calls that the back end saw end by being cancelled."""
+    """Return the calls that were cancelled at the back end."""
     return list(ask(port, "GET", "/v1/ended").json["cancelled"])
 
 
 def sent(port: int, name: str) -> int:
-    """How many messages of a stream the back end has sent."""
+    """Return how many messages of a stream the back end has sent."""
     return int(ask(port, "GET", "/v1/ended").json["sent"].get(name, 0))

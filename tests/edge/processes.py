@@ -1,4 +1,4 @@
-"""Starts the edge, and the back end it speaks to, as users would: as processes."""
+"""Starts the edge and its back end as processes, as users do."""
 
 import contextlib
 import re
@@ -14,14 +14,14 @@ _DEADLINE = 60.0
 
 @contextlib.contextmanager
 def process(*command: str, ready: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Runs a Python module until the block ends; yields it and what the pattern `ready` found in its output."""
+    """Run a Python module until the block ends; yield it and the match of the pattern `ready` in its output."""
     with program(sys.executable, "-m", *command, ready=ready, log=log) as started:
         yield started
 
 
 @contextlib.contextmanager
 def program(*command: str, ready: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Like `process`, for any program."""
+    """Run any program, as `process` does."""
     with log.open("wb") as out:
         running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
     try:
@@ -47,7 +47,7 @@ def _await(running: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path) 
 
 @contextlib.contextmanager
 def library(modules: Path, log: Path) -> Iterator[int]:
-    """The back end; yields its port."""
+    """Start the back end; yield its port."""
     command = ("tests.edge.library", str(modules), "127.0.0.1:0")
     with process(*command, ready=r"(?m)^(\d+)$", log=log) as (_, port):
         yield int(port)
@@ -55,7 +55,7 @@ def library(modules: Path, log: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def edge(log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The edge; yields its process and port."""
+    """Start the edge; yield its process and port."""
     command = ("edge_gateway", "--listen", "127.0.0.1:0", *options)
     with process(*command, ready=r"routes on http://127\.0\.0\.1:(\d+)", log=log) as (running, port):
         yield running, int(port)

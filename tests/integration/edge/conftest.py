@@ -1,4 +1,4 @@
-"""The edge under test: a process of its own, in front of a real gRPC server."""
+"""The edge under test: its own process, in front of a real gRPC server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.edge.compile import PROTOS, descriptor_set, python_modules
 
 @pytest.fixture(scope="session")
 def edge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the test protos are compiled to."""
+    """Return the folder of the compiled test protos."""
     folder = tmp_path_factory.mktemp("edge")
     python_modules(PROTOS, folder)
     descriptor_set(PROTOS, folder)
@@ -31,7 +31,7 @@ def back_end(edge_folder: Path) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def edge_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[int]:
-    """The edge as it comes, with a few headers more."""
+    """Start an edge with default settings and a few more headers."""
     options = ("--expose-header", "x-shown", "--expose-header", "x-shown-bin", "--forward-header", "x-passed")
     with processes.edge(
         edge_folder / "edge.log", "--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", *options
@@ -41,7 +41,7 @@ def edge_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[in
 
 @pytest.fixture(scope="session")
 def other_edge_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[int]:
-    """The edge with every choice made the other way."""
+    """Start an edge with every JSON setting inverted."""
     options = ("--ignore-unknown-fields", "--omit-defaults", "--proto-names", "--enum-numbers", "--unbound")
     upstream = f"edgetest.v1.Library=127.0.0.1:{back_end}"
     with processes.edge(

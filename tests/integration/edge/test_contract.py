@@ -1,4 +1,4 @@
-"""Every row of the edge's contract, asked over real HTTP of a real gRPC server."""
+"""Every row of the edge's contract, over real HTTP with a real gRPC server."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def _holds(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def test_every_case_has_a_name_of_its_own() -> None:
+def test_every_case_has_a_unique_name() -> None:
     names = [case.id for case in CASES]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
 

@@ -1,4 +1,4 @@
-"""The standalone edge in front of a service that is not ours: one written in Go, with its own protos."""
+"""The standalone edge in front of a foreign service, written in Go with its own protos."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def foreign_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="session", params=["descriptors", "reflection"])
 def port(request: pytest.FixtureRequest, foreign_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The edge, told of the service by a descriptor set or by the service itself."""
+    """Start an edge with descriptors from a descriptor set or from the service's reflection."""
     folder = tmp_path_factory.mktemp("edge")
     target = f"127.0.0.1:{foreign_port}"
     told = ("--reflect", target)
@@ -38,26 +38,26 @@ def port(request: pytest.FixtureRequest, foreign_port: int, tmp_path_factory: py
         yield port
 
 
-def test_a_reply_is_read(port: int) -> None:
+def test_a_reply_is_transcoded(port: int) -> None:
     answer = ask(port, "GET", "/v1/parcels/7", headers=[("Authorization", "Bearer x")])
     parcel = answer.json
     assert parcel.pop("createTime").endswith("Z")
     assert parcel == {"name": "parcels/7", "weightGrams": "9007199254740993", "stamps": ["Bearer x"], "locker": 7}
 
 
-def test_a_request_is_written_with_its_mask(port: int) -> None:
+def test_a_patch_request_carries_its_mask(port: int) -> None:
     answer = ask(port, "PATCH", "/v1/parcels/7", b'{"street":"Main","stamps":["a"]}', JSON)
     assert answer.json["parcel"]["street"] == "Main"
     assert answer.json["updateMask"] == "street,stamps"
 
 
-def test_a_refusal_keeps_its_details(port: int) -> None:
+def test_an_error_keeps_its_details(port: int) -> None:
     answer = ask(port, "GET", "/v1/parcels/none")
     assert (answer.status, answer.json["message"]) == (404, "no such parcel")
     assert answer.json["details"][0]["reason"] == "LOST"
 
 
-def test_streams_run(port: int) -> None:
+def test_streams_are_relayed(port: int) -> None:
     answer = ask(port, "GET", "/v1/parcels/7:track?count=500")
     assert [json.loads(line)["result"]["step"] for line in answer.body.splitlines()] == list(range(1, 501))
     broken = ask(port, "GET", "/v1/parcels/lost:track?count=1").body.splitlines()
@@ -66,6 +66,6 @@ def test_streams_run(port: int) -> None:
     assert weighed.json["weightGrams"] == "3"
 
 
-def test_health_is_the_services_own(port: int) -> None:
+def test_health_is_that_of_the_service(port: int) -> None:
     assert ask(port, "GET", "/healthz").json == {"status": "SERVING"}
     assert ask(port, "GET", "/healthz?service=nope").status == 404

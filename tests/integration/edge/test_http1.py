@@ -1,4 +1,4 @@
-"""HTTP/1.1 itself: what is malformed, endless or slow, and what browsers and proxies ask for."""
+"""HTTP/1.1: malformed, endless and slow requests, and the headers of browsers and proxies."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ BROWSER = "https://shop.example"
 
 @pytest.fixture(scope="session")
 def guarded_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator[int]:
-    """An edge that lets some origins in, and waits for bodies only briefly."""
+    """Start an edge with allowed origins and a short body timeout."""
     options = (
         "--cors-origin",
         BROWSER,
@@ -55,27 +55,27 @@ def guarded_port(edge_folder: Path, descriptors: str, back_end: int) -> Iterator
     ],
     ids=range(9),
 )
-def test_s21_a_malformed_request_is_refused_as_json(raw: bytes, edge_port: int) -> None:
+def test_s21_a_malformed_request_is_rejected_as_json(raw: bytes, edge_port: int) -> None:
     with Live.raw(edge_port, raw) as live:
         head, _, body = live.rest().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(body)["code"] == 3
 
 
-def test_s21_a_line_cannot_be_smuggled_into_an_answer(edge_port: int) -> None:
+def test_s21_a_line_cannot_be_smuggled_into_a_response(edge_port: int) -> None:
     answer = ask(edge_port, "GET", "/v1/echo?name=%0D%0Ax-evil:%201", headers=[("x-request-id", "a")])
     assert answer.json["name"] == "\r\nx-evil: 1"
     assert "x-evil" not in answer.headers
 
 
 @pytest.mark.parametrize("piece", [b"a" * 65_536, b"X-A: b\r\n" * 8_192], ids=["one-header", "many-headers"])
-def test_s10_headers_without_end_are_refused(piece: bytes, edge_port: int) -> None:
+def test_s10_endless_headers_are_rejected(piece: bytes, edge_port: int) -> None:
     with Live.raw(edge_port, b"GET / HTTP/1.1\r\nHost: x\r\nX-B: ") as live:
         live.flood(piece, 20)
         assert b" 431 " in live.rest()
 
 
-def test_s10_a_body_that_stops_is_not_waited_for(guarded_port: int) -> None:
+def test_s10_a_stalled_body_times_out(guarded_port: int) -> None:
     with Live(
         guarded_port, "/v1/shelves", "Content-Length: 10", "Content-Type: application/json", method="POST"
     ) as live:
@@ -84,7 +84,7 @@ def test_s10_a_body_that_stops_is_not_waited_for(guarded_port: int) -> None:
     assert b" 408 " in seen
 
 
-def test_s21_what_comes_after_the_body_is_no_header(edge_port: int) -> None:
+def test_s21_trailers_are_not_headers(edge_port: int) -> None:
     said = "0\r\nAuthorization: Bearer late\r\nGrpc-Metadata-Late: late\r\n\r\n"
     with Live(edge_port, "/v1/inspect", "Transfer-Encoding: chunked", "", said, method="POST") as live:
         seen = live.until(b"timeRemaining")
@@ -92,7 +92,7 @@ def test_s21_what_comes_after_the_body_is_no_header(edge_port: int) -> None:
     assert b"late" not in seen
 
 
-async def test_s10_blank_lines_do_not_keep_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_s10_blank_lines_do_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(http1.EdgeProtocol) as port, asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -105,7 +105,7 @@ async def test_s10_blank_lines_do_not_keep_a_connection(monkeypatch: pytest.Monk
 
 @contextlib.asynccontextmanager
 async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
-    """An application that says hello, in this process."""
+    """Start an application that responds with hello, in this process."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -124,14 +124,14 @@ async def serving(protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
         await running
 
 
-def test_s10_a_client_that_takes_nothing_is_given_up(guarded_port: int) -> None:
+def test_s10_a_client_that_reads_nothing_is_disconnected(guarded_port: int) -> None:
     with Live(guarded_port, "/v1/shelves?name=30000", receive_buffer=4096) as live:
         live.until(b" 200 ")
         eventually_sync(lambda: established(guarded_port), lambda peers: live.port not in peers)
 
 
 def established(port: int) -> set[int]:
-    """The other ends of a server's connections."""
+    """Return the peers of a server's connections."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {int(row[2][-4:], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"}
 
@@ -143,7 +143,7 @@ def test_c49_a_body_without_a_length_is_limited_too(edge_port: int) -> None:
         assert b" 413 " in live.until(b"}")
 
 
-def test_requests_on_one_connection_are_answered_in_order(edge_port: int) -> None:
+def test_pipelined_requests_are_answered_in_order(edge_port: int) -> None:
     one = b"GET /v1/single/%d HTTP/1.1\r\nHost: x\r\n\r\n"
     with Live.raw(edge_port, b"".join(one % number for number in range(20))) as live:
         seen = live.until(b'"name":"19"')
@@ -155,7 +155,7 @@ def test_requests_on_one_connection_are_answered_in_order(edge_port: int) -> Non
 @pytest.mark.parametrize(
     "origin", [BROWSER, "https://a.shop.example", "https://a.b.shop.example", "http://localhost:5173"]
 )
-def test_an_origin_that_is_let_in_may_read_answers_and_errors(origin: str, guarded_port: int) -> None:
+def test_an_allowed_origin_may_read_replies_and_errors(origin: str, guarded_port: int) -> None:
     for path in ("/v1/shelves/1", "/nothing", "/v1/watch/x?count=1"):
         answer = ask(guarded_port, "GET", path, headers=[("Origin", origin)])
         assert answer.headers["access-control-allow-origin"] == origin
@@ -175,7 +175,7 @@ def test_an_origin_that_is_let_in_may_read_answers_and_errors(origin: str, guard
         "http://localhost:1.evil",
     ],
 )
-def test_another_origin_is_not(origin: str, guarded_port: int) -> None:
+def test_another_origin_gets_no_cors_headers(origin: str, guarded_port: int) -> None:
     answer = ask(guarded_port, "GET", "/v1/shelves/1", headers=[("Origin", origin)])
     assert (answer.status, "access-control-allow-origin" in answer.headers) == (200, False)
     preflight = ask(
@@ -184,7 +184,7 @@ def test_another_origin_is_not(origin: str, guarded_port: int) -> None:
     assert "access-control-allow-origin" not in preflight.headers
 
 
-def test_a_preflight_says_what_may_be_sent(guarded_port: int) -> None:
+def test_a_preflight_lists_methods_and_headers(guarded_port: int) -> None:
     asked = [
         ("Origin", BROWSER),
         ("Access-Control-Request-Method", "POST"),
@@ -201,7 +201,7 @@ def test_a_preflight_says_what_may_be_sent(guarded_port: int) -> None:
 @pytest.mark.parametrize(
     ("accept", "coding"), [("gzip", "gzip"), ("br, gzip", "br"), ("zstd;q=1, gzip;q=0.5", "zstd"), ("identity", None)]
 )
-def test_a_long_reply_is_compressed_as_the_client_likes(accept: str, coding: str | None, edge_port: int) -> None:
+def test_a_long_reply_is_compressed_as_the_client_accepts(accept: str, coding: str | None, edge_port: int) -> None:
     answer = ask(edge_port, "GET", "/v1/shelves?name=50", headers=[("Accept-Encoding", accept)])
     assert answer.headers.get("content-encoding") == coding
     assert int(answer.headers["content-length"]) == len(answer.body)
@@ -215,5 +215,5 @@ def test_a_long_reply_is_compressed_as_the_client_likes(accept: str, coding: str
 
 
 @pytest.mark.parametrize("path", ["/v1/shelves/1", "/v1/files/" + "x" * 3000, "/v1/watch/x?count=99"])
-def test_what_is_short_or_no_text_or_a_stream_is_not_compressed(path: str, edge_port: int) -> None:
+def test_short_binary_and_streamed_replies_are_not_compressed(path: str, edge_port: int) -> None:
     assert "content-encoding" not in ask(edge_port, "GET", path, headers=[("Accept-Encoding", "gzip")]).headers

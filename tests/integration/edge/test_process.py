@@ -21,7 +21,7 @@ from tests.edge.live import Live, begun, eventually_sync
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command line to its end."""
+    """Run the command line to its end."""
     return subprocess.run(
         [sys.executable, "-m", "edge_gateway", *arguments],
         cwd=processes.ROOT,
@@ -33,7 +33,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def proto(folder: Path, methods: str) -> str:
-    """Compiles a service of these methods; returns the path of its descriptor set."""
+    """Compile a service of these methods; return the path of its descriptor set."""
     source = folder / "protos" / "bad" / "v1"
     source.mkdir(parents=True)
     (source / "bad.proto").write_text(
@@ -107,7 +107,7 @@ def test_a_template_of_all_paths_matches_the_root(tmp_path: Path, back_end: int,
         assert ask(port, "GET", "/a//b").status == 404
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     done = run("--descriptor-set", proto(tmp_path, rpc("A", 'get: "x"') + rpc("B", 'get: "y"')), "--check")
     assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["bad.v1.S.A", "bad.v1.S.B"]
 
@@ -124,14 +124,16 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (["--descriptor-set", "{good}", "--upstream", "other.v1.S=127.0.0.1:1"], "edgetest.v1.Library: no --upstream"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_starts(arguments: list[str], reason: str, descriptors: str) -> None:
+def test_invalid_options_are_reported_and_prevent_the_start(
+    arguments: list[str], reason: str, descriptors: str
+) -> None:
     done = run(*(argument.format(good=descriptors) for argument in arguments), "--listen", "127.0.0.1:0")
     assert done.returncode == 1
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_said(descriptors: str) -> None:
+def test_a_port_in_use_is_reported(descriptors: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -159,7 +161,7 @@ def test_descriptors_come_from_the_back_end_by_reflection(
             assert b"edgetest.v1.Library" in next(iter(stream(iter([b"\x3a\x00"]))))
 
 
-def test_a_back_end_that_is_down_is_503_and_comes_back(
+def test_an_unavailable_back_end_is_503_until_it_returns(
     edge_folder: Path, descriptors: str, free_port: Callable[[], int]
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -177,14 +179,16 @@ def test_a_back_end_that_is_down_is_503_and_comes_back(
         eventually_sync(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
 
 
-def test_health_is_that_of_the_services_with_routes(edge_folder: Path, descriptors: str, back_end: int) -> None:
+def test_health_is_that_of_the_routed_services(edge_folder: Path, descriptors: str, back_end: int) -> None:
     options = ("--upstream", f"edgetest.v1.Library=127.0.0.1:{back_end}", "--upstream", "*=127.0.0.1:1")
     with processes.edge(edge_folder / "unused.log", "--descriptor-set", descriptors, *options) as (_, port):
         assert ask(port, "GET", "/healthz").json == {"status": "SERVING"}
         assert ask(port, "GET", "/healthz?service=other.v1.S").status == 503, "its target does not answer"
 
 
-def test_a_drain_lets_calls_end_and_tells_streams(edge_folder: Path, descriptors: str, back_end: int) -> None:
+def test_a_drain_completes_calls_and_ends_streams_with_an_error(
+    edge_folder: Path, descriptors: str, back_end: int
+) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "draining.log", *options) as (running, port):
         answers: list[Answer] = []
@@ -238,13 +242,15 @@ def test_a_low_limit_of_open_files_does_not_limit_live_streams(
             clients.enter_context(Live(int(port), path, "Accept: text/event-stream")).until(b"resumeToken")
 
 
-def test_workers_that_cannot_start_are_not_started_again(descriptors: str) -> None:
+def test_workers_that_cannot_start_are_not_restarted(descriptors: str) -> None:
     done = run("--descriptor-set", descriptors, "--workers", "2", "--listen", "127.0.0.1:0")
     assert done.returncode == 1
     assert "no --upstream is named for it" in done.stderr
 
 
-def test_a_drain_delay_fails_health_first(edge_folder: Path, descriptors: str, back_end: int) -> None:
+def test_during_the_drain_delay_health_fails_and_calls_are_served(
+    edge_folder: Path, descriptors: str, back_end: int
+) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", "--drain-delay", "30")
     with processes.edge(edge_folder / "delayed.log", *options) as (running, port):
         assert ask(port, "GET", "/healthz").status == 200

@@ -23,7 +23,7 @@ def files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_password_opens_and_a_wrong_one_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_the_right_password_is_accepted_and_a_wrong_one_leaks_no_connection(tmp_path: Path) -> None:
     async with Redis(tmp_path) as server, redis.from_url(server.url) as client:
         await client.config_set("requirepass", "p%w")
         path = server.url.removeprefix("unix://")

@@ -32,7 +32,7 @@ def received(socket: ClientConnection) -> Any:
 
 
 def closed(socket: ClientConnection) -> int:
-    """The code that the connection was closed with."""
+    """Return the close code of the connection."""
     with pytest.raises(ConnectionClosed) as caught:
         socket.recv(timeout=60)
     assert caught.value.rcvd is not None
@@ -53,14 +53,14 @@ HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version
     ],
     ids=["post", "long-header", "many-headers", "too-many-headers"],
 )
-def test_what_is_no_handshake_is_refused_at_once(method: str, more: tuple[str, ...], edge_port: int) -> None:
+def test_an_invalid_handshake_is_rejected_at_once(method: str, more: tuple[str, ...], edge_port: int) -> None:
     with Live(edge_port, "/v1/watch/w", *HANDSHAKE, *more, method=method) as live:
         assert live.rest().startswith(b"HTTP/1.1 4")
 
 
 @contextlib.asynccontextmanager
 async def serving(descriptors: str) -> AsyncIterator[tuple[Gateway, Library]]:
-    """The edge and its back end, in this process."""
+    """Start the edge and its back end in this process."""
     library = Library()
     server, port, _ = await start("127.0.0.1:0", library)
     registry = load_registry(Path(descriptors).read_bytes())
@@ -76,7 +76,7 @@ def scope(path: bytes, query: bytes = b"") -> dict[str, Any]:
     return {"type": "websocket", "raw_path": path, "query_string": query, "headers": []}
 
 
-async def test_a_client_that_leaves_during_the_handshake_leaves_no_call(descriptors: str) -> None:
+async def test_a_client_that_disconnects_during_the_handshake_cancels_the_call(descriptors: str) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "websocket.connect"}
 
@@ -89,7 +89,7 @@ async def test_a_client_that_leaves_during_the_handshake_leaves_no_call(descript
         await eventually(lambda: library.cancelled == ["chat"])
 
 
-async def test_when_the_streams_are_ended_their_clients_have_been_told(descriptors: str) -> None:
+async def test_end_streams_returns_after_clients_received_the_close_frame(descriptors: str) -> None:
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     received.put_nowait({"type": "websocket.connect"})
     said: list[Any] = []
@@ -105,7 +105,7 @@ async def test_when_the_streams_are_ended_their_clients_have_been_told(descripto
         await running
 
 
-def test_both_sides_speak_in_turns(edge_port: int) -> None:
+def test_both_sides_send_in_turns(edge_port: int) -> None:
     with opened(edge_port, "/v1/chat") as socket:
         for number in range(3):
             socket.send(json.dumps({"text": "hi", "n": number}))
@@ -114,7 +114,7 @@ def test_both_sides_speak_in_turns(edge_port: int) -> None:
         assert closed(socket) == 1000
 
 
-def test_an_empty_frame_ends_what_the_client_sends(edge_port: int) -> None:
+def test_an_empty_frame_half_closes_the_stream(edge_port: int) -> None:
     with opened(edge_port, "/v1/collect") as socket:
         socket.send('{"text":"a","n":1}')
         socket.send('{"text":"b","n":2}')
@@ -136,7 +136,7 @@ def test_a_request_in_a_body_is_the_first_frame(edge_port: int) -> None:
         assert closed(socket) == 1000
 
 
-def test_a_failure_is_the_last_frame_and_the_close_code_holds_its_code(edge_port: int) -> None:
+def test_an_error_is_the_last_frame_and_part_of_the_close_code(edge_port: int) -> None:
     with opened(edge_port, "/v1/chat") as socket:
         socket.send('{"text":"fail"}')
         error = received(socket)["error"]
@@ -145,7 +145,7 @@ def test_a_failure_is_the_last_frame_and_the_close_code_holds_its_code(edge_port
 
 
 @pytest.mark.parametrize("frame", ['{"n":"x"}', "not json", '{"bogus":1}', "[]", b"\x00"])
-def test_a_bad_frame_ends_the_stream_with_the_reason(frame: str | bytes, edge_port: int) -> None:
+def test_an_invalid_frame_ends_the_stream_with_an_error(frame: str | bytes, edge_port: int) -> None:
     with opened(edge_port, "/v1/chat") as socket:
         socket.send(frame)
         assert received(socket)["error"]["code"] == 3
@@ -171,7 +171,7 @@ def test_a_frame_that_is_too_large_closes_the_connection(edge_port: int) -> None
         ("/v1/watch/x", {"Origin": "https://evil.example"}, 403),
     ],
 )
-def test_what_cannot_be_served_is_refused_as_http(
+def test_a_handshake_that_cannot_be_served_is_rejected_as_http(
     path: str, headers: dict[str, str], status: int, edge_port: int
 ) -> None:
     with pytest.raises(InvalidStatus) as caught:
@@ -180,26 +180,28 @@ def test_what_cannot_be_served_is_refused_as_http(
     assert json.loads(caught.value.response.body)["message"]
 
 
-def test_an_own_origin_is_welcome(edge_port: int) -> None:
+def test_the_edges_own_origin_is_allowed(edge_port: int) -> None:
     with opened(edge_port, "/v1/watch/w", origin=f"http://127.0.0.1:{edge_port}") as socket:
         assert closed(socket) == 1000
 
 
-def test_a_browser_shows_its_token_as_a_subprotocol(edge_port: int) -> None:
+def test_a_browser_sends_its_token_as_a_subprotocol(edge_port: int) -> None:
     with opened(edge_port, "/v1/whoami", subprotocols=["edge.v1", "bearer.abc.def"]) as socket:
         assert socket.subprotocol == "edge.v1"
         assert received(socket)["result"]["metadata"]["authorization"] == "Bearer abc.def"
 
 
 @pytest.mark.parametrize("path", ["/v1/watch/{}?hold=true", "/v1/watch/{}?count=1&hold=true"])
-def test_c58_a_client_that_leaves_cancels_its_call(path: str, edge_port: int) -> None:
+def test_c58_a_client_that_disconnects_cancels_its_call(path: str, edge_port: int) -> None:
     name = uuid.uuid4().hex
     with opened(edge_port, path.format(name)):
         eventually_sync(lambda: begun(edge_port), lambda names: name in names)
     eventually_sync(lambda: cancelled(edge_port), lambda names: name in names, within=SOON)
 
 
-def test_a_drain_tells_the_clients(edge_folder: Path, descriptors: str, back_end: int) -> None:
+def test_a_drain_closes_the_sockets_of_clients_with_an_error(
+    edge_folder: Path, descriptors: str, back_end: int
+) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "draining-sockets.log", *options) as (running, port):
         with opened(port, "/v1/watch/w?count=1&hold=true") as socket:

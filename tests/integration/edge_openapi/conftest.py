@@ -1,4 +1,4 @@
-"""An edge in front of the test library: what it serves besides its routes."""
+"""An edge in front of the test library: its built-in routes."""
 
 from collections.abc import Iterator
 from pathlib import Path

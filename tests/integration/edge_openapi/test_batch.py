@@ -34,7 +34,7 @@ def test_reads_are_answered_in_their_order_each_with_its_own_status(port: int) -
     assert "etag" not in found[3]
 
 
-def test_each_read_says_the_same_as_it_would_alone(port: int) -> None:
+def test_each_read_has_the_same_reply_as_alone(port: int) -> None:
     paths = ["/v1/shelves/1?fields=name", "/v1/num/7?alt=json;enum-encoding=int", "/v1/fail?code=9&message=no"]
 
     for path, reply in zip(paths, batch(port, *paths).json["responses"], strict=True):
@@ -42,7 +42,7 @@ def test_each_read_says_the_same_as_it_would_alone(port: int) -> None:
         assert (reply["status"], reply["body"]) == (alone.status, alone.json)
 
 
-def test_all_reads_are_parts_of_one_trace(port: int) -> None:
+def test_all_reads_share_one_trace(port: int) -> None:
     trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     for headers in ([], [trace], [("traceparent", "nonsense")]):
         reads = batch(port, "/v1/inspect", "/v1/inspect?name=b", headers=headers).json["responses"]
@@ -50,7 +50,7 @@ def test_all_reads_are_parts_of_one_trace(port: int) -> None:
         assert (seen == trace[1]) is (headers == [trace])
 
 
-def test_reads_have_the_headers_of_the_batch_but_not_what_is_about_its_body(port: int) -> None:
+def test_reads_have_the_headers_of_the_batch_except_those_of_its_body(port: int) -> None:
     sent = [
         ("authorization", "Bearer t"), ("accept-language", "vi"), ("grpc-metadata-foo", "bar"),
         ("if-none-match", "*"), ("idempotency-key", "k"), ("x-request-id", "one-id"),
@@ -67,7 +67,7 @@ def test_reads_have_the_headers_of_the_batch_but_not_what_is_about_its_body(port
     assert tagged["status"] == 200, "a batch is not conditional"
 
 
-def test_reads_are_made_at_once(port: int) -> None:
+def test_reads_are_served_concurrently(port: int) -> None:
     begin = time.monotonic()
 
     answer = batch(port, *(f"/v1/sleep/{n}?seconds=1" for n in range(20)))
@@ -76,14 +76,14 @@ def test_reads_are_made_at_once(port: int) -> None:
     assert time.monotonic() - begin < 15
 
 
-def test_a_deadline_holds_for_each_read(port: int) -> None:
+def test_a_deadline_applies_to_each_read(port: int) -> None:
     answer = batch(port, "/v1/sleep/x?seconds=20", "/v1/shelves/1", headers=[("grpc-timeout", "3S")])
 
     assert [it["status"] for it in answer.json["responses"]] == [504, 200]
 
 
 @pytest.mark.parametrize("path", ["/v1/watch/x?count=1", "/v1/files/x", "/v1/parts/x"])
-def test_streams_and_files_are_not_read_in_batches(port: int, path: str) -> None:
+def test_streams_and_files_cannot_be_batched(port: int, path: str) -> None:
     (reply,) = batch(port, path).json["responses"]
 
     assert reply["status"] == 400
@@ -91,11 +91,11 @@ def test_streams_and_files_are_not_read_in_batches(port: int, path: str) -> None
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/openapi.json", "/docs", "/v1:batchGet"])
-def test_what_is_no_route_is_not_found(port: int, path: str) -> None:
+def test_a_path_without_a_route_is_not_found(port: int, path: str) -> None:
     assert batch(port, path).json["responses"][0]["status"] == 404
 
 
-def test_a_path_that_only_other_methods_know_is_refused(port: int) -> None:
+def test_a_path_without_a_get_rule_is_rejected(port: int) -> None:
     assert batch(port, "/v1/raw").json["responses"][0]["status"] == 405
 
 
@@ -122,7 +122,7 @@ def test_a_path_that_only_other_methods_know_is_refused(port: int) -> None:
         (b'{"requests":[{"path":"/v1/a\\r\\nx: y"}]}', "requests[0].path"),
     ],
 )
-def test_a_body_that_is_no_batch_is_refused(port: int, body: bytes, field: str | None) -> None:
+def test_an_invalid_batch_is_rejected(port: int, body: bytes, field: str | None) -> None:
     answer = ask(port, "POST", "/v1:batchGet", body, JSON)
 
     assert answer.status == 400
@@ -130,7 +130,7 @@ def test_a_body_that_is_no_batch_is_refused(port: int, body: bytes, field: str |
         assert answer.violations == [field]
 
 
-def test_other_methods_and_media_types_are_refused(port: int) -> None:
+def test_other_methods_and_media_types_are_rejected(port: int) -> None:
     assert ask(port, "GET", "/v1:batchGet").status == 405
     assert ask(port, "GET", "/v1:batchGet").headers["allow"] == "OPTIONS, POST"
     assert (
@@ -138,7 +138,7 @@ def test_other_methods_and_media_types_are_refused(port: int) -> None:
     )
 
 
-def test_a_batch_may_be_compressed_both_ways_and_asked_for_behind_the_prefix(port: int) -> None:
+def test_a_batch_may_be_compressed_both_ways_and_sent_below_the_prefix(port: int) -> None:
     body = gzip.compress(json.dumps({"requests": [{"path": "/v1/shelves?name=50"}]}).encode())
 
     answer = ask(
@@ -149,7 +149,7 @@ def test_a_batch_may_be_compressed_both_ways_and_asked_for_behind_the_prefix(por
     assert len(json.loads(gzip.decompress(answer.body))["responses"][0]["body"]["shelves"]) == 50
 
 
-def test_browsers_of_an_allowed_origin_may_batch(port: int) -> None:
+def test_browsers_of_an_allowed_origin_may_send_batches(port: int) -> None:
     origin = ("origin", "https://shop.example")
     asked = [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type")]
 
@@ -160,7 +160,7 @@ def test_browsers_of_an_allowed_origin_may_batch(port: int) -> None:
     assert batch(port, "/v1/shelves/1", headers=[origin]).headers["access-control-allow-origin"] == origin[1]
 
 
-def test_replies_that_are_too_large_together_are_left_out(folder: Any, options: tuple[str, ...]) -> None:
+def test_replies_beyond_the_total_size_are_replaced_by_errors(folder: Any, options: tuple[str, ...]) -> None:
     with processes.edge(folder / "small.log", *options, "--max-reply", "20000") as (_, port):
         found = batch(port, *["/v1/shelves?name=30"] * 10).json["responses"]
 

@@ -1,4 +1,4 @@
-"""What the edge serves besides its routes: the document and the pages."""
+"""The edge's built-in routes: the OpenAPI document and the pages."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_the_document_follows_the_options_of_the_edge(folder: Path, options: tup
         ("zstd", lambda body: zstandard.ZstdDecompressor().decompressobj().decompress(body)),
     ],
 )
-def test_the_document_is_compressed_and_asked_for_again_by_its_tag(port: int, coding: str, decode) -> None:
+def test_the_document_is_compressed_and_revalidated_by_its_etag(port: int, coding: str, decode) -> None:
     answer = ask(port, "GET", "/openapi.json", headers=[("accept-encoding", coding)])
 
     assert answer.headers["content-encoding"] == coding
@@ -93,7 +93,7 @@ def test_every_file_that_a_page_names_is_there(port: int) -> None:
     assert {"/docs/reference.js", "/docs/http.js", "/docs/page.js", "/docs/icon.svg", "/openapi.json"} <= seen
 
 
-def test_the_pages_are_there_behind_the_prefix_too(port: int) -> None:
+def test_the_pages_are_served_below_the_prefix_too(port: int) -> None:
     assert ask(port, "GET", "/api/docs").status == 200
     assert ask(port, "GET", "/api/openapi.json").status == 200
 
@@ -138,13 +138,13 @@ def test_a_static_directory_that_cannot_be_served_prevents_the_start(
         pass
 
 
-def test_pages_take_no_other_methods(port: int) -> None:
+def test_pages_reject_other_methods(port: int) -> None:
     for path in ("/docs", "/openapi.json", "/healthz"):
         answer = ask(port, "POST", path, b"{}")
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-def test_an_edge_may_be_told_to_serve_no_pages(folder: Path, options: tuple[str, ...]) -> None:
+def test_no_docs_disables_the_pages(folder: Path, options: tuple[str, ...]) -> None:
     with processes.edge(folder / "bare.log", *options, "--no-docs") as (_, port):
         assert ask(port, "GET", "/docs").status == 404
         assert ask(port, "GET", "/openapi.json").status == 404

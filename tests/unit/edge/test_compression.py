@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.errors import EdgeError
 from edge_gateway.http.compression import choose_coding, compress, inflate
-from tests.edge.refusal import attempt
+from tests.edge.attempts import attempt
 
 LIMIT = 10_000
 CODINGS = {
@@ -38,12 +38,12 @@ CODINGS = {
         (b"GZIP", "gzip"),
     ],
 )
-def test_the_coding_is_the_best_that_is_accepted(accept: bytes, coding: str) -> None:
+def test_the_best_accepted_coding_is_chosen(accept: bytes, coding: str) -> None:
     assert choose_coding(accept) == coding
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
-def test_what_is_compressed_is_inflated(coding: str) -> None:
+def test_inflating_reverses_compressing(coding: str) -> None:
     body = b"a body that repeats itself " * 40
     compressed = compress(body, coding)
     assert len(compressed) < len(body)
@@ -52,13 +52,13 @@ def test_what_is_compressed_is_inflated(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, None), (LIMIT + 1, 413), (5_000_000, 413)])
-def test_the_limit_is_of_what_is_inflated(coding: str, size: int, status: int | None) -> None:
+def test_the_limit_counts_inflated_bytes(coding: str, size: int, status: int | None) -> None:
     inflated = attempt(lambda: inflate(CODINGS[coding](b"0" * size), coding, LIMIT))
     assert (inflated.http_status if isinstance(inflated, EdgeError) else len(inflated)) == (status or size)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_cut_body_is_refused(coding: str) -> None:
+def test_a_truncated_body_is_rejected(coding: str) -> None:
     whole = CODINGS[coding](bytes(range(256)) * 4)
     with pytest.raises(EdgeError) as caught:
         inflate(whole[: len(whole) // 2], coding, LIMIT)
@@ -67,12 +67,12 @@ def test_a_cut_body_is_refused(coding: str) -> None:
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(body=st.binary(max_size=60), coding=st.sampled_from([*CODINGS, "gzip, br", "x", "identity"]))
-def test_any_bytes_are_inflated_or_refused(body: bytes, coding: str) -> None:
+def test_arbitrary_bytes_are_inflated_or_rejected(body: bytes, coding: str) -> None:
     inflated = attempt(lambda: inflate(body, coding, LIMIT))
     assert isinstance(inflated, bytes) or inflated.http_status in (400, 413, 415)
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(accept=st.text("gzipbrstd*;q=0.1, ", max_size=30))
-def test_any_accept_header_is_understood_somehow(accept: str) -> None:
+def test_an_arbitrary_accept_header_is_parsed(accept: str) -> None:
     assert choose_coding(accept.encode()) in ("", "br", "zstd", "gzip")

@@ -1,4 +1,4 @@
-"""The JSON codec under fuzzing, with google.protobuf's own as the judge of what messages mean."""
+"""The JSON codec under fuzzing, compared with google.protobuf's json_format."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
 from edge_gateway.json.protojson import JsonCodec, JsonFormat
-from tests.edge.refusal import attempt
+from tests.edge.attempts import attempt
 
 FUZZ = settings(derandomize=True, max_examples=100, deadline=None)
 
@@ -75,20 +75,20 @@ def codec(registry: Registry, request: pytest.FixtureRequest) -> JsonCodec:
     return JsonCodec(registry, ignore_unknown=request.param)
 
 
-def judge(text: bytes) -> Any:
-    """What google.protobuf reads."""
+def parse_with_google(text: bytes) -> Any:
+    """Return the message as google.protobuf parses it."""
     return json_format.Parse(text, importlib.import_module("edgetest.v1.library_pb2").Kinds())
 
 
 @FUZZ
 @given(value=KINDS)
-def test_a_valid_message_means_what_google_says_and_comes_back(
+def test_a_valid_message_equals_googles_and_round_trips(
     value: dict[str, Any], kinds: DescMessage, registry: Registry
 ) -> None:
     text = json.dumps(value).encode()
     codec = JsonCodec(registry)
     message = codec.decode(kinds, text)
-    wanted = judge(text)
+    wanted = parse_with_google(text)
     assert type(wanted).FromString(message.to_binary()) == wanted
     for how in (
         JsonFormat(),
@@ -97,19 +97,19 @@ def test_a_valid_message_means_what_google_says_and_comes_back(
         JsonFormat(enum_numbers=True),
     ):
         written = codec.encode(message, how)
-        assert judge(written) == wanted
+        assert parse_with_google(written) == wanted
         assert codec.decode(kinds, written) == message
         assert codec.to_value(message, how) == json.loads(written)
 
 
 @FUZZ
 @given(text=st.binary(max_size=60))
-def test_bytes_are_read_or_refused(text: bytes, codec: JsonCodec, kinds: DescMessage) -> None:
-    read_or_refuse(codec, kinds, text)
+def test_arbitrary_bytes_are_decoded_or_rejected(text: bytes, codec: JsonCodec, kinds: DescMessage) -> None:
+    decode_or_reject(codec, kinds, text)
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object whose keys may repeat."""
+    """An object with possible duplicate keys."""
 
 
 NAMES = st.sampled_from(
@@ -160,8 +160,8 @@ def dump(value: Any) -> str:
 
 @FUZZ
 @given(value=WILD)
-def test_wild_json_is_read_or_refused(value: Any, codec: JsonCodec, kinds: DescMessage) -> None:
-    read_or_refuse(codec, kinds, dump(value).encode("utf-8", "surrogatepass"))
+def test_arbitrary_json_is_decoded_or_rejected(value: Any, codec: JsonCodec, kinds: DescMessage) -> None:
+    decode_or_reject(codec, kinds, dump(value).encode("utf-8", "surrogatepass"))
 
 
 @FUZZ
@@ -173,13 +173,13 @@ def test_wild_json_is_read_or_refused(value: Any, codec: JsonCodec, kinds: DescM
     ),
     times=st.sampled_from([1, 20, 99, 100, 1_000, 20_000]),
 )
-def test_deeply_nested_json_is_read_or_refused(
+def test_deeply_nested_json_is_decoded_or_rejected(
     pieces: list[str], times: int, codec: JsonCodec, kinds: DescMessage
 ) -> None:
-    read_or_refuse(codec, kinds, "".join(pieces * times).encode())
+    decode_or_reject(codec, kinds, "".join(pieces * times).encode())
 
 
-def read_or_refuse(codec: JsonCodec, kinds: DescMessage, text: bytes) -> None:
+def decode_or_reject(codec: JsonCodec, kinds: DescMessage, text: bytes) -> None:
     message = attempt(lambda: codec.decode(kinds, text))
     if isinstance(message, EdgeError):
         assert message.http_status == 400
@@ -190,7 +190,7 @@ def read_or_refuse(codec: JsonCodec, kinds: DescMessage, text: bytes) -> None:
 
 @FUZZ
 @given(value=WILD, field=NAMES)
-def test_what_the_strict_codec_takes_google_takes_too(
+def test_json_that_the_strict_codec_accepts_google_accepts_too(
     value: Any, field: str, kinds: DescMessage, registry: Registry
 ) -> None:
     text = dump(Pairs([(field, value)])).encode("utf-8", "surrogatepass")
@@ -198,13 +198,13 @@ def test_what_the_strict_codec_takes_google_takes_too(
         message = JsonCodec(registry).decode(kinds, text)
     except EdgeError:
         return
-    wanted = judge(text)
+    wanted = parse_with_google(text)
     assert type(wanted).FromString(message.to_binary()) == wanted
 
 
 @FUZZ
 @given(text=st.binary(max_size=20) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_the_body_of_a_field_cannot_reach_other_fields(text: bytes, kinds: DescMessage, registry: Registry) -> None:
+def test_the_body_of_a_field_cannot_set_other_fields(text: bytes, kinds: DescMessage, registry: Registry) -> None:
     field = next(field for field in kinds.fields if field.name == "sub")
     message = attempt(lambda: JsonCodec(registry).decode_field(kinds, field, text))
     if isinstance(message, EdgeError):

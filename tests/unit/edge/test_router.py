@@ -1,4 +1,4 @@
-"""The router, against a plain reading of each template as a regular expression."""
+"""The router, compared with regular expressions of the templates."""
 
 import re
 from itertools import permutations
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge_gateway.errors import EdgeError
 from edge_gateway.routing.router import DuplicateRouteError, Router
 from edge_gateway.routing.template import REST, STAR, Template, parse_template
-from tests.edge.refusal import attempt
+from tests.edge.attempts import attempt
 
 SEGMENTS = st.sampled_from(["a", "b", "c", STAR])
 PATH_SEGMENTS = st.sampled_from(["a", "b", "c", "d", "x%2Fy", "a:go", "b:stop", "%61", ".", "", "z"])
@@ -27,7 +27,7 @@ def templates(draw: st.DrawFn) -> str:
 
 
 def expression(template: Template) -> re.Pattern[str]:
-    """What the template matches, said another way: each segment with the slash before it."""
+    """Return the template as a regular expression: each segment with the slash before it."""
     parts = {STAR: r"/[^/]+", REST: r"(?:/[^/]+)*"}
     pattern = "".join(parts.get(segment, "/" + re.escape(segment)) for segment in template.segments)
     return re.compile(pattern + (re.escape(f":{template.verb}") if template.verb else ""))
@@ -71,7 +71,7 @@ def test_a_path_is_matched_exactly_when_a_template_of_its_method_matches(
 
 @st.composite
 def variables(draw: st.DrawFn) -> tuple[str, re.Pattern[str]]:
-    """A template whose segments are all held by variables or literals, and what each variable has to capture."""
+    """Draw a template of variables and literals, and the regular expression of what each variable captures."""
     text, pattern, rest = "", "", False
     for number in range(draw(st.integers(1, 4))):
         inner = draw(st.lists(st.sampled_from(["a", STAR, REST]), min_size=1, max_size=3))
@@ -131,7 +131,7 @@ def test_the_root_matches_a_rest_of_no_segments(text: str, captured: tuple[str, 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(path=st.text(max_size=60).map(lambda text: "/v1/" + text), method=st.text(max_size=8))
-def test_no_path_does_more_than_miss(path: str, method: str) -> None:
+def test_an_arbitrary_path_is_matched_or_rejected(path: str, method: str) -> None:
     router: Router[str] = Router(prefix="/api")
     for text in ("/v1/{a}", "/v1/{a=b/*}:go", "/v1/c/{a=**}", "/v1/{a=**}/end"):
         router.add("GET", parse_template(text), text)
@@ -139,7 +139,7 @@ def test_no_path_does_more_than_miss(path: str, method: str) -> None:
     assert not isinstance(found, EdgeError) or found.http_status in (400, 404, 405)
 
 
-def test_two_spellings_of_one_route_are_refused() -> None:
+def test_two_spellings_of_one_route_are_rejected() -> None:
     router: Router[int] = Router()
     router.add("GET", parse_template("/v1/{a}/b"), 1)
     router.add("POST", parse_template("/v1/{a}/b"), 2)
@@ -147,7 +147,7 @@ def test_two_spellings_of_one_route_are_refused() -> None:
         router.add("GET", parse_template("/v1/*/b"), 3)
 
 
-def test_many_segments_take_no_more_than_linear_time() -> None:
+def test_many_segments_are_matched_in_linear_time() -> None:
     router: Router[int] = Router()
     router.add("GET", parse_template("/{a=**}/b/c"), 1)
     router.add("GET", parse_template("/*/{a=**}/b/d"), 2)

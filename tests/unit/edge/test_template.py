@@ -13,7 +13,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_c19_a_bad_template_is_refused_and_quoted(text: str) -> None:
+def test_c19_an_invalid_template_is_rejected_and_quoted(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
         parse_template(text)
     assert repr(text) in str(caught.value)
@@ -31,12 +31,12 @@ def test_c19_a_bad_template_is_refused_and_quoted(text: str) -> None:
         ("/a-b.c_d~e!$&'()+,;@%20", ("a-b.c_d~e!$&'()+,;@%20",), None),
     ],
 )
-def test_a_good_template_is_cut_into_segments(text: str, segments: tuple[str, ...], verb: str | None) -> None:
+def test_a_valid_template_is_parsed_into_segments(text: str, segments: tuple[str, ...], verb: str | None) -> None:
     template = parse_template(text)
     assert (template.segments, template.verb) == (segments, verb)
 
 
-def test_variables_know_what_they_cover() -> None:
+def test_variables_have_the_range_of_segments_that_they_cover() -> None:
     assert parse_template("/v1/{a.b=x/*}/**/{c=y}/{d=z}").variables == (
         Variable(("a", "b"), start=1, stop=3, multiple=True),
         Variable(("c",), start=-2, stop=-1, multiple=False),

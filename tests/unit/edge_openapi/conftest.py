@@ -1,4 +1,4 @@
-"""Documents of three sets: the shop's, the edge's own test library, and one with every rule."""
+"""OpenAPI documents of three descriptor sets: the shop's, the edge's test library, and one with every rule."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of CEL becomes JSON Schema, and the patterns of 64-bit ranges."""
+"""CEL rules as JSON Schema, and the patterns of 64-bit ranges."""
 
 import re
 
@@ -30,7 +30,7 @@ from edge_gateway.openapi.numbers import duration_pattern, integer_pattern
         ("", []),
     ],
 )
-def test_an_expression_demands_what_can_be_told(expression: str, wanted: list[Demand]) -> None:
+def test_an_expression_becomes_the_constraints_that_json_schema_has(expression: str, wanted: list[Demand]) -> None:
     assert list(demands(expression)) == wanted
 
 
@@ -85,7 +85,7 @@ _PIECES = ["[a-z]{0,3}", "[0-9]+", "[^a]", "[^a-f0]{2}", "(x|y)", r"\d{2}", r"[^
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(_PIECES), max_size=5).map("".join))
-def test_the_plainest_text_of_a_pattern_matches_it(pattern: str) -> None:
+def test_the_simplest_text_of_a_pattern_matches_it(pattern: str) -> None:
     assert re.search(f"^(?:{pattern})$", plainest(f"^(?:{pattern})$")) is not None
 
 

@@ -1,4 +1,4 @@
-"""The whole document: valid, true to what the edge does, and the same every time."""
+"""The OpenAPI document is valid, matches the edge's behaviour, and is deterministic."""
 
 import json
 import re
@@ -37,15 +37,13 @@ def resolved(document: Json, node: Json) -> Json:
 
 
 def check(document: Json, schema: Json, value: Any) -> None:
-    """Checks formats too: whoever uses the name of one has to mean the same by it as JSON Schema."""
+    """Return a validator that checks formats too, by JSON Schema's definitions."""
     whole = {**schema, "components": document["components"]}
     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
 
 
 @pytest.mark.parametrize("image", ["shop_image", "library_image", "rules_image"])
-def test_the_document_is_valid_openapi_and_every_reference_leads_somewhere(
-    image: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_document_is_valid_openapi_and_every_reference_resolves(image: str, request: pytest.FixtureRequest) -> None:
     document = document_of(request.getfixturevalue(image))
 
     validate(document, cls=OpenAPIV31SpecValidator)
@@ -56,7 +54,7 @@ def test_the_document_is_valid_openapi_and_every_reference_leads_somewhere(
 
 
 @pytest.mark.parametrize("image", ["shop_image", "library_image", "rules_image"])
-def test_no_component_is_left_over(image: str, request: pytest.FixtureRequest) -> None:
+def test_every_component_is_used(image: str, request: pytest.FixtureRequest) -> None:
     document = document_of(request.getfixturevalue(image))
 
     used = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
@@ -65,7 +63,7 @@ def test_no_component_is_left_over(image: str, request: pytest.FixtureRequest) -
     assert set(document["components"]["responses"]) == used
 
 
-def test_the_document_is_the_same_every_time_and_the_same_as_in_docs(shop_image: bytes, tmp_path: Path) -> None:
+def test_the_document_is_deterministic_and_equals_the_one_in_docs(shop_image: bytes, tmp_path: Path) -> None:
     out = tmp_path / "openapi.json"
 
     assert main(["--descriptor-set", str(ROOT / "gen" / "shop" / "shop.binpb"), "-o", str(out)]) == 0
@@ -73,7 +71,7 @@ def test_the_document_is_the_same_every_time_and_the_same_as_in_docs(shop_image:
     assert out.read_text("utf-8") == (ROOT / "docs" / "openapi.json").read_text("utf-8"), "run `make gen`"
 
 
-def test_a_set_that_cannot_be_read_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_descriptor_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.binpb"
     bad.write_bytes(b"\xff\xff")
 
@@ -150,7 +148,7 @@ def test_every_reply_that_the_codec_writes_fits_its_schema(shop_image: bytes, sh
 
 
 def filled(desc: Any, depth: int) -> Any:
-    """A message with something in every field."""
+    """Return a message with every field set."""
     message = desc.type()
     for field in desc.fields:
         element = field_element(field)
@@ -199,7 +197,7 @@ def test_every_link_names_an_operation_and_a_parameter_of_it(shop: Json) -> None
     assert count > 40
 
 
-def test_who_may_call_is_said(shop: Json) -> None:
+def test_access_is_described(shop: Json) -> None:
     by_id = {operation["operationId"]: operation for _, _, operation in operations(shop)}
 
     assert by_id["CatalogService_GetProduct"]["security"] == []
@@ -210,7 +208,7 @@ def test_who_may_call_is_said(shop: Json) -> None:
     assert shop["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
-def test_limits_of_rate_and_time_are_said(shop: Json) -> None:
+def test_rate_limits_and_timeouts_are_described(shop: Json) -> None:
     (login,) = [it for _, _, it in operations(shop) if it["operationId"] == "AuthService_Login"]
 
     assert login["x-rate-limit"]["seconds"] == 60.0
@@ -222,7 +220,7 @@ def test_limits_of_rate_and_time_are_said(shop: Json) -> None:
     assert login["x-timeout-seconds"] > 0
 
 
-def test_the_reasons_of_a_method_are_those_of_its_service_and_of_the_framework_where_they_apply(shop: Json) -> None:
+def test_the_reasons_of_a_method_are_its_services_and_the_applicable_ones_of_the_chassis(shop: Json) -> None:
     by_id = {operation["operationId"]: operation for _, _, operation in operations(shop)}
 
     def reasons(operation_id: str) -> dict[str, set[str]]:
@@ -255,7 +253,7 @@ def test_reasons_have_the_status_that_the_edge_gives_them(shop: Json) -> None:
                 assert name == "INVALID_ARGUMENT" or value["details"][0]["reason"] == name
 
 
-def test_example_errors_are_filled_in(shop: Json) -> None:
+def test_example_errors_have_example_values(shop: Json) -> None:
     value = shop["components"]["examples"]["order.shop.ORDER_NOT_FOUND"]["value"]
 
     assert value["message"] == "The order order-1 does not exist."
@@ -271,7 +269,7 @@ def test_streams_are_ndjson_and_server_sent_events(shop: Json) -> None:
     assert "Last-Event-ID" in {it["name"] for it in watch["parameters"]}
 
 
-def test_reads_with_an_etag_say_how_to_ask_again(shop: Json) -> None:
+def test_reads_with_an_etag_describe_conditional_requests(shop: Json) -> None:
     (get,) = [it for _, _, it in operations(shop) if it["operationId"] == "OrderService_GetOrder"]
 
     assert "304" in get["responses"]

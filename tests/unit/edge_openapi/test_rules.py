@@ -71,17 +71,17 @@ THING = {
 
 
 @pytest.mark.parametrize("name", THING)
-def test_a_field_of_a_request_says_its_rules(rules: dict[str, Any], name: str) -> None:
+def test_a_field_of_a_request_has_its_rules(rules: dict[str, Any], name: str) -> None:
     assert rules["components"]["schemas"]["ThingInput"]["properties"][name] == THING[name]
 
 
-def test_a_request_needs_what_is_required_and_what_would_break_a_rule_when_empty(rules: dict[str, Any]) -> None:
+def test_fields_are_required_by_rule_or_when_their_default_is_invalid(rules: dict[str, Any]) -> None:
     required = set(rules["components"]["schemas"]["ThingInput"]["required"])
 
     assert required == {"kind", "text", "exact", "email", "affixed", "count", "color", "tags", "counts", "when"}
 
 
-def test_a_reply_has_what_is_always_written_and_promises_no_rules(rules: dict[str, Any]) -> None:
+def test_a_reply_has_the_fields_always_written_and_no_rules(rules: dict[str, Any]) -> None:
     thing = rules["components"]["schemas"]["Thing"]
 
     assert thing["properties"]["text"] == {"type": "string", "description": "The text."}
@@ -93,7 +93,7 @@ def test_a_reply_has_what_is_always_written_and_promises_no_rules(rules: dict[st
     assert "additionalProperties" not in thing
 
 
-def test_a_patch_may_leave_out_what_is_only_required(rules: dict[str, Any]) -> None:
+def test_a_patch_may_omit_required_fields(rules: dict[str, Any]) -> None:
     patch = rules["components"]["schemas"]["ThingPatch"]
 
     assert "kind" not in patch["required"]
@@ -101,7 +101,7 @@ def test_a_patch_may_leave_out_what_is_only_required(rules: dict[str, Any]) -> N
     assert "thingId" not in patch["properties"], "the path holds it"
 
 
-def test_a_rule_of_the_request_is_laid_over_the_body(rules: dict[str, Any]) -> None:
+def test_a_rule_of_the_request_is_merged_into_the_body(rules: dict[str, Any]) -> None:
     body = rules["paths"]["/v1/things/{thingId}"]["put"]["requestBody"]
 
     assert body["content"]["application/json"]["schema"]["allOf"] == [
@@ -123,11 +123,11 @@ def test_enums_are_names_with_their_comments(rules: dict[str, Any]) -> None:
     }
 
 
-def test_a_oneof_is_said_in_words(rules: dict[str, Any]) -> None:
+def test_a_oneof_is_described_as_text(rules: dict[str, Any]) -> None:
     assert "Holds at most one of `left` and `right`." in rules["components"]["schemas"]["Thing"]["description"]
 
 
-def test_the_query_has_every_field_that_text_can_fill(rules: dict[str, Any]) -> None:
+def test_the_query_has_every_field_that_text_can_set(rules: dict[str, Any]) -> None:
     parameters = {it["name"]: it for it in rules["paths"]["/v1/things"]["get"]["parameters"]}
 
     assert list(parameters) == [
@@ -141,7 +141,7 @@ def test_the_query_has_every_field_that_text_can_fill(rules: dict[str, Any]) -> 
     assert parameters["wrapped"]["schema"]["type"] == "integer"
 
 
-def test_a_mask_names_the_fields_that_it_may_hold(rules: dict[str, Any]) -> None:
+def test_a_mask_lists_its_possible_fields(rules: dict[str, Any]) -> None:
     (mask,) = [it for it in rules["paths"]["/v1/things/{thingId}"]["patch"]["parameters"] if it["in"] == "query"]
 
     assert mask["name"] == "updateMask"
@@ -157,14 +157,14 @@ def test_rules_of_one_path_agree_on_the_names_in_it(rules: dict[str, Any]) -> No
     assert item["get"]["parameters"][0]["schema"] == {"type": "string", "minLength": 1}
 
 
-def test_a_field_in_the_path_is_left_out_of_the_body(rules: dict[str, Any]) -> None:
+def test_a_field_in_the_path_is_omitted_from_the_body(rules: dict[str, Any]) -> None:
     whole = rules["paths"]["/v1/things/{thingId}:put"]["post"]["requestBody"]["content"]["application/json"]["schema"]
 
     assert whole == {"$ref": "#/components/schemas/PutThingBody"}
     assert set(rules["components"]["schemas"]["PutThingBody"]["properties"]) == {"thing", "requestId"}
 
 
-def test_comments_become_summary_and_description_without_what_is_not_for_the_public(rules: dict[str, Any]) -> None:
+def test_comments_become_summary_and_description_without_internal_notes(rules: dict[str, Any]) -> None:
     put = rules["paths"]["/v1/things/{thingId}"]["put"]
 
     assert put["summary"] == "Puts a thing"
@@ -188,29 +188,29 @@ def test_raw_bodies_are_of_any_type(rules: dict[str, Any]) -> None:
     assert list(operation["responses"]["200"]["content"]) == ["*/*"]
 
 
-def test_a_method_that_openapi_does_not_know_is_kept_aside(rules: dict[str, Any]) -> None:
+def test_a_custom_method_is_an_extension(rules: dict[str, Any]) -> None:
     assert rules["paths"]["/v1/things"]["x-methods"]["PURGE"]["operationId"] == "Rules_DeleteEverything"
 
 
-def test_a_deprecated_method_says_so(rules: dict[str, Any]) -> None:
+def test_a_deprecated_method_is_marked(rules: dict[str, Any]) -> None:
     assert rules["paths"]["/v1/things/{thingId}"]["get"]["deprecated"] is True
 
 
-def test_a_set_without_the_shops_options_demands_no_token(rules: dict[str, Any]) -> None:
+def test_a_set_without_the_shops_options_requires_no_token(rules: dict[str, Any]) -> None:
     assert not [
         op for item in rules["paths"].values() for op in item.values() if op.get("security") == [{"bearer": []}]
     ]
 
 
-def test_the_request_id_is_told_together_with_its_header(rules: dict[str, Any]) -> None:
+def test_the_request_id_is_described_with_its_header(rules: dict[str, Any]) -> None:
     (field,) = [it for it in rules["paths"]["/v1/things/{thingId}"]["put"]["parameters"] if it["in"] == "query"]
 
     assert (field["name"], field["required"]) == ("requestId", True)
-    assert field["description"] == "The header `Idempotency-Key` may say it instead."
+    assert field["description"] == "The header `Idempotency-Key` may replace it."
     assert rules["paths"]["/v1/things/{thingId}"]["put"]["x-idempotency-key"] == "requestId"
 
 
-def test_the_document_follows_how_the_edge_was_told_to_write(rules_image: bytes) -> None:
+def test_the_document_follows_the_json_settings_of_the_edge(rules_image: bytes) -> None:
     document = document_of(rules_image, proto_names=True, emit_defaults=False, ignore_unknown=True, enum_numbers=True)
     thing, asked = (document["components"]["schemas"][name] for name in ("Thing", "ThingInput"))
 

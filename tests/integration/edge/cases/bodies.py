@@ -1,4 +1,4 @@
-"""What a body fills: C20 to C26, C63 to C66, C69 and C71."""
+"""Request bodies: C20 to C26, C63 to C66, C69 and C71."""
 
 import gzip
 

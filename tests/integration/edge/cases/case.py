@@ -1,4 +1,4 @@
-"""How a case of the contract is written: each is named by the row of the contract that it is for."""
+"""The form of a contract case, which is named after its row of the contract."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ TYPE = "type.googleapis.com/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A request and what its answer has to be."""
+    """A request and its expected response."""
 
     id: str
     method: str
@@ -28,7 +28,7 @@ class Case:
     field: str | None = None
     #: Must not return False.
     check: Check | None = None
-    #: Runs against the edge with every choice made the other way.
+    #: Runs against the edge with every JSON setting inverted.
     other: bool = False
 
 
@@ -65,7 +65,7 @@ def header(name: str, value: str | None) -> Check:
 
 
 def lacks(*names: str) -> Check:
-    """None of these keys is in the reply."""
+    """Check that the reply has none of these keys."""
 
     def check(answer: Answer) -> None:
         assert not set(names) & set(answer.json), answer.json
@@ -83,7 +83,7 @@ def text(expected: bytes, media_type: str | None = None) -> Check:
 
 
 def metadata(present: dict[str, str] | None = None, absent: tuple[str, ...] = ()) -> Check:
-    """What the back end saw of the metadata."""
+    """Check the metadata that the back end received."""
 
     def check(answer: Answer) -> None:
         seen = answer.json["metadata"]

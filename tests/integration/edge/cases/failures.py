@@ -1,4 +1,4 @@
-"""What failures look like: C50 to C53."""
+"""Error responses: C50 to C53."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""ProtoJSON as it comes in: C40 to C49."""
+"""ProtoJSON of requests: C40 to C49."""
 
 from tests.integration.edge.cases.case import TYPE, bad_body, echo, lacks, post
 

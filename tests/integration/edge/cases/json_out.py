@@ -1,4 +1,4 @@
-"""ProtoJSON as it goes out: C40, C46 to C48 and C70."""
+"""ProtoJSON of replies: C40, C46 to C48 and C70."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""What a query fills: C27 to C39."""
+"""Query parameters: C27 to C39."""
 
 from urllib.parse import quote
 

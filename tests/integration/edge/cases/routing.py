@@ -1,4 +1,4 @@
-"""Which rule answers: C1 to C19, and paths that try to confuse."""
+"""Routing: C1 to C19, and adversarial paths."""
 
 from tests.integration.edge.cases.case import Case, bad, get, header, post, send
 

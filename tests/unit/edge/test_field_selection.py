@@ -1,4 +1,4 @@
-"""Partial replies keep what they name."""
+"""Partial replies keep the selected fields."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from protobuf import DescMessage, Registry
 
 from edge_gateway.json.field_selection import parse_fields, select
-from tests.edge.refusal import attempt
+from tests.edge.attempts import attempt
 
 VALUE = {
     "name": "a",
@@ -39,7 +39,7 @@ def kinds(registry: Registry) -> DescMessage:
         ("snake_case_name", {}),
     ],
 )
-def test_a_selection_keeps_what_it_names(fields: str, kept: object, kinds: DescMessage) -> None:
+def test_a_selection_keeps_the_named_fields(fields: str, kept: object, kinds: DescMessage) -> None:
     assert select(VALUE, parse_fields(fields, kinds)) == kept
 
 
@@ -47,6 +47,6 @@ def test_a_selection_keeps_what_it_names(fields: str, kept: object, kinds: DescM
 @given(
     text=st.text("ab.,/()* ", max_size=20) | st.text("s().,", max_size=400).map(lambda text: text.replace("s", "sub"))
 )
-def test_any_text_is_a_selection_or_refused(text: str, kinds: DescMessage) -> None:
+def test_arbitrary_text_is_a_selection_or_rejected(text: str, kinds: DescMessage) -> None:
     selected = attempt(lambda: select(VALUE, parse_fields(text, kinds)))
     assert isinstance(selected, dict) or selected.http_status == 400

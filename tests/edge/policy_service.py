@@ -1,4 +1,4 @@
-"""A back end whose protos carry the house's own options. Run as `python -m tests.edge.house FOLDER LISTEN`."""
+"""A back end whose protos use `shop.options.v1`. Run as `python -m tests.edge.policy_service FOLDER LISTEN`."""
 
 # ruff: noqa: ARG002, N802 - gRPC names methods in capitals and hands every one a context
 
@@ -12,32 +12,32 @@ import grpc
 from tests.edge.library import fail
 
 
-class House:
-    """Tells what it was told."""
+class PolicyService:
+    """Echoes requests and metadata."""
 
     def __init__(self) -> None:
-        self.pb: Any = importlib.import_module("edgetest.house.v1.house_pb2")
+        self.pb: Any = importlib.import_module("edgetest.policy.v1.policy_pb2")
 
-    async def told(self, request: Any, context: Any) -> Any:
+    async def echo(self, request: Any, context: Any) -> Any:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        return self.pb.Told(text=request.text, metadata=metadata, time_remaining=context.time_remaining())
+        return self.pb.EchoResponse(text=request.text, metadata=metadata, time_remaining=context.time_remaining())
 
     async def Browse(self, request: Any, context: Any) -> Any:
-        return await self.told(request, context)
+        return await self.echo(request, context)
 
     async def Login(self, request: Any, context: Any) -> Any:
-        return await self.told(request, context)
+        return await self.echo(request, context)
 
     async def GetAccount(self, request: Any, context: Any) -> Any:
-        return await self.told(request, context)
+        return await self.echo(request, context)
 
     async def Tick(self, request: Any, context: Any) -> Any:
-        return await self.told(request, context)
+        return await self.echo(request, context)
 
     async def GetPublic(self, request: Any, context: Any) -> Any:
         if request.text == "kept":
             await context.send_initial_metadata((("cache-control", "public, max-age=77"),))
-        return self.pb.Told(text=request.text)
+        return self.pb.EchoResponse(text=request.text)
 
     async def Refuse(self, request: Any, context: Any) -> Any:
         await fail(context, 3, "no", ["error_info"], request.text)
@@ -46,14 +46,14 @@ class House:
         await asyncio.Event().wait()
 
     async def Internal(self, request: Any, context: Any) -> Any:
-        return await self.told(request, context)
+        return await self.echo(request, context)
 
 
 async def main(folder: str, listen: str) -> None:
     sys.path.insert(0, folder)
     server = grpc.aio.server()
-    stubs = importlib.import_module("edgetest.house.v1.house_pb2_grpc")
-    stubs.add_HouseServicer_to_server(House(), server)
+    stubs = importlib.import_module("edgetest.policy.v1.policy_pb2_grpc")
+    stubs.add_PolicyServiceServicer_to_server(PolicyService(), server)
     port = server.add_insecure_port(listen)
     await server.start()
     print(port, flush=True)

@@ -1,4 +1,4 @@
-"""Queries under fuzzing: they fill fields or are refused, and nothing else."""
+"""Queries under fuzzing: a query sets fields or is a 400."""
 
 from urllib.parse import quote_plus
 
@@ -9,7 +9,7 @@ from protobuf import DescMessage, Registry
 from edge_gateway.errors import EdgeError
 from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from edge_gateway.routing.query_binding import QueryBinder, parse_query
-from tests.edge.refusal import attempt
+from tests.edge.attempts import attempt
 
 FUZZ = settings(derandomize=True, max_examples=100, deadline=None)
 NAMES = st.sampled_from(
@@ -79,25 +79,25 @@ def bind(registry: Registry, query: bytes) -> None:
 
 @FUZZ
 @given(pairs=st.lists(st.tuples(NAMES, VALUES | st.text(max_size=6)), max_size=5))
-def test_named_fields_are_filled_or_refused(pairs: list[tuple[str, str]], registry: Registry) -> None:
+def test_query_parameters_set_fields_or_are_rejected(pairs: list[tuple[str, str]], registry: Registry) -> None:
     texts = [(name, value.encode("utf-8", "surrogatepass")) for name, value in pairs]
     bind(registry, "&".join(f"{name}={quote_plus(value)}" for name, value in texts).encode())
 
 
 @FUZZ
 @given(query=st.binary(max_size=40))
-def test_any_bytes_are_a_query_or_refused(query: bytes, registry: Registry) -> None:
+def test_arbitrary_query_bytes_set_fields_or_are_rejected(query: bytes, registry: Registry) -> None:
     bind(registry, query)
 
 
 @FUZZ
 @given(pairs=st.lists(st.tuples(st.text("ab+ %&=é", min_size=1), st.text("ab+ %&=é;")), max_size=4))
-def test_a_query_is_split_as_forms_are_written(pairs: list[tuple[str, str]]) -> None:
+def test_a_form_encoded_query_is_parsed(pairs: list[tuple[str, str]]) -> None:
     query = "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs)
     assert parse_query(query.encode()) == pairs
 
 
-def test_a_binder_does_not_remember_without_end(registry: Registry) -> None:
+def test_the_cache_of_resolved_names_is_bounded(registry: Registry) -> None:
     binder = QueryBinder(kinds(registry), variables=(), body=None, closed=False)
     for depth in range(1, 100):
         for leaf in (b"name=x", b"i32=1", b"flag=1", b"f64=1"):

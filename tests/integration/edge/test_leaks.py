@@ -1,4 +1,4 @@
-"""What has been served leaves nothing behind: no memory, no descriptors, no calls."""
+"""Served requests leak neither memory nor file descriptors nor calls."""
 
 import http.client
 import os
@@ -20,7 +20,7 @@ REQUESTS = [
 ]
 
 
-def test_memory_and_descriptors_stay_as_they_were(edge_folder: Path, descriptors: str, back_end: int) -> None:
+def test_memory_and_descriptors_do_not_grow(edge_folder: Path, descriptors: str, back_end: int) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "growing.log", *options) as (running, port):
         for _ in range(2):  # what is made once, and kept, is made here
@@ -33,7 +33,7 @@ def test_memory_and_descriptors_stay_as_they_were(edge_folder: Path, descriptors
 
 
 def serve(port: int, rounds: int) -> None:
-    """Requests that are all different, and streams that are left in the middle."""
+    """Send requests that all differ, and abandon streams midway."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(rounds):
         name = uuid.uuid4().hex

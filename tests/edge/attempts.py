@@ -1,4 +1,4 @@
-"""For fuzzing: something works, or is refused as the edge refuses things."""
+"""For fuzzing: a call succeeds, or raises EdgeError."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def attempt(call: Callable[[], T]) -> T | EdgeError:
-    """Returns what a call returns, or how it was refused; any other exception is a bug and is raised."""
+    """Return the result of a call, or its EdgeError; any other exception is a bug and propagates."""
     try:
         return call()
     except EdgeError as error:

@@ -1,4 +1,4 @@
-"""Calls over the edge's own HTTP/2, to real gRPC servers in all their moods."""
+"""Calls by the edge's own HTTP/2 client to real gRPC servers."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ MAX = 32 * 1024 * 1024
 async def serving(
     listen: str = "127.0.0.1:0", *options: tuple[str, Any], credentials: Any = None, **handlers: Any
 ) -> AsyncIterator[int]:
-    """A server of `/t.S/<name>`: unary, or with streams both ways when the handler is an async generator."""
+    """Start a server of `/t.S/<name>`: unary, or bidirectional if the handler is an async generator."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX), *options])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.S", handlers),))
     port = server.add_secure_port(listen, credentials) if credentials else server.add_insecure_port(listen)
@@ -59,7 +59,7 @@ streams = grpc.stream_stream_rpc_method_handler
 
 
 @pytest.mark.parametrize("size", [0, 1, 16_379, 16_384, 65_535, 65_536, 300_000, 5_000_000, 20_000_000])
-async def test_messages_of_any_size_go_both_ways(size: int) -> None:
+async def test_messages_of_any_size_are_sent_and_received(size: int) -> None:
     message = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     async with serving(Echo=unary(echo)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         assert (await upstreams.unary("/t.S/Echo", message, (), 60)).message == message
@@ -72,7 +72,7 @@ async def test_many_calls_share_a_connection() -> None:
         assert [reply.message for reply in replies] == messages
 
 
-async def test_a_server_that_takes_few_calls_at_once_gets_no_more() -> None:
+async def test_the_servers_limit_of_concurrent_streams_is_kept() -> None:
     running, two = 0, asyncio.Event()
 
     async def counted(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -90,7 +90,7 @@ async def test_a_server_that_takes_few_calls_at_once_gets_no_more() -> None:
     assert [reply.message for reply in replies] == [b"%d" % n for n in range(200)]
 
 
-async def test_a_call_that_waits_for_room_takes_the_first_there_is() -> None:
+async def test_a_call_that_waits_uses_the_first_free_stream() -> None:
     begun = 0
 
     async def hold(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -114,7 +114,7 @@ async def test_a_call_that_waits_for_room_takes_the_first_there_is() -> None:
         await asyncio.gather(*held, return_exceptions=True)
 
 
-async def test_connections_that_age_out_lose_no_call() -> None:
+async def test_connections_closed_by_age_lose_no_call() -> None:
     aging = (("grpc.max_connection_age_ms", 150), ("grpc.max_connection_age_grace_ms", 5_000))
     async with serving("127.0.0.1:0", *aging, Echo=unary(echo)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         end = asyncio.get_running_loop().time() + 2
@@ -124,7 +124,7 @@ async def test_connections_that_age_out_lose_no_call() -> None:
             count += 5
 
 
-async def test_metadata_goes_both_ways() -> None:
+async def test_metadata_is_sent_and_received() -> None:
     async def tell(request: bytes, context: Any) -> bytes:
         seen = dict(context.invocation_metadata())
         await context.send_initial_metadata((("first", seen["given"]), ("raw-bin", seen["given-bin"])))
@@ -140,7 +140,7 @@ async def test_metadata_goes_both_ways() -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-async def test_a_status_comes_with_its_message_and_trailers(code: grpc.StatusCode) -> None:
+async def test_a_status_has_its_message_and_trailers(code: grpc.StatusCode) -> None:
     async def refuse(request: bytes, context: Any) -> bytes:
         context.set_trailing_metadata((("why-bin", b"\x00\x01"),))
         await context.abort(code, "théme 100%\n")
@@ -198,7 +198,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
         await asyncio.wait_for(ended.wait(), 30)
 
 
-async def test_a_server_that_dies_ends_its_calls_and_is_found_again(free_port: Callable[[], int]) -> None:
+async def test_a_server_that_dies_fails_its_calls_and_is_reconnected(free_port: Callable[[], int]) -> None:
     listen, begun = f"127.0.0.1:{free_port()}", asyncio.Event()
 
     async def begin(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -231,7 +231,7 @@ async def until(call: Callable[[], Awaitable[Any]]) -> Any:
             await asyncio.sleep(0.05)
 
 
-async def test_streams_go_both_ways_message_by_message() -> None:
+async def test_a_bidirectional_stream_alternates_messages() -> None:
     async def double(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:
             yield request * 2
@@ -260,7 +260,7 @@ async def test_a_long_stream_arrives_whole_and_in_order() -> None:
         assert await call.read() is None
 
 
-async def test_a_reader_that_waits_makes_the_server_wait() -> None:
+async def test_a_slow_reader_blocks_the_server() -> None:
     sent = 0
 
     async def flood(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
@@ -287,7 +287,7 @@ async def test_a_reader_that_waits_makes_the_server_wait() -> None:
         slow.cancel()
 
 
-async def test_a_server_that_does_not_read_makes_the_writer_wait() -> None:
+async def test_a_server_that_does_not_read_blocks_the_writer() -> None:
     async def deaf(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
         yield b""
@@ -318,7 +318,7 @@ async def test_a_server_that_ends_early_ends_the_writer() -> None:
         assert not await call.write(b"more")
 
 
-async def test_a_reply_that_is_too_large_is_refused() -> None:
+async def test_a_reply_that_is_too_large_is_rejected() -> None:
     async with serving(Echo=unary(echo)) as port:
         upstreams = Upstreams({"*": f"127.0.0.1:{port}"}, max_message=1000)
         with pytest.raises(UpstreamError, match="larger than max") as caught:
@@ -335,7 +335,7 @@ async def test_a_unix_socket_is_a_target(tmp_path: Path) -> None:
 
 
 def certificate() -> tuple[bytes, bytes]:
-    """A key and a certificate for localhost that is its own root."""
+    """Create a key and a self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
@@ -377,7 +377,7 @@ async def test_tls_is_used_and_the_certificate_is_checked(tmp_path: Path) -> Non
             assert caught.value.code == 14
 
 
-async def test_a_server_that_asks_who_we_are_is_shown_our_certificate(tmp_path: Path) -> None:
+async def test_mutual_tls_presents_the_edges_certificate(tmp_path: Path) -> None:
     (server_key, server_chain), (our_key, our_chain) = certificate(), certificate()
     authorities, ours, key = written(tmp_path, server=server_chain, ours=our_chain, key=our_key)
     credentials = grpc.ssl_server_credentials([(server_key, server_chain)], our_chain, require_client_auth=True)
@@ -391,7 +391,7 @@ async def test_a_server_that_asks_who_we_are_is_shown_our_certificate(tmp_path: 
             assert caught.value.code == 14
 
 
-async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving("127.0.0.1:0", Echo=unary(echo)) as port:
         # 127.0.0.2 is this machine too, and nobody listens there.
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
@@ -400,7 +400,7 @@ async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytes
             assert (await upstreams.unary("/t.S/Echo", b"x", (), 30)).message == b"x"
 
 
-def test_a_service_goes_to_the_target_that_names_it_best() -> None:
+def test_a_service_is_called_at_the_most_specific_target() -> None:
     targets = parse_upstreams(["a.v1.S=h:1,a.v1.*=h:2", "a.*=h:3", "*=h:4"])
     upstreams = Upstreams(targets, max_message=1)
     assert [upstreams.target(name) for name in ("a.v1.S", "a.v1.T", "a.v2.S", "b.S")] == ["h:1", "h:2", "h:3", "h:4"]
@@ -409,6 +409,6 @@ def test_a_service_goes_to_the_target_that_names_it_best() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "=h:1", "a=", "a=h:1,a=h:2"])
-def test_a_malformed_upstream_is_refused(text: str) -> None:
+def test_a_malformed_upstream_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="upstream"):
         parse_upstreams([text])

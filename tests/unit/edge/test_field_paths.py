@@ -1,10 +1,10 @@
-"""One spelling of field names, whoever found the fault."""
+"""Field paths in errors have JSON names, whether the edge or a service reports them."""
 
 import pytest
 from protobuf import DescMessage, Registry
 
 from edge_gateway.errors import EdgeError
-from edge_gateway.grpc_client.field_paths import json_path, spell_fields
+from edge_gateway.grpc_client.field_paths import convert_field_paths, json_path
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def kinds(registry: Registry) -> DescMessage:
         ("opt_text[", "opt_text["),
     ],
 )
-def test_a_path_is_spelled_as_json_spells_it(said: str, spelled: str, kinds: DescMessage) -> None:
+def test_a_path_is_converted_to_json_names(said: str, spelled: str, kinds: DescMessage) -> None:
     assert json_path(kinds, said) == spelled
     assert json_path(kinds, spelled) == spelled
 
 
-def test_violations_and_the_message_that_quotes_them_agree(kinds: DescMessage) -> None:
+def test_violations_and_the_message_use_the_same_names(kinds: DescMessage) -> None:
     prefix = "type.googleapis.com/google.rpc."
     details = (
         {"@type": prefix + "ErrorInfo", "metadata": {"field": "deep.opt_text", "other": "opt_text"}},
@@ -53,7 +53,7 @@ def test_violations_and_the_message_that_quotes_them_agree(kinds: DescMessage) -
         {"@type": "type.googleapis.com/nope.Nope", "value": "AAA="},
     )
     error = EdgeError(3, "not valid: deep.opt_text: too long", details)
-    spell_fields(error, kinds)
+    convert_field_paths(error, kinds)
     assert error.message == "not valid: deep.optText: too long"
     assert details[0]["metadata"] == {"field": "deep.optText", "other": "opt_text"}
     assert details[1]["fieldViolations"] == [{"field": "deep.optText"}, {"description": "d"}]

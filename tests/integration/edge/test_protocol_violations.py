@@ -1,4 +1,4 @@
-"""Back ends that do not speak HTTP/2, or speak it wrongly: every call ends soon, with a status, and harms no other."""
+"""Back ends that violate HTTP/2: every call ends soon, with a status, and affects no other call."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ CONTINUED = http2.frame(http2.CONTINUATION, 0, 1, b"\0" * 16_000)
 
 @contextlib.asynccontextmanager
 async def peer(*answers: bytes, close: bool = False) -> AsyncIterator[Upstreams]:
-    """A server that says each answer on a connection of its own, once it has seen a call's first bytes."""
+    """Start a server that sends each prepared answer on its own connection, after a call's first bytes."""
     left = list(answers)
     ended: list[asyncio.Task[None]] = []
 
@@ -66,7 +66,7 @@ async def peer(*answers: bytes, close: bool = False) -> AsyncIterator[Upstreams]
 
 
 async def outcome(upstreams: Upstreams, deadline: float = 30) -> int | bytes:
-    """The code of a call, or its reply; in no more than the deadline and a bit."""
+    """Return the code of a call, or its reply, soon after its deadline at the latest."""
     try:
         async with asyncio.timeout(60):
             reply: Reply = await upstreams.unary("/t.S/M", b"x", (), deadline)
@@ -115,29 +115,29 @@ async def outcome(upstreams: Upstreams, deadline: float = 30) -> int | bytes:
         pytest.param(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", 13, id="http-1"),
     ],
 )  # fmt: skip
-async def test_whatever_a_peer_says_the_call_ends_as_it_should(said: bytes, expected: int | bytes) -> None:
+async def test_a_call_ends_with_the_expected_status_whatever_the_peer_sends(said: bytes, expected: int | bytes) -> None:
     async with peer(SETTINGS + said) as upstreams:
         assert await outcome(upstreams, 1 if expected == 4 else 30) == expected
 
 
 @pytest.mark.parametrize("said", [b"", OK, OK + DATA, OK + DATA[:11]])
-async def test_a_peer_that_hangs_up_is_unavailable(said: bytes) -> None:
+async def test_a_closed_connection_is_unavailable(said: bytes) -> None:
     async with peer(SETTINGS + said, close=True) as upstreams:
         assert await outcome(upstreams) == 14
 
 
-async def test_a_peer_that_says_it_did_not_begin_is_asked_again() -> None:
+async def test_a_call_that_the_peer_did_not_process_is_retried() -> None:
     away = http2.frame(http2.GOAWAY, 0, 0, http2.long(0) + http2.long(0))
     async with peer(SETTINGS + away, SETTINGS + OK + DATA + GOOD_END) as upstreams:
         assert await outcome(upstreams) == b"hi"
 
 
-async def test_a_peer_that_never_says_its_settings_is_waited_for_no_longer_than_the_deadline() -> None:
+async def test_a_call_without_the_peers_settings_ends_at_its_deadline() -> None:
     async with peer(b"") as upstreams:
         assert await outcome(upstreams, 1) == 4
 
 
-async def test_a_peer_that_does_not_wait_for_the_reader_is_cut_off() -> None:
+async def test_a_peer_that_ignores_flow_control_fails_the_call() -> None:
     async with peer(SETTINGS + OK + FLOOD) as upstreams, asyncio.timeout(60):
         call = await upstreams.stream("/t.S/M", (), None)
         while not call._stream.ended:
@@ -150,7 +150,7 @@ async def test_a_peer_that_does_not_wait_for_the_reader_is_cut_off() -> None:
 
 
 def noise(seed: int) -> bytes:
-    """Frames that are mostly well formed, of a call that is mostly there."""
+    """Return random frames, most of them valid."""
     chance = random.Random(seed)
 
     def some() -> bytes:
@@ -171,7 +171,7 @@ def noise(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_noise_ends_in_a_status_or_a_reply(seed: int) -> None:
+async def test_random_frames_end_in_a_status_or_a_reply(seed: int) -> None:
     async with peer(SETTINGS + noise(seed), close=seed % 2 == 0) as upstreams:
         found = await outcome(upstreams, 1)
     assert found == b"hi" or isinstance(found, int)
