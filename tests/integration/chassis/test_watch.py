@@ -95,7 +95,7 @@ async def watch(database, notes):
 
 
 async def test_a_watcher_sees_the_present_and_then_each_change(watch, notes):
-    await notes.write("a", "1")
+    await notes.write("a", "1", notify=False)
     async with watchers(watch, "a", "absent") as (watcher,):
         await notes.write("a", "2")
         await all_have_seen([watcher], 2)
@@ -103,7 +103,7 @@ async def test_a_watcher_sees_the_present_and_then_each_change(watch, notes):
 
 
 async def test_200_watchers_of_a_key_cause_one_read_for_each_change(watch, notes):
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", count=200) as all_watchers:
         for change in range(1, 4):
             notes.reads.clear()
@@ -115,7 +115,7 @@ async def test_200_watchers_of_a_key_cause_one_read_for_each_change(watch, notes
 
 async def test_of_many_watched_keys_only_the_changed_one_is_read_again(watch, notes):
     for key in "abcde":
-        await notes.write(key, "0")
+        await notes.write(key, "0", notify=False)
     async with watchers(watch, *"abcde", count=3) as all_watchers:
         notes.reads.clear()
         await notes.write("c", "1")
@@ -127,7 +127,7 @@ async def test_of_many_watched_keys_only_the_changed_one_is_read_again(watch, no
 async def test_a_change_without_a_notification_is_found_by_the_poll(watch, notes, monkeypatch):
     monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 0.05)
     monkeypatch.setattr("chassis.postgres.change_feed._SHARED_POLL_SECONDS", 0.02)
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", count=5) as all_watchers:
         await notes.write("a", "1", notify=False)
         await eventually(lambda: all(watcher.seen[-1] == {"a": "1"} for watcher in all_watchers))
@@ -135,7 +135,7 @@ async def test_a_change_without_a_notification_is_found_by_the_poll(watch, notes
 
 async def test_polls_that_come_close_share_a_read(watch, notes, monkeypatch):
     monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 0.01)
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", count=20) as all_watchers:
         await all_have_seen(all_watchers, 2)
         notes.reads.clear()
@@ -144,7 +144,7 @@ async def test_polls_that_come_close_share_a_read(watch, notes, monkeypatch):
 
 
 async def test_a_watcher_that_is_cancelled_takes_no_read_from_the_others(watch, notes):
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a") as (first,), watchers(watch, "a", count=5) as others:
         async with notes.database.transaction() as tx:
             await tx.execute("LOCK note")  # so that the shared read takes a while
@@ -172,7 +172,7 @@ async def test_a_shared_read_has_no_watchers_deadline_or_identity(watch, notes):
 
 
 async def test_an_error_of_a_shared_read_reaches_each_watcher_and_is_logged_once(watch, notes, log):
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", count=50) as all_watchers:
         notes.error = ConnectionResetError("x")
         await notes.write("a", "1")
@@ -188,7 +188,7 @@ def depth(traceback):
 
 
 async def test_after_a_failed_read_the_next_change_is_read_again(watch, notes):
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", count=2) as failed:
         notes.error = ConnectionResetError("x")
         await notes.write("a", "1")
@@ -255,7 +255,7 @@ async def test_at_shutdown_every_watcher_is_drained(watch):
 
 
 async def test_the_last_watcher_leaves_nothing_behind(watch, notes):
-    await notes.write("a", "0")
+    await notes.write("a", "0", notify=False)
     async with watchers(watch, "a", "b", count=2) as all_watchers:
         await notes.write("a", "1")
         await all_have_seen(all_watchers, 2)
