@@ -46,10 +46,8 @@ SERVICES = {
 
 @pytest.fixture
 async def database_url(fresh_database):
-    """A database of no service: the chassis's own tables, and a scratch table."""
-    async with fresh_database("chassis") as url:
-        async with Database.open(url) as database:
-            await database.pool.execute("CREATE TABLE note (id text PRIMARY KEY, body text NOT NULL DEFAULT '')")
+    """A database of no service: the chassis's own tables, and a table to write notes to."""
+    async with fresh_database("tests.integration.chassis.scratch") as url:
         yield url
 
 

@@ -1,0 +1,1 @@
+"""What the tests of the chassis keep beside its own tables."""
