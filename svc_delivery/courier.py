@@ -1,22 +1,22 @@
-"""The courier's API as svc_delivery uses it, and its webhooks.
+"""The courier's API as svc_delivery uses it, and the data of its webhooks.
 
-Every call ends Ok, Refused or Unknown (chassis.external.api); after Unknown, `find_by_reference` tells what became
-of it, and so does the same call again.
+Every call ends Ok, Refused or Unknown (chassis.external.api); after Unknown, `find_by_reference` returns what the
+courier has, and the same call may be repeated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
-from chassis.external import webhooks
 from chassis.external.api import CallResult, ExternalApi, Ok, Unknown, field
-from chassis.external.webhooks import Webhook
 
 
 class Status(StrEnum):
+    """The courier's statuses of a consignment."""
+
     LABELLED = "LABELLED"
     PICKED_UP = "PICKED_UP"
     IN_TRANSIT = "IN_TRANSIT"
@@ -29,6 +29,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CourierAddress:
+    """An address as the courier's API takes it."""
+
     recipient: str
     line1: str
     line2: str | None = None
@@ -39,13 +41,15 @@ class CourierAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
+    """One status of a consignment, and since when."""
+
     status: Status
     time: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consignment:
-    """A shipment as the courier has it; `reference` is our shipment's id, `version` grows with each move."""
+    """A shipment as the courier has it; `reference` is our shipment's id, `version` grows with each movement."""
 
     id: str
     reference: str
@@ -58,60 +62,60 @@ class Consignment:
 
 
 class Courier:
+    """The client of the courier's API."""
+
     def __init__(self, *, url: str, key: str, timeout: float = 10.0) -> None:
+        """Call the API at `url`; each call takes at most `timeout` seconds."""
         self._api = ExternalApi(url=url, key=key, timeout=timeout)
 
     async def create(self, *, reference: str, address: CourierAddress, weight_grams: int) -> CallResult[Consignment]:
-        """Hands a shipment over; a courier has one consignment of a reference, however often asked."""
+        """Create a consignment. The courier keeps one for each reference: a repeat returns it."""
         body = {"reference": reference, "address": asdict(address), "weight_grams": weight_grams}
-        outcome = await self._api.call("POST", "/v1/consignments", read=_consignment, body=body)
-        match outcome:
+        result = await self._api.call("POST", "/v1/consignments", read=consignment_from_json, body=body)
+        match result:
             case Ok(consignment) if consignment.reference != reference:
                 return Unknown("answer_mismatch")
             case _:
-                return outcome
+                return result
 
     async def cancel(self, consignment_id: str) -> CallResult[Consignment]:
-        """Takes a shipment back that was not picked up; to repeat it is fine."""
+        """Cancel a consignment that was not picked up; may be repeated."""
         path = f"/v1/consignments/{quote(consignment_id, safe='')}/cancel"
-        return await self._api.call("POST", path, read=_consignment)
+        return await self._api.call("POST", path, read=consignment_from_json)
 
     async def get(self, consignment_id: str) -> CallResult[Consignment]:
-        return await self._api.call("GET", f"/v1/consignments/{quote(consignment_id, safe='')}", read=_consignment)
+        """Return a consignment."""
+        path = f"/v1/consignments/{quote(consignment_id, safe='')}"
+        return await self._api.call("GET", path, read=consignment_from_json)
 
     async def find_by_reference(self, reference: str) -> CallResult[Consignment | None]:
-        """The consignment of this reference; None when no request for one has arrived (yet)."""
+        """Return the consignment of this reference; None when no request to create one has arrived (yet)."""
         params = {"reference": reference}
         return await self._api.call("GET", "/v1/consignments", read=_first_consignment, params=params)
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._api.aclose()
 
 
-def verify_webhook(
-    headers: Mapping[str, str], raw_body: bytes, secrets: Sequence[str], now: datetime
-) -> Webhook[Consignment]:
-    """A webhook that is signed and of these minutes; else raises chassis.external.webhooks.WebhookRejected."""
-    return webhooks.verify(headers, raw_body, secrets, now, read=_consignment)
-
-
-def _consignment(answer: Any) -> Consignment:
+def consignment_from_json(data: Mapping[str, Any]) -> Consignment:
+    """Return the consignment of an answer or a webhook; raises KeyError, TypeError or ValueError for anything else."""
     return Consignment(
-        id=field(answer, "id", str),
-        reference=field(answer, "reference", str),
-        tracking_number=field(answer, "tracking_number", str),
-        label_id=field(answer, "label_id", str),
-        weight_grams=field(answer, "weight_grams", int),
-        status=Status(field(answer, "status", str)),
-        version=field(answer, "version", int),
-        movements=tuple(_movement(movement) for movement in field(answer, "movements", list)),
+        id=field(data, "id", str),
+        reference=field(data, "reference", str),
+        tracking_number=field(data, "tracking_number", str),
+        label_id=field(data, "label_id", str),
+        weight_grams=field(data, "weight_grams", int),
+        status=Status(field(data, "status", str)),
+        version=field(data, "version", int),
+        movements=tuple(_movement(movement) for movement in field(data, "movements", list)),
     )
 
 
-def _movement(answer: Any) -> Movement:
-    time = datetime.fromisoformat(field(answer, "create_time", str))
-    return Movement(status=Status(field(answer, "status", str)), time=time)
+def _movement(data: Mapping[str, Any]) -> Movement:
+    time = datetime.fromisoformat(field(data, "create_time", str))
+    return Movement(status=Status(field(data, "status", str)), time=time)
 
 
-def _first_consignment(answer: Any) -> Consignment | None:
-    return next((_consignment(consignment) for consignment in field(answer, "data", list)), None)
+def _first_consignment(data: Mapping[str, Any]) -> Consignment | None:
+    return next((consignment_from_json(consignment) for consignment in field(data, "data", list)), None)

@@ -1,142 +1,146 @@
-"""Hands parcels to the courier: an order that staff wants shipped is noted first, and gets there whatever breaks.
+"""Submits shipments to the courier, as jobs of `chassis.work.worker`: each is resumed until the courier has answered.
 
-order tied to its shipment (svc_order) -> shipment CREATED -> courier has it: LABELLED, or does not take it: FAILED
-
-Each arrow is a question to somebody outside, asked with nothing locked and under a key of its own, so that it can be
-asked again by whoever finds the note.
+order reserved (svc_order) -> shipment CREATED -> submitted to the courier: LABELLED, or rejected: FAILED
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeAlias
 
-from chassis import Database, Transaction, outbox
+from chassis import Database, Transaction, current_time, outbox
+from chassis.domain.backoff import backoff
 from chassis.external.api import CallResult, Ok, Refused, Unknown
-from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2 import Order, StartFulfillmentRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from svc_delivery import domain_shipment, messages, store, store_shipment
+from svc_delivery import converters, domain_shipment, store_dispatch, store_shipment
 from svc_delivery.courier import Consignment, Courier
-from svc_delivery.domain_shipment import Shipment, State, shipment_id
+from svc_delivery.domain_shipment import DispatchJob, Shipment, State, shipment_id
 
 log = logging.getLogger(__name__)
 
-#: Longer than one try can take, so that nobody else begins one meanwhile.
-_LEASE = timedelta(seconds=20)
-_FIRST_DELAY, _LONGEST_DELAY = timedelta(seconds=1), timedelta(minutes=1)
-_AT_ONCE = 20
-_NOT_TAKEN = "The courier does not take this parcel."
-#: Who moves a shipment when nobody of the shop does.
+_LEASE = timedelta(seconds=10)
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=1)
+_REJECTED = "The courier does not take this parcel."
+#: The actor of the transitions that the courier reports.
 COURIER = "courier"
 
-#: Decides what becomes of a shipment: its stages from the next one on.
-Change = Callable[[Shipment, datetime], Sequence[Shipment]]
+#: What an attempt ends with: the order that it reserved, why it cannot be shipped, the courier's answer, or None for a
+#: shipment that needs no courier any more.
+Result: TypeAlias = Order | OrderNotFound | OrderNotShippable | CallResult[Consignment] | None
 
 
-class Dispatcher:
-    """Brings shipments into being and to the courier."""
+class Dispatch:
+    """The jobs that submit shipments to the courier: an order has one, until the courier has its parcel or rejects it.
+
+    Implements `chassis.work.worker.Jobs`.
+    """
 
     def __init__(self, db: Database, orders: OrderServiceStub, courier: Courier) -> None:
-        """`orders` says whether and where an order may go; `courier` carries it."""
+        """Reserve orders in svc_order by `orders`."""
         self._db = db
         self._orders = orders
         self._courier = courier
+        self.lease = _LEASE
 
-    async def begin(self, order_id: str, actor: str) -> Order:
-        """Note that `actor` wants an order shipped, and tie it to its shipment, after which it cannot be cancelled.
+    async def reserve(self, order_id: str, actor: str) -> Order:
+        """Reserve an order for its shipment, after which it cannot be cancelled; `actor` requests it.
 
-        Raises OrderNotFound or OrderNotShippable; after anything else it is tried again until it is known.
+        Raises OrderNotFound or OrderNotShippable; after any other error the job reserves it later.
         """
         async with self._db.transaction() as tx:
-            await store_shipment.claim_dispatch(tx, order_id, actor, _LEASE)
-        key = shipment_id(order_id)
-        try:
-            return await self._orders.StartFulfillment(StartFulfillmentRequest(order_id=order_id, shipment_id=key))
-        except (OrderNotFound, OrderNotShippable):
-            await self._forget(order_id)
-            raise
+            await store_dispatch.insert_reservation(tx, order_id, actor, self.lease)
+        result = await self._reserve(order_id)
+        if not isinstance(result, Order):
+            async with self._db.transaction() as tx:
+                await store_dispatch.delete_jobs_of(tx, order_id)
+            raise result
+        return result
 
-    async def create(self, tx: Transaction, order: Order, actor: str) -> None:
-        """Write the shipment of an order that was tied to it, unless it exists."""
-        shipment = messages.shipment_from_order(order, await store.read_now(tx))
-        if await store_shipment.insert_shipment(tx, shipment, actor):
-            # Another try that was refused before the order became shippable may have deleted the note.
-            await store_shipment.claim_dispatch(tx, order.order_id, actor, _LEASE)
-            await outbox.add(tx, messages.shipment_created(shipment))
+    async def create_shipment(self, tx: Transaction, order: Order, actor: str) -> DispatchJob | None:
+        """Create the shipment of a reserved order, and return its claimed job; None when the shipment exists."""
+        shipment = converters.shipment_from_order(order, await current_time(tx))
+        if not await store_shipment.insert_shipment(tx, shipment, actor):
+            return None
+        await outbox.add(tx, converters.shipment_created_event(shipment))
+        return await store_dispatch.insert_claimed(tx, shipment, actor, self.lease)
 
-    async def hand_over(self, shipment: Shipment, attempt: int) -> None:
-        """Have the courier take a shipment that it is not known to have; returns knowing it or not."""
+    async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
+        """Return the orders whose next attempt is due, the most overdue first."""
+        return await store_dispatch.list_due(tx, limit)
+
+    async def claim(self, tx: Transaction, job_id: str) -> DispatchJob | None:
+        """Claim an order's job for the length of the lease; return None when it is not due."""
+        return await store_dispatch.claim(tx, job_id, self.lease)
+
+    async def renew(self, tx: Transaction, job: DispatchJob) -> None:
+        """Extend the claim by another lease, unless it was lost."""
+        await store_dispatch.renew(tx, job, self.lease)
+
+    async def execute(self, job: DispatchJob) -> Result:
+        """Submit the shipment to the courier, which creates at most one parcel for each shipment id."""
+        shipment = job.shipment
+        if shipment is None:
+            return await self._reserve(job.order_id)
         if shipment.consignment_id or shipment.state is not State.CREATED:
-            await self._forget(shipment.order_id)
-            return
-        match await self._ask(shipment, again=attempt > 1):
-            case Ok(consignment):
-                report = messages.courier_report(consignment)
-                await self._settle(shipment, lambda locked, now: domain_shipment.hear(locked, report, now))
-            case Refused(code):
-                log.warning("courier refuses", extra={"shipment": shipment.id, "code": code})
-                await self._settle(shipment, lambda locked, now: [domain_shipment.refuse(locked, _NOT_TAKEN, now)])
+            return None
+        return await self._submit_to_courier(shipment, again=job.attempt > 1)
+
+    async def settle(self, tx: Transaction, job: DispatchJob, result: Result) -> DispatchJob | None:
+        """Write the courier's answer; an unknown one is looked up by the next attempt, after a pause."""
+        match result:
+            case Order():
+                return await self.create_shipment(tx, result, job.actor)
             case Unknown(cause):
-                log.warning("courier does not answer", extra={"shipment": shipment.id, "cause": cause})
-                delay = min(_FIRST_DELAY * 2 ** min(attempt - 1, 10), _LONGEST_DELAY)
-                async with self._db.transaction() as tx:
-                    await store_shipment.postpone_dispatch(tx, shipment.order_id, delay)
+                log.warning("courier does not answer", extra={"order": job.order_id, "cause": cause})
+                await store_dispatch.postpone(tx, job, backoff(job.attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
+            case OrderNotFound() | OrderNotShippable():
+                log.warning("order cannot be shipped", extra={"order": job.order_id, "reason": result.reason})
+                await store_dispatch.delete(tx, job)
+            case Ok() | Refused() | None:
+                await self._complete(tx, job, result)
+        return None
 
-    async def take_up(self) -> bool:
-        """Go on with some of what this process or another left undone; returns whether there may be more."""
-        async with self._db.transaction() as tx:
-            due = await store_shipment.claim_due_dispatches(tx, _LEASE, _AT_ONCE)
-        await asyncio.gather(*(self._resume(row["order_id"], row["actor"], row["attempts"]) for row in due))
-        return len(due) == _AT_ONCE
+    async def _complete(self, tx: Transaction, job: DispatchJob, result: Ok[Consignment] | Refused | None) -> None:
+        assert job.shipment is not None, "nothing else was submitted"
+        # The shipment first, as a webhook locks it: the two never wait for each other.
+        before = await store_shipment.lock_shipment(tx, job.shipment.id)
+        if not await store_dispatch.delete(tx, job):
+            return
+        now = await current_time(tx)
+        match result:
+            case Ok(consignment):
+                update = converters.tracking_update_from_consignment(consignment)
+                await record(tx, before, domain_shipment.apply_tracking_update(before, update, now), COURIER)
+            case Refused(code):
+                log.warning("courier rejects shipment", extra={"shipment": before.id, "code": code})
+                await record(tx, before, [domain_shipment.reject(before, _REJECTED, now)], COURIER)
 
-    async def _resume(self, order_id: str, actor: str, attempt: int) -> None:
+    async def _reserve(self, order_id: str) -> Order | OrderNotFound | OrderNotShippable:
+        request = StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id(order_id))
         try:
-            await self.hand_over(await self._made(order_id, actor), attempt)
-        except (OrderNotFound, OrderNotShippable) as refusal:
-            log.warning("order cannot be shipped", extra={"order": order_id, "reason": refusal.reason})
-        except Exception:
-            log.exception("parcel waits", extra={"order": order_id})
+            return await self._orders.StartFulfillment(request)
+        except (OrderNotFound, OrderNotShippable) as error:
+            return error
 
-    async def _made(self, order_id: str, actor: str) -> Shipment:
-        """Return the order's shipment, made now if it does not exist."""
-        try:
-            async with self._db.connection() as tx:
-                return await store_shipment.read_shipment(tx, shipment_id(order_id))
-        except ShipmentNotFound:
-            order = await self.begin(order_id, actor)
-        async with self._db.transaction() as tx:
-            await self.create(tx, order, actor)
-            return await store_shipment.read_shipment(tx, shipment_id(order_id))
-
-    async def _ask(self, shipment: Shipment, *, again: bool) -> CallResult[Consignment]:
+    async def _submit_to_courier(self, shipment: Shipment, *, again: bool) -> CallResult[Consignment]:
         if again:
             match await self._courier.find_by_reference(shipment.id):
                 case Ok(consignment) if consignment is not None:
                     return Ok(consignment)
-                case Refused(code):  # to be asked is nothing that a courier could refuse for good
+                case Refused(code):  # a search that is refused says nothing about the parcel
                     return Unknown(code)
-                case Unknown() as unanswered:
-                    return unanswered
+                case Unknown() as unknown:
+                    return unknown
         return await self._courier.create(
             reference=shipment.id,
-            address=messages.courier_address(shipment.shipping_address),
+            address=converters.courier_address(shipment.shipping_address),
             weight_grams=max(1, shipment.weight_grams),
         )
 
-    async def _settle(self, shipment: Shipment, change: Change) -> None:
-        async with self._db.transaction() as tx:
-            before = await store_shipment.lock_shipment(tx, shipment.id)
-            await record(tx, before, change(before, await store.read_now(tx)), COURIER)
-            await store_shipment.delete_dispatch(tx, shipment.order_id)
 
-    async def _forget(self, order_id: str) -> None:
-        async with self._db.transaction() as tx:
-            await store_shipment.delete_dispatch(tx, order_id)
-
-
-async def record(tx: Transaction, before: Shipment, stages: Sequence[Shipment], actor: str) -> None:
-    """Write what `actor` made of a locked shipment, and tell of it."""
-    await store_shipment.update_shipment(tx, before, stages, actor)
-    await outbox.add(tx, *messages.shipment_moves(before, stages))
+async def record(tx: Transaction, before: Shipment, revisions: Sequence[Shipment], actor: str) -> None:
+    """Save and publish the revisions that `actor` has made of a locked shipment."""
+    await store_shipment.update_shipment(tx, before, revisions, actor)
+    await outbox.add(tx, *converters.shipment_status_changed_events(before, revisions))

@@ -1,8 +1,4 @@
-"""Shipments: where a parcel is, and where it may go next. Pure: no I/O, no clock, no proto.
-
-CREATED -> LABELLED -> PICKED_UP -> IN_TRANSIT -> OUT_FOR_DELIVERY -> DELIVERED; each before DELIVERED also -> FAILED;
-FAILED -> IN_TRANSIT or RETURNED.
-"""
+"""Shipments: where a parcel is, and what its next states may be. Pure: no I/O, no clock, no proto."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,13 +6,14 @@ from enum import Enum
 from itertools import pairwise
 from uuid import UUID, uuid5
 
+from chassis.domain.transitions import Transitions
 from shop.delivery.v1.delivery_errors import ShipmentStateConflict
 
 _SHIPMENTS = UUID("6f6d5c3e-6d1c-4a34-9e53-1d5c1b3f7a10")
 
 
 class State(Enum):
-    """Where a shipment stands."""
+    """The states of a shipment."""
 
     CREATED = "CREATED"
     LABELLED = "LABELLED"
@@ -28,8 +25,8 @@ class State(Enum):
     RETURNED = "RETURNED"
 
 
-#: The way of a parcel that meets no trouble.
-_ROAD = (
+#: The path of a parcel that never fails.
+_REGULAR_PATH = (
     State.CREATED,
     State.LABELLED,
     State.PICKED_UP,
@@ -37,14 +34,12 @@ _ROAD = (
     State.OUT_FOR_DELIVERY,
     State.DELIVERED,
 )
+_REGULAR = Transitions.between({start: (end,) for start, end in pairwise(_REGULAR_PATH)})
 
-#: The legal moves. Nothing leads on from a state without any.
-MOVES: dict[State, frozenset[State]] = {
-    **{here: frozenset({ahead, State.FAILED}) for here, ahead in pairwise(_ROAD)},
-    State.FAILED: frozenset({State.IN_TRANSIT, State.RETURNED}),
-    State.DELIVERED: frozenset(),
-    State.RETURNED: frozenset(),
-}
+TRANSITIONS = Transitions.between(
+    {start: (end, State.FAILED) for start, end in pairwise(_REGULAR_PATH)}
+    | {State.FAILED: (State.IN_TRANSIT, State.RETURNED)}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +49,35 @@ class Shipment:
     id: str
     order_id: str
     user_id: str
-    #: google.protobuf bytes of a shop.type.v1.Address: the domain carries it and never looks inside.
+    #: google.protobuf bytes of a shop.type.v1.Address: the domain carries it and never parses it.
     shipping_address: bytes
     slot_id: str
     weight_grams: int
     create_time: datetime
     update_time: datetime
     state: State = State.CREATED
-    #: What was said with the last move.
-    note: str = ""
-    #: The courier's id of it; empty until the courier is known to have it.
+    #: Why the shipment is in its state, for the customer; may be empty.
+    reason: str = ""
+    #: The courier's id of the parcel; empty until the courier is known to have it.
     consignment_id: str = ""
     tracking_number: str = ""
-    #: The courier's count of its moves, as far as it was heard.
+    #: The version of the last tracking update that was applied.
     courier_version: int = 0
-    #: Counts the states it went through.
+    #: The number of states that the shipment has been in.
     version: int = 1
+
+    def transition_to(self, to: State, reason: str, now: datetime) -> "Shipment":
+        """Return the shipment in the state `to`, itself if it is there already; raises ShipmentStateConflict."""
+        if to is self.state:
+            return self
+        if not TRANSITIONS.allows(self.state, to):
+            raise ShipmentStateConflict(shipment_id=self.id, state=self.state.name, wanted=to.name)
+        return replace(self, state=to, reason=reason, update_time=now, version=self.version + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What the courier says of a parcel: all states it has had there, and how many moves that took."""
+class TrackingUpdate:
+    """The courier's record of a parcel: all its states there, oldest first, and their number as the version."""
 
     consignment_id: str
     tracking_number: str
@@ -82,55 +85,61 @@ class Report:
     states: tuple[State, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchJob:
+    """One claimed attempt at submitting an order's shipment to the courier."""
+
+    order_id: str
+    #: Who requested the shipment.
+    actor: str
+    #: The number of this attempt, counted from 1. Each claim has another one, so it is the fencing token too.
+    attempt: int
+    traceparent: str
+    #: None until the order is reserved for it.
+    shipment: Shipment | None
+
+    @property
+    def id(self) -> str:
+        """Return the id of the job: an order has one."""
+        return self.order_id
+
+
 def shipment_id(order_id: str) -> str:
-    """Return the id of an order's shipment: always the same, so that beginning it again finds what was begun."""
+    """Return the id of an order's shipment: always the same one, so that a repeat finds what the first try created."""
     return f"shipment-{uuid5(_SHIPMENTS, order_id).hex}"
 
 
-def move(shipment: Shipment, to: State, note: str, now: datetime) -> Shipment:
-    """Return the shipment in another state, the same one when it is there already; raises ShipmentStateConflict."""
-    if to is shipment.state:
-        return shipment
-    if to not in MOVES[shipment.state]:
-        raise ShipmentStateConflict(shipment_id=shipment.id, state=shipment.state.name, wanted=to.name)
-    return replace(shipment, state=to, note=note, update_time=now, version=shipment.version + 1)
+def apply_tracking_update(shipment: Shipment, update: TrackingUpdate, now: datetime) -> tuple[Shipment, ...]:
+    """Return each revision of the shipment that the update leads to, the latest last; none for an outdated update.
 
-
-def hear(shipment: Shipment, report: Report, now: datetime) -> tuple[Shipment, ...]:
-    """Return the shipment as it was after each thing the courier says, the present last; nothing for old news.
-
-    News may come out of order, so a report tells all moves: those that were not heard yet are made up for, and what
-    lies behind a shipment that was moved on by hand is passed over. A shipment never moves backwards.
+    Updates may arrive out of order, so each holds the parcel's whole history: states of lost updates are made up for,
+    and states behind a shipment that staff has moved ahead are skipped. A shipment never moves backwards.
     """
-    unheard = report.version - shipment.courier_version
-    if unheard <= 0 or shipment.consignment_id not in ("", report.consignment_id):
+    unapplied = update.version - shipment.courier_version
+    if unapplied <= 0 or shipment.consignment_id not in ("", update.consignment_id):
         return ()
     known = replace(
         shipment,
-        consignment_id=report.consignment_id,
-        tracking_number=report.tracking_number,
-        courier_version=report.version,
+        consignment_id=update.consignment_id,
+        tracking_number=update.tracking_number,
+        courier_version=update.version,
     )
-    stages = [known]
-    for state in report.states[-unheard:]:
-        for step in road(stages[-1].state, state):
-            stages.append(move(stages[-1], step, "", now))
-    return tuple(stages)
+    revisions = [known]
+    for state in update.states[-unapplied:]:
+        for step in path_between(revisions[-1].state, state):
+            revisions.append(revisions[-1].transition_to(step, "", now))
+    return tuple(revisions)
 
 
-def refuse(shipment: Shipment, note: str, now: datetime) -> Shipment:
-    """Return the shipment that the courier does not take: FAILED, unless somebody has moved it on by hand."""
-    return move(shipment, State.FAILED, note, now) if shipment.state is State.CREATED else shipment
+def reject(shipment: Shipment, reason: str, now: datetime) -> Shipment:
+    """Return the shipment that the courier rejects: FAILED, unless staff has moved it ahead."""
+    return shipment.transition_to(State.FAILED, reason, now) if shipment.state is State.CREATED else shipment
 
 
-def road(here: State, there: State) -> tuple[State, ...]:
-    """Return the legal moves that lead forward to a state, none where it is behind or cannot be reached."""
-    if not MOVES[here] or here is there:
-        return ()
-    if there is State.FAILED:
-        return (State.FAILED,)
-    if there is State.RETURNED:
-        return (State.RETURNED,) if here is State.FAILED else (State.FAILED, State.RETURNED)
-    # A parcel that failed takes the road up again where it was last in transit.
-    first = _ROAD.index(State.IN_TRANSIT) if here is State.FAILED else _ROAD.index(here) + 1
-    return _ROAD[first : _ROAD.index(there) + 1]
+def path_between(start: State, end: State) -> tuple[State, ...]:
+    """Return the transitions that lead ahead from `start` to `end`, none where it is behind or cannot be reached.
+
+    A path passes FAILED only where it must: no shortcut of a parcel that has not failed leads through it.
+    """
+    through_failed = start is State.FAILED or end in (State.FAILED, State.RETURNED)
+    return (TRANSITIONS if through_failed else _REGULAR).path(start, end) or ()

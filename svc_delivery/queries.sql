@@ -122,25 +122,47 @@ WITH changed AS (
     RETURNING 1
 ) SELECT count(*) FROM changed;
 
--- name: claim_dispatch
--- Notes that an order is to be shipped, and keeps others from trying for a while.
-INSERT INTO dispatch (order_id, actor, attempts, next_attempt_time) VALUES ($1, $2, 1, now() + $3::interval)
-ON CONFLICT (order_id) DO UPDATE SET next_attempt_time = excluded.next_attempt_time;
+-- name: insert_dispatch
+-- Inserts the job of an order that is about to be reserved, due after a lease; leaves one that exists.
+INSERT INTO dispatch (order_id, actor, traceparent, attempts, next_attempt_time, in_progress)
+VALUES ($1, $2, $3, 0, now() + $4::interval, true) ON CONFLICT DO NOTHING;
 
--- name: claim_due_dispatches
--- Claims orders whose shipping was left undone, those that wait longest first.
-UPDATE dispatch SET attempts = attempts + 1, next_attempt_time = now() + $1::interval
-WHERE order_id IN (
-    SELECT order_id FROM dispatch WHERE next_attempt_time <= now()
-    ORDER BY next_attempt_time LIMIT $2 FOR UPDATE SKIP LOCKED
-) RETURNING order_id, actor, attempts;
+-- name: insert_claimed_dispatch
+-- Inserts the job of a new shipment, claimed, or claims the one that reserved its order; returns the attempt's number.
+INSERT INTO dispatch (order_id, actor, traceparent, attempts, next_attempt_time, in_progress)
+VALUES ($1, $2, $3, 1, now() + $4::interval, true)
+ON CONFLICT (order_id) DO UPDATE
+SET attempts = dispatch.attempts + 1, next_attempt_time = excluded.next_attempt_time, in_progress = true
+RETURNING attempts;
+
+-- name: list_due_dispatches
+-- Lists the orders whose jobs are due, the most overdue first.
+SELECT order_id FROM dispatch WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1;
+
+-- name: claim_dispatch
+-- Claims a job that is due for the length of a lease.
+UPDATE dispatch SET attempts = attempts + 1, next_attempt_time = now() + $2::interval, in_progress = true
+WHERE order_id = $1 AND next_attempt_time <= now() RETURNING *;
+
+-- name: renew_dispatch
+-- Extends a claim, unless it was lost.
+UPDATE dispatch SET next_attempt_time = now() + $3::interval WHERE order_id = $1 AND attempts = $2;
 
 -- name: postpone_dispatch
--- Sets when an order is tried again.
-UPDATE dispatch SET next_attempt_time = now() + $2::interval WHERE order_id = $1;
+-- Ends a claim, unless it was lost, and sets when the next attempt is due.
+UPDATE dispatch SET next_attempt_time = now() + $3::interval, in_progress = false
+WHERE order_id = $1 AND attempts = $2;
+
+-- name: make_dispatch_due
+-- Makes a job due now, unless an attempt is in progress.
+UPDATE dispatch SET next_attempt_time = now() WHERE order_id = $1 AND NOT in_progress;
+
+-- name: delete_claimed_dispatch
+-- Deletes a job, unless its claim was lost; returns whether it did.
+DELETE FROM dispatch WHERE order_id = $1 AND attempts = $2 RETURNING true;
 
 -- name: delete_dispatch
--- Forgets an order for which nothing remains to be done.
+-- Deletes the job of an order.
 DELETE FROM dispatch WHERE order_id = $1;
 
 -- name: insert_shipment
@@ -149,25 +171,29 @@ INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, s
     create_time, update_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING true;
 
--- name: read_shipment
--- Reads one shipment.
-SELECT * FROM shipment WHERE shipment_id = $1;
+-- name: read_shipments
+-- Reads shipments.
+SELECT * FROM shipment WHERE shipment_id = ANY($1::text[]);
+
+-- name: read_shipment_of_order
+-- Reads the shipment of one order.
+SELECT * FROM shipment WHERE order_id = $1;
 
 -- name: lock_shipment
 -- Locks one shipment for a change.
 SELECT * FROM shipment WHERE shipment_id = $1 FOR NO KEY UPDATE;
 
 -- name: update_shipment
--- Replaces what can change of a shipment that this transaction has locked.
+-- Replaces the mutable columns of a shipment that this transaction has locked.
 UPDATE shipment SET state = $2, consignment_id = $3, tracking_number = $4, courier_version = $5, version = $6,
     update_time = $7
 WHERE shipment_id = $1;
 
 -- name: insert_updates
 -- Appends to the history of a shipment.
-INSERT INTO shipment_update (shipment_id, version, state, note, actor, create_time)
-SELECT $1, version, state, note, $5, $6::timestamptz
-FROM unnest($2::bigint[], $3::text[], $4::text[]) AS move (version, state, note);
+INSERT INTO shipment_update (shipment_id, version, state, reason, actor, create_time)
+SELECT $1, version, state, reason, $5, $6::timestamptz
+FROM unnest($2::bigint[], $3::text[], $4::text[]) AS revision (version, state, reason);
 
 -- name: read_updates
 -- Reads the histories of some shipments, oldest first.
@@ -179,7 +205,3 @@ SELECT * FROM shipment
 WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
     AND (create_time, shipment_id) < ($4, $5)
 ORDER BY create_time DESC, shipment_id DESC LIMIT $6;
-
--- name: claim_webhook
--- Notes that a webhook came; returns whether it is the first of its id.
-INSERT INTO courier_event (webhook_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true;

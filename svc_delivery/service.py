@@ -14,7 +14,7 @@ from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import AddressNotServed, CurrencyMismatch
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceServicer
 from shop.errors import ShopError
-from svc_delivery import messages, store
+from svc_delivery import converters, store
 from svc_delivery.domain import Board, Book, Booking, Command, Place, Release
 
 _BEFORE_ALL = datetime(1, 1, 1, tzinfo=UTC)
@@ -36,17 +36,17 @@ class DeliveryService(DeliveryServiceServicer):
         async with self.db.connection() as tx:
             zones = await store.list_zones(tx, after=after, limit=size + 1)
         more = page_token(zones[size - 1].id) if len(zones) > size else ""
-        return pb.ListZonesResponse(zones=map(messages.zone_to_proto, zones[:size]), next_page_token=more)
+        return pb.ListZonesResponse(zones=map(converters.zone_to_proto, zones[:size]), next_page_token=more)
 
     async def CreateZone(self, request: pb.CreateZoneRequest, context: Context) -> pb.Zone:
-        zone = messages.zone_from_proto(request.zone)
+        zone = converters.zone_from_proto(request.zone)
 
         async def change(tx: Transaction) -> pb.Zone:
             if not await store.knows_time_zone(tx, zone.time_zone):
                 raise InvalidRequest(field="zone.time_zone", problem="is not a time zone that the IANA names")
             await store.insert_zone(tx, zone)
             await store.insert_slots_by_rule(tx, await store.read_now(tx), self.days_ahead, zone.id)
-            return messages.zone_to_proto(zone)
+            return converters.zone_to_proto(zone)
 
         return await idempotent(self.db, request, pb.Zone, change)
 
@@ -56,7 +56,7 @@ class DeliveryService(DeliveryServiceServicer):
             tariff = await store.read_tariff(tx, zone_id)
         if request.currency_code not in ("", tariff.currency_code):
             raise CurrencyMismatch(expected=request.currency_code, actual=tariff.currency_code)
-        return messages.quote_to_proto(zone_id, tariff, request.weight_grams)
+        return converters.quote_to_proto(zone_id, tariff, request.weight_grams)
 
     async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
         size = page_size(request.page_size)
@@ -69,7 +69,7 @@ class DeliveryService(DeliveryServiceServicer):
             slots = await store.list_slots(tx, zone_id, start=start, end=end, after=after, limit=size + 1)
         last = slots[size - 1] if len(slots) > size else None
         return pb.ListSlotsResponse(
-            slots=map(messages.slot_to_proto, slots[:size]),
+            slots=map(converters.slot_to_proto, slots[:size]),
             next_page_token=page_token(last.start_time.isoformat(), last.id) if last else "",
         )
 
@@ -87,19 +87,19 @@ class DeliveryService(DeliveryServiceServicer):
                 cutoff_time=cutoff,
                 capacity=request.capacity,
             )
-            return messages.slot_to_proto(slot)
+            return converters.slot_to_proto(slot)
 
         return await idempotent(self.db, request, pb.Slot, change)
 
     async def BookSlot(self, request: pb.BookSlotRequest, context: Context) -> pb.SlotBooking:
         book = Book(order_id=request.order_id, slot_id=request.slot_id, place=_place(request))
-        return messages.booking_to_proto(await self.lane.submit(book))
+        return converters.booking_to_proto(await self.lane.submit(book))
 
     async def ReleaseSlot(self, request: pb.ReleaseSlotRequest, context: Context) -> pb.SlotBooking:
-        return messages.booking_to_proto(await self.lane.submit(Release(order_id=request.order_id)))
+        return converters.booking_to_proto(await self.lane.submit(Release(order_id=request.order_id)))
 
-    async def make_slots(self) -> bool:
-        """Make the slots that the rules of all zones ask for; returns False, since these are all."""
+    async def create_slots(self) -> bool:
+        """Create the slots that the rules of all zones ask for; returns False, since these are all."""
         async with self.db.transaction() as tx:
             await store.insert_slots_by_rule(tx, await store.read_now(tx), self.days_ahead)
         return False
@@ -111,7 +111,7 @@ class DeliveryService(DeliveryServiceServicer):
             board: Board = await store.read_board(tx, commands)
             outcomes = board.fold(commands)
             await store.write_board(tx, board)
-            await outbox.add(tx, *map(messages.booking_moved, board.moves), traces=traces)
+            await outbox.add(tx, *map(converters.slot_booking_event, board.moves), traces=traces)
         return outcomes
 
 

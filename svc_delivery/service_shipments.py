@@ -1,138 +1,157 @@
-"""The RPCs of shipments: staff ships orders, the courier tells where they are, customers watch."""
+"""The RPCs of shipments: staff ships orders, the courier's webhooks update the shipments, customers watch them."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, Transaction, current_user, idempotent, stored_reply
+from chassis import (
+    Context,
+    Database,
+    Transaction,
+    Watch,
+    current_time,
+    current_user,
+    owner_filter,
+    require_owner,
+    stored_reply,
+    transactional,
+)
 from chassis.external import webhooks
-from chassis.types.pagination import page_size, page_token, time_position
-from shop.chassis.v1 import chassis_errors
+from chassis.external.webhooks import Webhook
+from chassis.types.pagination import END_OF_TIME, Keyset, parse_time
+from chassis.work.worker import Worker
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceServicer
 from shop.order.v1.order_service_pb2 import Order
-from svc_delivery import domain_shipment, messages, store, store_shipment
-from svc_delivery.courier import Consignment, verify_webhook
-from svc_delivery.dispatch import COURIER, Dispatcher, record
-from svc_delivery.domain_shipment import Shipment, State, shipment_id
+from svc_delivery import converters, store_dispatch, store_shipment
+from svc_delivery.courier import Consignment, consignment_from_json
+from svc_delivery.dispatch import COURIER, Dispatch, Result, record
+from svc_delivery.domain_shipment import TRANSITIONS, DispatchJob, Shipment, State, apply_tracking_update, shipment_id
 
 log = logging.getLogger(__name__)
 
-#: Who sees the parcels of all customers.
-_SEE_ALL = frozenset({"staff", "admin", "courier"})
-_AFTER_ALL = (datetime(9999, 1, 1, tzinfo=UTC), "")
+_SHIPMENTS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 
 
 class ShipmentService(ShipmentServiceServicer):
     """Ships orders by the courier and tracks their parcels."""
 
-    def __init__(self, db: Database, dispatcher: Dispatcher, webhook_secrets: Sequence[str]) -> None:
-        """`dispatcher` deals with the courier, who signs webhooks with one of the secrets."""
+    def __init__(
+        self, db: Database, dispatch: Dispatch, worker: Worker[DispatchJob, Result], webhook_secrets: Sequence[str]
+    ) -> None:
+        """`worker` runs the jobs of `dispatch`; the courier signs its webhooks with one of the secrets."""
         self.db = db
-        self.dispatcher = dispatcher
+        self.dispatch = dispatch
+        self.worker = worker
         self.webhook_secrets = webhook_secrets
+        self.shipments: Watch[pb.Shipment] = Watch(db.change_feed, self._read_shipments)
 
     async def CreateShipment(self, request: pb.CreateShipmentRequest, context: Context) -> pb.Shipment:
-        repeated = await stored_reply(self.db, request, pb.Shipment) is not None
-        if not repeated:
-            order = await self.dispatcher.begin(request.order_id, current_user().id)
-            await idempotent(self.db, request, pb.Shipment, lambda tx: self._create(tx, order))
-        key = shipment_id(request.order_id)
-        async with self.db.connection() as tx:
-            shipment = await store_shipment.read_shipment(tx, key)
-        await self.dispatcher.hand_over(shipment, attempt=2 if repeated else 1)
-        async with self.db.connection() as tx:
-            return await _told(tx, await store_shipment.read_shipment(tx, key))
+        if await stored_reply(self.db, request, pb.Shipment) is None:
+            order = await self.dispatch.reserve(request.order_id, current_user().id)
+            await self._create_shipment(request, context, order)
+        else:
+            await self._make_job_due(request.order_id)
+        await asyncio.wait({self.worker.start(request.order_id)})
+        return await self._read_shipment(shipment_id(request.order_id))
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.Shipment:
-        async with self.db.connection() as tx:
-            return await _told(tx, _visible(await store_shipment.read_shipment(tx, request.shipment_id)))
+        shipment = await self._read_shipment(request.shipment_id)
+        require_owner(shipment.user_id, ShipmentNotFound(shipment_id=shipment.shipment_id))
+        return shipment
 
     async def ListShipments(self, request: pb.ListShipmentsRequest, context: Context) -> pb.ListShipmentsResponse:
-        user, size = current_user(), page_size(request.page_size)
+        page = _SHIPMENTS.page(request)
         async with self.db.connection() as tx:
             shipments = await store_shipment.list_shipments(
                 tx,
-                user_id="" if user.roles & _SEE_ALL else user.id,
+                user_id=owner_filter(),
                 order_id=request.order_id,
-                state=messages.state_from_proto(request.state),
-                before=time_position(request.page_token, _AFTER_ALL),
-                limit=size + 1,
+                state=converters.state_from_proto(request.state),
+                before=page.after,
+                limit=page.limit,
             )
-            updates = await store_shipment.read_updates(tx, shipments[:size])
-        last = shipments[size - 1] if len(shipments) > size else None
-        return pb.ListShipmentsResponse(
-            shipments=[messages.shipment_to_proto(one, updates[one.id]) for one in shipments[:size]],
-            next_page_token=page_token(last.create_time.isoformat(), last.id) if last else "",
-        )
+            shipments, next_page_token = page.cut(shipments, lambda shipment: (shipment.create_time, shipment.id))
+            return pb.ListShipmentsResponse(
+                shipments=await _with_histories(tx, shipments), next_page_token=next_page_token
+            )
 
-    async def UpdateShipmentStatus(self, request: pb.UpdateShipmentStatusRequest, context: Context) -> pb.Shipment:
-        async def change(tx: Transaction) -> pb.Shipment:
-            before = await store_shipment.lock_shipment(tx, request.shipment_id)
-            to = State[messages.state_from_proto(request.state)]
-            after = domain_shipment.move(before, to, request.note, await store.read_now(tx))
-            await record(tx, before, [after], current_user().id)
-            return await _told(tx, after)
-
-        return await idempotent(self.db, request, pb.Shipment, change)
+    @transactional
+    async def UpdateShipmentStatus(self, request: pb.UpdateShipmentStatusRequest, tx: Transaction) -> pb.Shipment:
+        before = await store_shipment.lock_shipment(tx, request.shipment_id)
+        to = State[converters.state_from_proto(request.state)]
+        after = before.transition_to(to, request.note, await current_time(tx))
+        await record(tx, before, [after], current_user().id)
+        (shipment,) = await _with_histories(tx, [after])
+        return shipment
 
     async def WatchShipment(
         self, request: pb.WatchShipmentRequest, context: Context
     ) -> AsyncIterator[pb.WatchShipmentResponse]:
-        seen = request.resume_token
-        async for _ in self.db.change_feed.subscribe([request.shipment_id]):
-            async with self.db.connection() as tx:
-                shipment = _visible(await store_shipment.read_shipment(tx, request.shipment_id))
-                told = await _told(tx, shipment)
-            if told.etag != seen:
-                seen = told.etag
-                yield pb.WatchShipmentResponse(shipment=told, resume_token=seen)
-            if not domain_shipment.MOVES[shipment.state]:
+        sent = request.resume_token
+        async for changed in self.shipments.values([request.shipment_id]):
+            not_found = ShipmentNotFound(shipment_id=request.shipment_id)
+            if (shipment := changed.get(request.shipment_id)) is None:
+                raise not_found
+            require_owner(shipment.user_id, not_found)
+            if shipment.etag != sent:
+                sent = shipment.etag
+                yield pb.WatchShipmentResponse(shipment=shipment, resume_token=sent)
+            if TRANSITIONS.is_final(State[converters.state_from_proto(shipment.state)]):
                 return
 
     async def ReceiveCourierEvent(self, request: HttpBody, context: Context) -> Empty:
-        headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        try:
-            # Before anything is asked of the database, which is nothing for strangers to keep busy.
-            webhook = verify_webhook(headers, request.data, self.webhook_secrets, datetime.now(UTC))
-        except webhooks.WebhookRejected as rejected:
-            log.warning("webhook rejected", extra={"reason": rejected.reason})
-            malformed = rejected.reason == "body_malformed"
-            raise (chassis_errors.WebhookMalformed if malformed else chassis_errors.WebhookRejected) from None
+        webhook = webhooks.receive(request, context, self.webhook_secrets, read=consignment_from_json)
+        return await self._apply_webhook(request, context, webhook)
+
+    @transactional
+    async def _create_shipment(self, request: pb.CreateShipmentRequest, tx: Transaction, order: Order) -> pb.Shipment:
+        job = await self.dispatch.create_shipment(tx, order, current_user().id)
+        if job is None:
+            await store_dispatch.make_due(tx, order.order_id)
+        else:
+            self.db.on_commit(tx, lambda: self.worker.start(job.id, job))
+        shipment = await store_shipment.read_shipment(tx, shipment_id(order.order_id))
+        (reply,) = await _with_histories(tx, [shipment])
+        return reply
+
+    async def _make_job_due(self, order_id: str) -> None:
+        """Let the next attempt begin now: the caller who repeats its request waits for the shipment."""
         async with self.db.transaction() as tx:
-            if await store_shipment.claim_webhook(tx, webhook.id):
-                await self._on_notify(tx, webhook.data)
+            await store_dispatch.make_due(tx, order_id)
+
+    @transactional
+    async def _apply_webhook(self, _request: HttpBody, tx: Transaction, webhook: Webhook[Consignment]) -> Empty:
+        if not await webhooks.claim(tx, COURIER, webhook):
+            return Empty()
+        try:
+            before = await store_shipment.lock_shipment(tx, webhook.data.reference)
+        except ShipmentNotFound:
+            log.warning("webhook of an unknown shipment", extra={"reference": webhook.data.reference})
+            return Empty()
+        update = converters.tracking_update_from_consignment(webhook.data)
+        if revisions := apply_tracking_update(before, update, await current_time(tx)):
+            await record(tx, before, revisions, COURIER)
+            await store_dispatch.delete_jobs_of(tx, before.order_id)
         return Empty()
 
-    async def _create(self, tx: Transaction, order: Order) -> pb.Shipment:
-        await self.dispatcher.create(tx, order, current_user().id)
-        return await _told(tx, await store_shipment.read_shipment(tx, shipment_id(order.order_id)))
+    async def _read_shipment(self, shipment_id: str) -> pb.Shipment:
+        shipments = await self._read_shipments([shipment_id])
+        if shipment_id not in shipments:
+            raise ShipmentNotFound(shipment_id=shipment_id)
+        return shipments[shipment_id]
 
-    async def _on_notify(self, tx: Transaction, consignment: Consignment) -> None:
-        try:
-            before = await store_shipment.lock_shipment(tx, consignment.reference)
-        except ShipmentNotFound:
-            log.warning("parcel of nobody", extra={"reference": consignment.reference})
-            return
-        report = messages.courier_report(consignment)
-        if stages := domain_shipment.hear(before, report, await store.read_now(tx)):
-            await record(tx, before, stages, COURIER)
-            await store_shipment.delete_dispatch(tx, before.order_id)
+    async def _read_shipments(self, ids: Collection[str]) -> Mapping[str, pb.Shipment]:
+        async with self.db.connection() as tx:
+            shipments = await _with_histories(tx, await store_shipment.read_shipments(tx, ids))
+        return {shipment.shipment_id: shipment for shipment in shipments}
 
 
-async def _told(tx: Transaction, shipment: Shipment) -> pb.Shipment:
-    """Return a shipment as it is told, with its history."""
-    updates = await store_shipment.read_updates(tx, [shipment])
-    return messages.shipment_to_proto(shipment, updates[shipment.id])
-
-
-def _visible(shipment: Shipment) -> Shipment:
-    """Return the shipment if the user may see it; to others it does not exist."""
-    user = current_user()
-    if shipment.user_id != user.id and not user.roles & _SEE_ALL:
-        raise ShipmentNotFound(shipment_id=shipment.id)
-    return shipment
+async def _with_histories(tx: Transaction, shipments: Sequence[Shipment]) -> list[pb.Shipment]:
+    """Return shipments as messages, which hold their histories."""
+    updates = await store_shipment.read_updates(tx, shipments)
+    return [converters.shipment_to_proto(shipment, updates[shipment.id]) for shipment in shipments]

@@ -1,8 +1,8 @@
-"""The rows of shipments and of what remains to be done for them; SQL stops here."""
+"""Reads and writes shipments and their histories as domain objects."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from chassis import Record, Transaction
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
@@ -31,19 +31,30 @@ async def insert_shipment(tx: Transaction, shipment: Shipment, actor: str) -> bo
 
 async def read_shipment(tx: Transaction, shipment_id: str) -> Shipment:
     """Return a shipment; raises ShipmentNotFound."""
-    return _found(await tx.fetchrow(sql.read_shipment, shipment_id), shipment_id)
+    found = await read_shipments(tx, [shipment_id])
+    if not found:
+        raise ShipmentNotFound(shipment_id=shipment_id)
+    return found[0]
+
+
+async def read_shipments(tx: Transaction, ids: Collection[str]) -> list[Shipment]:
+    """Return the shipments that exist."""
+    return [shipment_from_row(row) for row in await tx.fetch(sql.read_shipments, list(ids))]
 
 
 async def lock_shipment(tx: Transaction, shipment_id: str) -> Shipment:
     """Return a shipment, locked against every other change until this transaction ends; raises ShipmentNotFound."""
-    return _found(await tx.fetchrow(sql.lock_shipment, shipment_id), shipment_id)
+    row = await tx.fetchrow(sql.lock_shipment, shipment_id)
+    if row is None:
+        raise ShipmentNotFound(shipment_id=shipment_id)
+    return shipment_from_row(row)
 
 
-async def update_shipment(tx: Transaction, before: Shipment, stages: Sequence[Shipment], actor: str) -> None:
-    """Write a shipment that was locked, as it is after the last of some stages, and its moves as `actor`'s."""
-    if not stages:
+async def update_shipment(tx: Transaction, before: Shipment, revisions: Sequence[Shipment], actor: str) -> None:
+    """Write the last revision of a shipment that was locked, and to its history the transitions that `actor` made."""
+    if not revisions:
         return
-    after = stages[-1]
+    after = revisions[-1]
     await tx.execute(
         sql.update_shipment,
         after.id,
@@ -54,15 +65,15 @@ async def update_shipment(tx: Transaction, before: Shipment, stages: Sequence[Sh
         after.version,
         after.update_time,
     )
-    await _insert_updates(tx, [stage for stage in stages if stage.version > before.version], actor)
+    await _insert_updates(tx, [revision for revision in revisions if revision.version > before.version], actor)
 
 
 async def list_shipments(
     tx: Transaction, *, user_id: str, order_id: str, state: str, before: tuple[datetime, str], limit: int
 ) -> list[Shipment]:
-    """Return shipments before a position, newest first; an empty user, order or state stands for any."""
+    """Return shipments before a (create time, id), newest first; an empty user, order or state stands for any."""
     rows = await tx.fetch(sql.list_shipments, user_id, order_id, state, *before, limit)
-    return [_shipment_from_row(row) for row in rows]
+    return [shipment_from_row(row) for row in rows]
 
 
 async def read_updates(tx: Transaction, shipments: Sequence[Shipment]) -> dict[str, list[Record]]:
@@ -73,51 +84,21 @@ async def read_updates(tx: Transaction, shipments: Sequence[Shipment]) -> dict[s
     return updates
 
 
-async def claim_webhook(tx: Transaction, webhook_id: str) -> bool:
-    """Tell whether a webhook has not come before, and remember that it came."""
-    return bool(await tx.fetchval(sql.claim_webhook, webhook_id))
-
-
-async def claim_dispatch(tx: Transaction, order_id: str, actor: str, lease: timedelta) -> None:
-    """Note that `actor` wants an order shipped; nobody else tries until the lease is over."""
-    await tx.execute(sql.claim_dispatch, order_id, actor, lease)
-
-
-async def claim_due_dispatches(tx: Transaction, lease: timedelta, limit: int) -> list[Record]:
-    """Return orders whose shipping was left undone, with `actor` and `attempts`, claimed for the length of a lease."""
-    return await tx.fetch(sql.claim_due_dispatches, lease, limit)
-
-
-async def postpone_dispatch(tx: Transaction, order_id: str, delay: timedelta) -> None:
-    """Let an order be tried again after a delay."""
-    await tx.execute(sql.postpone_dispatch, order_id, delay)
-
-
-async def delete_dispatch(tx: Transaction, order_id: str) -> None:
-    """Note that nothing remains to be done for an order."""
-    await tx.execute(sql.delete_dispatch, order_id)
-
-
-async def _insert_updates(tx: Transaction, stages: Sequence[Shipment], actor: str) -> None:
-    if stages:
+async def _insert_updates(tx: Transaction, revisions: Sequence[Shipment], actor: str) -> None:
+    if revisions:
         await tx.execute(
             sql.insert_updates,
-            stages[0].id,
-            [stage.version for stage in stages],
-            [stage.state.name for stage in stages],
-            [stage.note for stage in stages],
+            revisions[0].id,
+            [revision.version for revision in revisions],
+            [revision.state.name for revision in revisions],
+            [revision.reason for revision in revisions],
             actor,
-            stages[0].update_time,
+            revisions[0].update_time,
         )
 
 
-def _found(row: Record | None, shipment_id: str) -> Shipment:
-    if row is None:
-        raise ShipmentNotFound(shipment_id=shipment_id)
-    return _shipment_from_row(row)
-
-
-def _shipment_from_row(row: Record) -> Shipment:
+def shipment_from_row(row: Record) -> Shipment:
+    """Return the shipment that a row of `shipment` holds."""
     return Shipment(
         id=row["shipment_id"],
         order_id=row["order_id"],

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from chassis.external.api import Ok, Unknown
-from svc_delivery.courier import Courier, CourierAddress, Status, verify_webhook
+from chassis.external.webhooks import verify
+from svc_delivery.courier import Courier, CourierAddress, Status, consignment_from_json
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,7 +45,8 @@ async def test_a_consignment_passes_every_status_with_an_event_for_each(
     for status in ROAD[1:]:
         assert (await advance(courier_api, consignment)).json()["status"] == status
     deliveries = await receiver.until(reference, len(ROAD))
-    webhooks = [verify_webhook(item.headers, item.body, [secret], datetime.now(UTC)) for item in deliveries]
+    now = datetime.now(UTC)
+    webhooks = [verify(item.headers, item.body, [secret], now, read=consignment_from_json) for item in deliveries]
     assert {webhook.type for webhook in webhooks} == {"consignment.status_changed"}
     told = {webhook.data.version: webhook.data.status for webhook in webhooks}
     assert [told[version] for version in sorted(told)] == ROAD

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from chassis.external import webhooks
 from chassis.external.webhooks import WebhookRejected
-from svc_delivery import courier as courier_adapter
+from svc_delivery.courier import consignment_from_json
 from svc_payment import provider as provider_adapter
 from svc_payment.provider import PaymentProvider, Status
 
@@ -97,4 +98,4 @@ async def test_a_webhook_of_one_simulator_is_rejected_by_the_adapter_of_the_othe
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     (delivery,) = await receiver.until(reference, 1)
     with pytest.raises(WebhookRejected, match="body_malformed"):
-        courier_adapter.verify_webhook(delivery.headers, delivery.body, [secret], datetime.now(UTC))
+        webhooks.verify(delivery.headers, delivery.body, [secret], datetime.now(UTC), read=consignment_from_json)

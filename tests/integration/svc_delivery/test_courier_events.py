@@ -62,7 +62,7 @@ async def test_news_that_comes_twice_counts_once(news, courier, shipment, states
     assert set(answers) == {OK}
     assert await states() == ["CREATED", "LABELLED", "PICKED_UP"]
     assert await rows.fetchval("SELECT count(*) FROM outbox") == 3
-    assert await rows.fetchval("SELECT count(*) FROM courier_event") == 2
+    assert await rows.fetchval("SELECT count(*) FROM webhook") == 2
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -128,7 +128,7 @@ async def test_what_the_courier_did_not_sign_is_not_believed(news, courier, ship
     for forged, with_headers in forgeries:
         assert await news.bring(forged, with_headers) is UNAUTHENTICATED
     assert await states() == ["CREATED", "LABELLED"]
-    assert await rows.fetchval("SELECT count(*) FROM courier_event") == 0
+    assert await rows.fetchval("SELECT count(*) FROM webhook") == 0
 
 
 async def test_what_is_signed_but_no_news_is_malformed(news):
@@ -151,10 +151,10 @@ async def test_while_secrets_change_over_both_are_believed_and_afterwards_the_ne
 async def test_news_is_forgotten_long_after_the_courier_has_stopped_to_tell_it(replica, rows):
     ages = {"evt_old": timedelta(days=31), "evt_young": timedelta(days=29)}
     for webhook_id, age in ages.items():
-        await rows.execute("INSERT INTO courier_event VALUES ($1, now() - $2::interval)", webhook_id, age)
+        await rows.execute("INSERT INTO webhook VALUES ('courier', $1, '', now() - $2::interval)", webhook_id, age)
     async with replica():
         await eventually(lambda: only_the_young_one(rows))
 
 
 async def only_the_young_one(rows):
-    return [row["webhook_id"] for row in await rows.fetch("SELECT webhook_id FROM courier_event")] == ["evt_young"]
+    return [row["webhook_id"] for row in await rows.fetch("SELECT webhook_id FROM webhook")] == ["evt_young"]

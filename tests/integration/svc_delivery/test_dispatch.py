@@ -12,15 +12,16 @@ from datetime import timedelta
 import pytest
 
 from chassis import Database
+from chassis.external.api import Refused, Unknown
 from chassis.rpc.client import Clients
 from chassis.testing import eventually
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.order.v1.order_service_pb2 import CancelOrderRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from svc_delivery import store_shipment
+from svc_delivery import store_dispatch
 from svc_delivery.courier import Courier
-from svc_delivery.dispatch import Dispatcher
+from svc_delivery.dispatch import Dispatch
 from svc_delivery.domain_shipment import shipment_id
 from tests.integration.svc_delivery.parcels import CourierWebhooks
 
@@ -38,8 +39,8 @@ def state_of(rows, order_id):
     return lambda: rows.fetchval("SELECT state FROM shipment WHERE order_id = $1", order_id)
 
 
-async def let_leases_end(rows):
-    """Lets the time pass in which nobody but who claimed a dispatch may go on with it."""
+async def expire_leases(rows):
+    """Make every job due, as if its lease or its pause had ended."""
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() - interval '1 second'")
 
 
@@ -47,7 +48,7 @@ async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, couri
     await courier.misbehave(next=["create_500", "create_500"])
     shipment = await ship()
     assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_CREATED, "")
-    await let_leases_end(rows)
+    await expire_leases(rows)
     await eventually(state_of, lambda state: state == "LABELLED")
     assert len(await courier.consignments(shipment.shipment_id)) == 1
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
@@ -100,53 +101,54 @@ async def test_an_answer_that_is_lost_is_asked_for_by_who_asks_again(ship, ask_t
 async def test_an_order_that_is_being_shipped_cannot_be_cancelled(ship, orders_app, customer, order_id):
     await ship()
     clients = Clients(f"*={orders_app.address}", "edge")
-    orders = clients.stub(OrderServiceStub, "shop.order.v1.OrderService")
+    orders = clients.stub(OrderServiceStub)
     with customer("user-1"), pytest.raises(OrderNotCancellable):
         await orders.CancelOrder(CancelOrderRequest(order_id=order_id, request_id="cancel"))
     await clients.close()
 
 
-class Halves:
-    """The steps of shipping orders one by one, as a process takes them that may die after each."""
+class Steps:
+    """The steps of a dispatch one by one: a process that dies after one leaves its rows so."""
 
-    def __init__(self, settings, db, dispatcher, ship_order):
+    def __init__(self, settings, db, dispatch, ship_order):
         self.settings = settings
         self.db = db
-        self.dispatcher = dispatcher
+        self.dispatch = dispatch
         self.ship_order = ship_order
 
-    async def note(self, order_id):
+    async def insert_job(self, order_id):
         async with self.db.transaction() as tx:
-            await store_shipment.claim_dispatch(tx, order_id, "staff-1", timedelta())
+            await store_dispatch.insert_reservation(tx, order_id, "staff-1", timedelta())
 
-    async def tie(self, order_id):
-        order = await self.dispatcher.begin(order_id, "staff-1")
-        async with self.db.transaction() as tx:
-            await store_shipment.postpone_dispatch(tx, order_id, timedelta())
+    async def reserve(self, order_id):
+        order = await self.dispatch.reserve(order_id, "staff-1")
+        await self._expire_lease(order_id)
         return order
 
     async def create(self, order_id):
-        order = await self.tie(order_id)
+        order = await self.reserve(order_id)
         async with self.db.transaction() as tx:
-            await self.dispatcher.create(tx, order, "staff-1")
-            await store_shipment.postpone_dispatch(tx, order_id, timedelta())
+            await self.dispatch.create_shipment(tx, order, "staff-1")
+        await self._expire_lease(order_id)
+
+    async def _expire_lease(self, order_id):
+        await self.db.pool.execute("UPDATE dispatch SET next_attempt_time = now() WHERE order_id = $1", order_id)
 
 
 @pytest.fixture
-async def halves(settings, ship_order):
+async def steps(settings, ship_order):
     clients = Clients(settings.upstreams, "svc_delivery")
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     async with Database.open(settings.database_url, 2) as db:
-        orders = clients.stub(OrderServiceStub, "shop.order.v1.OrderService")
-        yield Halves(settings, db, Dispatcher(db, orders, courier), ship_order)
+        yield Steps(settings, db, Dispatch(db, clients.stub(OrderServiceStub), courier), ship_order)
     await courier.aclose()
     await clients.close()
 
 
-@pytest.mark.parametrize("died_after", ["note", "tie", "create"])
-async def test_what_a_dead_process_had_begun_is_finished_by_the_next(halves, order_id, replica, rows, died_after):
-    await halves.ship_order(order_id)
-    await getattr(halves, died_after)(order_id)
+@pytest.mark.parametrize("last_step", ["insert_job", "reserve", "create"])
+async def test_a_dispatch_is_resumed_after_the_process_has_died(steps, order_id, replica, rows, last_step):
+    await steps.ship_order(order_id)
+    await getattr(steps, last_step)(order_id)
     async with replica():
         look = lambda: rows.fetchrow("SELECT state, shipment_id FROM shipment")  # noqa: E731
         shipped = await eventually(look, lambda row: row is not None and row["state"] == "LABELLED")
@@ -156,30 +158,54 @@ async def test_what_a_dead_process_had_begun_is_finished_by_the_next(halves, ord
     assert await rows.fetchval("SELECT count(*) FROM outbox") == 2
 
 
-async def test_a_wish_for_an_order_that_cannot_be_shipped_is_dropped(halves, order_id, replica, rows):
-    await halves.note(order_id)
+async def test_the_job_of_an_order_that_cannot_be_shipped_is_deleted(steps, order_id, replica, rows):
+    await steps.insert_job(order_id)
     async with replica():
         await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
 
 
-async def test_a_shipment_is_handed_over_even_when_a_refused_try_has_dropped_the_note(halves, order_id, replica, rows):
-    """Two try at once: one is refused just before the order becomes shippable, the other ties it and dies."""
-    await halves.ship_order(order_id)
-    order = await halves.tie(order_id)
-    async with halves.db.transaction() as tx:
-        await store_shipment.delete_dispatch(tx, order_id)
-        await halves.dispatcher.create(tx, order, "staff-1")
-    await let_leases_end(rows)
+async def test_a_shipment_is_submitted_even_when_a_failed_request_has_deleted_the_job(steps, order_id, replica, rows):
+    """Two requests race: one fails just before the order becomes shippable, the other reserves it and dies."""
+    await steps.ship_order(order_id)
+    order = await steps.reserve(order_id)
+    async with steps.db.transaction() as tx:
+        await store_dispatch.delete_jobs_of(tx, order_id)
+        await steps.dispatch.create_shipment(tx, order, "staff-1")
+    await expire_leases(rows)
     async with replica():
         await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
 
 
-async def test_two_processes_ship_each_order_once(halves, order_id, replica, courier, rows):
+async def test_an_attempt_that_lost_its_claim_writes_nothing(steps, order_id, rows):
+    await steps.ship_order(order_id)
+    await steps.create(order_id)
+    first = await claim(steps, order_id)
+    result = await steps.dispatch.execute(first)
+    await expire_leases(rows)
+    second = await claim(steps, order_id)
+    assert (second.attempt, second.shipment) == (first.attempt + 1, first.shipment)
+    for late in (result, Refused("address_rejected"), Unknown("timeout"), None):
+        async with steps.db.transaction() as tx:
+            await steps.dispatch.renew(tx, first)
+            assert await steps.dispatch.settle(tx, first, late) is None
+    assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"
+    assert await rows.fetchrow("SELECT attempts, in_progress FROM dispatch") == (second.attempt, True)
+    async with steps.db.transaction() as tx:
+        await steps.dispatch.settle(tx, second, await steps.dispatch.execute(second))
+    assert await rows.fetchval("SELECT state FROM shipment") == "LABELLED"
+
+
+async def claim(steps, order_id):
+    async with steps.db.transaction() as tx:
+        return await steps.dispatch.claim(tx, order_id)
+
+
+async def test_two_processes_ship_each_order_once(steps, order_id, replica, courier, rows):
     names = [f"{order_id}-{number}" for number in range(12)]
     for name in names:
-        await halves.ship_order(name)
-        await halves.note(name)
+        await steps.ship_order(name)
+        await steps.insert_job(name)
     async with replica(), replica():
         await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     assert await rows.fetchval("SELECT count(*) FROM shipment WHERE state = 'LABELLED'") == 12
@@ -204,18 +230,18 @@ def process_of(settings, **streams):
         process.wait(timeout=10)
 
 
-async def test_a_process_killed_while_the_courier_thinks_leaves_one_parcel_and_the_next_one_knows_it(
-    halves, order_id, replica, courier, rows
+async def test_a_process_killed_during_the_courier_call_leaves_one_parcel_and_the_next_process_finds_it(
+    steps, order_id, replica, courier, rows
 ):
-    await halves.ship_order(order_id)
+    await steps.ship_order(order_id)
     await courier.misbehave(next=["create_timeout_then_done"])
-    await halves.note(order_id)
-    with process_of(replace(halves.settings, courier_timeout=60.0)) as process:
+    await steps.insert_job(order_id)
+    with process_of(replace(steps.settings, courier_timeout=60.0)) as process:
         (made,) = await eventually(lambda: courier.consignments(shipment_id(order_id)), len)
         assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.wait, 10)
-    await let_leases_end(rows)
+    await expire_leases(rows)
     async with replica():
         await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
     assert await courier.consignments(shipment_id(order_id)) == [made]

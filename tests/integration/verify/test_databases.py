@@ -43,7 +43,7 @@ INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, s
     create_time, update_time)
 VALUES ('s', 'o', 'u', 'LABELLED', '', '', 1, {version}, now(), now());"""
 _STAGE = """
-INSERT INTO shipment_update (shipment_id, version, state, note, actor, create_time)
+INSERT INTO shipment_update (shipment_id, version, state, reason, actor, create_time)
 VALUES ('s', {version}, '{state}', '', 'me', now());"""
 _ACCOUNT = """
 INSERT INTO account (user_id, email, password_hash, registration_id, display_name, phone, roles, version, create_time,

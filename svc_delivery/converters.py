@@ -1,4 +1,4 @@
-"""Between the delivery's domain and its proto."""
+"""Converts the domain objects of svc_delivery to messages and events, and requests, orders and consignments back."""
 
 from collections.abc import Sequence
 from datetime import datetime, time
@@ -20,7 +20,7 @@ from svc_delivery import domain_shipment
 from svc_delivery.courier import Consignment, CourierAddress, Status
 from svc_delivery.domain import Booking, Slot, SlotRule, Tariff, Zone, postal_key
 from svc_delivery.domain import State as BookingState
-from svc_delivery.domain_shipment import Report, Shipment, State
+from svc_delivery.domain_shipment import Shipment, State, TrackingUpdate
 
 
 def zone_from_proto(zone: pb.Zone) -> Zone:
@@ -94,14 +94,14 @@ def booking_to_proto(booking: Booking) -> pb.SlotBooking:
     )
 
 
-def booking_moved(booking: Booking) -> Message:
-    """Return the event that a booking is now in its state."""
+def slot_booking_event(booking: Booking) -> Message:
+    """Return the event of a booking that has reached its state."""
     kind = events.SlotBooked if booking.state is BookingState.BOOKED else events.SlotReleased
     return kind(order_id=booking.order_id, version=booking.version, slot_id=booking.slot_id)
 
 
 def shipment_from_order(order: Order, now: datetime) -> Shipment:
-    """Return the shipment that an order is to have."""
+    """Return the new shipment of a reserved order."""
     return Shipment(
         id=domain_shipment.shipment_id(order.order_id),
         order_id=order.order_id,
@@ -127,7 +127,9 @@ def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> shipment
         tracking_number=shipment.tracking_number,
         updates=[
             shipment_pb.ShipmentUpdate(
-                state=_state_to_proto(State[row["state"]]), note=row["note"], create_time=timestamp(row["create_time"])
+                state=_state_to_proto(State[row["state"]]),
+                note=row["reason"],
+                create_time=timestamp(row["create_time"]),
             )
             for row in updates
         ],
@@ -142,8 +144,8 @@ def state_from_proto(state: shipment_pb.ShipmentState.ValueType) -> str:
     return shipment_pb.ShipmentState.Name(state).removeprefix("SHIPMENT_STATE_") if state else ""
 
 
-def shipment_created(shipment: Shipment) -> events.ShipmentCreated:
-    """Return the event that an order has a shipment."""
+def shipment_created_event(shipment: Shipment) -> events.ShipmentCreated:
+    """Return the event of a new shipment."""
     return events.ShipmentCreated(
         shipment_id=shipment.id,
         version=shipment.version,
@@ -153,8 +155,10 @@ def shipment_created(shipment: Shipment) -> events.ShipmentCreated:
     )
 
 
-def shipment_moves(before: Shipment, stages: Sequence[Shipment]) -> list[events.ShipmentStatusChanged]:
-    """Return the events of the moves that a shipment made from stage to stage."""
+def shipment_status_changed_events(
+    before: Shipment, revisions: Sequence[Shipment]
+) -> list[events.ShipmentStatusChanged]:
+    """Return the events of the transitions that led from revision to revision."""
     return [
         events.ShipmentStatusChanged(
             shipment_id=after.id,
@@ -164,13 +168,13 @@ def shipment_moves(before: Shipment, stages: Sequence[Shipment]) -> list[events.
             from_state=_state_to_proto(earlier.state),
             to_state=_state_to_proto(after.state),
         )
-        for earlier, after in pairwise((before, *stages))
+        for earlier, after in pairwise((before, *revisions))
         if after.version > earlier.version
     ]
 
 
 def courier_address(address: bytes) -> CourierAddress:
-    """Return where a parcel goes, as the courier is told."""
+    """Return the address of a shipment as the courier's API takes it."""
     to = Address.FromString(address)
     return CourierAddress(
         recipient=to.recipient,
@@ -182,10 +186,10 @@ def courier_address(address: bytes) -> CourierAddress:
     )
 
 
-def courier_report(consignment: Consignment) -> Report:
-    """Return what the courier says of a parcel; one that it gives up comes back to us."""
+def tracking_update_from_consignment(consignment: Consignment) -> TrackingUpdate:
+    """Return the courier's record of a parcel; one that it cancels is returned to us."""
     statuses = [movement.status for movement in consignment.movements]
-    return Report(
+    return TrackingUpdate(
         consignment_id=consignment.id,
         tracking_number=consignment.tracking_number,
         version=consignment.version,
