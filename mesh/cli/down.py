@@ -13,7 +13,7 @@ from mesh.cli.terminal import StateDir, err, state_in
 from mesh.errors import StackError
 from mesh.stack import orphans
 from mesh.stack.data_dirs import remove_data_dir
-from mesh.stack.state import Record, State
+from mesh.stack.state import ProcessRecord, Record, State
 
 _STOP_SECONDS = 45.0  # a supervisor gives its processes 30
 
@@ -46,11 +46,16 @@ def _stop(state: State, record: Record) -> None:
             with suppress(ProcessLookupError):
                 os.kill(supervisor.pid, number)
         until = time.monotonic() + _STOP_SECONDS
-        while state.running and time.monotonic() < until:
+        while _is_running(state, supervisor) and time.monotonic() < until:
             time.sleep(0.03)
-        if not state.running:
+        if not _is_running(state, supervisor):
             return
     raise StackError(f"the supervisor in {state.folder} (pid {supervisor.pid}) does not stop")
+
+
+def _is_running(state: State, supervisor: ProcessRecord) -> bool:
+    """Return whether the supervisor has the lock, or released it but has not exited."""
+    return state.running or orphans.is_alive(supervisor)
 
 
 def _wipe(state: State) -> None:
