@@ -1,4 +1,4 @@
-// Calls of the API from a page: the token of the signed-in user, plain requests, and streams that go on after a break.
+// Calls of the API from a page: the token of the signed-in user, plain requests, and streams that resume after a lost connection.
 
 // Pages are served under /docs of the edge, which may itself be behind a prefix.
 export const base = new URL("..", import.meta.url);
@@ -13,11 +13,11 @@ export const token = {
   set value(text) {
     if (text) sessionStorage.setItem(KEY, text);
     else sessionStorage.removeItem(KEY);
-    for (const tell of listeners) tell(text);
+    for (const notify of listeners) notify(text);
   },
-  onChange(tell) {
-    listeners.add(tell);
-    tell(this.value);
+  onChange(notify) {
+    listeners.add(notify);
+    notify(this.value);
   },
 };
 
@@ -32,7 +32,7 @@ export class Failure extends Error {
   }
 }
 
-/** A key under which a repeat of a request is harmless. */
+/** An idempotency key for retries of a request. */
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -62,7 +62,7 @@ export async function call(method, path, body) {
   return value;
 }
 
-/** Makes a request as it is given, and returns the response before its body is read. */
+/** Sends a request as given, and returns the response before its body is read. */
 export function send(method, url, headers, body, signal) {
   return fetch(url, { method, headers: headersWith(headers), body, signal });
 }
@@ -93,14 +93,14 @@ export async function* eventsOf(body) {
   }
 }
 
-/** Whether a failure is of the connection or of a server that may be back soon, not a refusal. */
+/** Whether a failure is of the connection or of a server that may be back soon, rather than an error of the request. */
 function isPassing({ status, body }) {
   return status === 0 ? [2, 4, 13, 14].includes(body?.code) : [429, 502, 503, 504].includes(status);
 }
 
 /**
  * Watches a stream: calls `onMessage` for each message and `onState` with "live", "waiting" or "ended". A connection that
- * breaks is taken up again where it broke; a refusal ends it.
+ * breaks is resumed at its last event; an error response ends it.
  */
 export async function watch(path, { onMessage, onState, signal }) {
   let last = "";

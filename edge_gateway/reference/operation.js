@@ -1,4 +1,4 @@
-// One operation on a page: who may call it, what it takes, what it gives back, how it fails, and a form to try it.
+// One operation on a page: its callers, parameters, replies and errors, and a form to try it.
 
 import { h, paragraphs, prose } from "./page.js";
 import { Try } from "./try.js";
@@ -15,7 +15,7 @@ export function badge(method) {
   return h("span", { class: `method ${method.toLowerCase()}` }, method === "DELETE" ? "DEL" : method);
 }
 
-/** An operation to read and to try; `others` are the further paths of its method. */
+/** An operation with its form; `others` are the further paths of its method. */
 export function detail(operation, others, schemas) {
   return h(
     "article",

@@ -1,4 +1,4 @@
-// What both pages share: making elements, prose, copying, the theme, and signing in.
+// Shared by all pages: making elements, prose, copying, the theme, and signing in.
 
 import { call, Failure, newKey, token } from "./http.js";
 
@@ -81,7 +81,7 @@ export function startTheme(button) {
 
 // --- signing in -------------------------------------------------------------------------------------------
 
-/** Who a token is of, as far as it says. */
+/** The user of a token, as far as its claims show. */
 export function readToken(text) {
   try {
     const claims = JSON.parse(atob(text.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
@@ -91,7 +91,7 @@ export function readToken(text) {
   }
 }
 
-/** Signs in by email and password; registers first when asked to. */
+/** Signs in by email and password; registers first if wanted. */
 export async function signIn(email, password, isNew) {
   if (isNew) await call("POST", "/v1/auth/register", { email, password, requestId: newKey() });
   const tokens = await call("POST", "/v1/auth/login", { email, password });

@@ -1,4 +1,4 @@
-// Schemas as trees to read: what a value is made of, and what it must be.
+// Schemas as trees: the parts of a value, and its constraints.
 
 import { h, prose } from "./page.js";
 
@@ -63,12 +63,12 @@ export class Schemas {
   /** The rules of a schema, each a few words. */
   rules(schema) {
     const flat = this.flatten(schema);
-    const said = [];
+    const notes = [];
     const between = (low, high, unit) => {
       if (low !== undefined && high !== undefined)
-        said.push(low === high ? `${low} ${unit}` : `${low} to ${high} ${unit}`);
-      else if (low !== undefined) said.push(`at least ${low} ${unit}`);
-      else if (high !== undefined) said.push(`at most ${high} ${unit}`);
+        notes.push(low === high ? `${low} ${unit}` : `${low} to ${high} ${unit}`);
+      else if (low !== undefined) notes.push(`at least ${low} ${unit}`);
+      else if (high !== undefined) notes.push(`at most ${high} ${unit}`);
     };
     const wide = (number) => (Math.abs(number) >= 2 ** 31 - 1 ? undefined : number);
     between(flat.minLength, flat.maxLength, "characters");
@@ -77,20 +77,20 @@ export class Schemas {
     const low = wide(flat.minimum);
     const high = wide(flat.maximum);
     if (low !== undefined || high !== undefined)
-      said.push(low === undefined ? `≤ ${high}` : high === undefined ? `≥ ${low}` : `${low} … ${high}`);
-    if (flat.exclusiveMinimum !== undefined) said.push(`> ${flat.exclusiveMinimum}`);
-    if (flat.exclusiveMaximum !== undefined) said.push(`< ${flat.exclusiveMaximum}`);
-    if (flat.uniqueItems) said.push("all different");
-    if (flat.const !== undefined) said.push(`always ${JSON.stringify(flat.const)}`);
-    if (flat.pattern && !["int64", "uint64", "google-duration", "google-fieldmask"].includes(flat.format)) said.push(flat.pattern);
-    return said;
+      notes.push(low === undefined ? `≤ ${high}` : high === undefined ? `≥ ${low}` : `${low} … ${high}`);
+    if (flat.exclusiveMinimum !== undefined) notes.push(`> ${flat.exclusiveMinimum}`);
+    if (flat.exclusiveMaximum !== undefined) notes.push(`< ${flat.exclusiveMaximum}`);
+    if (flat.uniqueItems) notes.push("all different");
+    if (flat.const !== undefined) notes.push(`always ${JSON.stringify(flat.const)}`);
+    if (flat.pattern && !["int64", "uint64", "google-duration", "google-fieldmask"].includes(flat.format)) notes.push(flat.pattern);
+    return notes;
   }
 
   /**
-   * A value as rows: one for each property, with what is below it folded away. `asked` is whether the reader has to make
-   * such a value, and so to know what it must have.
+   * A value as rows: one for each property, with what is below it folded away. `isInput` is whether the reader has to write
+   * such a value, and so needs to see what is required.
    */
-  tree(schema, asked, depth = 0, above = []) {
+  tree(schema, isInput, depth = 0, above = []) {
     const flat = this.flatten(schema);
     const inner = this.below(schema);
     if (!inner) return this.enumeration(flat) ?? h("p", { class: "soft small" }, this.typeName(schema));
@@ -100,18 +100,18 @@ export class Schemas {
       "ul",
       { class: "tree" },
       Object.entries(properties).map(([name, property]) =>
-        this.row(name, property, asked, required.includes(name), depth, above),
+        this.row(name, property, isInput, required.includes(name), depth, above),
       ),
     );
   }
 
-  row(name, schema, asked, isRequired, depth = 0, above = []) {
+  row(name, schema, isInput, isRequired, depth = 0, above = []) {
     const flat = this.flatten(schema);
     const inner = this.below(schema);
     const type = this.typeName(schema);
     const marks = [
-      asked && isRequired && h("span", { class: "mark needed" }, "required"),
-      asked && flat.readOnly && h("span", { class: "mark" }, "read only"),
+      isInput && isRequired && h("span", { class: "mark needed" }, "required"),
+      isInput && flat.readOnly && h("span", { class: "mark" }, "read only"),
       flat.writeOnly && h("span", { class: "mark" }, "write only"),
       flat["x-immutable"] && h("span", { class: "mark" }, "never changes"),
       flat["x-oneof"] && h("span", { class: "mark" }, `one of ${flat["x-oneof"]}`),
@@ -131,15 +131,15 @@ export class Schemas {
           this.rules(schema).map((rule) => h("code", {}, rule)),
         ),
       values && h("details", {}, h("summary", {}, "values"), values),
-      folds && this.fold(inner, asked, depth, above),
+      folds && this.fold(inner, isInput, depth, above),
     );
   }
 
-  /** Makes the tree below a row when it is first unfolded, since messages may hold themselves. */
-  fold(inner, asked, depth, above) {
+  /** Builds the tree below a row when it is first unfolded, since messages may be recursive. */
+  fold(inner, isInput, depth, above) {
     const details = h("details", {}, h("summary", {}, "fields"));
     const fill = () =>
-      details.open && details.append(this.tree(inner.schema, asked, depth + 1, [...above, inner.name]));
+      details.open && details.append(this.tree(inner.schema, isInput, depth + 1, [...above, inner.name]));
     details.addEventListener("toggle", fill, { once: true });
     return details;
   }
@@ -155,12 +155,12 @@ export class Schemas {
 
   enumeration(flat) {
     if (!flat.enum || flat.type !== "string") return null;
-    const said = flat["x-enum-descriptions"] ?? [];
+    const notes = flat["x-enum-descriptions"] ?? [];
     return h(
       "ul",
       { class: "values" },
       flat.enum.map((value, at) =>
-        h("li", {}, h("code", {}, value || '""'), " ", h("span", { class: "soft small" }, prose(said[at] ?? ""))),
+        h("li", {}, h("code", {}, value || '""'), " ", h("span", { class: "soft small" }, prose(notes[at] ?? ""))),
       ),
     );
   }

@@ -1,4 +1,4 @@
-// Trying an operation: its parameters and body as a form, the same as a curl line, and what came back.
+// Trying an operation: its parameters and body as a form, a curl command, and the response.
 
 import { Failure, base, eventsOf, newKey, send, token, urlOf } from "./http.js";
 import { copyButton, h } from "./page.js";
@@ -12,7 +12,7 @@ export class Try {
       Boolean(operation["x-streaming"]) && "text/event-stream" in (operation.responses["200"].content ?? {});
     this.inputs = (operation.parameters ?? []).map((parameter) => this.input(parameter));
     this.body = this.bodyInput();
-    this.curl = h("pre", { class: "curl", tabIndex: 0, "aria-label": "The same with curl" });
+    this.curl = h("pre", { class: "curl", tabIndex: 0, "aria-label": "The request as a curl command" });
     this.result = h("div", { class: "result", role: "region", "aria-live": "polite", "aria-label": "Reply" });
     this.go = h("button", { class: "main", type: "submit" }, this.isStream ? "Watch" : "Send");
     this.stop = h("button", { type: "button", hidden: true, onclick: () => this.running?.abort() }, "Stop");
@@ -68,7 +68,7 @@ export class Try {
   keyButton() {
     return h(
       "button",
-      { type: "button", title: "A repeat with the same key changes nothing", onclick: () => this.renewKey() },
+      { type: "button", title: "A retry with the same key has no further effect", onclick: () => this.renewKey() },
       "New key",
     );
   }
@@ -226,7 +226,7 @@ export class Try {
 
   async showEvents(response) {
     const list = h("ol", { class: "events" });
-    const note = h("p", { class: "soft small" }, "Live: nothing has come yet.");
+    const note = h("p", { class: "soft small" }, "Live: no message yet.");
     this.result.replaceChildren(
       h("div", { class: "row" }, statusChip(response), h("span", { class: "chip accent live" }, "live")),
       note,
