@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response; `headers` has the values by lower-case name."""
 
     status: int
@@ -26,9 +26,9 @@ class Answer:
         ]
 
 
-def ask(
+def fetch(
     port: int, method: str, path: str, body: bytes | None = None, headers: list[tuple[str, str]] | None = None
-) -> Answer:
+) -> Response:
     """Send one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
@@ -40,6 +40,6 @@ def ask(
         connection.endheaders(body)
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, found, response.read())
+        return Response(response.status, found, response.read())
     finally:
         connection.close()

@@ -42,7 +42,7 @@ def targets(descriptors: str) -> dict[str, Callable[[bytes], object]]:
         return message.to_binary()
 
     def nested(data: bytes) -> object:
-        """Repeat a part of a body as often as a nesting needs to be deep; the first bytes say which and how often."""
+        """Repeat a part of a body up to depths that overflow a stack; the first bytes choose the part and the count."""
         times, begin, body = data[:2], data[2:3], data[3:]
         start = begin[0] % (len(body) + 1) if begin else 0
         return strict.decode(kinds, body[:start] + body[start:] * (1 + int.from_bytes(times) // 2))
@@ -87,7 +87,7 @@ def main() -> None:
             target(data)
         except EdgeError as error:
             if error.http_status not in (400, 404, 405, 413):
-                raise AssertionError(f"refused with {error.http_status}") from error
+                raise AssertionError(f"rejected with {error.http_status}") from error
 
     atheris.Setup([sys.argv[0], *options], once)
     atheris.Fuzz()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
-from tests.edge.client import ask
+from tests.edge.client import fetch
 
 T = TypeVar("T")
 #: The seconds within which a call is cancelled whose client left: one by the contract, and what a busy machine adds.
@@ -21,19 +21,19 @@ class Live:
         self._open(port, "\r\n".join(lines).encode(), receive_buffer)
 
     @classmethod
-    def raw(cls, port: int, said: bytes) -> Self:
-        """One that says just this."""
+    def raw(cls, port: int, data: bytes) -> Self:
+        """Connect, and send exactly this."""
         live = cls.__new__(cls)
-        live._open(port, said, 0)
+        live._open(port, data, 0)
         return live
 
-    def _open(self, port: int, said: bytes, receive_buffer: int) -> None:
+    def _open(self, port: int, data: bytes, receive_buffer: int) -> None:
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(60)
         self._socket.connect(("127.0.0.1", port))
-        self._socket.sendall(said)
+        self._socket.sendall(data)
         self.seen = b""
 
     def __enter__(self) -> Self:
@@ -87,14 +87,14 @@ def eventually_sync(look: Callable[[], T], wanted: Callable[[T], Any], within: f
 
 def begun(port: int) -> list[str]:
     """Return the calls that the back end has begun to serve."""
-    return list(ask(port, "GET", "/v1/ended").json["begun"])
+    return list(fetch(port, "GET", "/v1/ended").json["begun"])
 
 
 def cancelled(port: int) -> list[str]:
     """Return the calls that were cancelled at the back end."""
-    return list(ask(port, "GET", "/v1/ended").json["cancelled"])
+    return list(fetch(port, "GET", "/v1/ended").json["cancelled"])
 
 
 def sent(port: int, name: str) -> int:
     """Return how many messages of a stream the back end has sent."""
-    return int(ask(port, "GET", "/v1/ended").json["sent"].get(name, 0))
+    return int(fetch(port, "GET", "/v1/ended").json["sent"].get(name, 0))

@@ -1,5 +1,6 @@
 """schemathesis against the running shop, from the document that the shop itself serves: calls chained by its links."""
 
+import re
 import uuid
 from collections import defaultdict
 from typing import Any
@@ -88,3 +89,16 @@ def test_calls_chained_by_links_meet_nothing_that_the_document_does_not_say(shop
         "GET /v1/orders/{orderId}/timeline",
     ):
         assert 200 in answers[followed], f"{followed} was not reached by a link: {dict(answers)}"
+
+
+def test_no_operation_fails_on_a_deeply_nested_body(shop: Shop) -> None:
+    schema = schemathesis.openapi.from_url(f"{shop.url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    with httpx.Client(base_url=shop.url, timeout=20, trust_env=False) as client:
+        for operation in (it for it in operations if len(it.body)):
+            path = re.sub(r"\{[^}]*\}", "x", operation.path)
+            for body in ("[" * 16_000, '{"a":' * 16_000):
+                response = client.request(
+                    operation.method, path, content=body, headers={"content-type": "application/json"}
+                )
+                assert 400 <= response.status_code < 500, operation.label

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.edge.client import ask
+from tests.edge.client import fetch
 from tests.integration.edge.cases import bodies, failures, headers, json_in, json_out, query, routing, streams
 from tests.integration.edge.cases.case import Case
 
@@ -18,7 +18,7 @@ CASES = [
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_contract(case: Case, edge_port: int, other_edge_port: int) -> None:
     port = other_edge_port if case.other else edge_port
-    answer = ask(port, case.method, case.path, case.body, list(case.headers))
+    answer = fetch(port, case.method, case.path, case.body, list(case.headers))
     assert answer.status == case.status, answer.body[:500]
     assert answer.headers["x-request-id"]
     if case.status >= 400 and case.method != "HEAD" and "status" not in (case.holds or ()):
@@ -45,8 +45,8 @@ def test_every_case_has_a_unique_name() -> None:
 
 def test_every_row_of_the_contract_has_a_case() -> None:
     named = {row for case in CASES for row in re.findall(r"C\d+", case.id)}
-    # JsonViolation at the start, or gone before the answer: no request and its reply, so no case of this table.
-    for module, rows in (("test_process.py", {"C18", "C19"}), ("test_live_streams.py", {"C58"})):
+    # Rejected at the start, or disconnected before the response: not a request with a reply, so not in this table.
+    for module, rows in (("test_process.py", {"C18", "C19"}), ("test_http_streams.py", {"C58"})):
         text = Path(__file__).with_name(module).read_text()
         named |= {row for row in rows if f'"{row}-' in text}
     assert {f"C{number}" for number in range(1, 73)} - named == set()

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.edge import processes
-from tests.edge.client import ask
+from tests.edge.client import fetch
 
 JSON = [("content-type", "application/json")]
 LIMIT = "nested deeper than 99 levels"
@@ -40,7 +40,7 @@ def edge(
 
 def assert_rejected(edge: tuple[subprocess.Popen[bytes], int], method: str, path: str, body: bytes) -> None:
     running, port = edge
-    answer = ask(port, method, path, body, JSON)
+    answer = fetch(port, method, path, body, JSON)
     assert answer.status == 400
     assert LIMIT in answer.json["message"]
     assert running.poll() is None
@@ -80,7 +80,7 @@ def test_nesting_in_a_streamed_request_is_an_error(
 ) -> None:
     running, port = edge
     nested = b'{"text":' + b"[" * (size // 2) + b"]" * (size // 2) + b"}"
-    answer = ask(port, "POST", path, b'{"text":"a"}' + nested, JSON)
+    answer = fetch(port, "POST", path, b'{"text":"a"}' + nested, JSON)
     assert LIMIT.encode() in answer.body
     assert running.poll() is None
 
@@ -99,7 +99,7 @@ def test_nesting_in_a_frame_is_an_error(edge: tuple[subprocess.Popen[bytes], int
 @pytest.mark.parametrize("name", ["struct", "value", "any", "sub", "ts", "du", "mask", "rs", "ms[a]", "fields", "i32"])
 def test_nesting_in_a_query_value_is_data_or_an_error(edge: tuple[subprocess.Popen[bytes], int], name: str) -> None:
     running, port = edge
-    answer = ask(port, "GET", f"/v1/echo?{name}=" + "[" * 15_000)
+    answer = fetch(port, "GET", f"/v1/echo?{name}=" + "[" * 15_000)
     assert answer.status == (200 if name in ("rs", "ms[a]") else 400)
     assert running.poll() is None
 
@@ -107,7 +107,7 @@ def test_nesting_in_a_query_value_is_data_or_an_error(edge: tuple[subprocess.Pop
 def test_many_brackets_that_do_not_nest_are_accepted(edge: tuple[subprocess.Popen[bytes], int]) -> None:
     texts = ["[[[[{{{{", 'a"[[[', "\\", '\\"{'] * 200
     body = {"rs": texts, "subs": [{"s": "["}] * 300, "value": [[]] * 300}
-    answer = ask(edge[1], "POST", "/v1/echo", json.dumps(body).encode(), JSON)
+    answer = fetch(edge[1], "POST", "/v1/echo", json.dumps(body).encode(), JSON)
     assert answer.status == 200
     assert (answer.json["rs"], len(answer.json["subs"])) == (texts, 300)
 
@@ -116,5 +116,5 @@ def test_the_deepest_body_that_is_accepted(edge: tuple[subprocess.Popen[bytes], 
     def body(depth: int) -> bytes:
         return b'{"deep":' * (depth - 1) + b"{}" + b"}" * (depth - 1)
 
-    assert ask(edge[1], "POST", "/v1/echo", body(99), JSON).status == 200
+    assert fetch(edge[1], "POST", "/v1/echo", body(99), JSON).status == 200
     assert_rejected(edge, "POST", "/v1/echo", body(100))

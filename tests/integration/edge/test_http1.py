@@ -15,7 +15,7 @@ import zstandard
 
 from edge_gateway.http import http1
 from tests.edge import processes
-from tests.edge.client import ask
+from tests.edge.client import fetch
 from tests.edge.live import Live, eventually_sync
 
 BROWSER = "https://shop.example"
@@ -63,7 +63,7 @@ def test_s21_a_malformed_request_is_rejected_as_json(raw: bytes, edge_port: int)
 
 
 def test_s21_a_line_cannot_be_smuggled_into_a_response(edge_port: int) -> None:
-    answer = ask(edge_port, "GET", "/v1/echo?name=%0D%0Ax-evil:%201", headers=[("x-request-id", "a")])
+    answer = fetch(edge_port, "GET", "/v1/echo?name=%0D%0Ax-evil:%201", headers=[("x-request-id", "a")])
     assert answer.json["name"] == "\r\nx-evil: 1"
     assert "x-evil" not in answer.headers
 
@@ -85,8 +85,8 @@ def test_s10_a_stalled_body_times_out(guarded_port: int) -> None:
 
 
 def test_s21_trailers_are_not_headers(edge_port: int) -> None:
-    said = "0\r\nAuthorization: Bearer late\r\nGrpc-Metadata-Late: late\r\n\r\n"
-    with Live(edge_port, "/v1/inspect", "Transfer-Encoding: chunked", "", said, method="POST") as live:
+    trailers = "0\r\nAuthorization: Bearer late\r\nGrpc-Metadata-Late: late\r\n\r\n"
+    with Live(edge_port, "/v1/inspect", "Transfer-Encoding: chunked", "", trailers, method="POST") as live:
         seen = live.until(b"timeRemaining")
     assert b" 200 " in seen
     assert b"late" not in seen
@@ -157,7 +157,7 @@ def test_pipelined_requests_are_answered_in_order(edge_port: int) -> None:
 )
 def test_an_allowed_origin_may_read_replies_and_errors(origin: str, guarded_port: int) -> None:
     for path in ("/v1/shelves/1", "/nothing", "/v1/watch/x?count=1"):
-        answer = ask(guarded_port, "GET", path, headers=[("Origin", origin)])
+        answer = fetch(guarded_port, "GET", path, headers=[("Origin", origin)])
         assert answer.headers["access-control-allow-origin"] == origin
         assert "etag" in answer.headers["access-control-expose-headers"]
         assert "origin" in answer.headers.get("vary", "origin")
@@ -176,33 +176,33 @@ def test_an_allowed_origin_may_read_replies_and_errors(origin: str, guarded_port
     ],
 )
 def test_another_origin_gets_no_cors_headers(origin: str, guarded_port: int) -> None:
-    answer = ask(guarded_port, "GET", "/v1/shelves/1", headers=[("Origin", origin)])
+    answer = fetch(guarded_port, "GET", "/v1/shelves/1", headers=[("Origin", origin)])
     assert (answer.status, "access-control-allow-origin" in answer.headers) == (200, False)
-    preflight = ask(
+    preflight = fetch(
         guarded_port, "OPTIONS", "/v1/shelves", headers=[("Origin", origin), ("Access-Control-Request-Method", "POST")]
     )
     assert "access-control-allow-origin" not in preflight.headers
 
 
 def test_a_preflight_lists_methods_and_headers(guarded_port: int) -> None:
-    asked = [
+    headers = [
         ("Origin", BROWSER),
         ("Access-Control-Request-Method", "POST"),
         ("Access-Control-Request-Headers", "Content-Type, Idempotency-Key, X-Evil, Grpc-Metadata-Foo"),
     ]
-    answer = ask(guarded_port, "OPTIONS", "/v1/shelves", headers=asked)
+    answer = fetch(guarded_port, "OPTIONS", "/v1/shelves", headers=headers)
     assert answer.status == 204
     assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
     assert answer.headers["access-control-allow-headers"] == "content-type, idempotency-key, grpc-metadata-foo"
     assert answer.headers["access-control-max-age"] == "7200"
-    assert ask(guarded_port, "OPTIONS", "/nothing", headers=asked).status == 404
+    assert fetch(guarded_port, "OPTIONS", "/nothing", headers=headers).status == 404
 
 
 @pytest.mark.parametrize(
     ("accept", "coding"), [("gzip", "gzip"), ("br, gzip", "br"), ("zstd;q=1, gzip;q=0.5", "zstd"), ("identity", None)]
 )
 def test_a_long_reply_is_compressed_as_the_client_accepts(accept: str, coding: str | None, edge_port: int) -> None:
-    answer = ask(edge_port, "GET", "/v1/shelves?name=50", headers=[("Accept-Encoding", accept)])
+    answer = fetch(edge_port, "GET", "/v1/shelves?name=50", headers=[("Accept-Encoding", accept)])
     assert answer.headers.get("content-encoding") == coding
     assert int(answer.headers["content-length"]) == len(answer.body)
     inflate = {
@@ -216,4 +216,4 @@ def test_a_long_reply_is_compressed_as_the_client_accepts(accept: str, coding: s
 
 @pytest.mark.parametrize("path", ["/v1/shelves/1", "/v1/files/" + "x" * 3000, "/v1/watch/x?count=99"])
 def test_short_binary_and_streamed_replies_are_not_compressed(path: str, edge_port: int) -> None:
-    assert "content-encoding" not in ask(edge_port, "GET", path, headers=[("Accept-Encoding", "gzip")]).headers
+    assert "content-encoding" not in fetch(edge_port, "GET", path, headers=[("Accept-Encoding", "gzip")]).headers

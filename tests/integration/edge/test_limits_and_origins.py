@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from tests.edge import processes
-from tests.edge.client import ask
+from tests.edge.client import fetch
 
 LIMIT = 10_000
 CODINGS = {
@@ -44,12 +44,12 @@ def test_a_compressed_body_is_limited_by_its_inflated_size(
     headers = [("content-type", "application/json"), ("content-encoding", coding)]
     body = shelf(size)
     assert (len(body), len(compress(body)) < LIMIT) == (size, True)
-    assert ask(port, "POST", "/v1/shelves", compress(body), headers).status == status
+    assert fetch(port, "POST", "/v1/shelves", compress(body), headers).status == status
 
 
 @pytest.mark.parametrize("origin", ["https://a.shop.example", "https://b-2.a.shop.example"])
 def test_an_origin_below_the_host_of_a_pattern_is_allowed(port: int, origin: str) -> None:
-    answer = ask(port, "GET", "/v1/shelves/1", headers=[("origin", origin)])
+    answer = fetch(port, "GET", "/v1/shelves/1", headers=[("origin", origin)])
     assert answer.headers["access-control-allow-origin"] == origin
 
 
@@ -71,5 +71,5 @@ def test_an_origin_below_the_host_of_a_pattern_is_allowed(port: int, origin: str
     ],
 )
 def test_no_other_origin_is_allowed_by_a_pattern(port: int, origin: str) -> None:
-    answer = ask(port, "GET", "/v1/shelves/1", headers=[("origin", origin)])
+    answer = fetch(port, "GET", "/v1/shelves/1", headers=[("origin", origin)])
     assert "access-control-allow-origin" not in answer.headers

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.edge import processes
-from tests.edge.client import Answer, ask
+from tests.edge.client import Response, fetch
 from tests.edge.compile import POLICY_PROTOS, descriptor_set, python_modules
 from tests.edge.live import eventually_sync
 
@@ -52,55 +52,55 @@ def port(start_edge: StartEdge) -> Iterator[int]:
         yield port
 
 
-def browse(port: int, client: str = "", path: str = "/v1/browse") -> Answer:
-    return ask(port, "GET", path, headers=[("X-Forwarded-For", client)] if client else [])
+def browse(port: int, client: str = "", path: str = "/v1/browse") -> Response:
+    return fetch(port, "GET", path, headers=[("X-Forwarded-For", client)] if client else [])
 
 
 def test_a_method_that_does_not_name_the_edge_is_not_routed(port: int) -> None:
-    assert ask(port, "GET", "/v1/internal").status == 404
+    assert fetch(port, "GET", "/v1/internal").status == 404
 
 
 def test_the_routes_depend_on_the_caller(start_edge: StartEdge) -> None:
     with start_edge("--caller", "svc_order") as port:
-        answer = ask(port, "GET", "/v1/internal")
+        answer = fetch(port, "GET", "/v1/internal")
         assert answer.json["metadata"]["x-shop-caller"] == "svc_order"
-        assert ask(port, "GET", "/v1/browse").status == 404
-        assert ask(port, "GET", "/v1/public").status == 200
+        assert fetch(port, "GET", "/v1/browse").status == 404
+        assert fetch(port, "GET", "/v1/public").status == 200
 
 
 def test_the_edge_sets_the_caller_and_clients_cannot(port: int) -> None:
     spoofed = [("x-shop-caller", "svc_order"), ("Grpc-Metadata-X-Shop-GrpcInvoker", "svc_order")]
-    answer = ask(port, "GET", "/v1/account", headers=spoofed)
+    answer = fetch(port, "GET", "/v1/account", headers=spoofed)
     assert answer.json["metadata"]["x-shop-caller"] == "edge"
 
 
 def test_the_contract_sets_the_deadline(port: int) -> None:
     assert 0 < browse(port, "9.9.9.1").json["timeRemaining"] <= 3.1
-    assert ask(port, "GET", "/v1/hang").status == 504
-    assert ask(port, "GET", "/v1/hang", headers=[("Grpc-Timeout", "60S")]).status == 504
+    assert fetch(port, "GET", "/v1/hang").status == 504
+    assert fetch(port, "GET", "/v1/hang", headers=[("Grpc-Timeout", "60S")]).status == 504
 
 
 @pytest.mark.parametrize(("reason", "status"), [("KEY_REUSED", 422), ("PLAIN", 400), ("OTHER", 400)])
 def test_a_reason_may_override_the_http_status(reason: str, status: int, port: int) -> None:
-    answer = ask(port, "GET", f"/v1/refuse?text={reason}")
+    answer = fetch(port, "GET", f"/v1/refuse?text={reason}")
     assert (answer.status, answer.json["code"]) == (status, 3)
 
 
 def test_a_public_read_may_be_cached_and_revalidated(port: int) -> None:
-    answer = ask(port, "GET", "/v1/public?text=a")
+    answer = fetch(port, "GET", "/v1/public?text=a")
     assert answer.headers["cache-control"] == "public, max-age=9"
     assert answer.headers["vary"] == "accept, accept-encoding, accept-language, origin"
-    again = ask(port, "GET", "/v1/public?text=a", headers=[("If-None-Match", answer.headers["etag"])])
+    again = fetch(port, "GET", "/v1/public?text=a", headers=[("If-None-Match", answer.headers["etag"])])
     assert (again.status, again.body) == (304, b"")
-    assert ask(port, "GET", "/v1/public?text=b", headers=[("If-None-Match", answer.headers["etag"])]).status == 200
+    assert fetch(port, "GET", "/v1/public?text=b", headers=[("If-None-Match", answer.headers["etag"])]).status == 200
 
 
 def test_the_back_ends_cache_control_wins(port: int) -> None:
-    assert ask(port, "GET", "/v1/public?text=kept").headers["cache-control"] == "public, max-age=77"
+    assert fetch(port, "GET", "/v1/public?text=kept").headers["cache-control"] == "public, max-age=77"
 
 
 def test_a_users_own_reads_are_not_cached(port: int) -> None:
-    answer = ask(port, "GET", "/v1/account", headers=[("Authorization", "Bearer kept")])
+    answer = fetch(port, "GET", "/v1/account", headers=[("Authorization", "Bearer kept")])
     assert answer.headers["cache-control"] == "no-store"
     assert "etag" not in answer.headers
 
@@ -112,12 +112,12 @@ def test_the_rate_limit_of_a_client_is_enforced_and_reported(port: int) -> None:
     assert [re.sub("t=.*", "", answer.headers["ratelimit"]) for answer in seen] == [
         f'"rpc";r={left};' for left in (2, 1, 0, 0)
     ]
-    refused = seen[-1]
-    assert refused.json["code"] == 8
-    assert refused.json["details"][0]["reason"] == "RATE_LIMITED"
-    assert 50 < int(refused.headers["retry-after"]) <= 60
+    rejected = seen[-1]
+    assert rejected.json["code"] == 8
+    assert rejected.json["details"][0]["reason"] == "RATE_LIMITED"
+    assert 50 < int(rejected.headers["retry-after"]) <= 60
     assert browse(port, "1.1.1.2").status == 200, "another client has calls of its own"
-    assert ask(port, "GET", "/v1/public", headers=[("X-Forwarded-For", "1.1.1.1")]).status == 200, (
+    assert fetch(port, "GET", "/v1/public", headers=[("X-Forwarded-For", "1.1.1.1")]).status == 200, (
         "so has another method"
     )
 
@@ -134,7 +134,7 @@ def test_without_a_trusted_proxy_the_client_address_is_the_peers(start_edge: Sta
 
 def test_calls_are_counted_by_token_or_else_by_address(port: int) -> None:
     def account(*headers: tuple[str, str]) -> int:
-        return ask(port, "GET", "/v1/account", headers=[("X-Forwarded-For", "4.4.4.4"), *headers]).status
+        return fetch(port, "GET", "/v1/account", headers=[("X-Forwarded-For", "4.4.4.4"), *headers]).status
 
     assert [account(("Authorization", "Bearer a")) for _ in range(3)] == [200, 200, 429]
     assert [account(("Authorization", "Bearer b")) for _ in range(3)] == [200, 200, 429]
@@ -144,7 +144,7 @@ def test_calls_are_counted_by_token_or_else_by_address(port: int) -> None:
 def test_public_calls_are_counted_by_address_even_with_a_token(port: int) -> None:
     def login(token: str) -> int:
         headers = [JSON, ("X-Forwarded-For", "5.5.5.5"), ("Authorization", token)]
-        return ask(port, "POST", "/v1/login", b"{}", headers).status
+        return fetch(port, "POST", "/v1/login", b"{}", headers).status
 
     assert [login(f"Bearer {number}") for number in range(3)] == [200, 200, 429]
 
@@ -170,7 +170,7 @@ def test_without_redis_fail_open_limits_allow_and_fail_closed_limits_reject(
 ) -> None:
     with start_edge("--redis", f"unix://{tmp_path}/absent.sock") as port:
         assert [browse(port).status for _ in range(5)] == [200] * 5
-        refused = ask(port, "POST", "/v1/login", b"{}", [JSON])
-        assert (refused.status, refused.json["code"]) == (503, 14)
-        assert refused.headers["retry-after"] == "1"
-        assert str(tmp_path) not in refused.body.decode()
+        rejected = fetch(port, "POST", "/v1/login", b"{}", [JSON])
+        assert (rejected.status, rejected.json["code"]) == (503, 14)
+        assert rejected.headers["retry-after"] == "1"
+        assert str(tmp_path) not in rejected.body.decode()

@@ -15,7 +15,7 @@ import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.edge import processes
-from tests.edge.client import Answer, ask
+from tests.edge.client import Response, fetch
 from tests.edge.compile import descriptor_set
 from tests.edge.live import Live, begun, eventually_sync
 
@@ -97,14 +97,14 @@ def test_check_names_the_file_the_method_and_the_reason(methods: str, reason: st
     assert done.returncode == 1
     assert f"bad/v1/bad.proto: bad.v1.S.B: {reason}" in done.stderr
     started = run("--descriptor-set", bad, "--upstream", "*=127.0.0.1:1", "--listen", "127.0.0.1:0")
-    assert started.returncode == 1, "what --check refuses does not start either"
+    assert started.returncode == 1, "what --check rejects does not start either"
 
 
 def test_a_template_of_all_paths_matches_the_root(tmp_path: Path, back_end: int, edge_folder: Path) -> None:
     options = ("--descriptor-set", proto(tmp_path, rpc("A", 'get: "/**"')), "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "root.log", *options) as (_, port):
-        assert ask(port, "GET", "/").status == 501, "the back end has no such method"
-        assert ask(port, "GET", "/a//b").status == 404
+        assert fetch(port, "GET", "/").status == 501, "the back end has no such method"
+        assert fetch(port, "GET", "/a//b").status == 404
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_invalid_options_are_reported_and_prevent_the_start(
 
 
 def test_a_port_in_use_is_reported(descriptors: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        listen = f"127.0.0.1:{occupied.getsockname()[1]}"
         done = run("--descriptor-set", descriptors, "--upstream", "*=127.0.0.1:1", "--listen", listen)
     assert done.returncode == 1
     assert listen in done.stderr
@@ -152,7 +152,7 @@ def test_descriptors_come_from_the_back_end_by_reflection(
     with processes.edge(edge_folder / "reflecting.log", *options, "--upstream", f"*=127.0.0.1:{back_end}"):
         options = ("--reflect", reflecting, "--upstream", f"edgetest.v1.Library=127.0.0.1:{back_end}")
         with processes.edge(edge_folder / "reflected.log", *options) as (_, port):
-            answer = ask(port, "GET", "/v1/echo?snakeCaseName=x&$alt=json;defaults=omit")
+            answer = fetch(port, "GET", "/v1/echo?snakeCaseName=x&$alt=json;defaults=omit")
             assert answer.json == {"snakeCaseName": "x"}
         with grpc.insecure_channel(reflecting) as channel:
             assert "edgetest.v1.Library" in ProtoReflectionDescriptorDatabase(channel).get_services()
@@ -167,23 +167,23 @@ def test_an_unavailable_back_end_is_503_until_it_returns(
     address = f"127.0.0.1:{free_port()}"
     options = ("--descriptor-set", descriptors, "--upstream", f"*={address}")
     with processes.edge(edge_folder / "alone.log", *options) as (_, port):
-        down = ask(port, "GET", "/v1/shelves/1")
+        down = fetch(port, "GET", "/v1/shelves/1")
         assert (down.status, down.json["code"], down.headers["retry-after"]) == (503, 14, "1")
         assert address not in down.body.decode()
-        assert ask(port, "GET", "/v1/watch/x").status == 503
-        assert ask(port, "GET", "/healthz").status == 503
+        assert fetch(port, "GET", "/v1/watch/x").status == 503
+        assert fetch(port, "GET", "/healthz").status == 503
         command = ("tests.edge.library", str(edge_folder), address)
         with processes.process(*command, ready=r"(?m)^(\d+)$", log=edge_folder / "late.log"):
-            eventually_sync(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 200)
-            eventually_sync(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "SERVING"})
-        eventually_sync(lambda: ask(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
+            eventually_sync(lambda: fetch(port, "GET", "/v1/shelves/1").status, lambda status: status == 200)
+            eventually_sync(lambda: fetch(port, "GET", "/healthz").json, lambda found: found == {"status": "SERVING"})
+        eventually_sync(lambda: fetch(port, "GET", "/v1/shelves/1").status, lambda status: status == 503)
 
 
 def test_health_is_that_of_the_routed_services(edge_folder: Path, descriptors: str, back_end: int) -> None:
     options = ("--upstream", f"edgetest.v1.Library=127.0.0.1:{back_end}", "--upstream", "*=127.0.0.1:1")
     with processes.edge(edge_folder / "unused.log", "--descriptor-set", descriptors, *options) as (_, port):
-        assert ask(port, "GET", "/healthz").json == {"status": "SERVING"}
-        assert ask(port, "GET", "/healthz?service=other.v1.S").status == 503, "its target does not answer"
+        assert fetch(port, "GET", "/healthz").json == {"status": "SERVING"}
+        assert fetch(port, "GET", "/healthz?service=other.v1.S").status == 503, "its target does not answer"
 
 
 def test_a_drain_completes_calls_and_ends_streams_with_an_error(
@@ -191,8 +191,8 @@ def test_a_drain_completes_calls_and_ends_streams_with_an_error(
 ) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}")
     with processes.edge(edge_folder / "draining.log", *options) as (running, port):
-        answers: list[Answer] = []
-        calling = threading.Thread(target=lambda: answers.append(ask(port, "GET", "/v1/sleep/drain?seconds=1.5")))
+        answers: list[Response] = []
+        calling = threading.Thread(target=lambda: answers.append(fetch(port, "GET", "/v1/sleep/drain?seconds=1.5")))
         calling.start()
         with Live(port, "/v1/watch/drained?count=1&hold=true", "Accept: text/event-stream") as live:
             live.until(b"resumeToken")
@@ -205,7 +205,7 @@ def test_a_drain_completes_calls_and_ends_streams_with_an_error(
         assert answers[0].status == 200, "a call that had begun is answered"
         assert running.wait(60) == 0
     with pytest.raises(OSError, match="refused"):
-        ask(port, "GET", "/healthz")
+        fetch(port, "GET", "/healthz")
 
 
 def test_workers_share_a_port_and_are_replaced(
@@ -221,7 +221,7 @@ def test_workers_share_a_port_and_are_replaced(
             lambda: children(running.pid), lambda pids: len(pids) == 2 and first[0] not in pids, within=10
         )
         eventually_sync(lambda: listeners(port), lambda count: count == 2)
-        assert {ask(port, "GET", "/v1/shelves/1").status for _ in range(10)} == {200}
+        assert {fetch(port, "GET", "/v1/shelves/1").status for _ in range(10)} == {200}
         running.terminate()
         assert running.wait(60) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in second)
@@ -253,10 +253,10 @@ def test_during_the_drain_delay_health_fails_and_calls_are_served(
 ) -> None:
     options = ("--descriptor-set", descriptors, "--upstream", f"*=127.0.0.1:{back_end}", "--drain-delay", "30")
     with processes.edge(edge_folder / "delayed.log", *options) as (running, port):
-        assert ask(port, "GET", "/healthz").status == 200
+        assert fetch(port, "GET", "/healthz").status == 200
         running.terminate()
-        eventually_sync(lambda: ask(port, "GET", "/healthz").json, lambda found: found == {"status": "NOT_SERVING"})
-        assert ask(port, "GET", "/v1/shelves/1").status == 200
+        eventually_sync(lambda: fetch(port, "GET", "/healthz").json, lambda found: found == {"status": "NOT_SERVING"})
+        assert fetch(port, "GET", "/v1/shelves/1").status == 200
         running.kill()
 
 

@@ -76,7 +76,7 @@ async def outcome(upstreams: Upstreams, deadline: float = 30) -> int | bytes:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("sent", "expected"),
     [
         pytest.param(OK + DATA + GOOD_END, b"hi", id="a-good-reply"),
         pytest.param(OK + PADDED + GOOD_END, b"hi", id="padding"),
@@ -115,14 +115,14 @@ async def outcome(upstreams: Upstreams, deadline: float = 30) -> int | bytes:
         pytest.param(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", 13, id="http-1"),
     ],
 )  # fmt: skip
-async def test_a_call_ends_with_the_expected_status_whatever_the_peer_sends(said: bytes, expected: int | bytes) -> None:
-    async with peer(SETTINGS + said) as upstreams:
+async def test_a_call_ends_with_the_expected_status_whatever_the_peer_sends(sent: bytes, expected: int | bytes) -> None:
+    async with peer(SETTINGS + sent) as upstreams:
         assert await outcome(upstreams, 1 if expected == 4 else 30) == expected
 
 
-@pytest.mark.parametrize("said", [b"", OK, OK + DATA, OK + DATA[:11]])
-async def test_a_closed_connection_is_unavailable(said: bytes) -> None:
-    async with peer(SETTINGS + said, close=True) as upstreams:
+@pytest.mark.parametrize("sent", [b"", OK, OK + DATA, OK + DATA[:11]])
+async def test_a_closed_connection_is_unavailable(sent: bytes) -> None:
+    async with peer(SETTINGS + sent, close=True) as upstreams:
         assert await outcome(upstreams) == 14
 
 

@@ -125,15 +125,15 @@ async def test_connections_closed_by_age_lose_no_call() -> None:
 
 
 async def test_metadata_is_sent_and_received() -> None:
-    async def tell(request: bytes, context: Any) -> bytes:
+    async def echo_metadata(request: bytes, context: Any) -> bytes:
         seen = dict(context.invocation_metadata())
         await context.send_initial_metadata((("first", seen["given"]), ("raw-bin", seen["given-bin"])))
         context.set_trailing_metadata((("last", "x" * 300), ("last-bin", b"\x00\xff")))
         return str(context.time_remaining()).encode()
 
-    async with serving(Tell=unary(tell)) as port, calling(f"127.0.0.1:{port}") as upstreams:
+    async with serving(Echo=unary(echo_metadata)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         for _ in range(2):
-            reply = await upstreams.unary("/t.S/Tell", b"", (("given", "a b,c"), ("given-bin", b"\x01\x02\x03")), 30)
+            reply = await upstreams.unary("/t.S/Echo", b"", (("given", "a b,c"), ("given-bin", b"\x01\x02\x03")), 30)
             assert reply.initial == (("first", "a b,c"), ("raw-bin", b"\x01\x02\x03"))
             assert reply.trailing == (("last", "x" * 300), ("last-bin", b"\x00\xff"))
             assert 15 < float(reply.message) <= 30.1
@@ -141,13 +141,13 @@ async def test_metadata_is_sent_and_received() -> None:
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 async def test_a_status_has_its_message_and_trailers(code: grpc.StatusCode) -> None:
-    async def refuse(request: bytes, context: Any) -> bytes:
+    async def fail(request: bytes, context: Any) -> bytes:
         context.set_trailing_metadata((("why-bin", b"\x00\x01"),))
         await context.abort(code, "théme 100%\n")
 
-    async with serving(Refuse=unary(refuse)) as port, calling(f"127.0.0.1:{port}") as upstreams:
+    async with serving(Fail=unary(fail)) as port, calling(f"127.0.0.1:{port}") as upstreams:
         with pytest.raises(UpstreamError) as caught:
-            await upstreams.unary("/t.S/Refuse", b"", (), 30)
+            await upstreams.unary("/t.S/Fail", b"", (), 30)
     assert (caught.value.code, caught.value.message) == (code.value[0], "théme 100%\n")
     assert ("why-bin", b"\x00\x01") in caught.value.trailing
 
@@ -393,7 +393,7 @@ async def test_mutual_tls_presents_the_edges_certificate(tmp_path: Path) -> None
 
 async def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving("127.0.0.1:0", Echo=unary(echo)) as port:
-        # 127.0.0.2 is this machine too, and nobody listens there.
+        # 127.0.0.2 is this machine, too, but no process listens there.
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
         async with calling(f"both.example:{port}") as upstreams:

@@ -92,16 +92,16 @@ async def test_a_client_that_disconnects_during_the_handshake_cancels_the_call(d
 async def test_end_streams_returns_after_clients_received_the_close_frame(descriptors: str) -> None:
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     received.put_nowait({"type": "websocket.connect"})
-    said: list[Any] = []
+    sent: list[Any] = []
 
     async def send(message: Any) -> None:
-        said.append(message)
+        sent.append(message)
 
     async with serving(descriptors) as (gateway, library):
-        running = asyncio.ensure_future(gateway(scope(b"/v1/watch/told", b"hold=true"), received.get, send))
-        await eventually(lambda: library.begun == ["told"])
+        running = asyncio.ensure_future(gateway(scope(b"/v1/watch/ended", b"hold=true"), received.get, send))
+        await eventually(lambda: library.begun == ["ended"])
         await gateway.end_streams()
-        assert (said[-1]["type"], said[-1]["code"]) == ("websocket.close", 4014)
+        assert (sent[-1]["type"], sent[-1]["code"]) == ("websocket.close", 4014)
         await running
 
 
@@ -155,7 +155,7 @@ def test_an_invalid_frame_ends_the_stream_with_an_error(frame: str | bytes, edge
 def test_a_frame_that_is_too_large_closes_the_connection(edge_port: int) -> None:
     with Live(edge_port, "/v1/chat", *HANDSHAKE) as live:
         live.until(b"\r\n\r\n")
-        live.send(b"\x81\xff" + (1_100_000).to_bytes(8) + b"mask")  # what follows may come too late to be taken
+        live.send(b"\x81\xff" + (1_100_000).to_bytes(8) + b"mask")  # the rest may come too late
         frame = live.rest().partition(b"\r\n\r\n")[2]
     assert (frame[0], frame[2:4]) == (0x88, (1009).to_bytes(2))
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tests.edge import processes
-from tests.edge.client import Answer, ask
+from tests.edge.client import Response, fetch
 
 JSON = [("content-type", "application/json")]
 
 
-def batch(port: int, *paths: str, headers: list[tuple[str, str]] | None = None) -> Answer:
+def batch(port: int, *paths: str, headers: list[tuple[str, str]] | None = None) -> Response:
     body = json.dumps({"requests": [{"path": path} for path in paths]}).encode()
-    return ask(port, "POST", "/v1:batchGet", body, JSON + (headers or []))
+    return fetch(port, "POST", "/v1:batchGet", body, JSON + (headers or []))
 
 
 def test_reads_are_answered_in_their_order_each_with_its_own_status(port: int) -> None:
@@ -38,7 +38,7 @@ def test_each_read_has_the_same_reply_as_alone(port: int) -> None:
     paths = ["/v1/shelves/1?fields=name", "/v1/num/7?alt=json;enum-encoding=int", "/v1/fail?code=9&message=no"]
 
     for path, reply in zip(paths, batch(port, *paths).json["responses"], strict=True):
-        alone = ask(port, "GET", path)
+        alone = fetch(port, "GET", path)
         assert (reply["status"], reply["body"]) == (alone.status, alone.json)
 
 
@@ -123,7 +123,7 @@ def test_a_path_without_a_get_rule_is_rejected(port: int) -> None:
     ],
 )
 def test_an_invalid_batch_is_rejected(port: int, body: bytes, field: str | None) -> None:
-    answer = ask(port, "POST", "/v1:batchGet", body, JSON)
+    answer = fetch(port, "POST", "/v1:batchGet", body, JSON)
 
     assert answer.status == 400
     if field is not None:
@@ -131,17 +131,18 @@ def test_an_invalid_batch_is_rejected(port: int, body: bytes, field: str | None)
 
 
 def test_other_methods_and_media_types_are_rejected(port: int) -> None:
-    assert ask(port, "GET", "/v1:batchGet").status == 405
-    assert ask(port, "GET", "/v1:batchGet").headers["allow"] == "OPTIONS, POST"
+    assert fetch(port, "GET", "/v1:batchGet").status == 405
+    assert fetch(port, "GET", "/v1:batchGet").headers["allow"] == "OPTIONS, POST"
     assert (
-        ask(port, "POST", "/v1:batchGet", b"x=y", [("content-type", "application/x-www-form-urlencoded")]).status == 415
+        fetch(port, "POST", "/v1:batchGet", b"x=y", [("content-type", "application/x-www-form-urlencoded")]).status
+        == 415
     )
 
 
 def test_a_batch_may_be_compressed_both_ways_and_sent_below_the_prefix(port: int) -> None:
     body = gzip.compress(json.dumps({"requests": [{"path": "/v1/shelves?name=50"}]}).encode())
 
-    answer = ask(
+    answer = fetch(
         port, "POST", "/api/v1:batchGet", body, [*JSON, ("content-encoding", "gzip"), ("accept-encoding", "gzip")]
     )
 
@@ -151,9 +152,9 @@ def test_a_batch_may_be_compressed_both_ways_and_sent_below_the_prefix(port: int
 
 def test_browsers_of_an_allowed_origin_may_send_batches(port: int) -> None:
     origin = ("origin", "https://shop.example")
-    asked = [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type")]
+    headers = [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type")]
 
-    preflight = ask(port, "OPTIONS", "/v1:batchGet", None, asked)
+    preflight = fetch(port, "OPTIONS", "/v1:batchGet", None, headers)
 
     assert preflight.status == 204
     assert "POST" in preflight.headers["access-control-allow-methods"]

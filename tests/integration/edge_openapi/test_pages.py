@@ -11,7 +11,7 @@ import zstandard
 from openapi_spec_validator import validate
 
 from tests.edge import processes
-from tests.edge.client import ask
+from tests.edge.client import fetch
 from tests.unit.edge_openapi.conftest import document_of
 
 FILES = [
@@ -26,7 +26,7 @@ FILES = [
 
 
 def test_the_document_is_that_of_the_routes(port: int, folder: Path) -> None:
-    answer = ask(port, "GET", "/openapi.json")
+    answer = fetch(port, "GET", "/openapi.json")
 
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
@@ -37,7 +37,7 @@ def test_the_document_is_that_of_the_routes(port: int, folder: Path) -> None:
 def test_the_document_follows_the_options_of_the_edge(folder: Path, options: tuple[str, ...]) -> None:
     chosen = ("--proto-names", "--unbound", "--omit-defaults")
     with processes.edge(folder / "other.log", *options, *chosen) as (_, port):
-        document = ask(port, "GET", "/openapi.json").json
+        document = fetch(port, "GET", "/openapi.json").json
 
     assert "/edgetest.v1.Library/Unbound" in document["paths"]
     assert "snake_case_name" in document["components"]["schemas"]["Kinds"]["properties"]
@@ -53,24 +53,24 @@ def test_the_document_follows_the_options_of_the_edge(folder: Path, options: tup
     ],
 )
 def test_the_document_is_compressed_and_revalidated_by_its_etag(port: int, coding: str, decode) -> None:
-    answer = ask(port, "GET", "/openapi.json", headers=[("accept-encoding", coding)])
+    answer = fetch(port, "GET", "/openapi.json", headers=[("accept-encoding", coding)])
 
     assert answer.headers["content-encoding"] == coding
     assert json.loads(decode(answer.body))["openapi"] == "3.1.0"
-    again = ask(port, "GET", "/openapi.json", headers=[("if-none-match", answer.headers["etag"])])
+    again = fetch(port, "GET", "/openapi.json", headers=[("if-none-match", answer.headers["etag"])])
     assert (again.status, again.body) == (304, b"")
 
 
 @pytest.mark.parametrize("path", FILES)
 def test_the_pages_are_served_and_may_run_nothing_but_their_own_files(port: int, path: str) -> None:
-    answer = ask(port, "GET", path)
+    answer = fetch(port, "GET", path)
 
     assert answer.status == 200
     assert answer.headers["content-type"].startswith(("text/html", "text/css", "text/javascript"))
     assert "default-src 'none'; script-src 'self'" in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["etag"]
-    head = ask(port, "HEAD", path)
+    head = fetch(port, "HEAD", path)
     assert (head.status, head.body) == (200, b"")
 
 
@@ -81,7 +81,7 @@ def test_every_file_that_a_page_names_is_there(port: int) -> None:
         if path in seen:
             continue
         seen.add(path)
-        answer = ask(port, "GET", path)
+        answer = fetch(port, "GET", path)
         assert answer.status == 200, path
         text = answer.body.decode()
         folder = path.rpartition("/")[0]
@@ -94,8 +94,8 @@ def test_every_file_that_a_page_names_is_there(port: int) -> None:
 
 
 def test_the_pages_are_served_below_the_prefix_too(port: int) -> None:
-    assert ask(port, "GET", "/api/docs").status == 200
-    assert ask(port, "GET", "/api/openapi.json").status == 200
+    assert fetch(port, "GET", "/api/docs").status == 200
+    assert fetch(port, "GET", "/api/openapi.json").status == 200
 
 
 def test_pages_of_a_static_directory_are_served_as_the_reference_is(
@@ -104,8 +104,8 @@ def test_pages_of_a_static_directory_are_served_as_the_reference_is(
     (tmp_path / "live.html").write_text("<title>Live order</title>")
     (tmp_path / "live.js").write_text("export const live = 1;\n")
     with processes.edge(folder / "static.log", *options, "--static-dir", str(tmp_path)) as (_, port):
-        reference, live = ask(port, "GET", "/docs"), ask(port, "GET", "/docs/live")
-        script = ask(port, "GET", "/api/docs/live.js", headers=[("accept-encoding", "gzip")])
+        reference, live = fetch(port, "GET", "/docs"), fetch(port, "GET", "/docs/live")
+        script = fetch(port, "GET", "/api/docs/live.js", headers=[("accept-encoding", "gzip")])
         assert (live.status, live.body) == (200, (tmp_path / "live.html").read_bytes())
         assert (script.headers["content-type"], script.headers["content-encoding"]) == (
             "text/javascript; charset=utf-8",
@@ -113,14 +113,14 @@ def test_pages_of_a_static_directory_are_served_as_the_reference_is(
         )
         for header in ("content-security-policy", "referrer-policy", "cache-control", "vary", "content-type"):
             assert live.headers[header] == reference.headers[header]
-        again = ask(port, "GET", "/docs/live", headers=[("if-none-match", live.headers["etag"])])
+        again = fetch(port, "GET", "/docs/live", headers=[("if-none-match", live.headers["etag"])])
         assert (again.status, again.body) == (304, b"")
         assert b'<a href="docs/live">' in reference.body
 
 
 def test_an_edge_without_a_static_directory_has_no_further_pages(port: int) -> None:
-    assert ask(port, "GET", "/docs/live").status == 404
-    assert b"docs/live" not in ask(port, "GET", "/docs").body
+    assert fetch(port, "GET", "/docs/live").status == 404
+    assert b"docs/live" not in fetch(port, "GET", "/docs").body
 
 
 @pytest.mark.parametrize("name", ["page.css", "program.exe", None])
@@ -140,12 +140,12 @@ def test_a_static_directory_that_cannot_be_served_prevents_the_start(
 
 def test_pages_reject_other_methods(port: int) -> None:
     for path in ("/docs", "/openapi.json", "/healthz"):
-        answer = ask(port, "POST", path, b"{}")
+        answer = fetch(port, "POST", path, b"{}")
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 def test_no_docs_disables_the_pages(folder: Path, options: tuple[str, ...]) -> None:
     with processes.edge(folder / "bare.log", *options, "--no-docs") as (_, port):
-        assert ask(port, "GET", "/docs").status == 404
-        assert ask(port, "GET", "/openapi.json").status == 404
-        assert ask(port, "GET", "/healthz").status == 200
+        assert fetch(port, "GET", "/docs").status == 404
+        assert fetch(port, "GET", "/openapi.json").status == 404
+        assert fetch(port, "GET", "/healthz").status == 200

@@ -15,7 +15,7 @@ def kinds(registry: Registry) -> DescMessage:
 
 
 @pytest.mark.parametrize(
-    ("said", "spelled"),
+    ("path", "expected"),
     [
         ("name", "name"),
         ("snake_case_name", "snakeCaseName"),
@@ -38,9 +38,9 @@ def kinds(registry: Registry) -> DescMessage:
         ("opt_text[", "opt_text["),
     ],
 )
-def test_a_path_is_converted_to_json_names(said: str, spelled: str, kinds: DescMessage) -> None:
-    assert json_path(kinds, said) == spelled
-    assert json_path(kinds, spelled) == spelled
+def test_a_path_is_converted_to_json_names(path: str, expected: str, kinds: DescMessage) -> None:
+    assert json_path(kinds, path) == expected
+    assert json_path(kinds, expected) == expected
 
 
 def test_violations_and_the_message_use_the_same_names(kinds: DescMessage) -> None:

@@ -69,9 +69,9 @@ def kinds(registry: Registry) -> DescMessage:
 def bind(registry: Registry, query: bytes) -> None:
     message = kinds(registry).type()
     binder = QueryBinder(kinds(registry), variables=(), body=None, closed=False)
-    refused = attempt(lambda: binder.bind(message, query))
-    if isinstance(refused, EdgeError):
-        assert refused.http_status == 400
+    rejected = attempt(lambda: binder.bind(message, query))
+    if isinstance(rejected, EdgeError):
+        assert rejected.http_status == 400
         return
     JsonCodec(registry).encode(message, JsonFormat())
     assert type(message).from_binary(message.to_binary()) == message

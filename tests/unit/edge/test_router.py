@@ -57,7 +57,7 @@ def test_a_path_is_matched_exactly_when_a_template_of_its_method_matches(
     matched = "" if path == "/" else path  # which has no segments
     fitting = {(m, x) for m, x in added if sound and expression(parse_template(x)).fullmatch(matched)}
     verbs = {(m, x) for m, x in fitting if parse_template(x).verb}
-    candidates = verbs or fitting  # a verb that the path knows is never a part of its last segment
+    candidates = verbs or fitting  # a known verb is never part of the last segment
     wanted = {m for m, _ in candidates}
     found = attempt(lambda: router.match(method, path).target)
     if isinstance(found, EdgeError):

@@ -214,9 +214,9 @@ def test_rate_limits_and_timeouts_are_described(shop: Json) -> None:
     assert login["x-rate-limit"]["seconds"] == 60.0
     assert f"At most {login['x-rate-limit']['requests']} calls" in login["description"]
     assert set(login["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
-    refused = resolved(shop, login["responses"]["429"])
-    assert set(refused["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
-    assert "RATE_LIMITED" in refused["content"]["application/json"]["examples"]
+    rejected = resolved(shop, login["responses"]["429"])
+    assert set(rejected["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
+    assert "RATE_LIMITED" in rejected["content"]["application/json"]["examples"]
     assert login["x-timeout-seconds"] > 0
 
 

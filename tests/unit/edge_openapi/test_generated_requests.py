@@ -52,7 +52,7 @@ class Served:
 
 
 def is_beyond(violation: Any, message: Any) -> bool:
-    # Of money, only what must not be zero, and what stands in a query, cannot be said.
+    # JSON Schema cannot express that money is not zero, nor rules of money in a query.
     return violation.rule_id in BEYOND or (
         violation.rule_id == "money" and ("above 0" in violation.message or "_price" in str(violation.field))
     )
@@ -65,7 +65,7 @@ def served() -> Served:
 
 def errors_of(served: Served, operation: Any) -> list[list[str]]:
     """Return the errors of generated requests that an operation's description allows."""
-    refused: list[list[str]] = []
+    rejected: list[list[str]] = []
 
     @settings(
         max_examples=12,
@@ -81,10 +81,10 @@ def errors_of(served: Served, operation: Any) -> list[list[str]]:
         wanted = ("method", "url", "headers", "params", "data", "json", "cookies")
         request = requests.Request(**{name: arguments[name] for name in wanted if name in arguments}).prepare()
         if reasons := served.errors(request):
-            refused.append([f"{request.method} {request.url} {request.body!r}", *reasons])
+            rejected.append([f"{request.method} {request.url} {request.body!r}", *reasons])
 
     send()
-    return refused
+    return rejected
 
 
 @pytest.mark.parametrize("tag", TAGS)

@@ -212,10 +212,10 @@ def test_the_request_id_is_described_with_its_header(rules: dict[str, Any]) -> N
 
 def test_the_document_follows_the_json_settings_of_the_edge(rules_image: bytes) -> None:
     document = document_of(rules_image, proto_names=True, emit_defaults=False, ignore_unknown=True, enum_numbers=True)
-    thing, asked = (document["components"]["schemas"][name] for name in ("Thing", "ThingInput"))
+    thing, request = (document["components"]["schemas"][name] for name in ("Thing", "ThingInput"))
 
     assert "bytes_limited" in thing["properties"]
     assert thing["properties"]["color"] == {"type": "integer", "format": "int32"}
     assert "required" not in thing
-    assert "additionalProperties" not in asked
+    assert "additionalProperties" not in request
     assert "/v1/things/{thing_id}" in document["paths"]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.edge.client import Answer
+from tests.edge.client import Response
 
-Check = Callable[[Answer], object]
+Check = Callable[[Response], object]
 JSON = ("content-type", "application/json")
 TYPE = "type.googleapis.com/"
 
@@ -58,7 +58,7 @@ def echo(id: str, body: Any, holds: Any, **more: Any) -> Case:  # noqa: A002
 
 
 def header(name: str, value: str | None) -> Check:
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         assert answer.headers.get(name) == value, (name, answer.headers)
 
     return check
@@ -67,14 +67,14 @@ def header(name: str, value: str | None) -> Check:
 def lacks(*names: str) -> Check:
     """Check that the reply has none of these keys."""
 
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         assert not set(names) & set(answer.json), answer.json
 
     return check
 
 
 def text(expected: bytes, media_type: str | None = None) -> Check:
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         assert answer.body == expected
         if media_type is not None:
             assert answer.headers["content-type"] == media_type
@@ -85,7 +85,7 @@ def text(expected: bytes, media_type: str | None = None) -> Check:
 def metadata(present: dict[str, str] | None = None, absent: tuple[str, ...] = ()) -> Check:
     """Check the metadata that the back end received."""
 
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         seen = answer.json["metadata"]
         for name, value in (present or {}).items():
             assert seen.get(name) == value, seen
@@ -95,14 +95,14 @@ def metadata(present: dict[str, str] | None = None, absent: tuple[str, ...] = ()
 
 
 def mask(expected: str) -> Check:
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         assert answer.json["updateMask"] == expected
 
     return check
 
 
 def detail_types(*expected: str) -> Check:
-    def check(answer: Answer) -> None:
+    def check(answer: Response) -> None:
         assert [detail["@type"].removeprefix(TYPE) for detail in answer.json["details"]] == list(expected)
 
     return check

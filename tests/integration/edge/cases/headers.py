@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.edge.client import Answer
+from tests.edge.client import Response
 from tests.integration.edge.cases.case import JSON, Case, Check, get, header, metadata, post, send, text
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -13,7 +13,7 @@ def inspect(id: str, headers: tuple[tuple[str, str], ...] = (), check: Check | N
     return get(id, "/v1/inspect", headers=headers, check=check, **more)
 
 
-def begins_a_trace(answer: Answer) -> None:
+def begins_a_trace(answer: Response) -> None:
     seen = answer.json["metadata"]
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", seen["traceparent"])
     assert "tracestate" not in seen
