@@ -32,7 +32,7 @@ class _ByFile(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Share the tests between processes by what they start. (xdist's own groups have no effect under pytest 9.)"""
+    """Share the tests between processes by what they start: xdist's own groups have no effect under pytest 9."""
     return _ByFile(config, log)
 
 
@@ -62,7 +62,7 @@ def fresh_database(templates: TemplateDatabases) -> Callable[[str], AbstractAsyn
 
 @pytest.fixture(scope="session")
 def free_port() -> Iterator[Callable[[], int]]:
-    """Gives out ports that nobody listens on, and that no connection of ours takes for its own end meanwhile."""
+    """Give out ports that nobody listens on, and that no connection of ours takes for its own end meanwhile."""
     ports = Ports(free_base())
     with ports.hold():
         numbers = cycle(range(ports.base, ports.held))
@@ -71,7 +71,7 @@ def free_port() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture
 def event_prefix() -> str:
-    """Keeps one test's topics and consumer groups apart from all others'."""
+    """Keep one test's topics and consumer groups apart from all others'."""
     return f"{uuid.uuid4().hex[:8]}."
 
 

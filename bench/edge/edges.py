@@ -21,7 +21,7 @@ class Started:
 
 
 def ours(descriptors: Path, back_end: int, port: int, log: Path, *options: str) -> Started:
-    """This project's edge."""
+    """Start the edge of this project."""
     command = [
         *(sys.executable, "-m", "edge_gateway", "--descriptor-set", str(descriptors)),
         *("--upstream", f"*=127.0.0.1:{back_end}", "--listen", f"127.0.0.1:{port}", *options),

@@ -50,7 +50,7 @@ class _Client(asyncio.Protocol):
 
 
 async def run(port: int, request: bytes, count: int, concurrency: int) -> float:
-    """Sends `count` requests; returns how many a second were answered."""
+    """Send `count` requests; returns how many a second were answered."""
     loop = asyncio.get_running_loop()
     left = [count]
     done = [loop.create_future() for _ in range(concurrency)]

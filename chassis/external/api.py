@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[T]):
+    """The partner did what was requested; `value` is its answer."""
+
     value: T
 
 
@@ -45,7 +47,7 @@ CallResult: TypeAlias = Ok[T] | Refused | Unknown
 
 
 def field(answer: Any, name: str, kind: type[T]) -> T:
-    """A field of a partner's JSON, of exactly this type (True is no int); else the answer is malformed."""
+    """Return a field of a partner's JSON; raises TypeError unless it is of exactly this type (True is no int)."""
     value = answer[name]
     if type(value) is not kind:
         raise TypeError(f"{name} is not of type {kind.__name__}")
@@ -102,10 +104,11 @@ class ExternalApi:
         return _outcome(status, answer, read)
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
-        """The status and the body, which is cut where it passes the limit and so fails to parse."""
+        """Return the status and the body, which is cut where it passes the limit and so fails to parse."""
         response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             answer = bytearray()

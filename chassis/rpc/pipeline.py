@@ -52,7 +52,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
     """The one interceptor of every server."""
 
     def __init__(self, verifier: TokenVerifier) -> None:
-        """`verifier` knows the end users' tokens."""
+        """Identify end users by `verifier`."""
         self._verifier = verifier
         self._wrapped: dict[str, RpcMethodHandler] = {}
 

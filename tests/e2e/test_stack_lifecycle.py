@@ -20,7 +20,7 @@ from tests.e2e.stacks import COMMAND, Cli, get, until
 
 @pytest.fixture
 def in_foreground(cli):
-    """Starts `shopmesh up` as in a terminal, and waits until it is ready."""
+    """Start `shopmesh up` as in a terminal, and waits until it is ready."""
     started = []
 
     def start(*arguments):

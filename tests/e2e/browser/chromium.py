@@ -56,7 +56,7 @@ class Browser:
                 output.append(f"{entry['text']} {entry.get('url', '')}")
 
     async def call(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
-        """Sends a command and returns its result."""
+        """Send a command and returns its result."""
         number = next(self._ids)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         target = {"sessionId": session} if session else {}
@@ -68,7 +68,7 @@ class Browser:
 
     @asynccontextmanager
     async def page(self, *, width: int = 1400, height: int = 900, dark: bool = False) -> AsyncIterator["PageUnderTest"]:
-        """Opens a page in a profile of its own."""
+        """Open a page in a profile of its own."""
         context = (await self.call("Target.createBrowserContext"))["browserContextId"]
         target = (await self.call("Target.createTarget", url="about:blank", browserContextId=context))["targetId"]
         session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
@@ -108,7 +108,7 @@ class PageUnderTest:
         await self.call("Page.navigate", url=url)
 
     async def run(self, script: str) -> Any:
-        """Evaluates an expression in the page; an element counts as true."""
+        """Evaluate an expression in the page; an element counts as true."""
         wrapped = f"Promise.resolve({script}).then((it) => (it instanceof Node ? true : it))"
         found = await self.call("Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in found:
@@ -116,7 +116,7 @@ class PageUnderTest:
         return found["result"].get("value")
 
     async def until(self, script: str, *, seconds: float = _DEADLINE) -> Any:
-        """Waits until an expression is true in the page, and returns it."""
+        """Wait until an expression is true in the page, and returns it."""
         deadline = asyncio.get_running_loop().time() + seconds
         while not (value := await self._value(script)):
             if asyncio.get_running_loop().time() > deadline:
@@ -153,7 +153,7 @@ class PageUnderTest:
             )
 
     async def fill(self, selector: str, text: str) -> None:
-        """Replaces what a field holds."""
+        """Replace what a field holds."""
         await self.until(f"Boolean(document.querySelector({json.dumps(selector)}))")
         await self.run(
             f"(() => {{ const it = document.querySelector({json.dumps(selector)}); it.focus(); it.value = '';"
@@ -176,7 +176,7 @@ class PageUnderTest:
 
 @asynccontextmanager
 async def chromium(path: str, folder: Path) -> AsyncIterator[Browser]:
-    """Starts Chromium with a new profile below `folder`."""
+    """Start Chromium with a new profile below `folder`."""
     profile = folder / "profile"
     with (folder / "chromium.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

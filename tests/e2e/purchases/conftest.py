@@ -74,7 +74,7 @@ async def stubs(stack):
 
 @pytest.fixture
 def newcomer(anonymous):
-    """Makes customers."""
+    """Make customers."""
 
     async def make():
         email = f"{uuid.uuid4().hex}@example.com"

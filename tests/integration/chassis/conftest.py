@@ -59,7 +59,7 @@ async def database(database_url):
 
 @pytest.fixture
 def serve(issuer):
-    """Serves handlers, by the names of their RPCs, in the real pipeline: `async with serve(GetStock=...) as app`."""
+    """Serve handlers, by the names of their RPCs, in the real pipeline: `async with serve(GetStock=...) as app`."""
 
     @asynccontextmanager
     async def serve(*, name="svc_toy", settings=None, compose=None, **handlers):

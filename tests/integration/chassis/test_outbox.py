@@ -32,7 +32,7 @@ async def bus(redis_url, event_prefix):
 
 @pytest.fixture
 async def published(redis_url, event_prefix):
-    """Reads all events that are on the bus: `await published()`."""
+    """Read all events that are on the bus: `await published()`."""
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
 
         async def published(topic=STOCK):

@@ -111,7 +111,7 @@ async def receiver():
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory) -> Callable[..., Process]:
-    """Starts a simulator and waits until it listens."""
+    """Start a simulator and waits until it listens."""
     processes = []
 
     def launch(module: str, **env: str) -> Process:
@@ -194,7 +194,7 @@ async def courier_api(courier_process):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def provider_faults(provider_api):
-    """Sets the provider's faults, and takes them back after the test."""
+    """Set the provider's faults, and takes them back after the test."""
     yield lambda **faults: set_faults(provider_api, faults)
     await set_faults(provider_api, {})
 

@@ -28,7 +28,7 @@ def checkout(toy: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def generate_into(checkout: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Generates the checkout and tells what changed."""
+    """Generate the checkout and tells what changed."""
 
     def once() -> list[str]:
         scratch = tmp_path_factory.mktemp("scratch")

@@ -15,7 +15,7 @@ from shop.errors import ShopError
 
 @pytest.fixture
 def load(compiled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Imports a generated module of the toy domain without registering it."""
+    """Import a generated module of the toy domain without registering it."""
     monkeypatch.setattr(shop.errors, "ERRORS", {})
 
     def load_module(path: str, old: str = "", new: str = "") -> ModuleType:
