@@ -11,6 +11,7 @@ from typing import Any
 from protobuf import DescEnum, DescField, Registry, ScalarType, message_to_json_value
 
 from edge_gateway.openapi.numbers import duration_pattern, integer_pattern
+from edge_gateway.openapi.predefined import expand
 from edge_gateway.routing.descriptors import option
 
 Json = dict[str, Any]
@@ -85,7 +86,7 @@ def rules_of(registry: Registry, described: Any, name: str) -> Json:
 
 def constraint_of(registry: Registry, described: DescField, element: Any) -> Constraint:
     """Read the rules of a field whose single values are of the type `element`."""
-    rules = rules_of(registry, described, "buf.validate.field")
+    rules = expand(registry, rules_of(registry, described, "buf.validate.field"))
     found = Constraint()
     if rules.get("ignore") == "IGNORE_ALWAYS":
         return found

@@ -26,10 +26,11 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
+from shop.options.v1 import rules_pb2 as shop_dot_options_dot_v1_dot_rules__pb2
 from shop.order.v1 import saga_pb2 as shop_dot_order_dot_v1_dot_saga__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/saga_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dshop/options/v1/options.proto\x1a\x18shop/order/v1/saga.proto\"\xb3\x01\n\x10ListSagasRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"f\n\x11ListSagasResponse\x12)\n\x05sagas\x18\x01 \x03(\x0b\x32\x13.shop.order.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"K\n\x0eGetSagaRequest\x12\x39\n\x07saga_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06sagaId\"\x8e\x01\n\x10RetrySagaRequest\x12\x39\n\x07saga_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06sagaId\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\xca\x01\n\x15\x43ompensateSagaRequest\x12\x39\n\x07saga_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06sagaId\x12\x35\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId2\xaa\x04\n\x0bSagaService\x12\x82\x01\n\tListSagas\x12\x1f.shop.order.v1.ListSagasRequest\x1a .shop.order.v1.ListSagasResponse\"2\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/sagas\x12{\n\x07GetSaga\x12\x1d.shop.order.v1.GetSagaRequest\x1a\x13.shop.order.v1.Saga\"<\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/sagas/{saga_id}\x12\x83\x01\n\tRetrySaga\x12\x1f.shop.order.v1.RetrySagaRequest\x1a\x13.shop.order.v1.Saga\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sagas/{saga_id}/retry:\x01*\x12\x92\x01\n\x0e\x43ompensateSaga\x12$.shop.order.v1.CompensateSagaRequest\x1a\x13.shop.order.v1.Saga\"E\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/sagas/{saga_id}/compensate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/saga_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\x1a\x18shop/order/v1/saga.proto\"\xb3\x01\n\x10ListSagasRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"f\n\x11ListSagasResponse\x12)\n\x05sagas\x18\x01 \x03(\x0b\x32\x13.shop.order.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n\x0eGetSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\"h\n\x10RetrySagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"\xa4\x01\n\x15\x43ompensateSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12\x35\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId2\xaa\x04\n\x0bSagaService\x12\x82\x01\n\tListSagas\x12\x1f.shop.order.v1.ListSagasRequest\x1a .shop.order.v1.ListSagasResponse\"2\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/sagas\x12{\n\x07GetSaga\x12\x1d.shop.order.v1.GetSagaRequest\x1a\x13.shop.order.v1.Saga\"<\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/sagas/{saga_id}\x12\x83\x01\n\tRetrySaga\x12\x1f.shop.order.v1.RetrySagaRequest\x1a\x13.shop.order.v1.Saga\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sagas/{saga_id}/retry:\x01*\x12\x92\x01\n\x0e\x43ompensateSaga\x12$.shop.order.v1.CompensateSagaRequest\x1a\x13.shop.order.v1.Saga\"E\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/sagas/{saga_id}/compensate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSAGASREQUEST'].fields_by_name['state']._loaded_options = None
   _globals['_LISTSAGASREQUEST'].fields_by_name['state']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_GETSAGAREQUEST'].fields_by_name['saga_id']._loaded_options = None
-  _globals['_GETSAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_GETSAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_RETRYSAGAREQUEST'].fields_by_name['saga_id']._loaded_options = None
-  _globals['_RETRYSAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_RETRYSAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_RETRYSAGAREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_RETRYSAGAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_RETRYSAGAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['saga_id']._loaded_options = None
-  _globals['_COMPENSATESAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_COMPENSATESAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\032r\030\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$'
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_COMPENSATESAGAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_COMPENSATESAGAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_SAGASERVICE'].methods_by_name['ListSagas']._loaded_options = None
   _globals['_SAGASERVICE'].methods_by_name['ListSagas']._serialized_options = b'\220\002\001\252\273\030\032\010\003\022\005staff\022\005admin\032\004edge\"\002\010\003\202\323\344\223\002\013\022\t/v1/sagas'
   _globals['_SAGASERVICE'].methods_by_name['GetSaga']._loaded_options = None
@@ -62,16 +63,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAGASERVICE'].methods_by_name['RetrySaga']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002\036\"\031/v1/sagas/{saga_id}/retry:\001*'
   _globals['_SAGASERVICE'].methods_by_name['CompensateSaga']._loaded_options = None
   _globals['_SAGASERVICE'].methods_by_name['CompensateSaga']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002#\"\036/v1/sagas/{saga_id}/compensate:\001*'
-  _globals['_LISTSAGASREQUEST']._serialized_start=201
-  _globals['_LISTSAGASREQUEST']._serialized_end=380
-  _globals['_LISTSAGASRESPONSE']._serialized_start=382
-  _globals['_LISTSAGASRESPONSE']._serialized_end=484
-  _globals['_GETSAGAREQUEST']._serialized_start=486
-  _globals['_GETSAGAREQUEST']._serialized_end=561
-  _globals['_RETRYSAGAREQUEST']._serialized_start=564
-  _globals['_RETRYSAGAREQUEST']._serialized_end=706
-  _globals['_COMPENSATESAGAREQUEST']._serialized_start=709
-  _globals['_COMPENSATESAGAREQUEST']._serialized_end=911
-  _globals['_SAGASERVICE']._serialized_start=914
-  _globals['_SAGASERVICE']._serialized_end=1468
+  _globals['_LISTSAGASREQUEST']._serialized_start=230
+  _globals['_LISTSAGASREQUEST']._serialized_end=409
+  _globals['_LISTSAGASRESPONSE']._serialized_start=411
+  _globals['_LISTSAGASRESPONSE']._serialized_end=513
+  _globals['_GETSAGAREQUEST']._serialized_start=515
+  _globals['_GETSAGAREQUEST']._serialized_end=571
+  _globals['_RETRYSAGAREQUEST']._serialized_start=573
+  _globals['_RETRYSAGAREQUEST']._serialized_end=677
+  _globals['_COMPENSATESAGAREQUEST']._serialized_start=680
+  _globals['_COMPENSATESAGAREQUEST']._serialized_end=844
+  _globals['_SAGASERVICE']._serialized_start=847
+  _globals['_SAGASERVICE']._serialized_end=1401
 # @@protoc_insertion_point(module_scope)

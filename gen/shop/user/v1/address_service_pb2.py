@@ -29,10 +29,11 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
+from shop.options.v1 import rules_pb2 as shop_dot_options_dot_v1_dot_rules__pb2
 from shop.type.v1 import address_pb2 as shop_dot_type_dot_v1_dot_address__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shop/user/v1/address_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1ashop/type/v1/address.proto\"\x9b\x03\n\x0cSavedAddress\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x05\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\taddressId\x12\x36\n\x05label\x18\x02 \x01(\tB \xbaH\x19r\x17\x18\x32\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05label\x12\x35\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x15.shop.type.v1.AddressB\x04\xe2\x41\x01\x02R\x07\x61\x64\x64ress\x12#\n\nis_default\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisDefault\x12\x30\n\x04\x65tag\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"}\n\x14ListAddressesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\"\x84\x01\n\x15ListAddressesResponse\x12\x43\n\x0fsaved_addresses\x18\x01 \x03(\x0b\x32\x1a.shop.user.v1.SavedAddressR\x0esavedAddresses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x86\x02\n\x14\x43reateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId:`\xbaH]\x1a[\n\x15saved_address.address\x12!saved_address.address is required\x1a\x1fhas(this.saved_address.address)\"T\n\x11GetAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\"\xeb\x02\n\x14UpdateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12Y\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1c\xbaH\x19\xe2\x01\x16\x12\x05label\x12\x07\x61\x64\x64ress\x12\x04\x65tagR\nupdateMask\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId:j\xbaHg\x1a\x65\n\x18saved_address.address_id\x12$saved_address.address_id is required\x1a#this.saved_address.address_id != \'\'\"\x98\x01\n\x14\x44\x65leteAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\x9c\x01\n\x18SetDefaultAddressRequest\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taddressId\x12?\n\nrequest_id\x18\x02 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId2\x97\t\n\x0e\x41\x64\x64ressService\x12\xa2\x01\n\rListAddresses\x12\".shop.user.v1.ListAddressesRequest\x1a#.shop.user.v1.ListAddressesResponse\"H\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02/\x12\x16/v1/users/me/addressesZ\x15\x12\x13/v1/users/addresses\x12\xb7\x01\n\rCreateAddress\x12\".shop.user.v1.CreateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"f\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02M\"\x16/v1/users/me/addresses:\rsaved_addressZ$\"\x13/v1/users/addresses:\rsaved_address\x12\xad\x01\n\nGetAddress\x12\x1f.shop.user.v1.GetAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"b\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02I\x12#/v1/users/me/addresses/{address_id}Z\"\x12 /v1/users/addresses/{address_id}\x12\xef\x01\n\rUpdateAddress\x12\".shop.user.v1.UpdateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"\x9d\x01\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x83\x01\x32\x31/v1/users/me/addresses/{saved_address.address_id}:\rsaved_addressZ?\x1a./v1/users/addresses/{saved_address.address_id}:\rsaved_address\x12\xaf\x01\n\rDeleteAddress\x12\".shop.user.v1.DeleteAddressRequest\x1a\x16.google.protobuf.Empty\"b\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02I*#/v1/users/me/addresses/{address_id}Z\"* /v1/users/addresses/{address_id}\x12\xd1\x01\n\x11SetDefaultAddress\x12&.shop.user.v1.SetDefaultAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"x\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02_\"+/v1/users/me/addresses/{address_id}/default:\x01*Z-\x1a(/v1/users/addresses/{address_id}/default:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"shop/user/v1/address_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\x1a\x1ashop/type/v1/address.proto\"\x9b\x03\n\x0cSavedAddress\x12?\n\naddress_id\x18\x01 \x01(\tB \xe2\x41\x01\x05\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\taddressId\x12\x36\n\x05label\x18\x02 \x01(\tB \xbaH\x19r\x17\x18\x32\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05label\x12\x35\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0b\x32\x15.shop.type.v1.AddressB\x04\xe2\x41\x01\x02R\x07\x61\x64\x64ress\x12#\n\nis_default\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisDefault\x12\x30\n\x04\x65tag\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"}\n\x14ListAddressesRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\"\x84\x01\n\x15ListAddressesResponse\x12\x43\n\x0fsaved_addresses\x18\x01 \x03(\x0b\x32\x1a.shop.user.v1.SavedAddressR\x0esavedAddresses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf3\x01\n\x14\x43reateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId:`\xbaH]\x1a[\n\x15saved_address.address\x12!saved_address.address is required\x1a\x1fhas(this.saved_address.address)\"A\n\x11GetAddressRequest\x12,\n\naddress_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\taddressId\"\xd8\x02\n\x14UpdateAddressRequest\x12K\n\rsaved_address\x18\x01 \x01(\x0b\x32\x1a.shop.user.v1.SavedAddressB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x0csavedAddress\x12Y\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x1c\xbaH\x19\xe2\x01\x16\x12\x05label\x12\x07\x61\x64\x64ress\x12\x04\x65tagR\nupdateMask\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId:j\xbaHg\x1a\x65\n\x18saved_address.address_id\x12$saved_address.address_id is required\x1a#this.saved_address.address_id != \'\'\"r\n\x14\x44\x65leteAddressRequest\x12,\n\naddress_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\taddressId\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"v\n\x18SetDefaultAddressRequest\x12,\n\naddress_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\taddressId\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId2\x97\t\n\x0e\x41\x64\x64ressService\x12\xa2\x01\n\rListAddresses\x12\".shop.user.v1.ListAddressesRequest\x1a#.shop.user.v1.ListAddressesResponse\"H\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02/\x12\x16/v1/users/me/addressesZ\x15\x12\x13/v1/users/addresses\x12\xb7\x01\n\rCreateAddress\x12\".shop.user.v1.CreateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"f\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02M\"\x16/v1/users/me/addresses:\rsaved_addressZ$\"\x13/v1/users/addresses:\rsaved_address\x12\xad\x01\n\nGetAddress\x12\x1f.shop.user.v1.GetAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"b\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02I\x12#/v1/users/me/addresses/{address_id}Z\"\x12 /v1/users/addresses/{address_id}\x12\xef\x01\n\rUpdateAddress\x12\".shop.user.v1.UpdateAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"\x9d\x01\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x83\x01\x32\x31/v1/users/me/addresses/{saved_address.address_id}:\rsaved_addressZ?\x1a./v1/users/addresses/{saved_address.address_id}:\rsaved_address\x12\xaf\x01\n\rDeleteAddress\x12\".shop.user.v1.DeleteAddressRequest\x1a\x16.google.protobuf.Empty\"b\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02I*#/v1/users/me/addresses/{address_id}Z\"* /v1/users/addresses/{address_id}\x12\xd1\x01\n\x11SetDefaultAddress\x12&.shop.user.v1.SetDefaultAddressRequest\x1a\x1a.shop.user.v1.SavedAddress\"x\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02_\"+/v1/users/me/addresses/{address_id}/default:\x01*Z-\x1a(/v1/users/addresses/{address_id}/default:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,27 +61,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEADDRESSREQUEST'].fields_by_name['saved_address']._loaded_options = None
   _globals['_CREATEADDRESSREQUEST'].fields_by_name['saved_address']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_CREATEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_CREATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_CREATEADDRESSREQUEST']._loaded_options = None
   _globals['_CREATEADDRESSREQUEST']._serialized_options = b'\272H]\032[\n\025saved_address.address\022!saved_address.address is required\032\037has(this.saved_address.address)'
   _globals['_GETADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_GETADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_GETADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_UPDATEADDRESSREQUEST'].fields_by_name['saved_address']._loaded_options = None
   _globals['_UPDATEADDRESSREQUEST'].fields_by_name['saved_address']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_UPDATEADDRESSREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATEADDRESSREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\031\342\001\026\022\005label\022\007address\022\004etag'
   _globals['_UPDATEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_UPDATEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_UPDATEADDRESSREQUEST']._loaded_options = None
   _globals['_UPDATEADDRESSREQUEST']._serialized_options = b'\272Hg\032e\n\030saved_address.address_id\022$saved_address.address_id is required\032#this.saved_address.address_id != \'\''
   _globals['_DELETEADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_DELETEADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_DELETEADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_DELETEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_DELETEADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['address_id']._loaded_options = None
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['address_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_SETDEFAULTADDRESSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_ADDRESSSERVICE'].methods_by_name['ListAddresses']._loaded_options = None
   _globals['_ADDRESSSERVICE'].methods_by_name['ListAddresses']._serialized_options = b'\220\002\001\252\273\030\014\010\002\032\004edge\"\002\010\002\202\323\344\223\002/\022\026/v1/users/me/addressesZ\025\022\023/v1/users/addresses'
   _globals['_ADDRESSSERVICE'].methods_by_name['CreateAddress']._loaded_options = None
@@ -93,22 +94,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDRESSSERVICE'].methods_by_name['DeleteAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002I*#/v1/users/me/addresses/{address_id}Z\"* /v1/users/addresses/{address_id}'
   _globals['_ADDRESSSERVICE'].methods_by_name['SetDefaultAddress']._loaded_options = None
   _globals['_ADDRESSSERVICE'].methods_by_name['SetDefaultAddress']._serialized_options = b'\220\002\002\252\273\030\014\010\002\032\004edge\"\002\010\003\202\323\344\223\002_\"+/v1/users/me/addresses/{address_id}/default:\001*Z-\032(/v1/users/addresses/{address_id}/default:\001*'
-  _globals['_SAVEDADDRESS']._serialized_start=300
-  _globals['_SAVEDADDRESS']._serialized_end=711
-  _globals['_LISTADDRESSESREQUEST']._serialized_start=713
-  _globals['_LISTADDRESSESREQUEST']._serialized_end=838
-  _globals['_LISTADDRESSESRESPONSE']._serialized_start=841
-  _globals['_LISTADDRESSESRESPONSE']._serialized_end=973
-  _globals['_CREATEADDRESSREQUEST']._serialized_start=976
-  _globals['_CREATEADDRESSREQUEST']._serialized_end=1238
-  _globals['_GETADDRESSREQUEST']._serialized_start=1240
-  _globals['_GETADDRESSREQUEST']._serialized_end=1324
-  _globals['_UPDATEADDRESSREQUEST']._serialized_start=1327
-  _globals['_UPDATEADDRESSREQUEST']._serialized_end=1690
-  _globals['_DELETEADDRESSREQUEST']._serialized_start=1693
-  _globals['_DELETEADDRESSREQUEST']._serialized_end=1845
-  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_start=1848
-  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_end=2004
-  _globals['_ADDRESSSERVICE']._serialized_start=2007
-  _globals['_ADDRESSSERVICE']._serialized_end=3182
+  _globals['_SAVEDADDRESS']._serialized_start=329
+  _globals['_SAVEDADDRESS']._serialized_end=740
+  _globals['_LISTADDRESSESREQUEST']._serialized_start=742
+  _globals['_LISTADDRESSESREQUEST']._serialized_end=867
+  _globals['_LISTADDRESSESRESPONSE']._serialized_start=870
+  _globals['_LISTADDRESSESRESPONSE']._serialized_end=1002
+  _globals['_CREATEADDRESSREQUEST']._serialized_start=1005
+  _globals['_CREATEADDRESSREQUEST']._serialized_end=1248
+  _globals['_GETADDRESSREQUEST']._serialized_start=1250
+  _globals['_GETADDRESSREQUEST']._serialized_end=1315
+  _globals['_UPDATEADDRESSREQUEST']._serialized_start=1318
+  _globals['_UPDATEADDRESSREQUEST']._serialized_end=1662
+  _globals['_DELETEADDRESSREQUEST']._serialized_start=1664
+  _globals['_DELETEADDRESSREQUEST']._serialized_end=1778
+  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_start=1780
+  _globals['_SETDEFAULTADDRESSREQUEST']._serialized_end=1898
+  _globals['_ADDRESSSERVICE']._serialized_start=1901
+  _globals['_ADDRESSSERVICE']._serialized_end=3076
 # @@protoc_insertion_point(module_scope)

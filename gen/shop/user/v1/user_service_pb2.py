@@ -28,9 +28,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
+from shop.options.v1 import rules_pb2 as shop_dot_options_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/user_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\"\x94\x03\n\x04User\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x1e\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x05\x65mail\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12\x34\n\x05phone\x18\x04 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[0-9+() .-]{0,32}$\xa8\xbb\x18\x01R\x05phone\x12\x1a\n\x05roles\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03R\x05roles\x12\x30\n\x04\x65tag\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\xfd\x01\n\x0fRegisterRequest\x12(\n\x05\x65mail\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x08(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12?\n\nrequest_id\x18\x04 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"\x0e\n\x0cGetMeRequest\"\xe6\x01\n\x0fUpdateMeRequest\x12\x32\n\x04user\x18\x01 \x01(\x0b\x32\x12.shop.user.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04user\x12^\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB!\xbaH\x1e\xe2\x01\x1b\x12\x0c\x64isplay_name\x12\x05phone\x12\x04\x65tagR\nupdateMask\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId\"K\n\x0eGetUserRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\"\xde\x01\n\x13SetUserRolesRequest\x12\x39\n\x07user_id\x18\x01 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06userId\x12K\n\x05roles\x18\x02 \x03(\tB5\xe2\x41\x01\x02\xbaH.\x92\x01+\x08\x01\x10\x04\x18\x01\"#r!R\x08\x63ustomerR\x07\x63ourierR\x05staffR\x05\x61\x64minR\x05roles\x12?\n\nrequest_id\x18\x03 \x01(\tB \xe2\x41\x01\x02\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\trequestId2\x90\x05\n\x0bUserService\x12y\n\x08Register\x12\x1d.shop.user.v1.RegisterRequest\x1a\x12.shop.user.v1.User\":\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/register:\x01*\x12u\n\x05GetMe\x12\x1a.shop.user.v1.GetMeRequest\x1a\x12.shop.user.v1.User\"<\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02#\x12\x0c/v1/users/meZ\x13\x12\x11/v1/users/profile\x12\x87\x01\n\x08UpdateMe\x12\x1d.shop.user.v1.UpdateMeRequest\x1a\x12.shop.user.v1.User\"H\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02/2\x0c/v1/users/me:\x04userZ\x19\x1a\x11/v1/users/profile:\x04user\x12{\n\x07GetUser\x12\x1c.shop.user.v1.GetUserRequest\x1a\x12.shop.user.v1.User\">\x90\x02\x01\xaa\xbb\x18\x1c\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x30\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x87\x01\n\x0cSetUserRoles\x12!.shop.user.v1.SetUserRolesRequest\x1a\x12.shop.user.v1.User\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/users/{user_id}/roles:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/user_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\"\x94\x03\n\x04User\x12\x1d\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x1e\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x05\x65mail\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12\x34\n\x05phone\x18\x04 \x01(\tB\x1e\xbaH\x17r\x15\x32\x13^[0-9+() .-]{0,32}$\xa8\xbb\x18\x01R\x05phone\x12\x1a\n\x05roles\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03R\x05roles\x12\x30\n\x04\x65tag\x18\x06 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\xea\x01\n\x0fRegisterRequest\x12(\n\x05\x65mail\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x07r\x05\x18\xfe\x01`\x01\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x08(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12\x43\n\x0c\x64isplay_name\x18\x03 \x01(\tB \xbaH\x19r\x17\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x0b\x64isplayName\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"\x0e\n\x0cGetMeRequest\"\xd3\x01\n\x0fUpdateMeRequest\x12\x32\n\x04user\x18\x01 \x01(\x0b\x32\x12.shop.user.v1.UserB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04user\x12^\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB!\xbaH\x1e\xe2\x01\x1b\x12\x0c\x64isplay_name\x12\x05phone\x12\x04\x65tagR\nupdateMask\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"8\n\x0eGetUserRequest\x12&\n\x07user_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06userId\"\xb8\x01\n\x13SetUserRolesRequest\x12&\n\x07user_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06userId\x12K\n\x05roles\x18\x02 \x03(\tB5\xe2\x41\x01\x02\xbaH.\x92\x01+\x08\x01\x10\x04\x18\x01\"#r!R\x08\x63ustomerR\x07\x63ourierR\x05staffR\x05\x61\x64minR\x05roles\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId2\x90\x05\n\x0bUserService\x12y\n\x08Register\x12\x1d.shop.user.v1.RegisterRequest\x1a\x12.shop.user.v1.User\":\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/register:\x01*\x12u\n\x05GetMe\x12\x1a.shop.user.v1.GetMeRequest\x1a\x12.shop.user.v1.User\"<\x90\x02\x01\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02#\x12\x0c/v1/users/meZ\x13\x12\x11/v1/users/profile\x12\x87\x01\n\x08UpdateMe\x12\x1d.shop.user.v1.UpdateMeRequest\x1a\x12.shop.user.v1.User\"H\x90\x02\x02\xaa\xbb\x18\x0c\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02/2\x0c/v1/users/me:\x04userZ\x19\x1a\x11/v1/users/profile:\x04user\x12{\n\x07GetUser\x12\x1c.shop.user.v1.GetUserRequest\x1a\x12.shop.user.v1.User\">\x90\x02\x01\xaa\xbb\x18\x1c\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x30\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x87\x01\n\x0cSetUserRoles\x12!.shop.user.v1.SetUserRolesRequest\x1a\x12.shop.user.v1.User\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/users/{user_id}/roles:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,21 +61,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\031r\027\030d2\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
   _globals['_REGISTERREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_REGISTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_REGISTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_UPDATEMEREQUEST'].fields_by_name['user']._loaded_options = None
   _globals['_UPDATEMEREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_UPDATEMEREQUEST'].fields_by_name['update_mask']._loaded_options = None
   _globals['_UPDATEMEREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\036\342\001\033\022\014display_name\022\005phone\022\004etag'
   _globals['_UPDATEMEREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_UPDATEMEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_UPDATEMEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_GETUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_GETUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_GETUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_SETUSERROLESREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_SETUSERROLESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_SETUSERROLESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_SETUSERROLESREQUEST'].fields_by_name['roles']._loaded_options = None
   _globals['_SETUSERROLESREQUEST'].fields_by_name['roles']._serialized_options = b'\342A\001\002\272H.\222\001+\010\001\020\004\030\001\"#r!R\010customerR\007courierR\005staffR\005admin'
   _globals['_SETUSERROLESREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_SETUSERROLESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_SETUSERROLESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_USERSERVICE'].methods_by_name['Register']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['Register']._serialized_options = b'\220\002\002\252\273\030\027\010\001\032\004edge\"\002\010\005*\t\010\254\002\022\002\010<\030\001\202\323\344\223\002\026\"\021/v1/auth/register:\001*'
   _globals['_USERSERVICE'].methods_by_name['GetMe']._loaded_options = None
@@ -85,18 +86,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['GetUser']._serialized_options = b'\220\002\001\252\273\030\034\010\003\022\005staff\022\005admin\032\004edge\"\002\010\0020\001\202\323\344\223\002\025\022\023/v1/users/{user_id}'
   _globals['_USERSERVICE'].methods_by_name['SetUserRoles']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['SetUserRoles']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\0030\001\202\323\344\223\002\036\"\031/v1/users/{user_id}/roles:\001*'
-  _globals['_USER']._serialized_start=240
-  _globals['_USER']._serialized_end=644
-  _globals['_REGISTERREQUEST']._serialized_start=647
-  _globals['_REGISTERREQUEST']._serialized_end=900
-  _globals['_GETMEREQUEST']._serialized_start=902
-  _globals['_GETMEREQUEST']._serialized_end=916
-  _globals['_UPDATEMEREQUEST']._serialized_start=919
-  _globals['_UPDATEMEREQUEST']._serialized_end=1149
-  _globals['_GETUSERREQUEST']._serialized_start=1151
-  _globals['_GETUSERREQUEST']._serialized_end=1226
-  _globals['_SETUSERROLESREQUEST']._serialized_start=1229
-  _globals['_SETUSERROLESREQUEST']._serialized_end=1451
-  _globals['_USERSERVICE']._serialized_start=1454
-  _globals['_USERSERVICE']._serialized_end=2110
+  _globals['_USER']._serialized_start=269
+  _globals['_USER']._serialized_end=673
+  _globals['_REGISTERREQUEST']._serialized_start=676
+  _globals['_REGISTERREQUEST']._serialized_end=910
+  _globals['_GETMEREQUEST']._serialized_start=912
+  _globals['_GETMEREQUEST']._serialized_end=926
+  _globals['_UPDATEMEREQUEST']._serialized_start=929
+  _globals['_UPDATEMEREQUEST']._serialized_end=1140
+  _globals['_GETUSERREQUEST']._serialized_start=1142
+  _globals['_GETUSERREQUEST']._serialized_end=1198
+  _globals['_SETUSERROLESREQUEST']._serialized_start=1201
+  _globals['_SETUSERROLESREQUEST']._serialized_end=1385
+  _globals['_USERSERVICE']._serialized_start=1388
+  _globals['_USERSERVICE']._serialized_end=2044
 # @@protoc_insertion_point(module_scope)
