@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from buf.validate import validate_pb2
 from mesh.services import SERVICES, workload
 from shop.contract import ANY_WORKLOAD, EDGE, RPCS, Access, IdempotencyLevel, Rpc
+from shop.options.v1 import rules_pb2
 from shop.services import SERVICES as CONTRACT
 from shop.user.v1 import user_service_pb2
 
@@ -202,7 +203,8 @@ def _single_bounded(field: FieldDescriptor, rules: Any) -> bool:
 
 
 def _text_bounded(rules: Any) -> bool:
-    closed = rules.HasField("const") or getattr(rules, "in") or rules.uuid
+    identifier = rules.Extensions[rules_pb2.identifier]
+    closed = identifier or rules.HasField("const") or getattr(rules, "in") or rules.uuid
     ends = rules.pattern.startswith("^") and rules.pattern.endswith("$")
     measured = ends and not rules.pattern.rstrip("$").endswith(("*", "+"))
     short = rules.max_len or rules.max_bytes or rules.len

@@ -16,8 +16,13 @@ from chassis import Settings
 from chassis.testing import serving
 from shop.contract import RPCS, Access
 
-#: Requests without a field, and webhooks, whose body has the format of its sender.
-WITHOUT_RULES = {HttpBody.DESCRIPTOR.full_name, "shop.user.v1.GetJwksRequest", "shop.user.v1.GetMeRequest"}
+#: Requests that no value can invalidate, and webhooks, whose body has the format of its sender.
+WITHOUT_RULES = {
+    HttpBody.DESCRIPTOR.full_name,
+    "shop.user.v1.GetJwksRequest",
+    "shop.user.v1.GetMeRequest",
+    "shop.user.v1.LogoutRequest",
+}
 
 
 def generated(repository: Path):

@@ -119,7 +119,7 @@ class UnreachableInventory(InventoryServiceServicer):
         self.keys = []
 
     async def ReserveStock(self, request, context):  # noqa: N802  gRPC's name
-        self.keys.append(request.request_id)
+        self.keys.append(request.reservation_id)
         await context.abort(grpc.StatusCode.INTERNAL, "")
 
 
