@@ -27,6 +27,11 @@ RETENTION = {
         "SELECT key FROM idempotency",
         timedelta(hours=48),
     ),
+    "webhook": (
+        """INSERT INTO webhook (sender, webhook_id, type, receive_time) VALUES ('s', $1, 't', now() - $2::interval)""",
+        "SELECT webhook_id FROM webhook",
+        timedelta(days=30),
+    ),
 }
 
 

@@ -395,6 +395,14 @@ async def test_a_failure_at_any_step_delays_the_job_and_ends_nothing(database, s
         await eventually(lambda: done(database, "a", "b"))
 
 
+async def test_a_cancellation_that_leaks_out_of_a_job_does_not_reach_its_callers(database):
+    jobs = Jobs(database)
+    jobs.break_at["execute"] = asyncio.CancelledError()
+    await add(database, "a")
+    await Worker(database, jobs, name="job", concurrency=1).start("a")
+    assert jobs.broken == ["execute"]
+
+
 async def test_a_job_that_cannot_be_claimed_is_not_claimed_again_without_a_pause(database):
     jobs = Jobs(database)
     claims = []

@@ -51,16 +51,86 @@ async def test_an_error_of_the_database_rolls_back_too(database):
     assert await ids(database) == set()
 
 
-async def test_callbacks_hear_of_commits_and_of_nothing_else(database):
-    heard = []
-    database.after_every_commit(lambda: heard.append("commit"))
-    with pytest.raises(ValueError, match="x"):
-        async with database.transaction():
-            raise ValueError("x")
-    assert heard == []
+@pytest.fixture
+def called(database):
+    """The callbacks that were called."""
+    called = []
+    database.after_every_commit(lambda: called.append("every"))
+    return called
+
+
+async def test_callbacks_are_called_after_the_commit(database, called):
+    seen = []
+
+    async def look():
+        seen.append(await ids(database))
+
+    async with database.transaction() as tx:
+        await tx.execute(INSERT, "a")
+        database.on_commit(tx, lambda: called.append("own"))
+        database.on_commit(tx, lambda: called.append(asyncio.create_task(look())))
+        assert called == []
+    await called[-1]
+    assert called[:-1] == ["every", "own"]
+    assert seen == [{"a"}]
     async with database.transaction():
-        assert heard == []
-    assert heard == ["commit"]
+        pass
+    assert called[3:] == ["every"]
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+async def test_callbacks_of_a_transaction_that_rolls_back_are_not_called(database, called, error):
+    async def fail():
+        async with database.transaction() as tx:
+            database.on_commit(tx, lambda: called.append("own"))
+            raise error
+
+    with pytest.raises(error):
+        await fail()
+    assert called == []
+    assert database._on_commit == {}
+
+
+async def test_callbacks_of_a_commit_that_fails_are_not_called(database, called):
+    await database.pool.execute(
+        "ALTER TABLE note ADD CONSTRAINT late FOREIGN KEY (body) REFERENCES note DEFERRABLE INITIALLY DEFERRED"
+    )
+
+    async def fail():
+        async with database.transaction() as tx:
+            await tx.execute("INSERT INTO note VALUES ('a', 'absent')")
+            database.on_commit(tx, lambda: called.append("own"))
+
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await fail()
+    assert called == []
+
+
+async def test_discarded_callbacks_are_not_called(database, called):
+    async with database.transaction() as tx:
+        database.on_commit(tx, lambda: called.append("own"))
+        database.discard_callbacks(tx)
+        database.on_commit(tx, lambda: called.append("later"))
+    assert called == ["every", "later"]
+
+
+async def test_callbacks_of_one_transaction_are_not_called_by_another(database, called):
+    async with database.transaction() as tx:
+        database.on_commit(tx, lambda: called.append("own"))
+        async with database.transaction():
+            pass
+        assert called == ["every"]
+
+
+async def test_a_callback_that_fails_fails_neither_the_committed_transaction_nor_the_other_callbacks(
+    database, called, log
+):
+    async with database.transaction() as tx:
+        await tx.execute(INSERT, "a")
+        database.on_commit(tx, lambda: 1 / 0)
+        database.on_commit(tx, lambda: called.append("own"))
+    assert called == ["every", "own"]
+    assert "ZeroDivisionError" in log.text
 
 
 async def test_a_transaction_cancelled_at_any_moment_is_done_or_not_done_and_leaks_nothing(database):
@@ -101,10 +171,12 @@ async def test_a_cancelled_commit_is_waited_for(database):
            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION dawdle()"""
     )
     committing = asyncio.Event()
+    called = []
 
     async def write():
         async with database.transaction() as tx:
             await tx.execute(INSERT, "a")
+            database.on_commit(tx, lambda: called.append("own"))
             committing.set()
 
     async with database.transaction() as other:
@@ -116,9 +188,11 @@ async def test_a_cancelled_commit_is_waited_for(database):
             task.cancel()
             await asyncio.sleep(0.01)
         assert not task.done()
+        assert called == []
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await ids(database) == {"a"}
+    assert called == ["own"]
     await assert_whole(database)
 
 
