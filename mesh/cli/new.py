@@ -7,7 +7,7 @@ from rich.console import Console
 
 from mesh.codegen.__main__ import ROOT
 from mesh.codegen.__main__ import main as generate
-from mesh.scaffold.scaffold import scaffold
+from mesh.scaffold.scaffold import formatted, scaffold
 
 _Name = Annotated[str, typer.Argument(help="The resource that the service keeps: one word, such as wishlist.")]
 
@@ -15,8 +15,10 @@ _Name = Annotated[str, typer.Argument(help="The resource that the service keeps:
 def new(name: _Name) -> None:
     """Write a new service with one resource: its folder, its protos and its tests, and generate gen/."""
     console = Console(highlight=False)
-    for path in scaffold(name, ROOT):
+    written = scaffold(name, ROOT)
+    for path in written:
         console.print(f"wrote: {path}")
+    formatted(written, ROOT)
     if status := generate([]):
         raise typer.Exit(status)
     console.print(

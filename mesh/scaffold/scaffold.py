@@ -2,8 +2,11 @@
 
 import keyword
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from mesh.codegen import third_party
+from mesh.codegen.tools import run
 from mesh.errors import StackError
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -25,6 +28,16 @@ def scaffold(name: str, root: Path) -> list[Path]:
         (root / path).write_text(_renamed(template.read_text("utf-8"), name), "utf-8")
         written.append(path)
     return written
+
+
+def formatted(paths: Iterable[Path], root: Path) -> None:
+    """Format the new files: a longer name breaks lines elsewhere."""
+    python = [path for path in paths if path.suffix == ".py"]
+    run(root, "ruff", "format", "--quiet", *python)
+    run(root, "ruff", "check", "--quiet", "--fix", *python)
+    third_party.materialise(root)
+    for proto in (path for path in paths if path.suffix == ".proto"):
+        run(root, "buf", "format", "--write", proto)
 
 
 def plural(name: str) -> str:
