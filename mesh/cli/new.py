@@ -7,7 +7,7 @@ from rich.console import Console
 
 from mesh.codegen.__main__ import ROOT
 from mesh.codegen.__main__ import main as generate
-from mesh.scaffold.scaffold import formatted, scaffold
+from mesh.scaffold.scaffold import format_protos, format_python, scaffold
 
 _Name = Annotated[str, typer.Argument(help="The resource that the service keeps: one word, such as wishlist.")]
 
@@ -18,9 +18,10 @@ def new(name: _Name) -> None:
     written = scaffold(name, ROOT)
     for path in written:
         console.print(f"wrote: {path}")
-    formatted(written, ROOT)
+    format_protos(written, ROOT)
     if status := generate([]):
         raise typer.Exit(status)
+    format_python(written, ROOT)
     console.print(
         f"\nsvc_{name} is ready: [bold]make check[/] tests it, [bold]make up[/] serves it. "
         f"Start reading in svc_{name}/service.py."

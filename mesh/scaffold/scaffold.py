@@ -30,14 +30,18 @@ def scaffold(name: str, root: Path) -> list[Path]:
     return written
 
 
-def formatted(paths: Iterable[Path], root: Path) -> None:
-    """Format the new files: a longer name breaks lines elsewhere."""
-    python = [path for path in paths if path.suffix == ".py"]
-    run(root, "ruff", "format", "--quiet", *python)
-    run(root, "ruff", "check", "--quiet", "--fix", *python)
+def format_protos(paths: Iterable[Path], root: Path) -> None:
+    """Format the new protos: a longer name breaks lines elsewhere."""
     third_party.materialise(root)
     for proto in (path for path in paths if path.suffix == ".proto"):
         run(root, "buf", "format", "--write", proto)
+
+
+def format_python(paths: Iterable[Path], root: Path) -> None:
+    """Format the new modules and sort their imports, which needs the generated ones to be there."""
+    python = [path for path in paths if path.suffix == ".py"]
+    run(root, "ruff", "check", "--quiet", "--select", "I", "--fix", *python)
+    run(root, "ruff", "format", "--quiet", *python)
 
 
 def plural(name: str) -> str:
