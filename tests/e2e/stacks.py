@@ -75,6 +75,23 @@ class Cli:
         os.kill(found.pid, signal.SIGKILL)
 
 
+class CheckedOut(Cli):
+    """The command, run from another checkout by this environment's Python."""
+
+    def __init__(self, folder: Path, checkout: Path) -> None:
+        super().__init__(folder, PYTHONPATH=f"{checkout}:{checkout / 'gen'}", PYTHONSAFEPATH="1")
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mesh", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+
+
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():

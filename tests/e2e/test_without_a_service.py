@@ -1,34 +1,14 @@
 """A service is one folder: without it, everything else runs."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import httpx
 import pytest
 
 from mesh.services import SERVICES
-from tests.e2e.stacks import Cli, cleaned, get
+from tests.e2e.stacks import CheckedOut, cleaned, get
 
 GONE = "svc_delivery"
-
-
-class CheckedOut(Cli):
-    """The command, run from a checkout of its own."""
-
-    def __init__(self, folder: Path, checkout: Path) -> None:
-        super().__init__(folder, PYTHONPATH=f"{checkout}:{checkout / 'gen'}", PYTHONSAFEPATH="1")
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "mesh", *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=170,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="module")
