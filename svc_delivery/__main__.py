@@ -20,7 +20,7 @@ async def compose(app: App, settings: Settings) -> None:
     app.on_close(courier.aclose)
     dispatch = Dispatch(db, app.client(OrderServiceStub), courier)
     worker = Worker(db, dispatch, name="dispatch", concurrency=settings.dispatch_concurrency)
-    app.on_close(lambda: worker.close(settings.drain_seconds))
+    app.on_close(lambda: worker.close(app.settings.drain_seconds))
     delivery = DeliveryService(db, days_ahead=settings.slot_days_ahead)
     app.serve(delivery, ShipmentService(db, dispatch, worker, secrets))
     app.repeat(delivery.create_slots, settings.slot_seconds)

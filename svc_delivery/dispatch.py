@@ -14,7 +14,8 @@ from chassis.external.api import CallResult, Ok, Refused, Unknown
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2 import Order, StartFulfillmentRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from svc_delivery import converters, domain_shipment, store_dispatch, store_shipment
+from svc_delivery import converters_shipment as converters
+from svc_delivery import domain_shipment, store_dispatch, store_shipment
 from svc_delivery.courier import Consignment, Courier
 from svc_delivery.domain_shipment import DispatchJob, Shipment, State, shipment_id
 

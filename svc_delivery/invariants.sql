@@ -25,7 +25,7 @@ WHERE version IS DISTINCT FROM updates OR version IS DISTINCT FROM newest OR sta
 -- Every transition of a shipment is legal.
 SELECT shipment_id, version, before, state FROM (
     SELECT *, lag(state, 1, '') OVER (PARTITION BY shipment_id ORDER BY version) AS before FROM shipment_update
-) AS moves
+) AS transitions
 WHERE (before, state) NOT IN (
     ('', 'CREATED'), ('CREATED', 'LABELLED'), ('LABELLED', 'PICKED_UP'), ('PICKED_UP', 'IN_TRANSIT'),
     ('IN_TRANSIT', 'OUT_FOR_DELIVERY'), ('OUT_FOR_DELIVERY', 'DELIVERED'), ('CREATED', 'FAILED'),

@@ -1,9 +1,5 @@
--- name: read_now
--- Reads the database's clock, by which slots close.
-SELECT now();
-
--- name: knows_time_zone
--- Tells whether a time zone is one that the IANA names.
+-- name: time_zone_exists
+-- Reads whether a time zone is one of the IANA's.
 SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1);
 
 -- name: insert_zone
@@ -13,13 +9,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING true;
 
 -- name: insert_prefixes
 -- Inserts the prefixes of a zone that no zone has yet; returns how many.
-WITH fresh AS (
+WITH inserted AS (
     INSERT INTO zone_prefix (country_code, prefix, zone_id)
     SELECT $2, prefix, $1 FROM unnest($3::text[]) AS prefix ORDER BY prefix
     ON CONFLICT DO NOTHING RETURNING 1
-) SELECT count(*) FROM fresh;
+) SELECT count(*) FROM inserted;
 
--- name: read_foreign_prefix
+-- name: read_prefix_of_another_zone
 -- Reads the first of some prefixes that another zone has.
 SELECT prefix, zone_id FROM zone_prefix WHERE country_code = $2 AND prefix = ANY($3::text[]) AND zone_id <> $1
 ORDER BY prefix LIMIT 1;
@@ -30,7 +26,7 @@ INSERT INTO slot_rule (zone_id, position, weekdays, start_time, end_time, lead_t
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: list_zones
--- Lists zones after a position, by id.
+-- Lists zones after an id, by id.
 SELECT * FROM zone WHERE zone_id > $1 ORDER BY zone_id LIMIT $2;
 
 -- name: read_zone
@@ -46,23 +42,23 @@ SELECT * FROM zone_prefix WHERE zone_id = ANY($1::text[]) ORDER BY zone_id, pref
 SELECT * FROM slot_rule WHERE zone_id = ANY($1::text[]) ORDER BY zone_id, position;
 
 -- name: find_zones
--- Finds the zones of some postal codes, each by the longest prefix that fits; numbers the codes as they came.
-SELECT place.number, zone.zone_id
-FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS place (country_code, code, number)
+-- Finds the zones of some postal codes, each by the longest prefix that matches; numbers the codes in their order.
+SELECT destination.number, zone.zone_id
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS destination (country_code, code, number)
 CROSS JOIN LATERAL (
     SELECT zone_id FROM zone_prefix
-    WHERE zone_prefix.country_code = place.country_code
-        AND prefix = ANY (ARRAY(SELECT left(place.code, length) FROM generate_series(0, length(place.code)) AS length))
+    WHERE zone_prefix.country_code = destination.country_code
+        AND prefix = ANY (ARRAY(SELECT left(destination.code, length) FROM generate_series(0, length(destination.code)) AS length))
     ORDER BY length(prefix) DESC LIMIT 1
 ) AS zone;
 
 -- name: insert_slot
--- Inserts a slot, unless its zone has one of that very span.
+-- Inserts a slot, unless its zone has one of the same span.
 INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING RETURNING *;
 
 -- name: insert_slots_by_rule
--- Inserts the slots that the rules ask for from a moment to some days later, where they are missing and not closed.
+-- Inserts the slots of the rules from a time to some days later that are missing and can still be booked.
 INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity)
 SELECT zone_id, starts, ends, starts - lead_time, capacity
 FROM slot_rule JOIN zone USING (zone_id)
@@ -80,7 +76,7 @@ ORDER BY zone_id, starts, position
 ON CONFLICT DO NOTHING;
 
 -- name: list_slots
--- Lists the slots of a zone that can still be booked, from a time on and after a position, earliest first.
+-- Lists the slots of a zone that can still be booked and start in a span of time, after a start time and id.
 SELECT * FROM slot
 WHERE zone_id = $1 AND start_time >= $2 AND start_time < $3 AND (start_time, slot_id) > ($4, $5)
     AND cutoff_time > now() AND booked < capacity
@@ -106,15 +102,15 @@ WHERE order_id = ANY($1::text[]);
 
 -- name: insert_bookings
 -- Inserts the bookings of orders that have none yet; returns how many.
-WITH fresh AS (
+WITH inserted AS (
     INSERT INTO booking (order_id, slot_id, state, version, create_time, update_time)
     SELECT id, slot_id, state, version, now(), now()
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, slot_id, state, version)
     ON CONFLICT DO NOTHING RETURNING 1
-) SELECT count(*) FROM fresh;
+) SELECT count(*) FROM inserted;
 
 -- name: update_bookings
--- Moves bookings whose version is still the one that was read; returns how many.
+-- Replaces the state of bookings whose version is still the one that was read; returns how many.
 WITH changed AS (
     UPDATE booking SET state = new.state, version = new.version, update_time = now()
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
@@ -200,7 +196,7 @@ FROM unnest($2::bigint[], $3::text[], $4::text[]) AS revision (version, state, r
 SELECT * FROM shipment_update WHERE shipment_id = ANY($1::text[]) ORDER BY shipment_id, version;
 
 -- name: list_shipments
--- Lists shipments before a position, newest first; an empty user, order or state stands for any.
+-- Lists shipments before a create time and id, newest first; an empty user, order or state stands for any.
 SELECT * FROM shipment
 WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
     AND (create_time, shipment_id) < ($4, $5)

@@ -27,7 +27,8 @@ from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceServicer
 from shop.order.v1.order_service_pb2 import Order
-from svc_delivery import converters, store_dispatch, store_shipment
+from svc_delivery import converters_shipment as converters
+from svc_delivery import store_dispatch, store_shipment
 from svc_delivery.courier import Consignment, consignment_from_json
 from svc_delivery.dispatch import COURIER, Dispatch, Result, record
 from svc_delivery.domain_shipment import TRANSITIONS, DispatchJob, Shipment, State, apply_tracking_update, shipment_id

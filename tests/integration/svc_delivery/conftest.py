@@ -1,4 +1,4 @@
-"""svc_delivery with a courier that is a process of its own, and with the real svc_order to ask about orders."""
+"""svc_delivery with the courier simulator as a process of its own, and with the real svc_order."""
 
 import os
 import subprocess
@@ -31,8 +31,6 @@ from svc_order.domain import State as OrderState
 from svc_order.domain_saga import NEVER, Saga, Step, saga_id
 from svc_order.settings import Settings as OrderSettings
 
-SERVICE = "shop.delivery.v1.DeliveryService"
-SHIPMENTS = "shop.delivery.v1.ShipmentService"
 SECRET = "whsec_c2ltdWxhdG9ycy1hbmQtdGhlLXNob3Atc2hhcmUtdGhpcw=="
 KEY = "key-of-the-tests"
 EVERY_DAY = [DayOfWeek.Name(day) for day in range(1, 8)]
@@ -40,18 +38,18 @@ ADDRESS = Address(recipient="Somchai", line1="1 Silom Road", city="Bangkok", pos
 
 
 @dataclass(frozen=True)
-class CourierDesk:
-    """The courier as its own staff sees it."""
+class CourierClient:
+    """The courier's API as its own staff uses it."""
 
     url: str
     http: httpx.AsyncClient
 
     async def consignments(self, reference: str) -> list[dict]:
-        """The consignments that carry our reference: never more than one."""
+        """Return the consignments with our reference: never more than one."""
         return (await self.http.get("/v1/consignments", params={"reference": reference})).json()["data"]
 
     async def advance(self, reference: str, to: str | None = None) -> dict:
-        """Moves a parcel on, and returns how it is then."""
+        """Move a parcel to its next status, or to `to`, and return the consignment."""
         (consignment,) = await self.consignments(reference)
         body = {"to": to} if to else {}
         answer = await self.http.post(f"/v1/consignments/{consignment['id']}/advance", json=body)
@@ -62,14 +60,14 @@ class CourierDesk:
         (consignment,) = await self.consignments(reference)
         return (await self.http.post(f"/v1/consignments/{consignment['id']}/cancel", json={})).json()
 
-    async def misbehave(self, **faults: object) -> None:
+    async def inject_faults(self, **faults: object) -> None:
         answer = await self.http.put("/v1/faults", json=faults)
         assert answer.status_code == 200, answer.text
 
 
 @contextmanager
 def courier_process(folder: Path, **env: str) -> Iterator[str]:
-    """Runs a courier, as a user starts it; yields its URL."""
+    """Run a courier as a user starts it; yield its URL."""
     with (folder / "courier.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mesh.simulators.courier"],
@@ -89,11 +87,11 @@ def courier_process(folder: Path, **env: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def desk_of(url: str) -> AsyncIterator[CourierDesk]:
+async def courier_client(url: str) -> AsyncIterator[CourierClient]:
     async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {KEY}"}) as http:
-        desk = CourierDesk(url, http)
-        yield desk
-        await desk.misbehave()
+        client = CourierClient(url, http)
+        yield client
+        await client.inject_faults()
 
 
 @pytest.fixture(scope="session")
@@ -104,14 +102,14 @@ def courier_url(tmp_path_factory):
 
 @pytest.fixture
 async def courier(courier_url):
-    """The courier, which outlives the test; its faults do not."""
-    async with desk_of(courier_url) as desk:
-        yield desk
+    """The courier, which outlives the test; the faults that the test injects do not."""
+    async with courier_client(courier_url) as client:
+        yield client
 
 
 @pytest.fixture
 def order_id() -> str:
-    """A name that the courier has not seen."""
+    """An order id that the courier has not seen."""
     return f"order-{uuid.uuid4().hex}"
 
 
@@ -131,7 +129,7 @@ async def rows(database):
 
 @pytest.fixture
 async def orders_app(fresh_database, redis_url, event_prefix, issuer):
-    """svc_order, which nobody but svc_delivery calls here: the other services are not there."""
+    """svc_order, called by svc_delivery only; no other service runs."""
     async with fresh_database("svc_order") as url:
         settings = OrderSettings(
             database_url=url, redis_url=redis_url, event_prefix=event_prefix, upstreams="*=127.0.0.1:1"
@@ -142,19 +140,19 @@ async def orders_app(fresh_database, redis_url, event_prefix, issuer):
 
 @pytest.fixture
 def orders_address():
-    """Where svc_order is: nowhere, unless a test has to do with orders."""
+    """The address of svc_order: none answers, unless a test needs orders and overrides this."""
     return "127.0.0.1:1"
 
 
 @pytest.fixture
 def courier_timeout():
-    """The seconds that the courier has to answer: enough, unless a test waits for their end and parametrizes this."""
+    """The timeout of a courier call in seconds: generous, unless a test waits for it and parametrizes this."""
     return 7.0
 
 
 @pytest.fixture
 def settings(database, redis_url, event_prefix, courier, *, orders_address, courier_timeout):
-    """An impatient service."""
+    """Settings with short intervals."""
     return Settings(
         database_url=database,
         redis_url=redis_url,
@@ -171,7 +169,7 @@ def settings(database, redis_url, event_prefix, courier, *, orders_address, cour
 
 @pytest.fixture
 def replica(settings, issuer):
-    """Serves one more process of the service, with other settings where asked: `async with replica() as app`."""
+    """Serve one more replica of the service, with changed settings if any: `async with replica() as app`."""
     return lambda **changes: serving("svc_delivery", replace(settings, **changes), compose, issuer)
 
 
@@ -182,35 +180,35 @@ async def app(replica):
 
 
 @pytest.fixture
-async def bookings(app):
-    """The service as svc_order calls it."""
-    async with client_for(app.address, DeliveryServiceStub, SERVICE, caller="svc_order") as stub:
+async def booking_client(app):
+    """DeliveryService as svc_order calls it."""
+    async with client_for(app.address, DeliveryServiceStub, caller="svc_order") as stub:
         yield stub
 
 
 @pytest.fixture
-async def counter(app):
-    """The service as clients reach it through the edge."""
-    async with client_for(app.address, DeliveryServiceStub, SERVICE) as stub:
+async def delivery(app):
+    """DeliveryService as clients call it through the edge."""
+    async with client_for(app.address, DeliveryServiceStub) as stub:
         yield stub
 
 
 @pytest.fixture
 async def shipments(app):
-    """The shipments, as clients reach them through the edge."""
-    async with client_for(app.address, ShipmentServiceStub, SHIPMENTS) as stub:
+    """ShipmentService as clients call it through the edge."""
+    async with client_for(app.address, ShipmentServiceStub) as stub:
         yield stub
 
 
 @pytest.fixture
 def staff(issuer):
-    """Makes calls as a member of staff: `with staff():`."""
+    """Make calls as staff: `with staff():`."""
     return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
 
 
 @pytest.fixture
 def customer(issuer):
-    """Makes calls as a customer: `with customer():`."""
+    """Make calls as a customer: `with customer():`."""
     return lambda user_id="user-1", *roles: as_user(f"Bearer {issuer.token(user_id, *roles)}")
 
 
@@ -227,24 +225,24 @@ def a_zone(zone_id="bkk", *prefixes, **changes) -> pb.Zone:
 
 
 @pytest.fixture
-def open_zone(counter, staff):
-    """Creates a zone: `await open_zone(a_zone("bkk", "10"))`."""
+def create_zone(delivery, staff):
+    """Create a zone: `await create_zone(a_zone("bkk", "10"))`."""
 
-    async def open_zone(zone=None, *, request_id=None):
+    async def create_zone(zone=None, *, request_id=None):
         with staff():
-            return await counter.CreateZone(
+            return await delivery.CreateZone(
                 pb.CreateZoneRequest(zone=zone or a_zone(), request_id=request_id or uuid.uuid4().hex)
             )
 
-    return open_zone
+    return create_zone
 
 
 @pytest.fixture
-async def ship_order(orders_app):
-    """Gives svc_order a CONFIRMED order, as its saga leaves it: `await ship_order("order-1")`."""
+async def insert_order(orders_app):
+    """Insert an order into svc_order, CONFIRMED as its saga leaves it: `await insert_order("order-1")`."""
     async with Database.open(orders_app.settings.database_url, 1) as database:
 
-        async def ship_order(
+        async def insert_order(
             order_id, *, user_id="user-1", slot_id="", state=OrderState.CONFIRMED, step=Step.AWAIT_SHIPMENT, **address
         ):
             async with database.transaction() as tx:
@@ -256,7 +254,7 @@ async def ship_order(orders_app):
                 await order_store.insert_saga(tx, saga, "tok_ok", order.create_time)
             return order_id
 
-        yield ship_order
+        yield insert_order
 
 
 def an_order(order_id, user_id, slot_id, now, address) -> Order:
@@ -288,34 +286,34 @@ def an_order(order_id, user_id, slot_id, now, address) -> Order:
 
 
 @pytest.fixture
-def ask_to_ship(shipments, staff, order_id):
-    """Asks for the shipment of the order, as staff: `shipment = await ask_to_ship()`."""
+def request_shipment(shipments, staff, order_id):
+    """Request the shipment of the order as staff: `shipment = await request_shipment()`."""
 
-    async def ask_to_ship(request_id="ship"):
+    async def request_shipment(request_id="ship"):
         with staff():
             return await shipments.CreateShipment(
                 shipment_pb.CreateShipmentRequest(order_id=order_id, request_id=request_id)
             )
 
-    return ask_to_ship
+    return request_shipment
 
 
 @pytest.fixture
-def ship(ship_order, ask_to_ship, order_id):
-    """Has a new order shipped: `shipment = await ship()`."""
+def ship(insert_order, request_shipment, order_id):
+    """Insert an order and request its shipment: `shipment = await ship()`."""
 
     async def ship(**changes):
-        await ship_order(order_id, **changes)
-        return await ask_to_ship()
+        await insert_order(order_id, **changes)
+        return await request_shipment()
 
     return ship
 
 
 @pytest.fixture
-def move(shipments, staff):
-    """Moves a shipment on as staff: `await move(shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)`."""
+def update_status(shipments, staff):
+    """Update a shipment's status as staff: `await update_status(shipment, shipment_pb.SHIPMENT_STATE_FAILED)`."""
 
-    async def move(shipment, state, *, note="", request_id=None):
+    async def update_status(shipment, state, *, note="", request_id=None):
         request = shipment_pb.UpdateShipmentStatusRequest(
             shipment_id=shipment.shipment_id,
             state=state,
@@ -325,4 +323,4 @@ def move(shipments, staff):
         with staff():
             return await shipments.UpdateShipmentStatus(request)
 
-    return move
+    return update_status

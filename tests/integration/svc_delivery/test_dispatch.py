@@ -1,4 +1,4 @@
-"""From the wish of staff to the courier's hands, with something broken at every step of the way."""
+"""The dispatch of a shipment to the courier, with a failure at each step."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from svc_delivery import store_dispatch
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatch
 from svc_delivery.domain_shipment import shipment_id
-from tests.integration.svc_delivery.parcels import CourierWebhooks
+from tests.integration.svc_delivery.courier_webhooks import CourierWebhooks
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
 
@@ -35,7 +35,7 @@ def orders_address(orders_app):
 
 @pytest.fixture
 def state_of(rows, order_id):
-    """The state of the order's shipment in the rows, None while it has none."""
+    """Read the state of the order's shipment from its row, None while it has none."""
     return lambda: rows.fetchval("SELECT state FROM shipment WHERE order_id = $1", order_id)
 
 
@@ -44,8 +44,8 @@ async def expire_leases(rows):
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() - interval '1 second'")
 
 
-async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, courier, state_of, rows):
-    await courier.misbehave(next=["create_500", "create_500"])
+async def test_a_failed_courier_call_is_retried_until_it_succeeds(ship, courier, state_of, rows):
+    await courier.inject_faults(next=["create_500", "create_500"])
     shipment = await ship()
     assert (shipment.state, shipment.tracking_number) == (pb.SHIPMENT_STATE_CREATED, "")
     await expire_leases(rows)
@@ -55,10 +55,10 @@ async def test_a_courier_that_does_not_answer_is_asked_until_it_does(ship, couri
 
 
 @pytest.mark.parametrize(
-    ("word", "courier_timeout"), [("create_500_then_done", 7.0), ("create_timeout_then_done", 0.5)]
+    ("fault", "courier_timeout"), [("create_500_then_done", 7.0), ("create_timeout_then_done", 0.5)]
 )
-async def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_made_twice(ship, courier, state_of, rows, word):
-    await courier.misbehave(next=[word])
+async def test_after_a_lost_answer_the_parcel_is_looked_up_and_not_created_twice(ship, courier, state_of, rows, fault):
+    await courier.inject_faults(next=[fault])
     shipment = await ship()
     assert shipment.state == pb.SHIPMENT_STATE_CREATED
     (made,) = await eventually(lambda: courier.consignments(shipment.shipment_id), len)
@@ -67,38 +67,38 @@ async def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_made_twice(shi
     assert await rows.fetchval("SELECT tracking_number FROM shipment") == made["tracking_number"]
 
 
-async def test_news_that_comes_before_the_answer_is_as_good_as_the_answer(ship, courier, app, state_of, rows):
-    await courier.misbehave(next=["create_500_then_done"])
+async def test_a_webhook_before_the_answer_ends_the_dispatch(ship, courier, app, state_of, rows):
+    await courier.inject_faults(next=["create_500_then_done"])
     shipment = await ship()
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
-    await CourierWebhooks(app.address).tell(await courier.advance(shipment.shipment_id, "PICKED_UP"))
+    await CourierWebhooks(app.address).send(await courier.advance(shipment.shipment_id, "PICKED_UP"))
     assert await state_of() == "PICKED_UP"
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
 
-@pytest.mark.parametrize("refusal", [{"postal_code": "00000"}, {"word": "declined"}])
-async def test_a_parcel_that_the_courier_refuses_has_failed_and_may_come_back(
-    ship, ask_to_ship, move, courier, refusal
+@pytest.mark.parametrize("rejection", [{"postal_code": "00000"}, {"fault": "declined"}])
+async def test_a_shipment_that_the_courier_rejects_is_failed_and_can_be_returned(
+    ship, request_shipment, update_status, courier, rejection
 ):
-    await courier.misbehave(next=[refusal["word"]] if "word" in refusal else [])
-    shipment = await ship(**{name: value for name, value in refusal.items() if name != "word"})
+    await courier.inject_faults(next=[rejection["fault"]] if "fault" in rejection else [])
+    shipment = await ship(**{name: value for name, value in rejection.items() if name != "fault"})
     assert shipment.state == pb.SHIPMENT_STATE_FAILED
     assert shipment.updates[-1].note == "The courier does not take this parcel."
-    assert await ask_to_ship() == shipment
-    assert (await move(shipment, pb.SHIPMENT_STATE_RETURNED)).state == pb.SHIPMENT_STATE_RETURNED
+    assert await request_shipment() == shipment
+    assert (await update_status(shipment, pb.SHIPMENT_STATE_RETURNED)).state == pb.SHIPMENT_STATE_RETURNED
 
 
-async def test_an_answer_that_is_lost_is_asked_for_by_who_asks_again(ship, ask_to_ship, courier, rows):
-    await courier.misbehave(next=["create_500_then_done"])
+async def test_a_repeated_request_looks_up_a_lost_answer_at_once(ship, request_shipment, courier, rows):
+    await courier.inject_faults(next=["create_500_then_done"])
     first = await ship()
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
-    second = await ask_to_ship()
+    second = await request_shipment()
     assert (first.state, second.state) == (pb.SHIPMENT_STATE_CREATED, LABELLED)
     assert len(await courier.consignments(first.shipment_id)) == 1
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
 
-async def test_an_order_that_is_being_shipped_cannot_be_cancelled(ship, orders_app, customer, order_id):
+async def test_an_order_with_a_shipment_cannot_be_cancelled(ship, orders_app, customer, order_id):
     await ship()
     clients = Clients(f"*={orders_app.address}", "edge")
     orders = clients.stub(OrderServiceStub)
@@ -110,11 +110,11 @@ async def test_an_order_that_is_being_shipped_cannot_be_cancelled(ship, orders_a
 class Steps:
     """The steps of a dispatch one by one: a process that dies after one leaves its rows so."""
 
-    def __init__(self, settings, db, dispatch, ship_order):
+    def __init__(self, settings, db, dispatch, insert_order):
         self.settings = settings
         self.db = db
         self.dispatch = dispatch
-        self.ship_order = ship_order
+        self.ship_order = insert_order
 
     async def insert_job(self, order_id):
         async with self.db.transaction() as tx:
@@ -136,11 +136,11 @@ class Steps:
 
 
 @pytest.fixture
-async def steps(settings, ship_order):
+async def steps(settings, insert_order):
     clients = Clients(settings.upstreams, "svc_delivery")
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     async with Database.open(settings.database_url, 2) as db:
-        yield Steps(settings, db, Dispatch(db, clients.stub(OrderServiceStub), courier), ship_order)
+        yield Steps(settings, db, Dispatch(db, clients.stub(OrderServiceStub), courier), insert_order)
     await courier.aclose()
     await clients.close()
 
@@ -216,7 +216,7 @@ async def test_two_processes_ship_each_order_once(steps, order_id, replica, cour
 
 @contextmanager
 def process_of(settings, **streams):
-    """Runs the service as a process of its own, as the stack starts it."""
+    """Run the service as a process of its own, as the stack starts it."""
     env = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
     process = subprocess.Popen(
         [sys.executable, "-m", "svc_delivery"],
@@ -234,7 +234,7 @@ async def test_a_process_killed_during_the_courier_call_leaves_one_parcel_and_th
     steps, order_id, replica, courier, rows
 ):
     await steps.ship_order(order_id)
-    await courier.misbehave(next=["create_timeout_then_done"])
+    await courier.inject_faults(next=["create_timeout_then_done"])
     await steps.insert_job(order_id)
     with process_of(replace(steps.settings, courier_timeout=60.0)) as process:
         (made,) = await eventually(lambda: courier.consignments(shipment_id(order_id)), len)
@@ -248,12 +248,12 @@ async def test_a_process_killed_during_the_courier_call_leaves_one_parcel_and_th
     assert await rows.fetchval("SELECT consignment_id FROM shipment") == made["id"]
 
 
-async def test_a_process_without_its_courier_does_not_start_and_says_why(settings):
-    for name, complaint in (
+async def test_a_process_without_courier_settings_exits_and_names_the_setting(settings):
+    for name, error in (
         ("courier_url", b"COURIER_URL is not set"),
         ("courier_webhook_secret", b"COURIER_WEBHOOK_SECRET is not set"),
     ):
         with process_of(replace(settings, **{name: ""}), stderr=subprocess.PIPE) as process:
-            _, said = await asyncio.to_thread(process.communicate, None, 60)
+            _, printed = await asyncio.to_thread(process.communicate, None, 60)
         assert process.returncode == 2
-        assert complaint in said
+        assert error in printed

@@ -1,4 +1,4 @@
-"""Shipments: who makes them, who sees them, and who moves them on."""
+"""Shipments: who may create, see and update them, and what is published."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def orders_address(orders_app):
     return orders_app.address
 
 
-async def test_shipping_an_order_hands_its_parcel_to_the_courier(ship, courier, order_id):
+async def test_shipping_an_order_submits_its_parcel_to_the_courier(ship, courier, order_id):
     shipment = await ship(slot_id="slot-1")
     assert (shipment.order_id, shipment.user_id, shipment.slot_id) == (order_id, "user-1", "slot-1")
     assert (shipment.shipping_address, shipment.weight_grams) == (ADDRESS, 1200)
@@ -32,55 +32,55 @@ async def test_shipping_an_order_hands_its_parcel_to_the_courier(ship, courier, 
     assert consignment["weight_grams"] == 1200
 
 
-async def test_an_order_has_one_shipment_however_often_it_is_asked_for(ship, ask_to_ship, courier):
+async def test_an_order_has_one_shipment_however_often_it_is_requested(ship, request_shipment, courier):
     shipment = await ship()
-    assert await ask_to_ship() == shipment
-    assert await ask_to_ship("another-key") == shipment
+    assert await request_shipment() == shipment
+    assert await request_shipment("another-key") == shipment
     assert len(await courier.consignments(shipment.shipment_id)) == 1
 
 
-async def test_ten_who_ship_one_order_at_once_make_one_shipment(ship_order, ask_to_ship, order_id, courier, rows):
-    await ship_order(order_id)
-    answers = await asyncio.gather(*(ask_to_ship(f"k-{number}") for number in range(10)))
+async def test_ten_concurrent_requests_create_one_shipment(insert_order, request_shipment, order_id, courier, rows):
+    await insert_order(order_id)
+    answers = await asyncio.gather(*(request_shipment(f"k-{number}") for number in range(10)))
     assert len({answer.shipment_id for answer in answers}) == 1
     assert len(await courier.consignments(answers[0].shipment_id)) == 1
-    told = await rows.fetch("SELECT type FROM outbox ORDER BY id")
-    assert [row["type"].rpartition(".")[2] for row in told] == ["ShipmentCreated", "ShipmentStatusChanged"]
+    published = await rows.fetch("SELECT type FROM outbox ORDER BY id")
+    assert [row["type"].rpartition(".")[2] for row in published] == ["ShipmentCreated", "ShipmentStatusChanged"]
 
 
-async def test_an_order_that_cannot_be_shipped_has_no_shipment_and_leaves_no_note(
-    ask_to_ship, ship_order, order_id, rows
+async def test_an_order_that_cannot_be_shipped_leaves_no_shipment_and_no_job(
+    request_shipment, insert_order, order_id, rows
 ):
     with pytest.raises(OrderNotFound):
-        await ask_to_ship()
-    await ship_order(order_id, state=OrderState.PENDING, step=Step.AUTHORIZE_PAYMENT)
+        await request_shipment()
+    await insert_order(order_id, state=OrderState.PENDING, step=Step.AUTHORIZE_PAYMENT)
     with pytest.raises(OrderNotShippable):
-        await ask_to_ship()
+        await request_shipment()
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
     assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
 
 
-async def test_a_refusal_is_not_held_against_a_later_try_with_the_same_key(ask_to_ship, ship, shipments, staff):
+async def test_a_key_whose_request_failed_can_be_used_again(request_shipment, ship, shipments, staff):
     with pytest.raises(OrderNotFound):
-        await ask_to_ship()
+        await request_shipment()
     assert (await ship()).state == LABELLED
     with staff(), pytest.raises(IdempotencyKeyReused):
         await shipments.CreateShipment(pb.CreateShipmentRequest(order_id="order-2", request_id="ship"))
 
 
-async def test_customers_and_couriers_do_not_ship(shipments, customer, order_id):
+async def test_customers_and_couriers_may_not_create_shipments(shipments, customer, order_id):
     request = pb.CreateShipmentRequest(order_id=order_id, request_id="k-1")
     for roles in ((), ("courier",)):
         with customer("user-1", *roles), pytest.raises(RoleMissing):
             await shipments.CreateShipment(request)
 
 
-async def test_a_shipment_of_another_user_is_as_absent_as_none(ship, shipments, customer):
+async def test_a_shipment_of_another_user_is_not_found(ship, shipments, customer):
     shipment = await ship()
     for shipment_id in (shipment.shipment_id, "shipment-none"):
-        with customer("user-2"), pytest.raises(ShipmentNotFound) as refusal:
+        with customer("user-2"), pytest.raises(ShipmentNotFound) as error:
             await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment_id))
-        assert refusal.value.metadata == {"shipment_id": shipment_id}
+        assert error.value.metadata == {"shipment_id": shipment_id}
         with customer("user-2"), pytest.raises(ShipmentNotFound):
             await anext(shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment_id)))
     for user in (("user-1",), ("staff-2", "staff"), ("rider-1", "courier")):
@@ -90,36 +90,36 @@ async def test_a_shipment_of_another_user_is_as_absent_as_none(ship, shipments, 
 
 
 async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(
-    shipments, staff, customer, ship_order, order_id
+    shipments, staff, customer, insert_order, order_id
 ):
-    made = []
+    created = []
     for number in range(5):
         name = f"{order_id}-{number}"
-        await ship_order(name, user_id=f"user-{number % 2}")
+        await insert_order(name, user_id=f"user-{number % 2}")
         with staff():
-            made.append(await shipments.CreateShipment(pb.CreateShipmentRequest(order_id=name, request_id=name)))
+            created.append(await shipments.CreateShipment(pb.CreateShipmentRequest(order_id=name, request_id=name)))
 
-    async def listed(**wanted):
-        return list((await shipments.ListShipments(pb.ListShipmentsRequest(**wanted))).shipments)
+    async def listed(**filters):
+        return list((await shipments.ListShipments(pb.ListShipmentsRequest(**filters))).shipments)
 
     with customer("user-0"):
-        assert await listed() == [made[4], made[2], made[0]]
-        assert await listed(order_id=made[1].order_id) == []
+        assert await listed() == [created[4], created[2], created[0]]
+        assert await listed(order_id=created[1].order_id) == []
     with customer("user-9"):
         assert await listed() == []
     with staff():
-        assert await listed(order_id=made[1].order_id) == [made[1]]
+        assert await listed(order_id=created[1].order_id) == [created[1]]
         assert await listed(state=pb.SHIPMENT_STATE_DELIVERED) == []
         first = await shipments.ListShipments(pb.ListShipmentsRequest(page_size=3))
         rest = await shipments.ListShipments(pb.ListShipmentsRequest(page_size=3, page_token=first.next_page_token))
-    assert [*first.shipments, *rest.shipments] == made[::-1]
+    assert [*first.shipments, *rest.shipments] == created[::-1]
     assert rest.next_page_token == ""
 
 
-async def test_staff_and_couriers_move_a_shipment_to_its_end(ship, move, shipments, customer):
+async def test_staff_and_couriers_update_the_status_to_the_end(ship, update_status, shipments, customer):
     shipment = await ship()
     for state in (PICKED_UP, IN_TRANSIT, OUT):
-        assert (await move(shipment, state, note=f"note {state}")).state == state
+        assert (await update_status(shipment, state, note=f"note {state}")).state == state
     request = pb.UpdateShipmentStatusRequest(
         shipment_id=shipment.shipment_id, state=DELIVERED, note="by the door", request_id="k-1"
     )
@@ -132,37 +132,37 @@ async def test_staff_and_couriers_move_a_shipment_to_its_end(ship, move, shipmen
     assert (delivered.etag, delivered.tracking_number) == ("6", shipment.tracking_number)
 
 
-async def test_a_move_that_its_state_does_not_allow_is_refused_and_one_to_where_it_is_does_nothing(ship, move, rows):
+async def test_an_illegal_transition_fails_and_one_to_the_same_state_changes_nothing(ship, update_status, rows):
     shipment = await ship()
     for state in (CREATED, IN_TRANSIT, DELIVERED, RETURNED):
         with pytest.raises(ShipmentStateConflict):
-            await move(shipment, state)
-    assert await move(shipment, LABELLED) == shipment
+            await update_status(shipment, state)
+    assert await update_status(shipment, LABELLED) == shipment
     assert await rows.fetchval("SELECT count(*) FROM outbox") == 2
 
 
-async def test_a_move_repeated_by_its_key_is_made_once(ship, move):
+async def test_a_status_update_repeated_with_its_key_is_made_once(ship, update_status):
     shipment = await ship()
-    first = await move(shipment, PICKED_UP, request_id="k-1")
-    await move(shipment, IN_TRANSIT)
-    assert await move(shipment, PICKED_UP, request_id="k-1") == first
+    first = await update_status(shipment, PICKED_UP, request_id="k-1")
+    await update_status(shipment, IN_TRANSIT)
+    assert await update_status(shipment, PICKED_UP, request_id="k-1") == first
     with pytest.raises(IdempotencyKeyReused):
-        await move(shipment, OUT, request_id="k-1")
+        await update_status(shipment, OUT, request_id="k-1")
 
 
-async def test_a_move_of_nothing_or_to_nothing_is_refused(ship, move, counter, staff):
+async def test_an_update_of_an_unknown_shipment_or_to_no_state_fails(ship, update_status):
     shipment = await ship()
     with pytest.raises(ShipmentNotFound):
-        await move(pb.Shipment(shipment_id="shipment-none"), PICKED_UP)
+        await update_status(pb.Shipment(shipment_id="shipment-none"), PICKED_UP)
     for state in (0, 99):
         with pytest.raises(InvalidRequest):
-            await move(shipment, state)
-    with pytest.raises(InvalidRequest) as refusal:
-        await move(shipment, PICKED_UP, note="a\nb")
-    assert refusal.value.metadata["field"] == "note"
+            await update_status(shipment, state)
+    with pytest.raises(InvalidRequest) as error:
+        await update_status(shipment, PICKED_UP, note="a\nb")
+    assert error.value.metadata["field"] == "note"
 
 
-async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, shipments, staff, rows):
+async def test_concurrent_status_updates_make_each_transition_once(ship, shipments, staff, rows):
     shipment = await ship()
     requests = [
         pb.UpdateShipmentStatusRequest(shipment_id=shipment.shipment_id, state=state, request_id=f"k-{state}-{number}")
@@ -171,26 +171,28 @@ async def test_of_many_who_move_a_shipment_at_once_each_move_is_made_once(ship, 
     ]
     with staff():
         await asyncio.gather(*map(shipments.UpdateShipmentStatus, requests), return_exceptions=True)
-    moves = await rows.fetch("SELECT version, state FROM shipment_update ORDER BY version")
-    states = [row["state"] for row in moves]
-    assert [row["version"] for row in moves] == list(range(1, len(moves) + 1))
+    history = await rows.fetch("SELECT version, state FROM shipment_update ORDER BY version")
+    states = [row["state"] for row in history]
+    assert [row["version"] for row in history] == list(range(1, len(history) + 1))
     assert states in (
         ["CREATED", "LABELLED", "PICKED_UP", "FAILED"],
         ["CREATED", "LABELLED", "FAILED"],
     )
-    assert await rows.fetchval("SELECT count(*) FROM outbox") == len(moves)
+    assert await rows.fetchval("SELECT count(*) FROM outbox") == len(history)
 
 
-async def test_watching_tells_the_present_then_every_change_and_ends_with_the_parcel(ship, move, shipments, customer):
+async def test_a_watch_sends_the_state_then_each_change_and_ends_at_a_final_state(
+    ship, update_status, shipments, customer
+):
     shipment = await ship()
     with customer("user-1"):
         watch = shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
         async with asyncio.timeout(60):
             first = await anext(watch)
             assert first.shipment == shipment
-            await move(shipment, FAILED)
+            await update_status(shipment, FAILED)
             assert (await anext(watch)).shipment.state == FAILED
-            await move(shipment, RETURNED)
+            await update_status(shipment, RETURNED)
             last = await anext(watch)
             assert last.shipment.state == RETURNED
             assert [one async for one in watch] == []
@@ -206,15 +208,15 @@ async def test_watching_tells_the_present_then_every_change_and_ends_with_the_pa
             assert [one async for one in ended] == []
 
 
-async def test_every_version_of_a_shipment_is_told_and_no_event_knows_where_it_goes(ship, move, order_id, rows):
+async def test_every_version_is_published_and_no_event_has_the_address(ship, update_status, order_id, rows):
     shipment = await ship(slot_id="slot-1")
-    await move(shipment, PICKED_UP)
-    told = await rows.fetch("SELECT type, key, payload FROM outbox ORDER BY id")
-    created, *moves = told
+    await update_status(shipment, PICKED_UP)
+    published = await rows.fetch("SELECT type, key, payload FROM outbox ORDER BY id")
+    created, *changes = published
     assert events.ShipmentCreated.FromString(created["payload"]) == events.ShipmentCreated(
         shipment_id=shipment.shipment_id, version=1, order_id=order_id, user_id="user-1", slot_id="slot-1"
     )
-    assert [events.ShipmentStatusChanged.FromString(row["payload"]) for row in moves] == [
+    assert [events.ShipmentStatusChanged.FromString(row["payload"]) for row in changes] == [
         events.ShipmentStatusChanged(
             shipment_id=shipment.shipment_id,
             version=after,
@@ -225,11 +227,11 @@ async def test_every_version_of_a_shipment_is_told_and_no_event_knows_where_it_g
         )
         for after in (LABELLED, PICKED_UP)
     ]
-    assert {row["key"] for row in told} == {shipment.shipment_id}
-    assert not any(b"Silom" in row["payload"] or b"Somchai" in row["payload"] for row in told)
+    assert {row["key"] for row in published} == {shipment.shipment_id}
+    assert not any(b"Silom" in row["payload"] or b"Somchai" in row["payload"] for row in published)
 
 
-async def test_the_history_says_who_moved_a_shipment(ship, move, rows):
-    await move(await ship(), PICKED_UP)
+async def test_the_history_has_the_actor_of_each_transition(ship, update_status, rows):
+    await update_status(await ship(), PICKED_UP)
     actors = await rows.fetch("SELECT actor FROM shipment_update ORDER BY version")
     assert [row["actor"] for row in actors] == ["staff-1", "courier", "staff-1"]

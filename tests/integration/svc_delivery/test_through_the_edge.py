@@ -1,4 +1,4 @@
-"""The whole way of the courier's news: its own webhooks over HTTP, through the JSON edge, to who is watching."""
+"""The courier's own webhooks over HTTP, through the JSON edge, to a watcher."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from tests.edge import processes
-from tests.integration.svc_delivery.conftest import SECRET, courier_process, desk_of
+from tests.integration.svc_delivery.conftest import SECRET, courier_client, courier_process
 
 
 @pytest.fixture
@@ -17,17 +17,17 @@ def orders_address(orders_app):
 
 @pytest.fixture
 def edge_address(free_port):
-    """Where the edge will be: the courier has to know before the edge can start."""
+    """The edge's address, which the courier needs before the edge starts."""
     return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
 async def courier(tmp_path, edge_address):
-    """A courier of our own, who tells the edge what happens."""
+    """A courier of its own, which sends its webhooks to the edge."""
     webhooks = {"WEBHOOK_URL": f"http://{edge_address}/v1/webhooks/courier", "WEBHOOK_SECRET": SECRET}
     with courier_process(tmp_path, **webhooks) as url:
-        async with desk_of(url) as desk:
-            yield desk
+        async with courier_client(url) as client:
+            yield client
 
 
 @pytest.fixture
@@ -38,19 +38,19 @@ async def edge(app, edge_address, repository, tmp_path):
             yield client
 
 
-async def test_a_parcel_that_the_courier_carries_is_watched_to_the_door(edge, ship, courier, shipments, customer):
-    await courier.misbehave(duplicate_webhooks=True, reorder_webhooks=True, auto_advance_ms=20)
+async def test_a_watch_follows_a_parcel_to_its_delivery(edge, ship, courier, shipments, customer):
+    await courier.inject_faults(duplicate_webhooks=True, reorder_webhooks=True, auto_advance_ms=20)
     shipment = await ship()
     with customer("user-1"):
         watch = shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment.shipment_id))
         async with asyncio.timeout(60):
-            told = [one.shipment async for one in watch]
-    assert [update.state for update in told[-1].updates] == [1, 2, 3, 4, 5, 6]
-    versions = [int(one.etag) for one in told]
+            seen = [one.shipment async for one in watch]
+    assert [update.state for update in seen[-1].updates] == [1, 2, 3, 4, 5, 6]
+    versions = [int(one.etag) for one in seen]
     assert versions == sorted(set(versions))
 
 
-async def test_the_edge_hands_over_the_bytes_that_were_signed_and_nobody_elses(edge, ship, courier, issuer):
+async def test_the_edge_passes_on_the_signed_bytes_and_a_forged_webhook_is_rejected(edge, ship, courier, issuer):
     shipment = await ship()
     forged = await edge.post(
         "/v1/webhooks/courier",
@@ -63,7 +63,7 @@ async def test_the_edge_hands_over_the_bytes_that_were_signed_and_nobody_elses(e
     assert (seen["state"], seen["shippingAddress"]["city"]) == ("SHIPMENT_STATE_LABELLED", "Bangkok")
 
 
-async def test_zones_and_slots_are_made_and_seen_as_json(edge, issuer):
+async def test_zones_and_slots_are_created_and_listed_as_json(edge, issuer):
     staff = {"authorization": f"Bearer {issuer.token('staff-1', 'staff')}", "idempotency-key": "zone-1"}
     zone = {
         "zoneId": "bkk",

@@ -1,4 +1,4 @@
-"""Zones, what delivery costs in them, and the slots that their rules make."""
+"""Zones: creation, quotes, and the slots that their rules create."""
 
 import asyncio
 from datetime import UTC, datetime, time, timedelta
@@ -31,7 +31,7 @@ from tests.integration.svc_delivery.conftest import EVERY_DAY, a_zone
 
 
 def a_rule(first, last, *, weekdays=EVERY_DAY, lead=timedelta(), capacity=5):
-    """A rule from one hour to another."""
+    """Return a rule for slots from one hour to another."""
     rule = pb.SlotRule(
         weekdays=weekdays, start_time=TimeOfDay(hours=first), end_time=TimeOfDay(hours=last), capacity=capacity
     )
@@ -46,68 +46,68 @@ def quote(postal_code, weight_grams=0, country_code="TH", currency_code=""):
     )
 
 
-async def test_zones_are_listed_as_they_were_created_page_by_page(counter, open_zone):
+async def test_zones_are_listed_as_they_were_created_page_by_page(delivery, create_zone):
     rule = a_rule(9, 12, weekdays=["SATURDAY", "MONDAY"], lead=timedelta(hours=2))
-    await open_zone(a_zone("bkk", "1050", "10 1", slot_rules=[rule]))
-    await open_zone(a_zone("cnx", "50"))
-    first = await counter.ListZones(pb.ListZonesRequest(page_size=1))
-    rest = await counter.ListZones(pb.ListZonesRequest(page_size=1, page_token=first.next_page_token))
+    await create_zone(a_zone("bkk", "1050", "10 1", slot_rules=[rule]))
+    await create_zone(a_zone("cnx", "50"))
+    first = await delivery.ListZones(pb.ListZonesRequest(page_size=1))
+    rest = await delivery.ListZones(pb.ListZonesRequest(page_size=1, page_token=first.next_page_token))
     ((bkk,), (cnx,)) = (first.zones, rest.zones)
     assert (bkk.zone_id, bkk.postal_prefixes, cnx.zone_id, rest.next_page_token) == ("bkk", ["101", "1050"], "cnx", "")
-    (kept,) = bkk.slot_rules
-    assert (list(kept.weekdays), kept.start_time.hours, kept.lead_time) == ([1, 6], 9, Duration(seconds=7200))
+    (stored,) = bkk.slot_rules
+    assert (list(stored.weekdays), stored.start_time.hours, stored.lead_time) == ([1, 6], 9, Duration(seconds=7200))
     assert (bkk.fee_per_kg, bkk.time_zone) == (Money(currency_code="THB", units=12, nanos=500_000_000), "Asia/Bangkok")
 
 
-async def test_a_zone_needs_staff(counter, issuer):
+async def test_only_staff_may_create_a_zone(delivery, issuer):
     request = pb.CreateZoneRequest(zone=a_zone(), request_id="k-1")
     with pytest.raises(TokenMissing):
-        await counter.CreateZone(request)
+        await delivery.CreateZone(request)
     with as_user(f"Bearer {issuer.token('user-1')}"), pytest.raises(RoleMissing):
-        await counter.CreateZone(request)
+        await delivery.CreateZone(request)
 
 
-async def test_a_zone_is_created_once_for_each_key_and_each_name(open_zone):
-    first = await open_zone(request_id="k-1")
-    assert await open_zone(request_id="k-1") == first
+async def test_a_zone_is_created_once_for_each_key_and_each_id(create_zone):
+    first = await create_zone(request_id="k-1")
+    assert await create_zone(request_id="k-1") == first
     with pytest.raises(IdempotencyKeyReused):
-        await open_zone(a_zone("other", "20"), request_id="k-1")
+        await create_zone(a_zone("other", "20"), request_id="k-1")
     with pytest.raises(ZoneIdTaken):
-        await open_zone(a_zone("bkk", "20"))
+        await create_zone(a_zone("bkk", "20"))
 
 
-async def test_a_prefix_belongs_to_one_zone_of_a_country_whatever_its_spelling(counter, open_zone):
-    await open_zone(a_zone("london", "SW1", country_code="GB"))
-    with pytest.raises(PostalPrefixTaken) as refusal:
-        await open_zone(a_zone("chelsea", "SW3", "sw-1", country_code="GB"))
-    assert refusal.value.metadata == {"prefix": "SW1", "zone_id": "london"}
-    zones = (await counter.ListZones(pb.ListZonesRequest())).zones
+async def test_a_prefix_belongs_to_one_zone_of_a_country_in_any_spelling(delivery, create_zone):
+    await create_zone(a_zone("london", "SW1", country_code="GB"))
+    with pytest.raises(PostalPrefixTaken) as error:
+        await create_zone(a_zone("chelsea", "SW3", "sw-1", country_code="GB"))
+    assert error.value.metadata == {"prefix": "SW1", "zone_id": "london"}
+    zones = (await delivery.ListZones(pb.ListZonesRequest())).zones
     assert [zone.zone_id for zone in zones] == ["london"]
-    assert (await open_zone(a_zone("elsewhere", "SW1", country_code="IE"))).zone_id == "elsewhere"
+    assert (await create_zone(a_zone("elsewhere", "SW1", country_code="IE"))).zone_id == "elsewhere"
 
 
-async def test_of_two_zones_with_one_prefix_created_at_once_one_is(counter, open_zone):
+async def test_of_concurrent_zones_with_one_prefix_one_is_created(delivery, create_zone):
     outcomes = await asyncio.gather(
-        *(open_zone(a_zone(f"z-{number}", "10", f"2{number}")) for number in range(8)), return_exceptions=True
+        *(create_zone(a_zone(f"z-{number}", "10", f"2{number}")) for number in range(8)), return_exceptions=True
     )
     created = [one for one in outcomes if isinstance(one, pb.Zone)]
     assert len(created) == 1
     assert all(isinstance(one, PostalPrefixTaken) for one in outcomes if one not in created)
-    assert list((await counter.ListZones(pb.ListZonesRequest())).zones) == created
+    assert list((await delivery.ListZones(pb.ListZonesRequest())).zones) == created
 
 
-async def test_a_zone_has_one_currency_whole_amounts_and_a_time_zone_that_exists(open_zone):
+async def test_a_zone_with_two_currencies_a_fraction_or_an_unknown_time_zone_is_rejected(create_zone):
     with pytest.raises(CurrencyMismatch):
-        await open_zone(a_zone(fee_per_kg=Money(currency_code="USD", units=1)))
-    with pytest.raises(InvalidRequest) as refusal:
-        await open_zone(a_zone(base_fee=Money(currency_code="THB", nanos=1)))
-    assert refusal.value.metadata["field"] == "zone.base_fee"
-    with pytest.raises(InvalidRequest) as refusal:
-        await open_zone(a_zone(time_zone="Asia/Atlantis"))
-    assert refusal.value.metadata["field"] == "zone.time_zone"
+        await create_zone(a_zone(fee_per_kg=Money(currency_code="USD", units=1)))
+    with pytest.raises(InvalidRequest) as error:
+        await create_zone(a_zone(base_fee=Money(currency_code="THB", nanos=1)))
+    assert error.value.metadata["field"] == "zone.base_fee"
+    with pytest.raises(InvalidRequest) as error:
+        await create_zone(a_zone(time_zone="Asia/Atlantis"))
+    assert error.value.metadata["field"] == "zone.time_zone"
 
 
-BROKEN_ZONES = {
+INVALID_ZONES = {
     "zone.zone_id": {"zone_id": "a b"},
     "zone.country_code": {"country_code": "th"},
     "zone.fee_per_kg": {"fee_per_kg": Money(currency_code="THB", units=-1)},
@@ -122,53 +122,53 @@ BROKEN_ZONES = {
 }
 
 
-async def test_a_zone_that_breaks_a_rule_is_refused_with_the_field_named(open_zone):
-    for field, change in BROKEN_ZONES.items():
-        with pytest.raises(InvalidRequest) as refusal:
-            await open_zone(a_zone(**{"zone_id": "bkk"} | change))
-        assert refusal.value.metadata["field"] == field
+async def test_an_invalid_zone_is_rejected_with_the_field_named(create_zone):
+    for field, change in INVALID_ZONES.items():
+        with pytest.raises(InvalidRequest) as error:
+            await create_zone(a_zone(**{"zone_id": "bkk"} | change))
+        assert error.value.metadata["field"] == field
 
 
-async def test_a_quote_is_by_the_zone_with_the_longest_prefix_and_by_weight(counter, open_zone):
-    await open_zone(a_zone("thailand", ""))
-    await open_zone(a_zone("bkk", "10", base_fee=Money(currency_code="THB", units=20)))
-    near = await counter.QuoteDelivery(quote("10-500", 1001))
+async def test_a_quote_uses_the_zone_with_the_longest_prefix_and_the_weight(delivery, create_zone):
+    await create_zone(a_zone("thailand", ""))
+    await create_zone(a_zone("bkk", "10", base_fee=Money(currency_code="THB", units=20)))
+    near = await delivery.QuoteDelivery(quote("10-500", 1001))
     assert (near.zone_id, near.fee, near.tax_rate_basis_points) == (
         "bkk",
         Money(currency_code="THB", units=45),
         700,
     )
-    far = await counter.QuoteDelivery(quote("50000", 0))
+    far = await delivery.QuoteDelivery(quote("50000", 0))
     assert (far.zone_id, far.fee) == ("thailand", Money(currency_code="THB", units=40))
 
 
-async def test_what_is_not_served_or_not_in_the_currency_is_not_quoted(counter, open_zone):
-    await open_zone()
-    with pytest.raises(AddressNotServed) as refusal:
-        await counter.QuoteDelivery(quote("50000"))
-    assert refusal.value.metadata == {"postal_code": "50000", "country_code": "TH"}
+async def test_an_address_that_is_not_served_or_another_currency_has_no_quote(delivery, create_zone):
+    await create_zone()
+    with pytest.raises(AddressNotServed) as error:
+        await delivery.QuoteDelivery(quote("50000"))
+    assert error.value.metadata == {"postal_code": "50000", "country_code": "TH"}
     with pytest.raises(AddressNotServed):
-        await counter.QuoteDelivery(quote("10500", country_code="JP"))
+        await delivery.QuoteDelivery(quote("10500", country_code="JP"))
     with pytest.raises(CurrencyMismatch) as mismatch:
-        await counter.QuoteDelivery(quote("10500", currency_code="USD"))
+        await delivery.QuoteDelivery(quote("10500", currency_code="USD"))
     assert mismatch.value.metadata == {"expected": "USD", "actual": "THB"}
 
 
-async def test_the_heaviest_parcel_at_the_highest_fees_has_a_price(counter, open_zone):
+async def test_the_heaviest_parcel_at_the_highest_fees_has_a_price(delivery, create_zone):
     highest = {
         "base_fee": Money(currency_code="KWD", units=10**12),
         "fee_per_kg": Money(currency_code="KWD", units=10**7),
     }
-    await open_zone(a_zone("dear", "", country_code="KW", **highest))
-    quoted = await counter.QuoteDelivery(quote("13001", 100_000_000, country_code="KW"))
+    await create_zone(a_zone("dear", "", country_code="KW", **highest))
+    quoted = await delivery.QuoteDelivery(quote("13001", 100_000_000, country_code="KW"))
     assert quoted.fee == Money(currency_code="KWD", units=2 * 10**12)
 
 
-async def test_the_rules_of_a_zone_make_its_slots_by_the_clocks_of_the_zone(counter, open_zone):
-    await open_zone(a_zone(slot_rules=[a_rule(9, 12, lead=timedelta(hours=1)), a_rule(18, 21, capacity=2)]))
+async def test_the_rules_of_a_zone_create_its_slots_in_its_time_zone(delivery, create_zone):
+    await create_zone(a_zone(slot_rules=[a_rule(9, 12, lead=timedelta(hours=1)), a_rule(18, 21, capacity=2)]))
 
     async def look():
-        slots = (await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
+        slots = (await delivery.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
         times = ((slot.start_time, slot.end_time, slot.cutoff_time) for slot in slots)
         listed = [
             (*(moment.ToDatetime(UTC) for moment in three), slot.available)
@@ -192,54 +192,54 @@ def expected_slots(now):
     return expected
 
 
-async def test_slots_are_made_on_the_weekdays_of_a_rule_only(counter, open_zone):
-    await open_zone(a_zone(slot_rules=[a_rule(9, 12, weekdays=["TUESDAY", "SUNDAY"])]))
-    slots = (await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
+async def test_slots_are_created_on_the_weekdays_of_a_rule_only(delivery, create_zone):
+    await create_zone(a_zone(slot_rules=[a_rule(9, 12, weekdays=["TUESDAY", "SUNDAY"])]))
+    slots = (await delivery.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_size=100))).slots
     starts = [slot.start_time.ToDatetime(UTC).astimezone(ZoneInfo("Asia/Bangkok")) for slot in slots]
     assert {start.isoweekday() for start in starts} == {2, 7}
 
 
-async def test_missing_slots_are_made_again_and_no_slot_is_made_twice(counter, open_zone, rows):
-    await open_zone(a_zone(slot_rules=[a_rule(9, 12), a_rule(9, 12, capacity=7)]))
+async def test_missing_slots_are_created_again_and_none_twice(delivery, create_zone, rows):
+    await create_zone(a_zone(slot_rules=[a_rule(9, 12), a_rule(9, 12, capacity=7)]))
     before = await rows.fetch("SELECT start_time, capacity FROM slot ORDER BY start_time")
     await rows.execute("DELETE FROM slot WHERE start_time > now() + interval '3 days'")
-    made = "SELECT start_time, capacity FROM slot ORDER BY start_time"
-    assert await eventually(lambda: rows.fetch(made), lambda slots: len(slots) >= len(before)) == before
+    query = "SELECT start_time, capacity FROM slot ORDER BY start_time"
+    assert await eventually(lambda: rows.fetch(query), lambda slots: len(slots) >= len(before)) == before
     assert {row["capacity"] for row in before} == {5}
 
 
 @pytest.fixture
-async def new_york(open_zone):
+async def new_york(create_zone):
     rules = [a_rule(2, 3), a_rule(1, 4)]
-    await open_zone(a_zone("nyc", "1", country_code="US", time_zone="America/New_York", slot_rules=rules))
+    await create_zone(a_zone("nyc", "1", country_code="US", time_zone="America/New_York", slot_rules=rules))
 
 
-async def test_slots_keep_to_the_clocks_when_these_are_changed(new_york, rows):
+async def test_slots_keep_local_time_across_changes_to_and_from_summer_time(new_york, rows):
     """On 2040-03-11 the hour from two to three does not exist in New York; on 2040-11-04 one to two comes twice."""
     for day in (datetime(2040, 3, 10, 12, tzinfo=UTC), datetime(2040, 11, 3, 12, tzinfo=UTC)):
         await store.insert_slots_by_rule(rows, day, 1)
-    made = await rows.fetch("SELECT * FROM slot WHERE start_time > '2040-01-01' ORDER BY start_time, end_time")
-    assert [(row["start_time"].isoformat()[5:16], row["end_time"] - row["start_time"]) for row in made] == [
+    created = await rows.fetch("SELECT * FROM slot WHERE start_time > '2040-01-01' ORDER BY start_time, end_time")
+    assert [(row["start_time"].isoformat()[5:16], row["end_time"] - row["start_time"]) for row in created] == [
         ("03-11T06:00", timedelta(hours=2)),
         ("11-04T06:00", timedelta(hours=3)),
         ("11-04T07:00", timedelta(hours=1)),
     ]
 
 
-async def test_slots_of_an_unknown_zone_or_of_a_place_that_is_not_served_are_refused(counter, open_zone):
-    await open_zone()
+async def test_a_list_of_slots_of_an_unknown_zone_or_an_unserved_address_fails(delivery, create_zone):
+    await create_zone()
     with pytest.raises(ZoneNotFound):
-        await counter.ListSlots(pb.ListSlotsRequest(zone_id="nowhere"))
+        await delivery.ListSlots(pb.ListSlotsRequest(zone_id="nowhere"))
     with pytest.raises(AddressNotServed):
-        await counter.ListSlots(pb.ListSlotsRequest(country_code="TH", postal_code="50000"))
+        await delivery.ListSlots(pb.ListSlotsRequest(country_code="TH", postal_code="50000"))
     with pytest.raises(InvalidRequest):
-        await counter.ListSlots(pb.ListSlotsRequest(country_code="TH"))
+        await delivery.ListSlots(pb.ListSlotsRequest(country_code="TH"))
     with pytest.raises(PageTokenInvalid):
-        await counter.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_token="bm90aGluZw=="))
+        await delivery.ListSlots(pb.ListSlotsRequest(zone_id="bkk", page_token="bm90aGluZw=="))
 
 
-async def test_the_database_itself_refuses_what_must_not_be(open_zone, rows):
-    await open_zone(a_zone(slot_rules=[a_rule(9, 12)]))
+async def test_the_database_rejects_an_overbooked_slot(create_zone, rows):
+    await create_zone(a_zone(slot_rules=[a_rule(9, 12)]))
     for change in ("booked = capacity + 1", "booked = -1", "cutoff_time = start_time + interval '1 hour'"):
         with pytest.raises(asyncpg.CheckViolationError):
             await rows.execute(f"UPDATE slot SET {change}")

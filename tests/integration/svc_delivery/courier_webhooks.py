@@ -1,4 +1,4 @@
-"""The courier's news, as the edge hands them to the service: what the courier says of a parcel, signed as it signs."""
+"""Sends the courier's webhooks to the service as the edge does, signed as the courier signs them."""
 
 import time
 import uuid
@@ -9,16 +9,16 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from mesh.simulators.webhooks import sign
-from tests.integration.svc_delivery.conftest import SECRET, SHIPMENTS
+from tests.integration.svc_delivery.conftest import SECRET
 
 
 class CourierWebhooks:
-    """Tells one service, at `address`."""
+    """Sends webhooks to the service at `address`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    async def tell(
+    async def send(
         self,
         consignment: dict,
         *,
@@ -28,13 +28,13 @@ class CourierWebhooks:
     ) -> grpc.StatusCode:
         body = orjson.dumps({"type": "consignment.status_changed", "data": consignment})
         headers = sign(secrets, webhook_id or f"evt_{uuid.uuid4().hex}", int(time.time()) - seconds_ago, body)
-        return await self.bring(body, headers)
+        return await self.post(body, headers)
 
-    async def bring(self, body: bytes, headers: dict[str, str]) -> grpc.StatusCode:
-        """Hands over any bytes with any headers; returns how they were received."""
+    async def post(self, body: bytes, headers: dict[str, str]) -> grpc.StatusCode:
+        """Send any bytes with any headers; return the status code."""
         async with grpc.aio.insecure_channel(self.address) as channel:
             receive = channel.unary_unary(
-                f"/{SHIPMENTS}/ReceiveCourierEvent",
+                "/shop.delivery.v1.ShipmentService/ReceiveCourierEvent",
                 request_serializer=HttpBody.SerializeToString,
                 response_deserializer=Empty.FromString,
             )
@@ -49,7 +49,7 @@ class CourierWebhooks:
         return grpc.StatusCode.OK
 
 
-def as_told_at(consignment: dict, version: int) -> dict:
-    """A consignment as the courier told of it after so many moves."""
-    moves = consignment["movements"][:version]
-    return consignment | {"version": version, "status": moves[-1]["status"], "movements": moves}
+def as_of_version(consignment: dict, version: int) -> dict:
+    """Return a consignment as it was at an earlier version."""
+    movements = consignment["movements"][:version]
+    return consignment | {"version": version, "status": movements[-1]["status"], "movements": movements}

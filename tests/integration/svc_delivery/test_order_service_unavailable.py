@@ -1,4 +1,4 @@
-"""What becomes of the wishes of staff while svc_order cannot be reached."""
+"""Requests for shipments while svc_order is unavailable."""
 
 import pytest
 
@@ -6,13 +6,15 @@ from chassis import OutcomeUnknown
 from chassis.testing import eventually
 
 
-async def test_a_wish_is_kept_and_granted_once_svc_order_is_back(ask_to_ship, replica, ship_order, orders_app, rows):
+async def test_an_order_is_shipped_when_svc_order_is_available_again(
+    request_shipment, replica, insert_order, orders_app, rows
+):
     with pytest.raises(OutcomeUnknown):
-        await ask_to_ship()
-    await ship_order(await rows.fetchval("SELECT order_id FROM dispatch"))
+        await request_shipment()
+    await insert_order(await rows.fetchval("SELECT order_id FROM dispatch"))
 
     async def look():
-        # The process that cannot reach svc_order goes on trying as well, and each try keeps the other waiting.
+        # The process that cannot reach svc_order claims the job as well, and its lease keeps the other one waiting.
         await rows.execute("UPDATE dispatch SET next_attempt_time = now()")
         return await rows.fetchval("SELECT state FROM shipment")
 
