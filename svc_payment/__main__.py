@@ -1,14 +1,17 @@
 """Composes svc_payment."""
 
 from datetime import timedelta
+from functools import partial
 
 from chassis import App, run
-from chassis.external.webhooks import RETENTION, secrets_of
-from shop.payment.v1.payment_service_pb2_grpc import add_PaymentServiceServicer_to_server
+from chassis.external.webhooks import secrets_of
+from chassis.work.worker import Worker
 from svc_payment.provider import PaymentProvider
+from svc_payment.reconciler import PaymentReconciler
 from svc_payment.service import PaymentService
 from svc_payment.settings import Settings
-from svc_payment.settlement import Settlement
+
+_CONCURRENCY = 8
 
 
 async def compose(app: App, settings: Settings) -> None:
@@ -19,11 +22,12 @@ async def compose(app: App, settings: Settings) -> None:
     provider = PaymentProvider(url=settings.payment_provider_url, key=settings.payment_provider_key, timeout=timeout)
     app.on_close(provider.aclose)
     db = await app.database()
-    app.purge_older_than(db, "provider_event", "receive_time", RETENTION)
-    settlement = Settlement(db, provider, timeout=timeout, arrival=timedelta(seconds=settings.payment_arrival_seconds))
-    payments = PaymentService(db, provider, settlement, secrets)
-    app.serve("shop.payment.v1.PaymentService", payments, add_PaymentServiceServicer_to_server)
-    app.background(settlement.keep_settling(settings.settle_seconds))
+    arrival = timedelta(seconds=settings.payment_arrival_seconds)
+    reconciler = PaymentReconciler(db, provider, timeout=timeout, arrival=arrival)
+    worker = Worker(db, reconciler, name="reconcile payment", concurrency=_CONCURRENCY)
+    app.on_close(partial(worker.close, app.settings.drain_seconds))
+    app.background(worker.run(settings.reconcile_seconds))
+    app.serve(PaymentService(db, provider, reconciler, worker, secrets))
 
 
 if __name__ == "__main__":

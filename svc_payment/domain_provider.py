@@ -1,29 +1,29 @@
-"""The provider's word about a payment, and what it changes. Pure: no I/O, no clock, no proto."""
+"""The provider's state of a payment, and what it changes. Pure: no I/O, no clock, no proto."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from svc_payment.domain import Entry, EntryStatus, Kind, Payment, State
+from svc_payment.domain import Entry, EntryStatus, OperationKind, Payment, State
 
 _KINDS = {
-    "authorized": Kind.AUTHORIZATION,
-    "failed": Kind.AUTHORIZATION,
-    "captured": Kind.CHARGE,
-    "refunded": Kind.REFUND,
-    "voided": Kind.CANCEL,
+    "authorized": OperationKind.AUTHORIZATION,
+    "failed": OperationKind.AUTHORIZATION,
+    "captured": OperationKind.CHARGE,
+    "refunded": OperationKind.REFUND,
+    "voided": OperationKind.CANCEL,
 }
 
 _LEADS_TO = {
-    (Kind.AUTHORIZATION, EntryStatus.SUCCESS): State.AUTHORIZED,
-    (Kind.AUTHORIZATION, EntryStatus.FAILURE): State.FAILED,
-    (Kind.CHARGE, EntryStatus.SUCCESS): State.CAPTURED,
-    (Kind.REFUND, EntryStatus.SUCCESS): State.PARTIALLY_REFUNDED,
-    (Kind.CANCEL, EntryStatus.SUCCESS): State.VOIDED,
+    (OperationKind.AUTHORIZATION, EntryStatus.SUCCESS): State.AUTHORIZED,
+    (OperationKind.AUTHORIZATION, EntryStatus.FAILURE): State.FAILED,
+    (OperationKind.CHARGE, EntryStatus.SUCCESS): State.CAPTURED,
+    (OperationKind.REFUND, EntryStatus.SUCCESS): State.PARTIALLY_REFUNDED,
+    (OperationKind.CANCEL, EntryStatus.SUCCESS): State.VOIDED,
 }
 
 
 class Status(StrEnum):
-    """Where the provider says that a payment stands."""
+    """The provider's states of a payment."""
 
     AUTHORIZED = "authorized"
     CAPTURED = "captured"
@@ -35,7 +35,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing that the provider did to a payment; `key` is what it was asked with. `kind` is a Status's word."""
+    """One operation that the provider executed; `kind` is a word of `Status`, `key` its idempotency key."""
 
     id: str
     kind: str
@@ -45,7 +45,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderPayment:
-    """A payment as the provider has it; `reference` is our id of it, and `version` grows with each change."""
+    """The provider's state of a payment; `reference` is our id of it, and `version` grows with each change."""
 
     id: str
     reference: str
@@ -59,76 +59,76 @@ class ProviderPayment:
     operations: tuple[Operation, ...]
 
     def matches(self, *, reference: str, amount: int, currency: str) -> bool:
-        """Whether it is the payment we asked for; to be asked before anything found or told is believed."""
+        """Return whether it is the payment that we requested; nothing of another one is applied."""
         return (self.reference, self.amount, self.currency) == (reference, amount, currency)
 
 
-class Disagreement(Exception):
-    """The provider has something else under our reference than what we asked for; nothing of it is believed."""
+class ProviderMismatch(Exception):
+    """The provider has something else under our reference than what we requested; nothing of it is applied."""
 
 
-def learn(payment: Payment, seen: ProviderPayment) -> Payment:
-    """Record what the provider did and we did not know.
+def apply_provider_state(payment: Payment, fetched: ProviderPayment) -> Payment:
+    """Record the provider's operations that are not in the ledger; raises ProviderMismatch.
 
-    It adds what is new and never takes back, so the order in which the provider's word arrives does not matter. Raises
-    Disagreement when it is not the word that we expect.
+    It adds and never removes, so states may be applied in any order and more than once.
     """
-    if not seen.matches(reference=payment.id, amount=payment.amount, currency=payment.currency):
-        raise Disagreement
-    if payment.provider_id not in (None, seen.id):
-        raise Disagreement
-    payment = replace(payment, provider_id=seen.id)
-    for operation in seen.operations:
-        if not _knows(payment, operation):
-            payment = _end(payment, _entry(payment, operation, seen.failure_code))
+    if not fetched.matches(reference=payment.id, amount=payment.amount, currency=payment.currency):
+        raise ProviderMismatch
+    if payment.provider_id not in (None, fetched.id):
+        raise ProviderMismatch
+    payment = replace(payment, provider_id=fetched.id)
+    for operation in fetched.operations:
+        if not _is_recorded(payment, operation):
+            payment = _record_result(payment, _result(payment, operation, fetched.failure_code))
     return payment
 
 
-def knows(payment: Payment, told: ProviderPayment) -> bool:
-    """Tell whether there is nothing new in what the provider tells."""
+def is_known(payment: Payment, reported: ProviderPayment) -> bool:
+    """Return whether a reported state holds nothing that is not recorded; False for one that does not match."""
     try:
-        return learn(payment, told) == payment
-    except Disagreement:
+        return apply_provider_state(payment, reported) == payment
+    except ProviderMismatch:
         return False
 
 
-def refuse(payment: Payment, operation_id: str, code: str) -> Payment:
-    """End an operation that the provider refuses; the same payment when it has ended already."""
-    request = next((one for one in payment.pending if one.operation_id == operation_id), None)
-    return _end(payment, _failure(request, code)) if request else payment
+def fail_operation(payment: Payment, operation_id: str, code: str) -> Payment:
+    """Record that the provider declined an operation; unchanged when the operation has a result."""
+    request = next((entry for entry in payment.pending if entry.operation_id == operation_id), None)
+    return _record_result(payment, _failure(request, code)) if request else payment
 
 
-def lose(payment: Payment) -> Payment:
-    """End the authorization of a payment that was given up and that the provider never heard of.
+def expire_authorization(payment: Payment) -> Payment:
+    """Void a payment whose authorization never reached the provider.
 
-    Should the provider hear of it after all, that is an operation of its own, and what it holds is let go.
+    If it reaches the provider after all, that is an operation of its own, and its funds are released.
     """
-    request = next((one for one in payment.pending if one.kind is Kind.AUTHORIZATION), None)
+    request = next((entry for entry in payment.pending if entry.kind is OperationKind.AUTHORIZATION), None)
     if request is None:
         return payment
-    return payment.with_entry(_failure(request, "never_arrived")).moved(State.VOIDED)
+    return payment.with_entry(_failure(request, "never_arrived")).transition_to(State.VOIDED)
 
 
-def _knows(payment: Payment, operation: Operation) -> bool:
-    known = next((entry for entry in payment.entries if entry.reference == operation.id), None)
-    if known and known.amount != operation.amount:
-        raise Disagreement
-    return known is not None
+def _is_recorded(payment: Payment, operation: Operation) -> bool:
+    recorded = next((entry for entry in payment.ledger_entries if entry.reference == operation.id), None)
+    if recorded and recorded.amount != operation.amount:
+        raise ProviderMismatch
+    return recorded is not None
 
 
-def _entry(payment: Payment, operation: Operation, failure_code: str | None) -> Entry:
-    """Return what ends the operation that we asked for, or is one that we did not: the provider's staff acts too."""
+def _result(payment: Payment, operation: Operation, failure_code: str | None) -> Entry:
+    """Return the result of the operation that we requested, or of one that the provider's staff executed."""
     if operation.kind not in _KINDS:
-        raise Disagreement
+        raise ProviderMismatch
     kind = _KINDS[operation.kind]
-    asked = next((one for one in payment.pending if (one.operation_id, one.kind) == (operation.key, kind)), None)
-    if asked and asked.amount != operation.amount:
-        raise Disagreement
+    requests = (entry for entry in payment.pending if (entry.operation_id, entry.kind) == (operation.key, kind))
+    request = next(requests, None)
+    if request and request.amount != operation.amount:
+        raise ProviderMismatch
     failed = operation.kind == "failed"
     return Entry(
-        operation_id=asked.operation_id if asked else operation.id,
+        operation_id=request.operation_id if request else operation.id,
         kind=kind,
-        outcome=EntryStatus.FAILURE if failed else EntryStatus.SUCCESS,
+        status=EntryStatus.FAILURE if failed else EntryStatus.SUCCESS,
         amount=operation.amount,
         reference=operation.id,
         reason=(failure_code or "declined") if failed else "",
@@ -136,15 +136,15 @@ def _entry(payment: Payment, operation: Operation, failure_code: str | None) -> 
 
 
 def _failure(request: Entry, code: str) -> Entry:
-    return replace(request, outcome=EntryStatus.FAILURE, reason=code, id=0, create_time=None)
+    return replace(request, status=EntryStatus.FAILURE, reason=code, id=0, create_time=None)
 
 
-def _end(payment: Payment, entry: Entry) -> Payment:
-    """Append what ended an operation, and move where that leads."""
-    payment = payment.with_entry(entry)
-    to = _LEADS_TO.get((entry.kind, entry.outcome))
-    if to is None or (to is State.AUTHORIZED and payment.unwanted):
+def _record_result(payment: Payment, result: Entry) -> Payment:
+    """Append an operation's result, and make the transition that it leads to."""
+    payment = payment.with_entry(result)
+    state = _LEADS_TO.get((result.kind, result.status))
+    if state is None or (state is State.AUTHORIZED and payment.is_voiding):
         return payment
-    if to is State.PARTIALLY_REFUNDED and not payment.held:
-        to = State.REFUNDED
-    return payment.moved(to)
+    if state is State.PARTIALLY_REFUNDED and not payment.funds_held:
+        state = State.REFUNDED
+    return payment.transition_to(state)

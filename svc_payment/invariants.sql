@@ -45,7 +45,7 @@ WHERE outcome = 'REQUEST' AND NOT EXISTS (
 
 -- eventually: voided_payments_hold_no_funds I13
 -- A failed or voided payment holds no funds.
-SELECT payment_id, state, give_up_time, held FROM payment
+SELECT payment_id, state, void_request_time, held FROM payment
 JOIN (
     SELECT payment_id, CASE WHEN bool_or(kind = 'CHARGE')
         THEN sum(CASE kind WHEN 'CHARGE' THEN amount WHEN 'REFUND' THEN -amount ELSE 0 END)
@@ -53,9 +53,9 @@ JOIN (
     END AS held
     FROM entry WHERE outcome = 'SUCCESS' GROUP BY payment_id
 ) AS holding USING (payment_id)
-WHERE held > 0 AND (state IN ('FAILED', 'VOIDED') OR give_up_time IS NOT NULL);
+WHERE held > 0 AND (state IN ('FAILED', 'VOIDED') OR void_request_time IS NOT NULL);
 
 -- copy: payment
 -- The payment of each order.
 SELECT payment_id, order_id, user_id, state, amount, authorized, captured, refunded, currency, provider_id,
-    give_up_time IS NOT NULL AS given_up FROM payment;
+    void_request_time IS NOT NULL AS void_requested FROM payment;

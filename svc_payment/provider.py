@@ -1,23 +1,22 @@
-"""The payment provider's API as svc_payment uses it, and its webhooks.
+"""The client of the payment provider's API.
 
-Amounts are whole minor units with an ISO 4217 code. Every call ends Ok, Refused or Unknown (chassis.external.api);
-after Unknown, `find_by_reference` tells what became of it, and so does the same call under the same key.
+Amounts are whole minor units with an ISO 4217 code. Every call returns Ok, Refused or Unknown (chassis.external.api);
+after Unknown, `find_by_reference` returns what became of it, and so does the same call with the same key.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from chassis.external import webhooks
 from chassis.external.api import CallResult, ExternalApi, Ok, Unknown, field
-from chassis.external.webhooks import Webhook
 from svc_payment.domain_provider import Operation, ProviderPayment, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentMethod:
+    """A payment method as the provider describes it."""
+
     token: str
     kind: str
     brand: str
@@ -26,59 +25,59 @@ class PaymentMethod:
 
 
 class PaymentProvider:
+    """The provider's API; `aclose` closes its connections."""
+
     def __init__(self, *, url: str, key: str, timeout: float = 10.0) -> None:
+        """Call the API at `url`, authenticated by `key`; `timeout` is that of a call in seconds."""
         self._api = ExternalApi(url=url, key=key, timeout=timeout)
 
     async def validate_method(self, token: str) -> CallResult[PaymentMethod]:
+        """Return the payment method of a token that can be used."""
         return await self._api.call("POST", f"/v1/payment_methods/{_escaped(token)}/validate", read=_method)
 
     async def authorize(self, *, reference: str, token: str, amount: int, currency: str) -> CallResult[ProviderPayment]:
-        """Holds an amount. The reference is the key: a provider has one payment of it, however often asked."""
+        """Authorize an amount. The reference is the key: repeated calls return the one payment of it."""
         body = {"reference": reference, "payment_method": token, "amount": amount, "currency": currency}
-        outcome = await self._api.call("POST", "/v1/payments", read=_payment, body=body, key=reference)
-        match outcome:
+        result = await self._api.call("POST", "/v1/payments", read=payment_from_json, body=body, key=reference)
+        match result:
             case Ok(payment) if not payment.matches(reference=reference, amount=amount, currency=currency):
                 return Unknown("answer_mismatch")
             case _:
-                return outcome
+                return result
 
     async def capture(self, payment_id: str, *, amount: int, key: str) -> CallResult[ProviderPayment]:
-        """Takes an authorised amount or a part of it, once."""
+        """Capture an authorized amount or a part of it, once."""
         return await self._change(payment_id, "capture", {"amount": amount}, key)
 
     async def void(self, payment_id: str, *, key: str) -> CallResult[ProviderPayment]:
-        """Lets an authorised amount go."""
+        """Release an authorized amount."""
         return await self._change(payment_id, "void", {}, key)
 
     async def refund(self, payment_id: str, *, amount: int, key: str) -> CallResult[ProviderPayment]:
-        """Gives back a captured amount or a part of it; a further part needs a key of its own."""
+        """Refund a captured amount or a part of it; each part needs a key of its own."""
         return await self._change(payment_id, "refunds", {"amount": amount}, key)
 
     async def get(self, payment_id: str) -> CallResult[ProviderPayment]:
-        return await self._api.call("GET", f"/v1/payments/{_escaped(payment_id)}", read=_payment)
+        """Return the payment with the provider's id."""
+        return await self._api.call("GET", f"/v1/payments/{_escaped(payment_id)}", read=payment_from_json)
 
     async def find_by_reference(self, reference: str) -> CallResult[ProviderPayment | None]:
-        """The payment of this reference; None when no request for one has arrived (yet)."""
+        """Return the payment with this reference, None while no request for one has arrived."""
         return await self._api.call("GET", "/v1/payments", read=_first_payment, params={"reference": reference})
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._api.aclose()
 
     async def _change(
         self, payment_id: str, action: str, body: Mapping[str, Any], key: str
     ) -> CallResult[ProviderPayment]:
         path = f"/v1/payments/{_escaped(payment_id)}/{action}"
-        return await self._api.call("POST", path, read=_payment, body=body, key=key)
+        return await self._api.call("POST", path, read=payment_from_json, body=body, key=key)
 
 
-def verify_webhook(
-    headers: Mapping[str, str], raw_body: bytes, secrets: Sequence[str], now: datetime
-) -> Webhook[ProviderPayment]:
-    """A webhook that is signed and of these minutes; else raises chassis.external.webhooks.WebhookRejected."""
-    return webhooks.verify(headers, raw_body, secrets, now, read=_payment)
-
-
-def _payment(answer: Any) -> ProviderPayment:
+def payment_from_json(answer: Any) -> ProviderPayment:
+    """Return a payment of an answer or a webhook; raises KeyError, TypeError or ValueError for a malformed one."""
     failure_code = answer["failure_code"]
     return ProviderPayment(
         id=field(answer, "id", str),
@@ -104,7 +103,7 @@ def _operation(answer: Any) -> Operation:
 
 
 def _first_payment(answer: Any) -> ProviderPayment | None:
-    return next((_payment(payment) for payment in field(answer, "data", list)), None)
+    return next((payment_from_json(payment) for payment in field(answer, "data", list)), None)
 
 
 def _method(answer: Any) -> PaymentMethod:

@@ -1,18 +1,30 @@
-"""The payments' RPCs: each writes down what is wanted in one transaction, then has it settled with the provider."""
+"""The RPCs of svc_payment: each writes its request in one transaction; the worker then reconciles the payment."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, OutcomeUnknown, Transaction, current_user, idempotent, outbox
+from chassis import (
+    Context,
+    Database,
+    OutcomeUnknown,
+    Transaction,
+    Watch,
+    current_time,
+    outbox,
+    require_owner,
+    transactional,
+)
+from chassis.external import webhooks
 from chassis.external.api import Ok, Refused, Unknown
-from chassis.external.webhooks import Webhook, WebhookRejected
+from chassis.external.webhooks import Webhook
+from chassis.postgres.idempotency import is_replay
 from chassis.types.money import minor_units
-from shop.chassis.v1 import chassis_errors
+from chassis.work.worker import Worker
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_errors import (
     PaymentDeclined,
@@ -22,28 +34,35 @@ from shop.payment.v1.payment_errors import (
     PaymentStateConflict,
 )
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceServicer
-from svc_payment import domain, messages, store
-from svc_payment.domain import EntryStatus, Kind, Payment, State
-from svc_payment.domain_provider import ProviderPayment, knows
-from svc_payment.provider import PaymentProvider, verify_webhook
-from svc_payment.settlement import Settlement, new_operation_id
+from svc_payment import converters, domain_provider, domain_requests, store
+from svc_payment.domain import TRANSITIONS, EntryStatus, OperationKind, Payment, State
+from svc_payment.domain_provider import ProviderPayment
+from svc_payment.provider import PaymentProvider, payment_from_json
+from svc_payment.reconciler import Attempt, Finding, PaymentReconciler, new_operation_id
 
 log = logging.getLogger(__name__)
 
-_STAFF = frozenset({"staff", "admin"})
-#: Where nothing leads on from.
-_LAST = frozenset({State.REFUNDED, State.VOIDED, State.FAILED})
+_WEBHOOK_SENDER = "payment_provider"
 
 
 class PaymentService(PaymentServiceServicer):
     """Moves the money of orders, each amount at most once."""
 
-    def __init__(self, db: Database, provider: PaymentProvider, settlement: Settlement, secrets: Sequence[str]) -> None:
-        """`secrets` are those that the provider may sign its webhooks with."""
+    def __init__(
+        self,
+        db: Database,
+        provider: PaymentProvider,
+        reconciler: PaymentReconciler,
+        worker: Worker[Attempt, Finding],
+        secrets: Sequence[str],
+    ) -> None:
+        """`worker` executes the attempts that `reconciler` claims; `secrets` are those of the provider's webhooks."""
         self.db = db
         self.provider = provider
-        self.settlement = settlement
+        self.reconciler = reconciler
+        self.worker = worker
         self.secrets = secrets
+        self.payments: Watch[Payment] = Watch(db.change_feed, self._read_payments)
 
     async def ValidatePaymentMethod(
         self, request: pb.ValidatePaymentMethodRequest, context: Context
@@ -51,176 +70,178 @@ class PaymentService(PaymentServiceServicer):
         if request.HasField("amount"):
             minor_units(request.amount, "amount")
         match await self.provider.validate_method(request.payment_method_token):
-            case Ok(told):
-                method = messages.method_from_provider(told)
+            case Ok(described):
+                method = converters.method_from_provider(described)
                 async with self.db.transaction() as tx:
                     await store.write_method(tx, request.payment_method_token, method)
-                return messages.method_to_proto(method)
+                return converters.method_to_proto(method)
             case Refused(code):
                 raise PaymentMethodInvalid(problem=code)
             case Unknown(cause):
                 raise _unknown(cause)
 
     async def AuthorizePayment(self, request: pb.AuthorizePaymentRequest, context: Context) -> pb.Payment:
-        wanted = messages.new_payment(request)
-        taken: Payment | None = None
-
-        async def change(tx: Transaction) -> pb.Payment:
-            nonlocal taken
-            taken = await self._begin(tx, wanted)
-            return pb.Payment(payment_id=wanted.id)
-
-        await idempotent(self.db, request, pb.Payment, change)
-        payment = await self._settled(wanted.id, taken)
+        await self._start_payment(request, context, converters.payment_from_request(request))
+        payment = await self._reconciled(request.payment_id, retry=is_replay())
         if payment.state is State.FAILED:
             raise PaymentDeclined(decline_code=payment.decline_code)
         if payment.state is State.PROCESSING:
             raise _unknown("the authorization")
-        return messages.payment_to_proto(payment)
+        return converters.payment_to_proto(payment)
 
     async def CapturePayment(self, request: pb.CapturePaymentRequest, context: Context) -> pb.Payment:
-        def ask(payment: Payment, operation_id: str) -> Payment:
-            return domain.charge(payment, messages.amount_of(payment, request), operation_id)
-
-        return await self._operate(request, Kind.CHARGE, ask)
+        return await self._operation_result(request.payment_id, await self._request_capture(request, context))
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Context) -> pb.Payment:
-        def ask(payment: Payment, operation_id: str) -> Payment:
-            return domain.refund(payment, messages.amount_of(payment, request), request.reason, operation_id)
-
-        return await self._operate(request, Kind.REFUND, ask)
+        return await self._operation_result(request.payment_id, await self._request_refund(request, context))
 
     async def VoidPayment(self, request: pb.VoidPaymentRequest, context: Context) -> pb.Payment:
-        taken: Payment | None = None
-
-        async def change(tx: Transaction) -> pb.Payment:
-            nonlocal taken
-            await store.lock_name(tx, request.payment_id)
-            try:
-                before = await store.lock_payment(tx, request.payment_id)
-            except PaymentNotFound:
-                await store.insert_given_up(tx, request.payment_id, request.reason)
-                return pb.Payment()
-            given_up = domain.give_up(before, await store.read_now(tx), request.reason)
-            taken = await self._save(tx, before, given_up)
-            return pb.Payment(payment_id=given_up.id)
-
-        if not (await idempotent(self.db, request, pb.Payment, change)).payment_id:
+        if not (await self._request_void(request, context)).payment_id:
             raise PaymentNotFound(payment_id=request.payment_id)
-        return messages.payment_to_proto(await self._settled(request.payment_id, taken))
+        return converters.payment_to_proto(await self._reconciled(request.payment_id, retry=is_replay()))
 
     async def GetPayment(self, request: pb.GetPaymentRequest, context: Context) -> pb.Payment:
-        return messages.payment_to_proto(await self._visible(request.payment_id))
+        async with self.db.connection() as tx:
+            payment = await store.read_payment(tx, request.payment_id)
+        require_owner(payment.user_id, PaymentNotFound(payment_id=request.payment_id))
+        return converters.payment_to_proto(payment)
 
     async def GetPaymentByOrder(self, request: pb.GetPaymentByOrderRequest, context: Context) -> pb.Payment:
         async with self.db.connection() as tx:
             payment_id = await store.find_payment(tx, request.order_id)
             payment = await store.read_payment(tx, payment_id)
         if payment.state is State.PROCESSING:
-            payment = await self._settled(payment_id)
-        return messages.payment_to_proto(payment)
+            payment = await self._reconciled(payment_id, retry=True)
+        return converters.payment_to_proto(payment)
 
     async def WatchPayment(
         self, request: pb.WatchPaymentRequest, context: Context
     ) -> AsyncIterator[pb.WatchPaymentResponse]:
-        seen = request.resume_token
-        async for _ in self.db.change_feed.subscribe([request.payment_id]):
-            payment = await self._visible(request.payment_id)
-            message = messages.payment_to_proto(payment)
-            if message.etag != seen:
-                seen = message.etag
-                yield pb.WatchPaymentResponse(payment=message, resume_token=seen)
-            if payment.state in _LAST:
+        sent = request.resume_token
+        async for payments in self.payments.values([request.payment_id]):
+            not_found = PaymentNotFound(payment_id=request.payment_id)
+            payment = payments.get(request.payment_id)
+            if payment is None:
+                raise not_found
+            require_owner(payment.user_id, not_found)
+            message = converters.payment_to_proto(payment)
+            if message.etag != sent:
+                sent = message.etag
+                yield pb.WatchPaymentResponse(payment=message, resume_token=sent)
+            if TRANSITIONS.is_final(payment.state):
                 return
 
     async def ReceiveProviderEvent(self, request: HttpBody, context: Context) -> Empty:
-        headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        webhook = webhooks.receive(request, context, self.secrets, read=payment_from_json)
+        return await self._apply_webhook(request, context, webhook)
+
+    @transactional
+    async def _start_payment(
+        self, request: pb.AuthorizePaymentRequest, tx: Transaction, requested: Payment
+    ) -> pb.Payment:
+        await store.lock_name(tx, requested.id)
+        if attempt := await self.reconciler.insert_and_claim(tx, requested):
+            await outbox.add(tx, converters.payment_started_event(requested))
+        elif await store.has_tombstone(tx, requested.id):
+            raise PaymentStateConflict(payment_id=requested.id, state="GIVEN_UP", wanted=State.AUTHORIZED.name)
+        else:
+            attempt = await self._retry_existing(tx, requested)
+        self._execute_on_commit(tx, attempt)
+        return pb.Payment(payment_id=requested.id)
+
+    @transactional
+    async def _request_capture(self, request: pb.CapturePaymentRequest, tx: Transaction) -> pb.PaymentTransaction:
+        before = await store.lock_payment(tx, request.payment_id)
+        amount = converters.amount_from_request(before, request)
+        after = domain_requests.request_capture(before, amount, new_operation_id())
+        return await self._save_request(tx, before, after, OperationKind.CHARGE)
+
+    @transactional
+    async def _request_refund(self, request: pb.RefundPaymentRequest, tx: Transaction) -> pb.PaymentTransaction:
+        before = await store.lock_payment(tx, request.payment_id)
+        amount = converters.amount_from_request(before, request)
+        after = domain_requests.request_refund(before, amount, request.reason, new_operation_id())
+        return await self._save_request(tx, before, after, OperationKind.REFUND)
+
+    @transactional
+    async def _request_void(self, request: pb.VoidPaymentRequest, tx: Transaction) -> pb.Payment:
+        """Return the payment's id, or none when it does not exist: it has a tombstone then, and cannot be started."""
+        await store.lock_name(tx, request.payment_id)
         try:
-            event = verify_webhook(headers, request.data, self.secrets, datetime.now(UTC))
-        except WebhookRejected as rejected:
-            log.warning("webhook rejected", extra={"cause": rejected.reason})
-            malformed = rejected.reason == "body_malformed"
-            raise (chassis_errors.WebhookMalformed() if malformed else chassis_errors.WebhookRejected()) from None
-        await self._take(event)
+            before = await store.lock_payment(tx, request.payment_id)
+        except PaymentNotFound:
+            await store.insert_tombstone(tx, request.payment_id, request.reason)
+            return pb.Payment()
+        after = domain_requests.request_void(before, await current_time(tx), request.reason)
+        self._execute_on_commit(tx, await self.reconciler.save_and_claim(tx, before, after))
+        return pb.Payment(payment_id=after.id)
+
+    @transactional
+    async def _apply_webhook(self, request: HttpBody, tx: Transaction, webhook: Webhook[ProviderPayment]) -> Empty:
+        """Have the provider's state fetched if the webhook reports something new: it is a hint, never the truth."""
+        reported = webhook.data
+        if not await webhooks.claim(tx, _WEBHOOK_SENDER, webhook):
+            return Empty()
+        try:
+            payment = await store.lock_payment(tx, reported.reference)
+        except PaymentNotFound:
+            log.error("webhook of an unknown payment", extra={"provider_id": reported.id})  # noqa: TRY400
+            return Empty()
+        if not domain_provider.is_known(payment, reported):
+            await store.make_due(tx, payment.id)
+            self.db.on_commit(tx, self.worker.wake)
         return Empty()
 
-    async def _begin(self, tx: Transaction, wanted: Payment) -> Payment | None:
-        """Write a new payment down and take it up, unless it is there already."""
-        await store.lock_name(tx, wanted.id)
-        taken = domain.take_up(wanted, new_operation_id())
-        if await store.insert_payment(tx, taken, self.settlement.lease):
-            await outbox.add(tx, messages.payment_started(wanted))
-            return taken
-        if await store.is_given_up(tx, wanted.id):
-            raise PaymentStateConflict(payment_id=wanted.id, state="GIVEN_UP", wanted=State.AUTHORIZED.name)
+    async def _retry_existing(self, tx: Transaction, requested: Payment) -> Attempt | None:
+        """Claim the payment that exists with the contents of the requested one; raises PaymentIdTaken for another."""
         try:
-            domain.check_same(await store.read_payment(tx, wanted.id), wanted)
-        except PaymentNotFound:  # then it is the order that has another payment
-            raise PaymentIdTaken(payment_id=wanted.id) from None
-        return None
+            existing = await store.lock_payment(tx, requested.id)
+        except PaymentNotFound:  # so it is the order that has another payment
+            raise PaymentIdTaken(payment_id=requested.id) from None
+        domain_requests.check_same(existing, requested)
+        return await self.reconciler.save_and_claim(tx, existing, existing)
 
-    async def _save(self, tx: Transaction, before: Payment, after: Payment) -> Payment:
-        """Write what is wanted of a payment, and take it up for that."""
-        taken = domain.take_up(after, new_operation_id())
-        await store.update_payment(tx, before, taken, self.settlement.lease)
-        return taken
+    async def _save_request(
+        self, tx: Transaction, before: Payment, after: Payment, kind: OperationKind
+    ) -> pb.PaymentTransaction:
+        """Save a requested operation, and return its id, empty when it has been done before."""
+        attempt = await self.reconciler.save_and_claim(tx, before, after)
+        self._execute_on_commit(tx, attempt)
+        requests = attempt.payment.pending if attempt else ()
+        operation_ids = [entry.operation_id for entry in requests if entry.kind is kind]
+        return pb.PaymentTransaction(transaction_id=operation_ids[-1] if operation_ids else "")
 
-    async def _operate(
-        self,
-        request: pb.CapturePaymentRequest | pb.RefundPaymentRequest,
-        kind: Kind,
-        ask: Callable[[Payment, str], Payment],
-    ) -> pb.Payment:
-        """Write an operation down, once for each request_id, have it done, and tell how it ended."""
-        taken: Payment | None = None
+    def _execute_on_commit(self, tx: Transaction, attempt: Attempt | None) -> None:
+        if attempt:
+            self.db.on_commit(tx, partial(self.worker.start, attempt.id, attempt))
 
-        async def change(tx: Transaction) -> pb.PaymentTransaction:
-            nonlocal taken
-            before = await store.lock_payment(tx, request.payment_id)
-            taken = await self._save(tx, before, ask(before, new_operation_id()))
-            asked = next((one.operation_id for one in reversed(taken.pending) if one.kind is kind), "")
-            return pb.PaymentTransaction(transaction_id=asked)
+    async def _operation_result(self, payment_id: str, operation: pb.PaymentTransaction) -> pb.Payment:
+        """Return the payment after a requested operation; raises PaymentDeclined, or OutcomeUnknown while it pends."""
+        payment = await self._reconciled(payment_id, retry=is_replay())
+        if operation.transaction_id:
+            result = payment.result_of(operation.transaction_id)
+            if result is None:
+                raise _unknown("the operation")
+            if result.status is EntryStatus.FAILURE:
+                raise PaymentDeclined(decline_code=result.reason)
+        return converters.payment_to_proto(payment)
 
-        operation_id = (await idempotent(self.db, request, pb.PaymentTransaction, change)).transaction_id
-        payment = await self._settled(request.payment_id, taken)
-        if operation_id:
-            end = payment.end(operation_id)
-            if end is None:
-                raise _unknown(f"the {kind.name.lower()}")
-            if end.outcome is EntryStatus.FAILURE:
-                raise PaymentDeclined(decline_code=end.reason)
-        return messages.payment_to_proto(payment)
-
-    async def _settled(self, payment_id: str, taken: Payment | None = None) -> Payment:
-        """Return a payment after everything was tried to settle it."""
-        await self.settlement.settle(payment_id, taken)
+    async def _reconciled(self, payment_id: str, *, retry: bool) -> Payment:
+        """Return a payment after the attempt that runs, for which the caller waits; `retry` makes one if none runs."""
+        if not await self.worker.join(payment_id) and retry:
+            await self._attempt_now(payment_id)
+            await self.worker.join(payment_id)
         async with self.db.connection() as tx:
             return await store.read_payment(tx, payment_id)
 
-    async def _visible(self, payment_id: str) -> Payment:
-        """Return a payment that the user may see; raises PaymentNotFound for any other."""
-        async with self.db.connection() as tx:
-            payment = await store.read_payment(tx, payment_id)
-        user = current_user()
-        if payment.user_id != user.id and not user.roles & _STAFF:
-            raise PaymentNotFound(payment_id=payment_id)
-        return payment
-
-    async def _take(self, event: Webhook[ProviderPayment]) -> None:
-        """Have the provider asked when its event tells something new: what an event says is a hint, never the truth."""
-        told = event.data
+    async def _attempt_now(self, payment_id: str) -> None:
         async with self.db.transaction() as tx:
-            if not await store.insert_provider_event(tx, event.id, event.type, told.reference):
-                return
-            try:
-                payment = await store.lock_payment(tx, told.reference)
-            except PaymentNotFound:
-                log.error("webhook of a payment that is not ours", extra={"provider_id": told.id})  # noqa: TRY400
-                return
-            if knows(payment, told):
-                return
-            await store.make_due(tx, payment.id)
-        self.settlement.wake()
+            payment = await store.lock_payment(tx, payment_id)
+            self._execute_on_commit(tx, await self.reconciler.save_and_claim(tx, payment, payment))
+
+    async def _read_payments(self, ids: Collection[str]) -> dict[str, Payment]:
+        async with self.db.connection() as tx:
+            return await store.read_payments(tx, ids)
 
 
 def _unknown(what: str) -> OutcomeUnknown:

@@ -1,4 +1,4 @@
-"""What svc_payment can be told from outside."""
+"""The settings of svc_payment."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -9,19 +9,20 @@ from chassis.settings import Provided
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(chassis.Settings):
-    """The payments' own settings."""
+    """Settings beyond those of every service."""
 
-    #: Where the payment provider's API is.
+    #: URL of the payment provider's API.
     payment_provider_url: Annotated[str, Provided("api_url", "payment_provider")] = ""
-    #: What it knows us by.
+    #: The key that authenticates us to it.
     payment_provider_key: Annotated[str, Provided("api_key", "payment_provider")] = field(default="", repr=False)
-    #: What it signs its webhooks with; two, with a comma between, while one replaces the other.
+    #: The secret that it signs its webhooks with; two, separated by a comma, while one replaces the other.
     payment_webhook_secret: Annotated[str, Provided("webhook_secret", "payment_provider")] = field(
         default="", repr=False
     )
-    #: Seconds that one request to the provider may take; then its outcome is unknown.
+    #: Timeout of a request to the provider in seconds; after it the outcome is unknown.
     payment_provider_timeout: float = 4.0
-    #: Seconds after which a payment that was given up, and that the provider never heard of, is closed as voided.
+    #: Seconds that an authorization request may take to reach the provider: a payment whose void was requested longer
+    #: ago, and that the provider does not know, is voided.
     payment_arrival_seconds: float = 20.0
-    #: Seconds between two looks for payments that are due.
-    settle_seconds: float = 1.0
+    #: Seconds between two searches for payments whose next attempt is due.
+    reconcile_seconds: float = 1.0

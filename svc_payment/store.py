@@ -1,12 +1,14 @@
-"""The payments' rows: what the domain knows goes in and comes out; SQL stops here."""
+"""Reads and writes the rows of svc_payment as domain objects; no other module of the service knows SQL."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from chassis import Queries, Record, Transaction
 from shop.payment.v1.payment_errors import OrderNotPaidFor, PaymentNotFound
-from svc_payment.domain import Entry, EntryStatus, Kind, Method, Payment, State
+from svc_payment.domain import Entry, EntryStatus, Method, OperationKind, Payment, State
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
@@ -14,14 +16,18 @@ sql = Queries(Path(__file__).parent / "queries.sql")
 _PROVIDER = "main"
 
 
-async def read_now(tx: Transaction) -> datetime:
-    """Return the database's time."""
-    now: datetime = await tx.fetchval(sql.read_now)
-    return now
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the next attempt at a payment is due."""
+
+    #: From now; None when nothing is left to do.
+    due_in: timedelta | None
+    #: Why the last attempt did not settle the payment.
+    error: str = ""
 
 
 async def lock_name(tx: Transaction, payment_id: str) -> None:
-    """Keep an id, which may not be taken yet, from everyone else until this transaction ends."""
+    """Lock an id, whether or not its payment exists, until this transaction ends."""
     await tx.execute(sql.lock_name, payment_id)
 
 
@@ -31,12 +37,25 @@ async def lock_payment(tx: Transaction, payment_id: str) -> Payment:
     return await read_payment(tx, payment_id)
 
 
+async def lock_due_payment(tx: Transaction, payment_id: str) -> Payment | None:
+    """Return a payment, locked, if it is due and not locked by another transaction."""
+    return await read_payment(tx, payment_id) if await tx.fetchval(sql.lock_due_payment, payment_id) else None
+
+
 async def read_payment(tx: Transaction, payment_id: str) -> Payment:
     """Return a payment; raises PaymentNotFound."""
-    rows = await tx.fetch(sql.read_payment, payment_id)
-    if not rows:
+    payments = await read_payments(tx, [payment_id])
+    if not payments:
         raise PaymentNotFound(payment_id=payment_id)
-    return _payment_from_rows(rows)
+    return payments[payment_id]
+
+
+async def read_payments(tx: Transaction, ids: Collection[str]) -> dict[str, Payment]:
+    """Return the payments that exist, by id."""
+    entries: defaultdict[str, list[Record]] = defaultdict(list)
+    for row in await tx.fetch(sql.read_payments, list(ids)):
+        entries[row["payment_id"]].append(row)
+    return {payment_id: _payment_from_rows(rows) for payment_id, rows in entries.items()}
 
 
 async def find_payment(tx: Transaction, order_id: str) -> str:
@@ -47,9 +66,9 @@ async def find_payment(tx: Transaction, order_id: str) -> str:
     return payment_id
 
 
-async def insert_payment(tx: Transaction, payment: Payment, wait: timedelta) -> bool:
-    """Insert a new payment, due after `wait`; False when it was given up, its id is taken or its order has another."""
-    (asked,) = payment.entries
+async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta) -> bool:
+    """Insert a new, claimed payment; return False when its id has a tombstone or exists, or its order has another."""
+    (request,) = payment.ledger_entries
     inserted = await tx.fetchval(
         sql.insert_payment,
         payment.id,
@@ -62,18 +81,18 @@ async def insert_payment(tx: Transaction, payment: Payment, wait: timedelta) -> 
         payment.version,
         _PROVIDER,
         payment.attempts,
-        wait,
-        asked.operation_id,
-        asked.kind.name,
-        asked.outcome.name,
-        asked.amount,
+        payment.claims,
+        lease,
+        request.operation_id,
+        request.kind.name,
+        request.status.name,
+        request.amount,
     )
     return bool(inserted)
 
 
-async def update_payment(tx: Transaction, before: Payment, after: Payment, wait: timedelta) -> None:
-    """Write a locked payment with its new entries; until it is settled it is due again after `wait`."""
-    due = not after.settled or after.attempts > 0
+async def update_payment(tx: Transaction, before: Payment, after: Payment, schedule: Schedule | None) -> None:
+    """Write a locked payment with its new ledger entries; without a schedule its next attempt stays when it is."""
     await tx.execute(
         sql.update_payment,
         after.id,
@@ -82,49 +101,47 @@ async def update_payment(tx: Transaction, before: Payment, after: Payment, wait:
         after.captured,
         after.refunded,
         after.provider_id,
-        after.give_up_time,
-        after.give_up_reason,
+        after.void_request_time,
+        after.void_reason,
         after.attempts,
+        after.claims,
         after.version,
-        wait if due else None,
+        schedule is not None,
+        schedule.due_in if schedule else None,
+        schedule.error if schedule else "",
     )
-    if new := after.entries[len(before.entries) :]:
+    if new := after.ledger_entries[len(before.ledger_entries) :]:
         await _insert_entries(tx, after.id, new)
 
 
 async def write_method(tx: Transaction, token: str, method: Method) -> None:
-    """Remember what a payment method looks like."""
+    """Write what a payment method looks like."""
     await tx.execute(sql.write_method, token, method.kind, method.brand, method.last4)
 
 
-async def claim_due(tx: Transaction, limit: int, wait: timedelta) -> list[str]:
-    """Return the ids of payments to settle now; others take them up only after `wait`."""
-    return [row["payment_id"] for row in await tx.fetch(sql.claim_due, limit, wait)]
+async def list_due(tx: Transaction, limit: int) -> list[str]:
+    """Return the ids of payments whose next attempt is due, the most overdue first."""
+    return [row["payment_id"] for row in await tx.fetch(sql.list_due, limit)]
 
 
-async def postpone(tx: Transaction, payment_id: str, wait: timedelta, trouble: str) -> None:
-    """Have a payment that is still not settled taken up again after `wait`."""
-    await tx.execute(sql.postpone, payment_id, wait, trouble)
+async def renew_claim(tx: Transaction, claimed: Payment, lease: timedelta) -> None:
+    """Extend a claim by another lease, unless it was lost."""
+    await tx.execute(sql.renew_claim, claimed.id, claimed.claims, lease)
 
 
 async def make_due(tx: Transaction, payment_id: str) -> None:
-    """Have a payment taken up at once."""
+    """Make an attempt due now that fetches the provider's state."""
     await tx.execute(sql.make_due, payment_id)
 
 
-async def insert_given_up(tx: Transaction, payment_id: str, reason: str) -> None:
-    """Keep a payment that was not begun from ever being begun."""
-    await tx.execute(sql.insert_given_up, payment_id, reason)
+async def insert_tombstone(tx: Transaction, payment_id: str, reason: str) -> None:
+    """Keep a payment that does not exist from being started."""
+    await tx.execute(sql.insert_tombstone, payment_id, reason)
 
 
-async def is_given_up(tx: Transaction, payment_id: str) -> bool:
-    """Tell whether a payment must not be begun."""
-    return bool(await tx.fetchval(sql.is_given_up, payment_id))
-
-
-async def insert_provider_event(tx: Transaction, event_id: str, kind: str, payment_id: str) -> bool:
-    """Remember a webhook; False when it came before."""
-    return bool(await tx.fetchval(sql.insert_provider_event, event_id, kind, payment_id))
+async def has_tombstone(tx: Transaction, payment_id: str) -> bool:
+    """Return whether a payment was voided before it was started."""
+    return bool(await tx.fetchval(sql.has_tombstone, payment_id))
 
 
 async def _insert_entries(tx: Transaction, payment_id: str, entries: Sequence[Entry]) -> None:
@@ -134,7 +151,7 @@ async def _insert_entries(tx: Transaction, payment_id: str, entries: Sequence[En
         _PROVIDER,
         [entry.operation_id for entry in entries],
         [entry.kind.name for entry in entries],
-        [entry.outcome.name for entry in entries],
+        [entry.status.name for entry in entries],
         [entry.amount for entry in entries],
         [entry.reference for entry in entries],
         [entry.reason for entry in entries],
@@ -152,11 +169,12 @@ def _payment_from_rows(rows: Sequence[Record]) -> Payment:
         token=first["token"],
         method=Method(kind=first["method"] or "", brand=first["brand"] or "", last4=first["last4"] or ""),
         state=State[first["state"]],
-        entries=tuple(_entry_from_row(row) for row in rows),
+        ledger_entries=tuple(_entry_from_row(row) for row in rows),
         provider_id=first["provider_id"],
-        give_up_time=first["give_up_time"],
-        give_up_reason=first["give_up_reason"],
+        void_request_time=first["void_request_time"],
+        void_reason=first["void_reason"],
         attempts=first["attempts"],
+        claims=first["claims"],
         version=first["version"],
         create_time=first["create_time"],
         update_time=first["update_time"],
@@ -166,8 +184,8 @@ def _payment_from_rows(rows: Sequence[Record]) -> Payment:
 def _entry_from_row(row: Record) -> Entry:
     return Entry(
         operation_id=row["operation_id"],
-        kind=Kind[row["kind"]],
-        outcome=EntryStatus[row["outcome"]],
+        kind=OperationKind[row["kind"]],
+        status=EntryStatus[row["outcome"]],
         amount=row["entry_amount"],
         reference=row["reference"],
         reason=row["reason"],

@@ -35,6 +35,8 @@ UPDATE idempotency SET response = $4, error = $5 WHERE principal = $1 AND method
 RETENTION = timedelta(hours=48)
 
 _MAX_TRIES = 4
+#: The trailer that tells clients of a stored reply.
+_REPLAYED = "idempotent-replayed"
 
 
 class Servicer(Protocol):
@@ -89,6 +91,11 @@ async def stored_reply(database: Database, request: Any, reply: type[Reply]) -> 
     async with database.connection() as connection:
         stored = await connection.fetchrow(_READ, *_key(call, request))
     return _replay(call, stored, _hash(request), reply) if stored else None
+
+
+def is_replay() -> bool:
+    """Return whether a stored reply answered the current call: what its change started may have been cut off."""
+    return _REPLAYED in _call().trailers
 
 
 async def _retried(run: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -160,7 +167,7 @@ def _hash(request: Message) -> bytes:
 def _replay(call: Call, stored: Record, request_hash: bytes, reply: type[Reply]) -> Reply:
     if stored["request_hash"] != request_hash:
         raise chassis_errors.IdempotencyKeyReused
-    call.trailers["idempotent-replayed"] = "true"
+    call.trailers[_REPLAYED] = "true"
     if stored["error"] is not None:
         error = error_from_status(status_pb2.Status.FromString(stored["error"]))
         assert error is not None, "only errors with a reason are stored"

@@ -106,6 +106,17 @@ class Worker(Generic[J, Result]):
         self._running[job_id] = task
         return task
 
+    async def join(self, job_id: str) -> bool:
+        """Wait until the task that executes the job has ended; return False when this process has none.
+
+        A caller that is cancelled while it waits does not cancel the job.
+        """
+        task = self._running.get(job_id)
+        if task is None:
+            return False
+        await asyncio.wait([task])
+        return True
+
     def wake(self) -> None:
         """Look for due jobs now, instead of after the polling interval."""
         self._woken.set()

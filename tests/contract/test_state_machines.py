@@ -9,7 +9,7 @@ import pytest
 from chassis.domain.transitions import Transitions
 
 ROOT = Path(__file__).parents[2]
-STATES = re.compile(r"CHECK \(\w+ IN \(([^)]*)\)\)")
+STATES = re.compile(r"CHECK \(\w+ IN\s+\(([^)]*)\)\)")
 
 MACHINES = {
     f"{path.parent.name}.{path.stem}.{name}": value

@@ -50,7 +50,7 @@ LEFT JOIN booking ON booking.order_id = orders.order_id
 WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND (
     reservation.state IS NULL OR reservation.state NOT IN ('CONFIRMED', 'FULFILLED')
     OR payment.state IS NULL OR payment.amount <> total OR payment.currency <> orders.currency
-    OR payment.authorized <> total OR payment.given_up
+    OR payment.authorized <> total OR payment.void_requested
     OR orders.slot_id <> '' AND (booking.state IS NOT 'BOOKED' OR booking.slot_id <> orders.slot_id)
 );
 

@@ -7,8 +7,7 @@ import pytest
 from chassis.external import webhooks
 from chassis.external.webhooks import WebhookRejected
 from svc_delivery.courier import consignment_from_json
-from svc_payment import provider as provider_adapter
-from svc_payment.provider import PaymentProvider, Status
+from svc_payment.provider import PaymentProvider, Status, payment_from_json
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -16,22 +15,21 @@ NEW_SECRET = "whsec_dGhlLW5ldy1zZWNyZXQtdGhhdC1mb2xsb3dzLWFmdGVy"
 
 
 def verify(delivery, secrets, now=None, body=None):
-    return provider_adapter.verify_webhook(
-        delivery.headers, delivery.body if body is None else body, secrets, now or datetime.now(UTC)
-    )
+    body = delivery.body if body is None else body
+    return webhooks.verify(delivery.headers, body, secrets, now or datetime.now(UTC), read=payment_from_json)
 
 
 async def test_each_change_of_a_payment_is_sent_as_a_valid_webhook(provider, receiver, secret, reference):
     payment = (await provider.authorize(reference=reference, token="tok_ok", amount=900, currency="JPY")).value
     captured = (await provider.capture(payment.id, amount=900, key="capture")).value
     refunded = (await provider.refund(payment.id, amount=900, key="refund")).value
-    webhooks = [verify(delivery, [secret]) for delivery in await receiver.until(payment.id, 3)]
-    assert {webhook.type: webhook.data for webhook in webhooks} == {
+    verified = [verify(delivery, [secret]) for delivery in await receiver.until(payment.id, 3)]
+    assert {webhook.type: webhook.data for webhook in verified} == {
         "payment.authorized": payment,
         "payment.captured": captured,
         "payment.refunded": refunded,
     }
-    assert len({webhook.id for webhook in webhooks}) == 3
+    assert len({webhook.id for webhook in verified}) == 3
     assert [state.version for state in (payment, captured, refunded)] == [1, 2, 3]
 
 

@@ -198,7 +198,7 @@ def settings(database, redis_url, event_prefix, provider_url) -> Settings:
         payment_webhook_secret=SECRET,
         payment_provider_timeout=2.0,
         payment_arrival_seconds=30,
-        settle_seconds=0.05,
+        reconcile_seconds=0.05,
     )
 
 

@@ -86,7 +86,7 @@ _BROKEN = {
         WHERE r.outcome = 'REQUEST' AND e.outcome <> 'REQUEST' AND (e.entry_id < r.entry_id OR e.amount <> r.amount)""",
     "what is unwanted holds nothing": """
         SELECT payment_id FROM payment p WHERE next_attempt_time IS NULL
-        AND (give_up_time IS NOT NULL OR state IN ('VOIDED', 'FAILED')) AND captured <> refunded""",
+        AND (void_request_time IS NOT NULL OR state IN ('VOIDED', 'FAILED')) AND captured <> refunded""",
 }
 _KINDS = {"AUTHORIZATION": "authorized", "CHARGE": "captured", "REFUND": "refunded", "CANCEL": "voided"}
 

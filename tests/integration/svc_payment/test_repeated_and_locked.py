@@ -43,7 +43,7 @@ async def test_a_due_payment_that_another_process_holds_does_not_keep_the_others
     settings, issuer, road, books, database
 ):
     held, other = f"payment-{uuid.uuid4().hex}", f"payment-{uuid.uuid4().hex}"
-    woken_only = replace(settings, settle_seconds=3600)
+    woken_only = replace(settings, reconcile_seconds=3600)
     async with (
         serving("svc_payment", woken_only, compose, issuer) as app,
         client_for(app.address, PaymentServiceStub, SERVICE, caller="svc_order") as payments,

@@ -213,7 +213,7 @@ async def test_a_void_and_an_authorization_that_race_leave_no_money_held(payment
     ]
     await asyncio.gather(*calls, return_exceptions=True)
     # What was given up before it was sent is closed when nothing of it can be under way any more.
-    await books.rows.execute("UPDATE payment SET give_up_time = give_up_time - interval '1 hour'")
+    await books.rows.execute("UPDATE payment SET void_request_time = void_request_time - interval '1 hour'")
     for name in names:
         if await books.state(name) is not None:
             await books.until_settled(name, "VOIDED")

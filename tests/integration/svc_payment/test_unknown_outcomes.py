@@ -65,7 +65,7 @@ async def test_an_answer_that_stays_unknown_leaves_the_payment_processing(paymen
         await payments.AuthorizePayment(authorize(payment_id, "tok_500"))
     payment = await payments.GetPaymentByOrder(of_order(payment_id))
     assert (payment.state, sums(payment)) == (pb.PAYMENT_STATE_PROCESSING, (0, 0, 0))
-    assert await books.rows.fetchval("SELECT trouble FROM payment") == "http_500"
+    assert await books.rows.fetchval("SELECT last_error FROM payment") == "http_500"
     assert await books.events(payment_id) == ["Started"]
     with pytest.raises(PaymentStateConflict):
         await payments.CapturePayment(capture(payment_id))
@@ -179,7 +179,7 @@ async def test_a_capture_of_another_amount_is_parked_for_people(payments, books,
     await payments.AuthorizePayment(authorize(payment_id, "tok_capture_wrong_amount"))
     with pytest.raises(OutcomeUnknown):
         await payments.CapturePayment(capture(payment_id))
-    assert await books.rows.fetchval("SELECT trouble FROM payment") == "answer_mismatch"
+    assert await books.rows.fetchval("SELECT last_error FROM payment") == "answer_mismatch"
     assert await books.rows.fetchval("SELECT next_attempt_time IS NOT NULL FROM payment")
     payment = await payments.GetPaymentByOrder(of_order(payment_id))
     assert (payment.state, sums(payment)) == (pb.PAYMENT_STATE_AUTHORIZED, (1200, 0, 0))
@@ -216,7 +216,7 @@ async def test_a_payment_that_never_reached_the_provider_is_voided_in_the_end(pa
     with pytest.raises(OutcomeUnknown):
         await payments.AuthorizePayment(authorize(payment_id, "tok_500"))
     assert (await payments.VoidPayment(void(payment_id))).state == pb.PAYMENT_STATE_PROCESSING
-    await books.rows.execute("UPDATE payment SET give_up_time = now() - interval '1 hour'")
+    await books.rows.execute("UPDATE payment SET void_request_time = now() - interval '1 hour'")
     await books.until_settled(payment_id, "VOIDED")
     assert await books.ledger(payment_id) == []
     await books.check(payment_id)

@@ -26,7 +26,7 @@ def signed(body: bytes, secrets=(SECRET,), event_id=None, age=0.0):
 
 
 async def heard(books) -> int:
-    return await books.rows.fetchval("SELECT count(*) FROM provider_event")
+    return await books.rows.fetchval("SELECT count(*) FROM webhook")
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ async def test_an_old_webhook_about_a_refunded_payment_changes_nothing(payments,
 
 async def test_a_webhook_is_forgotten_long_after_the_provider_has_stopped_to_send_it(settings, issuer, books):
     ages = {"evt_old": timedelta(days=31), "evt_young": timedelta(days=29)}
-    insert = "INSERT INTO provider_event VALUES ($1, 'payment.captured', 'pay-1', now() - $2::interval)"
+    insert = "INSERT INTO webhook VALUES ('payment_provider', $1, 'payment.captured', now() - $2::interval)"
     for event_id, age in ages.items():
         await books.rows.execute(insert, event_id, age)
     async with serving("svc_payment", settings, compose, issuer):
@@ -180,4 +180,4 @@ async def test_a_webhook_is_forgotten_long_after_the_provider_has_stopped_to_sen
 
 
 async def only_the_young_one(books):
-    return [row["event_id"] for row in await books.rows.fetch("SELECT event_id FROM provider_event")] == ["evt_young"]
+    return [row["webhook_id"] for row in await books.rows.fetch("SELECT webhook_id FROM webhook")] == ["evt_young"]

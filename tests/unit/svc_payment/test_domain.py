@@ -1,4 +1,4 @@
-"""Payments without a provider: what may be asked, what its word changes, and what always holds."""
+"""Payments without I/O: what may be requested, what the provider's state changes, and what always holds."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,41 +15,39 @@ from shop.payment.v1.payment_errors import (
     PaymentStateConflict,
     RefundExceedsCapture,
 )
-from svc_payment.domain import (
-    EntryStatus,
-    Kind,
-    Payment,
-    State,
-    begin,
-    charge,
-    check_currency,
-    check_same,
-    give_up,
-    let_go,
-    refund,
-)
+from svc_payment.domain import EntryStatus, OperationKind, Payment, State
 from svc_payment.domain_provider import (
-    Disagreement,
     Operation,
+    ProviderMismatch,
     ProviderPayment,
     Status,
-    knows,
-    learn,
-    lose,
-    refuse,
+    apply_provider_state,
+    expire_authorization,
+    fail_operation,
+    is_known,
+)
+from svc_payment.domain_requests import (
+    begin_attempt,
+    check_currency,
+    check_same,
+    release_funds,
+    request_capture,
+    request_refund,
+    request_void,
+    start_payment,
 )
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 AMOUNT = 1200
 
 
-def begun(**changes):
+def started(**changes):
     values = {"payment_id": "p-1", "order_id": "o-1", "user_id": "u-1", "currency": "USD", "token": "tok_ok"}
-    return begin(**{**values, "amount": AMOUNT, **changes})
+    return start_payment(**{**values, "amount": AMOUNT, **changes})
 
 
-def told(*operations, **changes):
-    """What the provider tells: operations as (id, kind, amount, key)."""
+def provider_state(*operations, **changes):
+    """The provider's state of the payment, with operations as (id, kind, amount, key)."""
     values = {
         "id": "pay_1",
         "reference": "p-1",
@@ -71,29 +69,31 @@ DECLINED = ("op_1", "failed", AMOUNT, "p-1")
 
 
 def authorized():
-    return learn(begun(), told(AUTHORIZED))
+    return apply_provider_state(started(), provider_state(AUTHORIZED))
 
 
 def captured():
-    return learn(charge(authorized(), None, "k-charge"), told(AUTHORIZED, CAPTURED))
+    return apply_provider_state(request_capture(authorized(), None, "k-charge"), provider_state(AUTHORIZED, CAPTURED))
 
 
 def refunded(amount):
-    asked = refund(captured(), amount, "", "k-refund")
-    return learn(asked, told(AUTHORIZED, CAPTURED, ("op_3", "refunded", amount, "k-refund")))
+    requested = request_refund(captured(), amount, "", "k-refund")
+    return apply_provider_state(
+        requested, provider_state(AUTHORIZED, CAPTURED, ("op_3", "refunded", amount, "k-refund"))
+    )
 
 
 def voided():
-    asked = let_go(give_up(authorized(), NOW, ""), "k-cancel")
-    return learn(asked, told(AUTHORIZED, ("op_3", "voided", AMOUNT, "k-cancel")))
+    requested = release_funds(request_void(authorized(), NOW, ""), "k-cancel")
+    return apply_provider_state(requested, provider_state(AUTHORIZED, ("op_3", "voided", AMOUNT, "k-cancel")))
 
 
 def failed():
-    return learn(begun(), told(DECLINED, failure_code="card_declined"))
+    return apply_provider_state(started(), provider_state(DECLINED, failure_code="card_declined"))
 
 
 IN_STATE = {
-    State.PROCESSING: begun,
+    State.PROCESSING: started,
     State.AUTHORIZED: authorized,
     State.CAPTURED: captured,
     State.PARTIALLY_REFUNDED: lambda: refunded(500),
@@ -104,18 +104,18 @@ IN_STATE = {
 
 
 @pytest.mark.parametrize("state", State)
-def test_every_state_is_reached_and_settled_but_the_first(state):
+def test_every_state_can_be_reached_and_all_but_the_first_are_settled(state):
     payment = IN_STATE[state]()
     assert payment.state is state
     assert payment.settled == (state is not State.PROCESSING)
-    assert payment.moves == () or payment.moves[-1].version == payment.version
+    assert payment.transitions == () or payment.transitions[-1].version == payment.version
 
 
 CONFLICT = PaymentStateConflict
 ACTIONS = {
-    "charge": lambda payment: charge(payment, None, "k-new"),
-    "refund": lambda payment: refund(payment, None, "", "k-new"),
-    "give up": lambda payment: let_go(give_up(payment, NOW, "why"), "k-new"),
+    "charge": lambda payment: request_capture(payment, None, "k-new"),
+    "refund": lambda payment: request_refund(payment, None, "", "k-new"),
+    "void": lambda payment: release_funds(request_void(payment, NOW, "why"), "k-new"),
 }
 
 
@@ -123,7 +123,7 @@ ACTIONS = {
     ("state", "action", "outcome"),
     [
         (State.PROCESSING, "charge", CONFLICT),
-        (State.AUTHORIZED, "charge", Kind.CHARGE),
+        (State.AUTHORIZED, "charge", OperationKind.CHARGE),
         (State.CAPTURED, "charge", None),
         (State.PARTIALLY_REFUNDED, "charge", None),
         (State.REFUNDED, "charge", None),
@@ -131,176 +131,188 @@ ACTIONS = {
         (State.FAILED, "charge", CONFLICT),
         (State.PROCESSING, "refund", CONFLICT),
         (State.AUTHORIZED, "refund", CONFLICT),
-        (State.CAPTURED, "refund", Kind.REFUND),
-        (State.PARTIALLY_REFUNDED, "refund", Kind.REFUND),
+        (State.CAPTURED, "refund", OperationKind.REFUND),
+        (State.PARTIALLY_REFUNDED, "refund", OperationKind.REFUND),
         (State.REFUNDED, "refund", RefundExceedsCapture),
         (State.VOIDED, "refund", CONFLICT),
         (State.FAILED, "refund", CONFLICT),
-        (State.PROCESSING, "give up", Kind.AUTHORIZATION),
-        (State.AUTHORIZED, "give up", Kind.CANCEL),
-        (State.CAPTURED, "give up", Kind.REFUND),
-        (State.PARTIALLY_REFUNDED, "give up", Kind.REFUND),
-        (State.REFUNDED, "give up", None),
-        (State.VOIDED, "give up", None),
-        (State.FAILED, "give up", None),
+        (State.PROCESSING, "void", OperationKind.AUTHORIZATION),
+        (State.AUTHORIZED, "void", OperationKind.CANCEL),
+        (State.CAPTURED, "void", OperationKind.REFUND),
+        (State.PARTIALLY_REFUNDED, "void", OperationKind.REFUND),
+        (State.REFUNDED, "void", None),
+        (State.VOIDED, "void", None),
+        (State.FAILED, "void", None),
     ],
 )
-def test_what_may_be_asked_in_which_state(state, action, outcome):
-    """The outcome is a refusal, the kind of what is pending then, or None where nothing has to be done."""
+def test_each_action_in_each_state_is_an_error_a_request_or_nothing(state, action, outcome):
+    """The outcome is an error, the kind of the pending operation, or None where nothing is to be done."""
     payment = IN_STATE[state]()
     if isinstance(outcome, type):
         with pytest.raises(outcome):
             ACTIONS[action](payment)
         return
-    asked = ACTIONS[action](payment)
-    assert asked.state is state, "only the provider's word moves a payment"
-    assert [entry.kind for entry in asked.pending] == ([outcome] if outcome else [])
+    requested = ACTIONS[action](payment)
+    assert requested.state is state, "only the provider's state changes that of a payment"
+    assert [entry.kind for entry in requested.pending] == ([outcome] if outcome else [])
 
 
-def test_the_refusal_of_what_was_given_up_says_so():
-    with pytest.raises(PaymentStateConflict) as refusal:
-        charge(give_up(authorized(), NOW, ""), None, "k")
-    assert refusal.value.metadata["state"] == "GIVEN_UP"
+def test_capture_after_a_requested_void_names_the_state_given_up():
+    with pytest.raises(PaymentStateConflict) as error:
+        request_capture(request_void(authorized(), NOW, ""), None, "k")
+    assert error.value.metadata["state"] == "GIVEN_UP"
 
 
-def test_a_part_can_be_charged_and_no_more_than_was_promised():
-    with pytest.raises(CaptureExceedsAuthorization) as refusal:
-        charge(authorized(), AMOUNT + 1, "k")
-    assert refusal.value.metadata == {"authorized": "1200 minor units of USD"}
-    payment = learn(charge(authorized(), 1000, "k"), told(AUTHORIZED, ("op_2", "captured", 1000, "k")))
+def test_a_capture_is_of_the_authorized_amount_or_less():
+    with pytest.raises(CaptureExceedsAuthorization) as error:
+        request_capture(authorized(), AMOUNT + 1, "k")
+    assert error.value.metadata == {"authorized": "1200 minor units of USD"}
+    payment = apply_provider_state(
+        request_capture(authorized(), 1000, "k"), provider_state(AUTHORIZED, ("op_2", "captured", 1000, "k"))
+    )
     assert (payment.state, payment.captured, payment.refundable) == (State.CAPTURED, 1000, 1000)
 
 
-def test_a_charge_that_is_under_way_or_done_is_not_asked_for_again_and_not_of_another_amount():
-    under_way = charge(authorized(), 1000, "k-1")
-    for payment in (under_way, learn(under_way, told(AUTHORIZED, ("op_2", "captured", 1000, "k-1")))):
-        assert charge(payment, None, "k-2") is payment
-        assert charge(payment, 1000, "k-2") is payment
+def test_a_repeated_capture_changes_nothing_and_conflicts_with_another_amount():
+    requested = request_capture(authorized(), 1000, "k-1")
+    for payment in (
+        requested,
+        apply_provider_state(requested, provider_state(AUTHORIZED, ("op_2", "captured", 1000, "k-1"))),
+    ):
+        assert request_capture(payment, None, "k-2") is payment
+        assert request_capture(payment, 1000, "k-2") is payment
         with pytest.raises(PaymentStateConflict):
-            charge(payment, 999, "k-2")
+            request_capture(payment, 999, "k-2")
 
 
-def test_refunds_that_are_pending_count_against_what_is_left():
-    payment = refund(captured(), 700, "", "k-1")
-    with pytest.raises(RefundExceedsCapture) as refusal:
-        refund(payment, 501, "", "k-2")
-    assert refusal.value.metadata == {"refundable": "500 minor units of USD", "refunded": "0 minor units of USD"}
-    both = refund(payment, 500, "", "k-2")
+def test_pending_refunds_reduce_the_refundable_amount():
+    payment = request_refund(captured(), 700, "", "k-1")
+    with pytest.raises(RefundExceedsCapture) as error:
+        request_refund(payment, 501, "", "k-2")
+    assert error.value.metadata == {"refundable": "500 minor units of USD", "refunded": "0 minor units of USD"}
+    both = request_refund(payment, 500, "", "k-2")
     assert both.refundable == 0
     with pytest.raises(RefundExceedsCapture):
-        refund(both, None, "", "k-3")
+        request_refund(both, None, "", "k-3")
 
 
-def test_a_refund_that_was_refused_counts_no_more():
-    payment = refuse(refund(captured(), 700, "", "k-1"), "k-1", "no")
+def test_a_declined_refund_does_not_reduce_the_refundable_amount():
+    payment = fail_operation(request_refund(captured(), 700, "", "k-1"), "k-1", "no")
     assert (payment.state, payment.refundable) == (State.CAPTURED, AMOUNT)
 
 
-def test_a_payment_that_exists_is_the_same_only_with_the_same_contents():
-    check_same(replace(begun(), state=State.FAILED, version=9), begun())
+def test_an_existing_payment_with_other_contents_makes_its_id_taken():
+    check_same(replace(started(), state=State.FAILED, version=9), started())
     for change in ({"amount": 1}, {"order_id": "o-2"}, {"user_id": "u-2"}, {"currency": "EUR"}, {"token": "tok_x"}):
         with pytest.raises(PaymentIdTaken):
-            check_same(begun(), begun(**change))
+            check_same(started(), started(**change))
 
 
-def test_an_amount_is_in_the_currency_of_the_payment():
-    check_currency(begun(), "USD")
+def test_an_amount_in_another_currency_is_an_error():
+    check_currency(started(), "USD")
     with pytest.raises(CurrencyMismatch):
-        check_currency(begun(), "EUR")
+        check_currency(started(), "EUR")
 
 
-def test_a_decline_keeps_the_providers_word():
-    assert (failed().decline_code, begun().decline_code) == ("card_declined", "")
+def test_a_declined_payment_has_the_providers_decline_code():
+    assert (failed().decline_code, started().decline_code) == ("card_declined", "")
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "fetched",
     [
-        told(AUTHORIZED, amount=AMOUNT - 1),
-        told(AUTHORIZED, currency="EUR"),
-        told(AUTHORIZED, reference="p-2"),
-        told(("op_1", "authorized", AMOUNT - 1, "p-1")),
-        told(("op_1", "blessed", AMOUNT, "p-1")),
+        provider_state(AUTHORIZED, amount=AMOUNT - 1),
+        provider_state(AUTHORIZED, currency="EUR"),
+        provider_state(AUTHORIZED, reference="p-2"),
+        provider_state(("op_1", "authorized", AMOUNT - 1, "p-1")),
+        provider_state(("op_1", "blessed", AMOUNT, "p-1")),
     ],
 )
-def test_what_is_not_what_was_asked_for_is_not_believed(seen):
-    assert not knows(begun(), seen)
-    with pytest.raises(Disagreement):
-        learn(begun(), seen)
+def test_a_state_that_does_not_match_the_payment_is_not_applied(fetched):
+    assert not is_known(started(), fetched)
+    with pytest.raises(ProviderMismatch):
+        apply_provider_state(started(), fetched)
 
 
-def test_one_operation_cannot_come_with_two_amounts_nor_one_payment_under_two_ids():
-    with pytest.raises(Disagreement):
-        learn(authorized(), told(("op_1", "authorized", AMOUNT - 1, "p-1")))
-    with pytest.raises(Disagreement):
-        learn(authorized(), told(AUTHORIZED, id="pay_2"))
+def test_a_recorded_operation_with_another_amount_or_payment_id_does_not_match():
+    with pytest.raises(ProviderMismatch):
+        apply_provider_state(authorized(), provider_state(("op_1", "authorized", AMOUNT - 1, "p-1")))
+    with pytest.raises(ProviderMismatch):
+        apply_provider_state(authorized(), provider_state(AUTHORIZED, id="pay_2"))
 
 
-def test_a_charge_of_another_amount_than_was_asked_is_not_believed():
-    asked = charge(authorized(), None, "k-charge")
-    with pytest.raises(Disagreement):
-        learn(asked, told(AUTHORIZED, ("op_2", "captured", AMOUNT - 1, "k-charge")))
+def test_a_capture_of_another_amount_than_requested_does_not_match():
+    requested = request_capture(authorized(), None, "k-charge")
+    with pytest.raises(ProviderMismatch):
+        apply_provider_state(requested, provider_state(AUTHORIZED, ("op_2", "captured", AMOUNT - 1, "k-charge")))
 
 
-def test_what_the_providers_own_staff_did_is_learned_too():
-    payment = learn(captured(), told(AUTHORIZED, CAPTURED, ("op_9", "refunded", 200, "by-hand")))
+def test_an_operation_by_the_providers_staff_is_recorded():
+    payment = apply_provider_state(
+        captured(), provider_state(AUTHORIZED, CAPTURED, ("op_9", "refunded", 200, "by-hand"))
+    )
     assert (payment.state, payment.refunded, payment.settled) == (State.PARTIALLY_REFUNDED, 200, True)
 
 
-def test_every_move_on_the_way_is_told_with_a_version_of_its_own():
-    payment = learn(begun(), told(AUTHORIZED, CAPTURED, ("op_3", "refunded", AMOUNT, "k")))
-    assert [(move.version, move.state) for move in payment.moves] == [
+def test_each_of_several_transitions_has_a_version_of_its_own():
+    payment = apply_provider_state(started(), provider_state(AUTHORIZED, CAPTURED, ("op_3", "refunded", AMOUNT, "k")))
+    assert [(one.version, one.state) for one in payment.transitions] == [
         (2, State.AUTHORIZED),
         (3, State.CAPTURED),
         (4, State.REFUNDED),
     ]
 
 
-def test_a_payment_given_up_before_its_answer_is_never_authorized_but_voided():
-    payment = learn(give_up(begun(), NOW, "too late"), told(AUTHORIZED))
-    assert (payment.state, payment.held, payment.settled) == (State.PROCESSING, AMOUNT, False)
-    payment = let_go(payment, "k-cancel")
+def test_a_void_requested_before_the_authorization_skips_authorized():
+    payment = apply_provider_state(request_void(started(), NOW, "too late"), provider_state(AUTHORIZED))
+    assert (payment.state, payment.funds_held, payment.settled) == (State.PROCESSING, AMOUNT, False)
+    payment = release_funds(payment, "k-cancel")
     assert payment.pending[0].reason == "too late"
-    payment = learn(payment, told(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
-    assert (payment.state, payment.held, payment.settled) == (State.VOIDED, 0, True)
-    assert [move.state for move in payment.moves] == [State.VOIDED]
+    payment = apply_provider_state(payment, provider_state(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
+    assert (payment.state, payment.funds_held, payment.settled) == (State.VOIDED, 0, True)
+    assert [one.state for one in payment.transitions] == [State.VOIDED]
 
 
-def test_a_charge_that_turns_up_after_the_payment_was_given_up_is_given_back():
-    payment = give_up(charge(authorized(), None, "k-charge"), NOW, "")
-    assert let_go(payment, "k") is payment, "what was asked before ends first"
-    payment = let_go(learn(payment, told(AUTHORIZED, CAPTURED)), "k-refund")
-    payment = learn(payment, told(AUTHORIZED, CAPTURED, ("op_3", "refunded", AMOUNT, "k-refund")))
-    assert (payment.state, payment.held, payment.settled) == (State.REFUNDED, 0, True)
+def test_a_capture_that_succeeds_after_a_requested_void_is_refunded():
+    payment = request_void(request_capture(authorized(), None, "k-charge"), NOW, "")
+    assert release_funds(payment, "k") is payment, "the earlier request ends first"
+    payment = release_funds(apply_provider_state(payment, provider_state(AUTHORIZED, CAPTURED)), "k-refund")
+    payment = apply_provider_state(
+        payment, provider_state(AUTHORIZED, CAPTURED, ("op_3", "refunded", AMOUNT, "k-refund"))
+    )
+    assert (payment.state, payment.funds_held, payment.settled) == (State.REFUNDED, 0, True)
 
 
 @pytest.mark.parametrize(
     "closed",
-    [lambda: lose(give_up(begun(), NOW, "")), lambda: refuse(begun(), "p-1", "invalid_field")],
-    ids=["lost", "refused"],
+    [
+        lambda: expire_authorization(request_void(started(), NOW, "")),
+        lambda: fail_operation(started(), "p-1", "invalid_field"),
+    ],
+    ids=["expired", "failed"],
 )
-def test_a_late_success_of_a_closed_payment_is_let_go_and_moves_nothing(closed):
+def test_a_late_authorization_of_a_closed_payment_is_released_without_a_transition(closed):
     before = closed()
-    late = learn(before, told(AUTHORIZED))
-    assert (late.state, late.version, late.held, late.settled) == (before.state, before.version, AMOUNT, False)
-    asked = let_go(late, "k-cancel")
-    ended = learn(asked, told(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
-    assert (ended.state, ended.version, ended.held, ended.settled) == (before.state, before.version, 0, True)
-    ends = [entry.operation_id for entry in ended.entries if entry.outcome is not EntryStatus.REQUEST]
-    assert len(set(ends)) == len(ends), "an operation ends once"
+    late = apply_provider_state(before, provider_state(AUTHORIZED))
+    assert (late.state, late.version, late.funds_held, late.settled) == (before.state, before.version, AMOUNT, False)
+    requested = release_funds(late, "k-cancel")
+    ended = apply_provider_state(requested, provider_state(AUTHORIZED, ("op_2", "voided", AMOUNT, "k-cancel")))
+    assert (ended.state, ended.version, ended.funds_held, ended.settled) == (before.state, before.version, 0, True)
+    ends = [entry.operation_id for entry in ended.ledger_entries if entry.status is not EntryStatus.REQUEST]
+    assert len(set(ends)) == len(ends), "an operation has one result"
 
 
-def test_what_is_given_up_again_was_given_up_the_first_time():
-    once = give_up(begun(), NOW, "first")
-    assert give_up(once, NOW.replace(year=2031), "second") is once
+def test_a_repeated_void_request_changes_nothing():
+    once = request_void(started(), NOW, "first")
+    assert request_void(once, NOW.replace(year=2031), "second") is once
     for closed in (voided(), failed(), refunded(AMOUNT)):
-        assert give_up(closed, NOW.replace(year=2031), "second") is closed
+        assert request_void(closed, NOW.replace(year=2031), "second") is closed
 
 
-def test_only_what_is_pending_can_be_lost_or_refused():
-    assert lose(authorized()) == authorized()
-    assert refuse(authorized(), "p-1", "no") == authorized()
-    assert lose(give_up(begun(), NOW, "")).state is State.VOIDED
+def test_only_a_pending_operation_can_expire_or_fail():
+    assert expire_authorization(authorized()) == authorized()
+    assert fail_operation(authorized(), "p-1", "no") == authorized()
+    assert expire_authorization(request_void(started(), NOW, "")).state is State.VOIDED
 
 
 LIFE = (
@@ -314,28 +326,28 @@ RANK = [State.PROCESSING, State.AUTHORIZED, State.CAPTURED, State.PARTIALLY_REFU
 
 
 @given(st.lists(st.integers(0, len(LIFE)), max_size=12), st.booleans())
-def test_the_providers_word_in_any_order_and_number_never_moves_a_payment_back(order, wanted):
-    payment = begun() if wanted else give_up(begun(), NOW, "")
+def test_provider_states_in_any_order_and_number_never_return_to_an_earlier_state(order, wanted):
+    payment = started() if wanted else request_void(started(), NOW, "")
     rank = 0
-    for seen in order:
-        payment = learn(payment, told(*LIFE[:seen]))
+    for fetched in order:
+        payment = apply_provider_state(payment, provider_state(*LIFE[:fetched]))
         assert RANK.index(payment.state) >= rank
         rank = RANK.index(payment.state)
-        assert knows(payment, told(*LIFE[:seen]))
+        assert is_known(payment, provider_state(*LIFE[:fetched]))
     latest = max(order, default=0)
-    whole = learn(begun(), told(*LIFE[:latest])) if order else begun()
+    whole = apply_provider_state(started(), provider_state(*LIFE[:latest])) if order else started()
     sums = (payment.authorized, payment.captured, payment.refunded)
     assert sums == (whole.authorized, whole.captured, whole.refunded)
-    assert [move.version for move in payment.moves] == list(range(2, payment.version + 1))
+    assert [one.version for one in payment.transitions] == list(range(2, payment.version + 1))
 
 
-COMMANDS = st.sampled_from(["charge", "refund", "give up", "let go", "do", "refuse", "tell again"])
+COMMANDS = st.sampled_from(["charge", "refund", "void", "release", "execute", "decline", "apply again"])
 
 
 @given(st.lists(st.tuples(COMMANDS, st.integers(1, AMOUNT)), max_size=25))
-def test_whatever_is_asked_and_however_it_ends_the_money_adds_up(commands):
-    """A provider that does what it is asked for, or refuses, in step with everything that can be asked of a payment."""
-    payment, done, names = begun(), [], count(1)
+def test_amounts_are_consistent_after_any_requests_and_results(commands):
+    """A provider that executes or declines what is pending, interleaved with every request that a payment admits."""
+    payment, done, names = started(), [], count(1)
     for command, amount in commands:
         try:
             payment = command_on(payment, command, amount, done, names)
@@ -343,36 +355,55 @@ def test_whatever_is_asked_and_however_it_ends_the_money_adds_up(commands):
             continue
         assert 0 <= payment.refunded <= payment.captured <= payment.authorized <= AMOUNT
         assert payment.refundable >= 0
-        assert len({entry.operation_id for entry in payment.entries if entry.outcome is EntryStatus.REQUEST}) == len(
-            [entry for entry in payment.entries if entry.outcome is EntryStatus.REQUEST]
-        )
-    payment = give_up(payment, NOW, "")
+        assert len(
+            {entry.operation_id for entry in payment.ledger_entries if entry.status is EntryStatus.REQUEST}
+        ) == len([entry for entry in payment.ledger_entries if entry.status is EntryStatus.REQUEST])
+    payment = request_void(payment, NOW, "")
     for _ in range(20):
-        payment = let_go(payment, f"k-{next(names)}")
+        payment = release_funds(payment, f"k-{next(names)}")
         if payment.settled:
             break
-        payment = command_on(payment, "do", 0, done, names)
+        payment = command_on(payment, "execute", 0, done, names)
     assert payment.settled
-    assert payment.held == 0, "given up, it ends without money"
+    assert payment.funds_held == 0, "after a void it ends without funds"
 
 
 def command_on(payment: Payment, command: str, amount: int, done: list, names) -> Payment:
     key = f"k-{next(names)}"
     commands = {
-        "charge": lambda: charge(payment, amount, key),
-        "refund": lambda: refund(payment, amount, "", key),
-        "give up": lambda: give_up(payment, NOW, ""),
-        "let go": lambda: let_go(payment, key),
-        "tell again": lambda: learn(payment, told(*done)) if done else payment,
-        "refuse": lambda: refuse(payment, payment.pending[0].operation_id, "no") if payment.pending else payment,
-        "do": lambda: do(payment, done, key) if payment.pending else payment,
+        "charge": lambda: request_capture(payment, amount, key),
+        "refund": lambda: request_refund(payment, amount, "", key),
+        "void": lambda: request_void(payment, NOW, ""),
+        "release": lambda: release_funds(payment, key),
+        "apply again": lambda: apply_provider_state(payment, provider_state(*done)) if done else payment,
+        "decline": lambda: (
+            fail_operation(payment, payment.pending[0].operation_id, "no") if payment.pending else payment
+        ),
+        "execute": lambda: execute(payment, done, key) if payment.pending else payment,
     }
     return commands[command]()
 
 
-def do(payment: Payment, done: list, key: str) -> Payment:
-    """The provider does what is pending, and tells."""
-    asked = payment.pending[0]
+def execute(payment: Payment, done: list, key: str) -> Payment:
+    """Execute the first pending operation at the provider, and apply its state."""
+    requested = payment.pending[0]
     kinds = {"AUTHORIZATION": "authorized", "CHARGE": "captured", "REFUND": "refunded", "CANCEL": "voided"}
-    done.append((f"op_{key}", kinds[asked.kind.name], asked.amount, asked.operation_id))
-    return learn(payment, told(*done))
+    done.append((f"op_{key}", kinds[requested.kind.name], requested.amount, requested.operation_id))
+    return apply_provider_state(payment, provider_state(*done))
+
+
+def test_an_attempt_claims_what_is_not_settled_and_nothing_else():
+    first = begin_attempt(started(), "k-1")
+    assert (first.attempts, first.claims) == (1, 1)
+    second = begin_attempt(first, "k-2")
+    assert (second.attempts, second.claims) == (2, 2)
+    assert begin_attempt(authorized(), "k-3") == authorized()
+
+
+def test_an_attempt_at_a_voiding_payment_requests_the_release_of_its_funds():
+    attempt = begin_attempt(request_void(authorized(), NOW, "cancelled"), "k-cancel")
+    assert [(entry.kind, entry.operation_id) for entry in attempt.pending] == [(OperationKind.CANCEL, "k-cancel")]
+
+
+def test_a_requested_void_is_attempted_without_the_backoff_of_earlier_attempts():
+    assert request_void(replace(authorized(), attempts=9), NOW, "").attempts == 1

@@ -41,7 +41,7 @@ def payment(number, state, **changes):
         "refunded": 0,
         "currency": "THB",
         "provider_id": f"pay{number}",
-        "given_up": 0,
+        "void_requested": 0,
     } | changes
 
 

@@ -1,4 +1,4 @@
-"""Between the payments' domain and its proto."""
+"""Converts requests to the domain objects of svc_payment, and those to messages and events."""
 
 import re
 from typing import Any
@@ -10,13 +10,13 @@ from chassis import timestamp
 from chassis.types.money import minor_units, money
 from shop.payment.v1 import payment_events_pb2 as events
 from shop.payment.v1 import payment_service_pb2 as pb
-from svc_payment import domain, provider
+from svc_payment import domain_requests, provider
 from svc_payment.domain import Entry, Method, Payment, State
 
 
-def new_payment(request: pb.AuthorizePaymentRequest) -> Payment:
-    """Return the payment that a request asks to begin."""
-    return domain.begin(
+def payment_from_request(request: pb.AuthorizePaymentRequest) -> Payment:
+    """Return the new payment that a request authorizes; raises InvalidRequest for a fraction of a minor unit."""
+    return domain_requests.start_payment(
         payment_id=request.payment_id,
         order_id=request.order_id,
         user_id=request.user_id,
@@ -26,11 +26,11 @@ def new_payment(request: pb.AuthorizePaymentRequest) -> Payment:
     )
 
 
-def amount_of(payment: Payment, request: pb.CapturePaymentRequest | pb.RefundPaymentRequest) -> int | None:
-    """Return the amount that a request names, None for one that names none; raises CurrencyMismatch."""
+def amount_from_request(payment: Payment, request: pb.CapturePaymentRequest | pb.RefundPaymentRequest) -> int | None:
+    """Return the amount of a request in minor units, None for one without; raises CurrencyMismatch."""
     if not request.HasField("amount"):
         return None
-    domain.check_currency(payment, request.amount.currency_code)
+    domain_requests.check_currency(payment, request.amount.currency_code)
     return minor_units(request.amount, "amount")
 
 
@@ -49,28 +49,28 @@ def payment_to_proto(payment: Payment) -> pb.Payment:
         refunded_amount=_money(payment, payment.refunded),
         method=method_to_proto(payment.method),
         decline_code=payment.decline_code,
-        transactions=[_transaction(payment, entry) for entry in payment.entries],
+        transactions=[_transaction(payment, entry) for entry in payment.ledger_entries],
         etag=str(payment.version),
         create_time=timestamp(payment.create_time),
         update_time=timestamp(payment.update_time),
     )
 
 
-def method_from_provider(told: provider.PaymentMethod) -> Method:
-    """Return of a payment method what may be shown."""
-    last4 = told.last4 if re.fullmatch("[0-9]{4}", told.last4) else ""
-    return Method(kind=told.kind.upper(), brand=told.brand, last4=last4)
+def method_from_provider(method: provider.PaymentMethod) -> Method:
+    """Return what may be shown of a payment method."""
+    last4 = method.last4 if re.fullmatch("[0-9]{4}", method.last4) else ""
+    return Method(kind=method.kind.upper(), brand=method.brand, last4=last4)
 
 
 def method_to_proto(method: Method) -> pb.PaymentMethod:
-    """Return a payment method; a kind that the contract does not name stays unsaid."""
+    """Return a payment method; a kind that the contract does not name becomes UNSPECIFIED."""
     kinds = dict(pb.PaymentMethodKind.items())
     kind = kinds.get(f"PAYMENT_METHOD_KIND_{method.kind}", pb.PAYMENT_METHOD_KIND_UNSPECIFIED)
     return pb.PaymentMethod(kind=kind, card_brand=method.brand, card_last4=method.last4)
 
 
-def payment_started(payment: Payment) -> Message:
-    """Return the event that a payment was begun."""
+def payment_started_event(payment: Payment) -> Message:
+    """Return the event of a payment that was started."""
     return events.PaymentStarted(
         payment_id=payment.id,
         version=payment.version,
@@ -80,8 +80,8 @@ def payment_started(payment: Payment) -> Message:
     )
 
 
-def payment_moved(payment: Payment) -> Message:
-    """Return the event that a payment has moved to its state."""
+def payment_event(payment: Payment) -> Message:
+    """Return the event of a payment that has reached its state."""
     heading: dict[str, Any] = {"payment_id": payment.id, "version": payment.version, "order_id": payment.order_id}
     match payment.state:
         case State.AUTHORIZED:
@@ -95,12 +95,12 @@ def payment_moved(payment: Payment) -> Message:
         case State.PARTIALLY_REFUNDED | State.REFUNDED:
             return events.PaymentRefunded(
                 **heading,
-                amount=_money(payment, payment.entries[-1].amount),
+                amount=_money(payment, payment.ledger_entries[-1].amount),
                 refunded_total=_money(payment, payment.refunded),
                 state=_state(payment.state),
             )
         case State.PROCESSING:
-            raise AssertionError("nothing moves there")
+            raise AssertionError("no transition leads to PROCESSING")
 
 
 def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
@@ -108,7 +108,7 @@ def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
     return pb.PaymentTransaction(
         transaction_id=str(entry.id),
         kind=pb.TransactionKind.Value(f"TRANSACTION_KIND_{entry.kind.name}"),
-        outcome=pb.TransactionOutcome.Value(f"TRANSACTION_OUTCOME_{entry.outcome.name}"),
+        outcome=pb.TransactionOutcome.Value(f"TRANSACTION_OUTCOME_{entry.status.name}"),
         amount=_money(payment, entry.amount),
         reason=entry.reason,
         create_time=timestamp(entry.create_time),
