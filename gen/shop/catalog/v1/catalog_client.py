@@ -32,7 +32,7 @@ class CatalogClient:
     async def get_product(
         self, *, product_id: str, timeout: float | None = None
     ) -> catalog_service_pb2.Product:
-        """Gets a product. Only staff sees one that is not ACTIVE."""
+        """Gets a product. Only staff can read a product that is not ACTIVE."""
         request = catalog_service_pb2.GetProductRequest(product_id=product_id)
         return await self._stub.GetProduct(request, timeout=timeout)
 
@@ -50,8 +50,8 @@ class CatalogClient:
         order_by: str = "",
         timeout: float | None = None,
     ) -> catalog_service_pb2.ListProductsResponse:
-        """Lists products, newest first unless `order_by` says otherwise. Only staff sees those that are not
-        ACTIVE.
+        """Lists products, newest first unless `order_by` is set. Only staff can list products that are
+        not ACTIVE.
         """
         request = catalog_service_pb2.ListProductsRequest(
             page_size=page_size,
@@ -83,7 +83,9 @@ class CatalogClient:
     async def delete_product(
         self, *, product_id: str, etag: str = "", request_id: str = "", timeout: float | None = None
     ) -> None:
-        """Deletes a product and its variants. Orders keep what they copied of it, and its SKUs stay taken."""
+        """Deletes a product and its variants. Orders keep their copies, and its SKUs cannot be used
+        again.
+        """
         request = catalog_service_pb2.DeleteProductRequest(
             product_id=product_id, etag=etag, request_id=request_id or new_key()
         )

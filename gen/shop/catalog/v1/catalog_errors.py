@@ -16,7 +16,7 @@ class ProductNotFound(ShopError):
 
 
 class ProductIdTaken(ShopError):
-    """A product of that name exists, or existed."""
+    """A product with this id exists, or existed."""
 
     code = 6  # ALREADY_EXISTS
     reason = "PRODUCT_ID_TAKEN"
@@ -49,7 +49,7 @@ class CategoryNotFound(ShopError):
 
 
 class CategoryIdTaken(ShopError):
-    """A category of that name exists."""
+    """A category with this id exists."""
 
     code = 6  # ALREADY_EXISTS
     reason = "CATEGORY_ID_TAKEN"
@@ -60,7 +60,7 @@ class CategoryIdTaken(ShopError):
 
 
 class CategoryNotEmpty(ShopError):
-    """A category still has products or categories in it."""
+    """The category still has products or subcategories."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "CATEGORY_NOT_EMPTY"
@@ -71,7 +71,7 @@ class CategoryNotEmpty(ShopError):
 
 
 class CategoryCycle(ShopError):
-    """A category would stand in itself."""
+    """A category would become its own ancestor."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "CATEGORY_CYCLE"
@@ -85,7 +85,7 @@ class CategoryCycle(ShopError):
 
 
 class VersionMismatch(ShopError):
-    """A product or a category has changed since it was read."""
+    """The product or category has changed since its etag was read."""
 
     code = 10  # ABORTED
     reason = "VERSION_MISMATCH"

@@ -80,15 +80,15 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProduct(self, request, context):
-        """Gets a product. Only staff sees one that is not ACTIVE.
+        """Gets a product. Only staff can read a product that is not ACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListProducts(self, request, context):
-        """Lists products, newest first unless `order_by` says otherwise. Only staff sees those that are not
-        ACTIVE.
+        """Lists products, newest first unless `order_by` is set. Only staff can list products that are
+        not ACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,14 +102,15 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteProduct(self, request, context):
-        """Deletes a product and its variants. Orders keep what they copied of it, and its SKUs stay taken.
+        """Deletes a product and its variants. Orders keep their copies, and its SKUs cannot be used
+        again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetVariants(self, request, context):
-        """Gets what an order copies of several SKUs. Unknown SKUs are left out of the reply.
+        """Gets snapshots of several SKUs, which an order copies. The reply omits unknown SKUs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class CategoryClient:
     async def list_categories(
         self, *, page_size: int = 0, page_token: str = "", parent_id: str = "", timeout: float | None = None
     ) -> category_service_pb2.ListCategoriesResponse:
-        """Lists categories, in order of their parent, `position` and name."""
+        """Lists categories, ordered by parent, `position` and name."""
         request = category_service_pb2.ListCategoriesRequest(
             page_size=page_size, page_token=page_token, parent_id=parent_id
         )
@@ -61,7 +61,7 @@ class CategoryClient:
     async def delete_category(
         self, *, category_id: str, etag: str = "", request_id: str = "", timeout: float | None = None
     ) -> None:
-        """Deletes a category that has neither products nor categories below it."""
+        """Deletes a category that has neither products nor subcategories."""
         request = category_service_pb2.DeleteCategoryRequest(
             category_id=category_id, etag=etag, request_id=request_id or new_key()
         )

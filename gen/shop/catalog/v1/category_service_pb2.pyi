@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Category(_message.Message):
-    """A shelf of the catalog; shelves can stand in each other."""
+    """A category of the catalog; categories form a tree."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,24 +34,24 @@ class Category(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     category_id: _builtins.str
-    """The category. The server names it where its creator does not."""
+    """The id of the category. The server generates one when it is empty."""
     parent_id: _builtins.str
-    """The category that it stands in; empty at the top."""
+    """The parent category; empty for a root category."""
     name: _builtins.str
     """The name."""
     position: _builtins.int
-    """Where it stands among its siblings."""
+    """Its position among its siblings."""
     etag: _builtins.str
-    """The version of this category. In an update, a stale one is refused with `VERSION_MISMATCH`, and an
+    """The version of this category. An update with a stale version fails with `VERSION_MISMATCH`; an
     empty one is not compared.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """The creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ Global___Category: _TypeAlias = Category  # noqa: Y015
 
 @_typing.final
 class CreateCategoryRequest(_message.Message):
-    """Asks to create a category."""
+    """Request of CreateCategory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CATEGORY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def category(self) -> Global___Category:
         """The category."""
@@ -102,7 +102,7 @@ Global___CreateCategoryRequest: _TypeAlias = CreateCategoryRequest  # noqa: Y015
 
 @_typing.final
 class GetCategoryRequest(_message.Message):
-    """Asks for a category."""
+    """Request of GetCategory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -124,7 +124,7 @@ Global___GetCategoryRequest: _TypeAlias = GetCategoryRequest  # noqa: Y015
 
 @_typing.final
 class ListCategoriesRequest(_message.Message):
-    """Asks for categories."""
+    """Request of ListCategories."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -132,11 +132,11 @@ class ListCategoriesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most entries to return; 0 lets the server choose."""
+    """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before."""
+    """The `next_page_token` of the previous page."""
     parent_id: _builtins.str
-    """Only categories that stand in this one; empty means all."""
+    """Only the direct subcategories of this one; empty means all categories."""
     def __init__(
         self,
         *,
@@ -182,7 +182,7 @@ Global___ListCategoriesResponse: _TypeAlias = ListCategoriesResponse  # noqa: Y0
 
 @_typing.final
 class UpdateCategoryRequest(_message.Message):
-    """Asks to update a category."""
+    """Request of UpdateCategory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -190,14 +190,16 @@ class UpdateCategoryRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def category(self) -> Global___Category:
-        """The category as it shall be, with its `category_id`."""
+        """The category with its new values and its `category_id`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to update: `parent_id`, `name`, `position`. Empty updates what `category` fills in."""
+        """The fields to update: `parent_id`, `name`, `position`. Empty updates the fields that are set in
+        `category`.
+        """
 
     def __init__(
         self,
@@ -216,7 +218,7 @@ Global___UpdateCategoryRequest: _TypeAlias = UpdateCategoryRequest  # noqa: Y015
 
 @_typing.final
 class DeleteCategoryRequest(_message.Message):
-    """Asks to delete a category."""
+    """Request of DeleteCategory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -226,11 +228,11 @@ class DeleteCategoryRequest(_message.Message):
     category_id: _builtins.str
     """The category."""
     etag: _builtins.str
-    """The etag of the category to delete. A stale one is refused with `VERSION_MISMATCH`, and an empty
-    one is not compared.
+    """The etag of the category to delete. A stale one fails with `VERSION_MISMATCH`; an empty one is
+    not compared.
     """
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,

@@ -82,7 +82,7 @@ class CategoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCategories(self, request, context):
-        """Lists categories, in order of their parent, `position` and name.
+        """Lists categories, ordered by parent, `position` and name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class CategoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCategory(self, request, context):
-        """Deletes a category that has neither products nor categories below it.
+        """Deletes a category that has neither products nor subcategories.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

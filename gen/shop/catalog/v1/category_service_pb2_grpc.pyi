@@ -22,11 +22,11 @@ class CategoryServiceStub:
     GetCategory: _aio.UnaryUnaryMultiCallable[_category_service_pb2.GetCategoryRequest, _category_service_pb2.Category]
     """Gets a category."""
     ListCategories: _aio.UnaryUnaryMultiCallable[_category_service_pb2.ListCategoriesRequest, _category_service_pb2.ListCategoriesResponse]
-    """Lists categories, in order of their parent, `position` and name."""
+    """Lists categories, ordered by parent, `position` and name."""
     UpdateCategory: _aio.UnaryUnaryMultiCallable[_category_service_pb2.UpdateCategoryRequest, _category_service_pb2.Category]
     """Updates a category."""
     DeleteCategory: _aio.UnaryUnaryMultiCallable[_category_service_pb2.DeleteCategoryRequest, _empty_pb2.Empty]
-    """Deletes a category that has neither products nor categories below it."""
+    """Deletes a category that has neither products nor subcategories."""
 
 class CategoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages the tree of categories."""
@@ -53,7 +53,7 @@ class CategoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _category_service_pb2.ListCategoriesRequest,
         context: _aio.ServicerContext[_category_service_pb2.ListCategoriesRequest, _abc.Awaitable[_category_service_pb2.ListCategoriesResponse]],
     ) -> _abc.Awaitable[_category_service_pb2.ListCategoriesResponse]:
-        """Lists categories, in order of their parent, `position` and name."""
+        """Lists categories, ordered by parent, `position` and name."""
 
     @_abc_1.abstractmethod
     def UpdateCategory(
@@ -69,6 +69,6 @@ class CategoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _category_service_pb2.DeleteCategoryRequest,
         context: _aio.ServicerContext[_category_service_pb2.DeleteCategoryRequest, _abc.Awaitable[_empty_pb2.Empty]],
     ) -> _abc.Awaitable[_empty_pb2.Empty]:
-        """Deletes a category that has neither products nor categories below it."""
+        """Deletes a category that has neither products nor subcategories."""
 
 def add_CategoryServiceServicer_to_server(servicer: CategoryServiceServicer, server: _aio.Server) -> None: ...

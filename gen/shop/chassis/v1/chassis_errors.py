@@ -5,7 +5,7 @@ from shop.errors import Detail, ShopError
 
 
 class InvalidRequest(ShopError):
-    """The request breaks a rule of its message. google.rpc.BadRequest names every field at fault."""
+    """The request violates a rule of its message. google.rpc.BadRequest names each invalid field."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "INVALID_REQUEST"
@@ -29,7 +29,7 @@ class TokenMissing(ShopError):
 
 
 class TokenInvalid(ShopError):
-    """The token is malformed, expired, or not of our making."""
+    """The token is malformed, expired, or issued by another party."""
 
     code = 16  # UNAUTHENTICATED
     reason = "TOKEN_INVALID"
@@ -51,7 +51,7 @@ class RoleMissing(ShopError):
 
 
 class CallerDenied(ShopError):
-    """The calling workload is not among those that the contract names."""
+    """The contract does not list the calling workload."""
 
     code = 7  # PERMISSION_DENIED
     reason = "CALLER_DENIED"
@@ -62,7 +62,7 @@ class CallerDenied(ShopError):
 
 
 class IdempotencyKeyReused(ShopError):
-    """A request_id was used before for a request with other contents."""
+    """The request_id was used before for a request with other contents."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "IDEMPOTENCY_KEY_REUSED"
@@ -74,7 +74,7 @@ class IdempotencyKeyReused(ShopError):
 
 
 class OperationInFlight(ShopError):
-    """A request with the same request_id is still at work."""
+    """A request with the same request_id is still in progress."""
 
     code = 10  # ABORTED
     reason = "OPERATION_IN_FLIGHT"
@@ -85,7 +85,7 @@ class OperationInFlight(ShopError):
 
 
 class Overloaded(ShopError):
-    """The service has as much to do as it can."""
+    """The service is at its limit of concurrent work."""
 
     code = 8  # RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
@@ -96,7 +96,7 @@ class Overloaded(ShopError):
 
 
 class RateLimited(ShopError):
-    """The client calls more often than the method allows, or the counter cannot be reached."""
+    """The client exceeds the rate limit of the method, or the counter is unavailable."""
 
     code = 8  # RESOURCE_EXHAUSTED
     reason = "RATE_LIMITED"
@@ -107,7 +107,7 @@ class RateLimited(ShopError):
 
 
 class WriteContended(ShopError):
-    """Others kept changing the same rows until the attempts were used up."""
+    """All attempts to write conflicted with concurrent changes."""
 
     code = 10  # ABORTED
     reason = "WRITE_CONTENDED"
@@ -118,7 +118,7 @@ class WriteContended(ShopError):
 
 
 class PageTokenInvalid(ShopError):
-    """A page token is not one that this list gave out."""
+    """The page token was not issued by this list."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "PAGE_TOKEN_INVALID"
@@ -129,7 +129,7 @@ class PageTokenInvalid(ShopError):
 
 
 class ResumeTokenInvalid(ShopError):
-    """A resume token is not one that this stream gave out, or is too old to go on from."""
+    """The resume token was not issued by this stream, or is too old to resume from."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "RESUME_TOKEN_INVALID"
@@ -140,7 +140,7 @@ class ResumeTokenInvalid(ShopError):
 
 
 class WebhookRejected(ShopError):
-    """A webhook is unsigned, wrongly signed, or outside the time window."""
+    """The webhook is unsigned, has a wrong signature, or is outside the time window."""
 
     code = 16  # UNAUTHENTICATED
     reason = "WEBHOOK_REJECTED"
@@ -151,7 +151,7 @@ class WebhookRejected(ShopError):
 
 
 class WebhookMalformed(ShopError):
-    """A webhook is trusted, but its body is not an event that the service understands."""
+    """The signature of the webhook is valid, but its body is not a known event."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "WEBHOOK_MALFORMED"

@@ -29,7 +29,7 @@ class DeliveryClient:
     async def create_zone(
         self, *, zone: delivery_service_pb2.Zone, request_id: str = "", timeout: float | None = None
     ) -> delivery_service_pb2.Zone:
-        """Creates a zone, and the slots that its rules ask for in the days ahead."""
+        """Creates a zone, and the slots of its rules for the coming days."""
         request = delivery_service_pb2.CreateZoneRequest(zone=zone, request_id=request_id or new_key())
         return await self._stub.CreateZone(request, timeout=timeout)
 
@@ -42,7 +42,7 @@ class DeliveryClient:
         currency_code: str = "",
         timeout: float | None = None,
     ) -> delivery_service_pb2.QuoteDeliveryResponse:
-        """Prices the delivery of a parcel to a place."""
+        """Quotes the fee of a delivery to an address."""
         request = delivery_service_pb2.QuoteDeliveryRequest(
             country_code=country_code,
             postal_code=postal_code,
@@ -63,7 +63,7 @@ class DeliveryClient:
         page_token: str = "",
         timeout: float | None = None,
     ) -> delivery_service_pb2.ListSlotsResponse:
-        """Lists the slots in which a place can be delivered to, earliest first."""
+        """Lists the slots of a zone or an address, earliest first."""
         request = delivery_service_pb2.ListSlotsRequest(
             zone_id=zone_id,
             country_code=country_code,
@@ -86,7 +86,7 @@ class DeliveryClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> delivery_service_pb2.Slot:
-        """Creates a slot in a zone, beside those that its rules make."""
+        """Creates a slot in a zone, in addition to those of its rules."""
         request = delivery_service_pb2.CreateSlotRequest(
             zone_id=zone_id,
             start_time=start_time,

@@ -5,7 +5,7 @@ from shop.errors import Detail, ShopError
 
 
 class AddressNotServed(ShopError):
-    """No zone, or not the zone of the slot, covers a place."""
+    """No zone covers the address, or the zone of the slot does not."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "ADDRESS_NOT_SERVED"
@@ -30,7 +30,7 @@ class ZoneNotFound(ShopError):
 
 
 class ZoneIdTaken(ShopError):
-    """A zone of that name exists."""
+    """A zone with this id exists."""
 
     code = 6  # ALREADY_EXISTS
     reason = "ZONE_ID_TAKEN"
@@ -55,7 +55,7 @@ class PostalPrefixTaken(ShopError):
 
 
 class CurrencyMismatch(ShopError):
-    """The fees of a zone are in another currency than asked for, or in two."""
+    """The fees of the zone are in another currency than the requested one, or in two currencies."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "CURRENCY_MISMATCH"
@@ -80,7 +80,7 @@ class SlotNotFound(ShopError):
 
 
 class SlotExists(ShopError):
-    """A zone has a slot of that very span of time."""
+    """The zone already has a slot with these times."""
 
     code = 6  # ALREADY_EXISTS
     reason = "SLOT_EXISTS"
@@ -94,7 +94,7 @@ class SlotExists(ShopError):
 
 
 class SlotFull(ShopError):
-    """A slot has no place left."""
+    """The slot has no capacity left."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "SLOT_FULL"
@@ -105,7 +105,7 @@ class SlotFull(ShopError):
 
 
 class SlotClosed(ShopError):
-    """A slot can no longer be booked."""
+    """The cutoff time of the slot has passed."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "SLOT_CLOSED"
@@ -119,7 +119,7 @@ class SlotClosed(ShopError):
 
 
 class SlotAlreadyBooked(ShopError):
-    """An order has a place in another slot."""
+    """The order has booked another slot."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "SLOT_ALREADY_BOOKED"
@@ -155,7 +155,7 @@ class ShipmentNotFound(ShopError):
 
 
 class ShipmentStateConflict(ShopError):
-    """A shipment is in a state that does not allow the move."""
+    """The state of the shipment does not allow the transition."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "SHIPMENT_STATE_CONFLICT"
@@ -169,7 +169,7 @@ class ShipmentStateConflict(ShopError):
 
 
 class BookingReleased(ShopError):
-    """An order has given up its booking, or its wish for one."""
+    """The slot booking of the order was released."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "BOOKING_RELEASED"

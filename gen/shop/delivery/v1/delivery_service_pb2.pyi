@@ -31,26 +31,26 @@ class _SlotBookingState:
 class _SlotBookingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SlotBookingState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SLOT_BOOKING_STATE_UNSPECIFIED: _SlotBookingState.ValueType  # 0
-    """Not stated."""
+    """Unspecified."""
     SLOT_BOOKING_STATE_BOOKED: _SlotBookingState.ValueType  # 1
-    """Takes a place."""
+    """Occupies capacity of the slot."""
     SLOT_BOOKING_STATE_RELEASED: _SlotBookingState.ValueType  # 2
-    """Has given its place back."""
+    """No longer occupies capacity."""
 
 class SlotBookingState(_SlotBookingState, metaclass=_SlotBookingStateEnumTypeWrapper):
-    """Where the booking of a slot stands. BOOKED leads to RELEASED."""
+    """The states of a slot booking. BOOKED leads to RELEASED."""
 
 SLOT_BOOKING_STATE_UNSPECIFIED: SlotBookingState.ValueType  # 0
-"""Not stated."""
+"""Unspecified."""
 SLOT_BOOKING_STATE_BOOKED: SlotBookingState.ValueType  # 1
-"""Takes a place."""
+"""Occupies capacity of the slot."""
 SLOT_BOOKING_STATE_RELEASED: SlotBookingState.ValueType  # 2
-"""Has given its place back."""
+"""No longer occupies capacity."""
 Global___SlotBookingState: _TypeAlias = SlotBookingState  # noqa: Y015
 
 @_typing.final
 class Zone(_message.Message):
-    """A part of the world that the shop delivers to at one price."""
+    """An area that the shop delivers to at one tariff."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,34 +64,34 @@ class Zone(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     SLOT_RULES_FIELD_NUMBER: _builtins.int
     zone_id: _builtins.str
-    """The zone, named by who creates it."""
+    """The id of the zone, chosen by its creator."""
     name: _builtins.str
     """The name that customers see."""
     country_code: _builtins.str
-    """The country, as its two letters of ISO 3166."""
+    """The country, as an ISO 3166-1 alpha-2 code."""
     tax_rate_basis_points: _builtins.int
     """The tax rate of the fees, in hundredths of a percent."""
     time_zone: _builtins.str
-    """The time zone of its slots, as the IANA names it."""
+    """The time zone of its slots, as an IANA name."""
     @_builtins.property
     def postal_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The beginnings of the postal codes that belong to it, in capitals and without spaces or hyphens,
-        which count nowhere in a code. A code belongs to the zone with the longest one that fits; an empty
-        one fits the whole country.
+        """The prefixes of its postal codes, in capitals and without spaces or hyphens, which are ignored
+        in postal codes. A postal code belongs to the zone with the longest matching prefix; an empty
+        prefix matches the whole country.
         """
 
     @_builtins.property
     def base_fee(self) -> _money_pb2.Money:
-        """The price of any parcel, tax included."""
+        """The fee of every parcel, tax included."""
 
     @_builtins.property
     def fee_per_kg(self) -> _money_pb2.Money:
-        """What each begun kilogram adds to it, tax included."""
+        """The additional fee of each started kilogram, tax included."""
 
     @_builtins.property
     def slot_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotRule]:
-        """The rules by which its slots are made, as many days ahead as the shop is set to; without any, staff
-        creates each.
+        """The rules that create its slots, for a configured number of days ahead. Without rules, staff
+        creates each slot.
         """
 
     def __init__(
@@ -117,7 +117,7 @@ Global___Zone: _TypeAlias = Zone  # noqa: Y015
 
 @_typing.final
 class SlotRule(_message.Message):
-    """Makes one slot on each of some days of every week."""
+    """A rule that creates one slot on some weekdays of every week."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -127,22 +127,22 @@ class SlotRule(_message.Message):
     LEAD_TIME_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     capacity: _builtins.int
-    """The parcels that fit in each."""
+    """The number of parcels in each slot."""
     @_builtins.property
     def weekdays(self) -> _containers.RepeatedScalarFieldContainer[_dayofweek_pb2.DayOfWeek.ValueType]:
-        """The days."""
+        """The weekdays."""
 
     @_builtins.property
     def start_time(self) -> _timeofday_pb2.TimeOfDay:
-        """When the slots begin, on the clocks of the zone."""
+        """The local start time of the slots."""
 
     @_builtins.property
     def end_time(self) -> _timeofday_pb2.TimeOfDay:
-        """When they end, on the same day."""
+        """The local end time, on the same day."""
 
     @_builtins.property
     def lead_time(self) -> _duration_pb2.Duration:
-        """How long before its beginning a slot can no longer be booked; absent means not at all."""
+        """How long before its start a slot closes; absent means that it closes at its start."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ Global___SlotRule: _TypeAlias = SlotRule  # noqa: Y015
 
 @_typing.final
 class Slot(_message.Message):
-    """A span of time in which parcels are brought to one zone."""
+    """A time span for deliveries to one zone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,18 +178,18 @@ class Slot(_message.Message):
     zone_id: _builtins.str
     """The zone."""
     available: _builtins.int
-    """The places left."""
+    """The remaining capacity."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it begins."""
+        """The start time."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends."""
+        """The end time."""
 
     @_builtins.property
     def cutoff_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it can be booked."""
+        """The time until which it can be booked."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ Global___Slot: _TypeAlias = Slot  # noqa: Y015
 
 @_typing.final
 class SlotBooking(_message.Message):
-    """The place of one order in a slot."""
+    """The booking of a slot by an order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,22 +227,22 @@ class SlotBooking(_message.Message):
     slot_id: _builtins.str
     """The slot."""
     state: Global___SlotBookingState.ValueType
-    """Where it stands."""
+    """The state."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the slot begins."""
+        """The start time of the slot."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the slot ends."""
+        """The end time of the slot."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """The creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     def __init__(
         self,
@@ -265,16 +265,16 @@ Global___SlotBooking: _TypeAlias = SlotBooking  # noqa: Y015
 
 @_typing.final
 class ListZonesRequest(_message.Message):
-    """Asks for zones."""
+    """Request of ListZones."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most entries to return; 0 lets the server choose."""
+    """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before."""
+    """The `next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -319,14 +319,14 @@ Global___ListZonesResponse: _TypeAlias = ListZonesResponse  # noqa: Y015
 
 @_typing.final
 class CreateZoneRequest(_message.Message):
-    """Asks to create a zone."""
+    """Request of CreateZone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ZONE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def zone(self) -> Global___Zone:
         """The zone."""
@@ -347,7 +347,7 @@ Global___CreateZoneRequest: _TypeAlias = CreateZoneRequest  # noqa: Y015
 
 @_typing.final
 class QuoteDeliveryRequest(_message.Message):
-    """Asks what a delivery costs."""
+    """Request of QuoteDelivery."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -356,13 +356,13 @@ class QuoteDeliveryRequest(_message.Message):
     WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     country_code: _builtins.str
-    """The country, as its two letters of ISO 3166."""
+    """The country, as an ISO 3166-1 alpha-2 code."""
     postal_code: _builtins.str
     """The postal code."""
     weight_grams: _builtins.int
     """The weight of the parcel."""
     currency_code: _builtins.str
-    """The currency to price in; empty takes that of the zone."""
+    """The currency of the quote; empty means the currency of the zone."""
     def __init__(
         self,
         *,
@@ -381,7 +381,7 @@ Global___QuoteDeliveryRequest: _TypeAlias = QuoteDeliveryRequest  # noqa: Y015
 
 @_typing.final
 class QuoteDeliveryResponse(_message.Message):
-    """What a delivery costs."""
+    """Response of QuoteDelivery."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -389,12 +389,12 @@ class QuoteDeliveryResponse(_message.Message):
     FEE_FIELD_NUMBER: _builtins.int
     TAX_RATE_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     zone_id: _builtins.str
-    """The zone that the place is in."""
+    """The zone of the address."""
     tax_rate_basis_points: _builtins.int
-    """The tax rate of the price, in hundredths of a percent."""
+    """The tax rate of the fee, in hundredths of a percent."""
     @_builtins.property
     def fee(self) -> _money_pb2.Money:
-        """The price, tax included."""
+        """The fee, tax included."""
 
     def __init__(
         self,
@@ -413,7 +413,7 @@ Global___QuoteDeliveryResponse: _TypeAlias = QuoteDeliveryResponse  # noqa: Y015
 
 @_typing.final
 class ListSlotsRequest(_message.Message):
-    """Asks for slots, by zone or by place."""
+    """Request of ListSlots. Names a zone or an address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -427,13 +427,13 @@ class ListSlotsRequest(_message.Message):
     zone_id: _builtins.str
     """The zone."""
     country_code: _builtins.str
-    """The country, as its two letters of ISO 3166."""
+    """The country, as an ISO 3166-1 alpha-2 code."""
     postal_code: _builtins.str
     """The postal code."""
     page_size: _builtins.int
-    """The most entries to return; 0 lets the server choose."""
+    """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before."""
+    """The `next_page_token` of the previous page."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only slots that begin at this time or later; absent means now."""
@@ -491,7 +491,7 @@ Global___ListSlotsResponse: _TypeAlias = ListSlotsResponse  # noqa: Y015
 
 @_typing.final
 class CreateSlotRequest(_message.Message):
-    """Asks to create a slot."""
+    """Request of CreateSlot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -504,20 +504,20 @@ class CreateSlotRequest(_message.Message):
     zone_id: _builtins.str
     """The zone."""
     capacity: _builtins.int
-    """The parcels that fit in it."""
+    """The number of parcels in the slot."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it begins."""
+        """The start time."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends."""
+        """The end time."""
 
     @_builtins.property
     def cutoff_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it can be booked; absent means `start_time`."""
+        """The time until which it can be booked; absent means `start_time`."""
 
     def __init__(
         self,
@@ -539,7 +539,7 @@ Global___CreateSlotRequest: _TypeAlias = CreateSlotRequest  # noqa: Y015
 
 @_typing.final
 class BookSlotRequest(_message.Message):
-    """Asks for a place in a slot."""
+    """Request of BookSlot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -548,13 +548,13 @@ class BookSlotRequest(_message.Message):
     COUNTRY_CODE_FIELD_NUMBER: _builtins.int
     POSTAL_CODE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """The order that it is for."""
+    """The order."""
     slot_id: _builtins.str
     """The slot."""
     country_code: _builtins.str
-    """The country that the order goes to; the slot's zone must serve it."""
+    """The country of the shipping address; the zone of the slot must cover it."""
     postal_code: _builtins.str
-    """The postal code that the order goes to; the slot's zone must serve it."""
+    """The postal code of the shipping address; the zone of the slot must cover it."""
     def __init__(
         self,
         *,
@@ -573,13 +573,13 @@ Global___BookSlotRequest: _TypeAlias = BookSlotRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseSlotRequest(_message.Message):
-    """Asks to give a place in a slot back."""
+    """Request of ReleaseSlot."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
-    """The order that it was for."""
+    """The order."""
     def __init__(
         self,
         *,

@@ -84,36 +84,36 @@ class DeliveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateZone(self, request, context):
-        """Creates a zone, and the slots that its rules ask for in the days ahead.
+        """Creates a zone, and the slots of its rules for the coming days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QuoteDelivery(self, request, context):
-        """Prices the delivery of a parcel to a place.
+        """Quotes the fee of a delivery to an address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSlots(self, request, context):
-        """Lists the slots in which a place can be delivered to, earliest first.
+        """Lists the slots of a zone or an address, earliest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSlot(self, request, context):
-        """Creates a slot in a zone, beside those that its rules make.
+        """Creates a slot in a zone, in addition to those of its rules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BookSlot(self, request, context):
-        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
-        another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+        """Books a slot for an order, while it has capacity. An order has one booking: a repeat returns
+        it, another slot fails with `SLOT_ALREADY_BOOKED`, and any slot after ReleaseSlot fails with
         `BOOKING_RELEASED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -121,9 +121,9 @@ class DeliveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseSlot(self, request, context):
-        """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-        that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
-        have one from then on: a BookSlot that is still on its way comes too late.
+        """Changes the booking of an order from BOOKED to RELEASED and frees its capacity. Does nothing
+        when it is already RELEASED. Fails with `BOOKING_NOT_FOUND` when the order has no booking, and
+        rejects every later BookSlot of the order, including one that is still in flight.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,22 +19,22 @@ class DeliveryServiceStub:
     ListZones: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ListZonesRequest, _delivery_service_pb2.ListZonesResponse]
     """Lists the zones that the shop delivers to."""
     CreateZone: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.CreateZoneRequest, _delivery_service_pb2.Zone]
-    """Creates a zone, and the slots that its rules ask for in the days ahead."""
+    """Creates a zone, and the slots of its rules for the coming days."""
     QuoteDelivery: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.QuoteDeliveryRequest, _delivery_service_pb2.QuoteDeliveryResponse]
-    """Prices the delivery of a parcel to a place."""
+    """Quotes the fee of a delivery to an address."""
     ListSlots: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ListSlotsRequest, _delivery_service_pb2.ListSlotsResponse]
-    """Lists the slots in which a place can be delivered to, earliest first."""
+    """Lists the slots of a zone or an address, earliest first."""
     CreateSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.CreateSlotRequest, _delivery_service_pb2.Slot]
-    """Creates a slot in a zone, beside those that its rules make."""
+    """Creates a slot in a zone, in addition to those of its rules."""
     BookSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.BookSlotRequest, _delivery_service_pb2.SlotBooking]
-    """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
-    another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+    """Books a slot for an order, while it has capacity. An order has one booking: a repeat returns
+    it, another slot fails with `SLOT_ALREADY_BOOKED`, and any slot after ReleaseSlot fails with
     `BOOKING_RELEASED`.
     """
     ReleaseSlot: _aio.UnaryUnaryMultiCallable[_delivery_service_pb2.ReleaseSlotRequest, _delivery_service_pb2.SlotBooking]
-    """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-    that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
-    have one from then on: a BookSlot that is still on its way comes too late.
+    """Changes the booking of an order from BOOKED to RELEASED and frees its capacity. Does nothing
+    when it is already RELEASED. Fails with `BOOKING_NOT_FOUND` when the order has no booking, and
+    rejects every later BookSlot of the order, including one that is still in flight.
     """
 
 class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -54,7 +54,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.CreateZoneRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.CreateZoneRequest, _abc.Awaitable[_delivery_service_pb2.Zone]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Zone]:
-        """Creates a zone, and the slots that its rules ask for in the days ahead."""
+        """Creates a zone, and the slots of its rules for the coming days."""
 
     @_abc_1.abstractmethod
     def QuoteDelivery(
@@ -62,7 +62,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.QuoteDeliveryRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.QuoteDeliveryRequest, _abc.Awaitable[_delivery_service_pb2.QuoteDeliveryResponse]],
     ) -> _abc.Awaitable[_delivery_service_pb2.QuoteDeliveryResponse]:
-        """Prices the delivery of a parcel to a place."""
+        """Quotes the fee of a delivery to an address."""
 
     @_abc_1.abstractmethod
     def ListSlots(
@@ -70,7 +70,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.ListSlotsRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.ListSlotsRequest, _abc.Awaitable[_delivery_service_pb2.ListSlotsResponse]],
     ) -> _abc.Awaitable[_delivery_service_pb2.ListSlotsResponse]:
-        """Lists the slots in which a place can be delivered to, earliest first."""
+        """Lists the slots of a zone or an address, earliest first."""
 
     @_abc_1.abstractmethod
     def CreateSlot(
@@ -78,7 +78,7 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.CreateSlotRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.CreateSlotRequest, _abc.Awaitable[_delivery_service_pb2.Slot]],
     ) -> _abc.Awaitable[_delivery_service_pb2.Slot]:
-        """Creates a slot in a zone, beside those that its rules make."""
+        """Creates a slot in a zone, in addition to those of its rules."""
 
     @_abc_1.abstractmethod
     def BookSlot(
@@ -86,8 +86,8 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.BookSlotRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.BookSlotRequest, _abc.Awaitable[_delivery_service_pb2.SlotBooking]],
     ) -> _abc.Awaitable[_delivery_service_pb2.SlotBooking]:
-        """Books a slot for an order, while places are left. An order has one booking: a repeat returns it,
-        another slot than before is refused with `SLOT_ALREADY_BOOKED`, and any slot after a ReleaseSlot with
+        """Books a slot for an order, while it has capacity. An order has one booking: a repeat returns
+        it, another slot fails with `SLOT_ALREADY_BOOKED`, and any slot after ReleaseSlot fails with
         `BOOKING_RELEASED`.
         """
 
@@ -97,9 +97,9 @@ class DeliveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delivery_service_pb2.ReleaseSlotRequest,
         context: _aio.ServicerContext[_delivery_service_pb2.ReleaseSlotRequest, _abc.Awaitable[_delivery_service_pb2.SlotBooking]],
     ) -> _abc.Awaitable[_delivery_service_pb2.SlotBooking]:
-        """Moves the booking of an order from BOOKED to RELEASED and gives its place back. Does nothing to one
-        that is RELEASED already. An order without a booking is refused with `BOOKING_NOT_FOUND`, and cannot
-        have one from then on: a BookSlot that is still on its way comes too late.
+        """Changes the booking of an order from BOOKED to RELEASED and frees its capacity. Does nothing
+        when it is already RELEASED. Fails with `BOOKING_NOT_FOUND` when the order has no booking, and
+        rejects every later BookSlot of the order, including one that is still in flight.
         """
 
 def add_DeliveryServiceServicer_to_server(servicer: DeliveryServiceServicer, server: _aio.Server) -> None: ...

@@ -21,9 +21,9 @@ class ShipmentClient:
     async def create_shipment(
         self, *, order_id: str, request_id: str = "", timeout: float | None = None
     ) -> shipment_service_pb2.Shipment:
-        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
-        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
-        yet; it is asked again until it does.
+        """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
+        one shipment: a repeat returns it. CREATED in the reply means that the courier has not
+        confirmed yet; the submission is retried until it does.
         """
         request = shipment_service_pb2.CreateShipmentRequest(
             order_id=order_id, request_id=request_id or new_key()
@@ -33,7 +33,7 @@ class ShipmentClient:
     async def get_shipment(
         self, *, shipment_id: str, timeout: float | None = None
     ) -> shipment_service_pb2.Shipment:
-        """Gets a shipment. A customer sees their own only; staff and couriers see all."""
+        """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
         request = shipment_service_pb2.GetShipmentRequest(shipment_id=shipment_id)
         return await self._stub.GetShipment(request, timeout=timeout)
 
@@ -46,7 +46,7 @@ class ShipmentClient:
         state: shipment_service_pb2.ShipmentState.ValueType | None = None,
         timeout: float | None = None,
     ) -> shipment_service_pb2.ListShipmentsResponse:
-        """Lists shipments, newest first: one's own, or anyone's for staff and couriers."""
+        """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers."""
         request = shipment_service_pb2.ListShipmentsRequest(
             page_size=page_size, page_token=page_token, order_id=order_id, state=state
         )
@@ -61,8 +61,8 @@ class ShipmentClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> shipment_service_pb2.Shipment:
-        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
-        there already.
+        """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
+        it is already in that state.
         """
         request = shipment_service_pb2.UpdateShipmentStatusRequest(
             shipment_id=shipment_id, state=state, note=note, request_id=request_id or new_key()
@@ -72,7 +72,7 @@ class ShipmentClient:
     def watch_shipment(
         self, *, shipment_id: str, resume_token: str = ""
     ) -> AsyncIterator[shipment_service_pb2.WatchShipmentResponse]:
-        """Watches a shipment: as it is now first, then after every change, until it can change no more."""
+        """Watches a shipment: sends its current state first, then every change, until its final state."""
         stream: Any = self._stub.WatchShipment
 
         def watch(resume_token: str) -> Any:

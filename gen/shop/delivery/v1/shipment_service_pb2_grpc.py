@@ -74,38 +74,38 @@ class ShipmentServiceServicer:
     """
 
     def CreateShipment(self, request, context):
-        """Creates the shipment of an order that is CONFIRMED, and hands it to the courier. An order has one
-        shipment: a repeat returns it. A reply that is still CREATED tells that the courier has not answered
-        yet; it is asked again until it does.
+        """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
+        one shipment: a repeat returns it. CREATED in the reply means that the courier has not
+        confirmed yet; the submission is retried until it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetShipment(self, request, context):
-        """Gets a shipment. A customer sees their own only; staff and couriers see all.
+        """Gets a shipment. A customer can read their own only; staff and couriers can read all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListShipments(self, request, context):
-        """Lists shipments, newest first: one's own, or anyone's for staff and couriers.
+        """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateShipmentStatus(self, request, context):
-        """Moves a shipment to another state, where its present one leads there. Does nothing to one that is
-        there already.
+        """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
+        it is already in that state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchShipment(self, request, context):
-        """Watches a shipment: as it is now first, then after every change, until it can change no more.
+        """Watches a shipment: sends its current state first, then every change, until its final state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +113,7 @@ class ShipmentServiceServicer:
 
     def ReceiveCourierEvent(self, request, context):
         """Receives a webhook of the courier: the body as it was signed, its Standard Webhooks headers as
-        metadata. An event that was received before, or is older than what is known, changes nothing.
+        metadata. A duplicate event, or one older than the current state, changes nothing.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

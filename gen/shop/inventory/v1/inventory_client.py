@@ -12,7 +12,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class InventoryClient:
-    """Keeps stock levels and never promises the same unit twice."""
+    """Manages stock levels and reservations. Never allocates the same unit twice."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = inventory_service_pb2_grpc.InventoryServiceStub
@@ -30,8 +30,8 @@ class InventoryClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> inventory_service_pb2.StockLevel:
-        """Sets what is countable at one location, absolutely. Refuses with `VERSION_MISMATCH` when the
-        level has changed since `etag` was read.
+        """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
+        `VERSION_MISMATCH` when the level has changed since `etag` was read.
         """
         request = inventory_service_pb2.SetStockRequest(
             sku=sku,
@@ -45,21 +45,21 @@ class InventoryClient:
         return await self._stub.SetStock(request, timeout=timeout)
 
     async def get_stock(self, *, sku: str, timeout: float | None = None) -> inventory_service_pb2.Stock:
-        """Gets what a shopper may still buy of one SKU."""
+        """Gets the available units of one SKU."""
         request = inventory_service_pb2.GetStockRequest(sku=sku)
         return await self._stub.GetStock(request, timeout=timeout)
 
     async def batch_get_stock(
         self, *, skus: Iterable[str], timeout: float | None = None
     ) -> inventory_service_pb2.BatchGetStockResponse:
-        """Gets what a shopper may still buy of several SKUs. Unknown SKUs are left out of the reply."""
+        """Gets the available units of several SKUs. The reply omits unknown SKUs."""
         request = inventory_service_pb2.BatchGetStockRequest(skus=skus)
         return await self._stub.BatchGetStock(request, timeout=timeout)
 
     async def list_stock_levels(
         self, *, sku: str, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> inventory_service_pb2.ListStockLevelsResponse:
-        """Lists the full counters of one SKU, location by location, with the etags that SetStock asks for."""
+        """Lists all counters of one SKU by location, with the etags that SetStock requires."""
         request = inventory_service_pb2.ListStockLevelsRequest(
             sku=sku, page_size=page_size, page_token=page_token
         )
@@ -68,7 +68,7 @@ class InventoryClient:
     async def list_stock_movements(
         self, *, sku: str, page_size: int = 0, page_token: str = "", timeout: float | None = None
     ) -> inventory_service_pb2.ListStockMovementsResponse:
-        """Lists what moved the stock of one SKU, newest first."""
+        """Lists the stock movements of one SKU, newest first."""
         request = inventory_service_pb2.ListStockMovementsRequest(
             sku=sku, page_size=page_size, page_token=page_token
         )
@@ -77,7 +77,9 @@ class InventoryClient:
     def watch_availability(
         self, *, skus: Iterable[str], resume_token: str = ""
     ) -> AsyncIterator[inventory_service_pb2.WatchAvailabilityResponse]:
-        """Watches what a shopper may still buy: the present figures first, then every change."""
+        """Watches the available units of several SKUs: sends the current figures first, then every
+        change.
+        """
         stream: Any = self._stub.WatchAvailability
 
         def watch(resume_token: str) -> Any:

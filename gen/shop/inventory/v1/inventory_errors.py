@@ -16,7 +16,7 @@ class SkuNotFound(ShopError):
 
 
 class InsufficientStock(ShopError):
-    """An order asks for more than can be bought."""
+    """The order requests more units than are available."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "INSUFFICIENT_STOCK"
@@ -42,7 +42,7 @@ class ReservationNotFound(ShopError):
 
 
 class ReservationExpired(ShopError):
-    """A reservation lapsed and its units have gone to others."""
+    """The reservation expired and its units were sold to other orders."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "RESERVATION_EXPIRED"
@@ -56,7 +56,7 @@ class ReservationExpired(ShopError):
 
 
 class ReservationStateConflict(ShopError):
-    """A reservation is in a state that does not allow the move."""
+    """The state of the reservation does not allow the transition."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "RESERVATION_STATE_CONFLICT"
@@ -70,7 +70,7 @@ class ReservationStateConflict(ShopError):
 
 
 class ReservationIdTaken(ShopError):
-    """A reservation id is taken by another order or other lines."""
+    """The reservation id is used by another order or with other lines."""
 
     code = 6  # ALREADY_EXISTS
     reason = "RESERVATION_ID_TAKEN"
@@ -84,7 +84,7 @@ class ReservationIdTaken(ShopError):
 
 
 class VersionMismatch(ShopError):
-    """A stock level has changed since it was read."""
+    """The stock level has changed since its etag was read."""
 
     code = 10  # ABORTED
     reason = "VERSION_MISMATCH"
@@ -98,7 +98,7 @@ class VersionMismatch(ShopError):
 
 
 class StockBelowPromised(ShopError):
-    """A count would leave less on the shelf than is promised or held."""
+    """The count is below the allocated and reserved units."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "STOCK_BELOW_PROMISED"

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InventoryServiceStub:
-    """Keeps stock levels and never promises the same unit twice.
+    """Manages stock levels and reservations. Never allocates the same unit twice.
     """
 
     def __init__(self, channel):
@@ -93,47 +93,48 @@ class InventoryServiceStub:
 
 
 class InventoryServiceServicer:
-    """Keeps stock levels and never promises the same unit twice.
+    """Manages stock levels and reservations. Never allocates the same unit twice.
     """
 
     def SetStock(self, request, context):
-        """Sets what is countable at one location, absolutely. Refuses with `VERSION_MISMATCH` when the
-        level has changed since `etag` was read.
+        """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
+        `VERSION_MISMATCH` when the level has changed since `etag` was read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStock(self, request, context):
-        """Gets what a shopper may still buy of one SKU.
+        """Gets the available units of one SKU.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetStock(self, request, context):
-        """Gets what a shopper may still buy of several SKUs. Unknown SKUs are left out of the reply.
+        """Gets the available units of several SKUs. The reply omits unknown SKUs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStockLevels(self, request, context):
-        """Lists the full counters of one SKU, location by location, with the etags that SetStock asks for.
+        """Lists all counters of one SKU by location, with the etags that SetStock requires.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStockMovements(self, request, context):
-        """Lists what moved the stock of one SKU, newest first.
+        """Lists the stock movements of one SKU, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchAvailability(self, request, context):
-        """Watches what a shopper may still buy: the present figures first, then every change.
+        """Watches the available units of several SKUs: sends the current figures first, then every
+        change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,30 +142,30 @@ class InventoryServiceServicer:
 
     def ReserveStock(self, request, context):
         """Holds stock for an order: all lines or none. Lines of the same SKU are summed first. A repeated
-        `reservation_id` returns the reservation as it now stands.
+        `reservation_id` returns the current reservation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmReservation(self, request, context):
-        """Moves a reservation from HELD to CONFIRMED. A hold past its time that still has its units is
-        confirmed all the same; one that has lost them is refused with `RESERVATION_EXPIRED`.
+        """Changes a reservation from HELD to CONFIRMED. Also confirms a hold past its expiry that still
+        has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReservation(self, request, context):
-        """Moves a reservation from HELD or CONFIRMED to RELEASED and gives its units back. Does nothing to
-        one that is RELEASED or EXPIRED already.
+        """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
+        when it is already RELEASED or EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FulfillReservation(self, request, context):
-        """Moves a reservation from CONFIRMED to FULFILLED: its units have left the building.
+        """Changes a reservation from CONFIRMED to FULFILLED: its units have left the warehouse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,7 +245,7 @@ def add_InventoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InventoryService:
-    """Keeps stock levels and never promises the same unit twice.
+    """Manages stock levels and reservations. Never allocates the same unit twice.
     """
 
     @staticmethod

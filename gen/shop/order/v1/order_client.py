@@ -14,7 +14,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class OrderClient:
-    """Takes, shows and cancels orders."""
+    """Creates, lists and cancels orders."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = order_service_pb2_grpc.OrderServiceStub
@@ -28,7 +28,7 @@ class OrderClient:
         shipping_address: address_pb2.Address | None = None,
         timeout: float | None = None,
     ) -> order_service_pb2.PreviewOrderResponse:
-        """Prices a cart as CreateOrder would now, and writes nothing."""
+        """Calculates the price of a cart as CreateOrder would, without creating an order."""
         request = order_service_pb2.PreviewOrderRequest(
             lines=lines, currency_code=currency_code, shipping_address=shipping_address
         )
@@ -46,9 +46,9 @@ class OrderClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> order_service_pb2.Order:
-        """Creates an order at the prices that the server finds, and drives it as far as the deadline
-        allows: the reply may be PENDING, and WatchOrder tells the rest. An order that was taken and
-        then refused is returned as REJECTED with its `state_reason`.
+        """Creates an order at the current prices of the catalog, and executes its saga as far as the
+        deadline allows: the reply may be PENDING, and WatchOrder reports the further states. An order
+        that fails after its creation is returned as REJECTED with its `state_reason`.
         """
         request = order_service_pb2.CreateOrderRequest(
             lines=lines,
@@ -62,7 +62,7 @@ class OrderClient:
         return await self._stub.CreateOrder(request, timeout=timeout)
 
     async def get_order(self, *, order_id: str, timeout: float | None = None) -> order_service_pb2.Order:
-        """Gets an order. A customer sees their own only; staff sees all."""
+        """Gets an order. A customer can read their own only; staff can read all."""
         request = order_service_pb2.GetOrderRequest(order_id=order_id)
         return await self._stub.GetOrder(request, timeout=timeout)
 
@@ -75,7 +75,7 @@ class OrderClient:
         user_id: str = "",
         timeout: float | None = None,
     ) -> order_service_pb2.ListOrdersResponse:
-        """Lists orders, newest first: one's own, or anyone's for staff."""
+        """Lists orders, newest first: the caller's own, or those of all users for staff."""
         request = order_service_pb2.ListOrdersRequest(
             page_size=page_size, page_token=page_token, state=state, user_id=user_id
         )
@@ -84,8 +84,8 @@ class OrderClient:
     async def cancel_order(
         self, *, order_id: str, reason: str = "", request_id: str = "", timeout: float | None = None
     ) -> order_service_pb2.Order:
-        """Moves an order from PENDING or CONFIRMED to CANCELLED and gives back what it holds. Does nothing
-        to one that is CANCELLED already.
+        """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
+        payment. Does nothing when it is already CANCELLED.
         """
         request = order_service_pb2.CancelOrderRequest(
             order_id=order_id, reason=reason, request_id=request_id or new_key()
@@ -95,8 +95,8 @@ class OrderClient:
     def watch_order(
         self, *, order_id: str, resume_token: str = ""
     ) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
-        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
-        States that follow each other quickly may be told as one.
+        """Watches an order: sends its current state first, then its state after changes, until its final
+        state. Changes in quick succession may be sent as one.
         """
         stream: Any = self._stub.WatchOrder
 
@@ -108,6 +108,6 @@ class OrderClient:
     async def get_order_timeline(
         self, *, order_id: str, timeout: float | None = None
     ) -> order_service_pb2.OrderTimeline:
-        """Gets what happened to an order: the states it went through and the steps of its saga."""
+        """Gets the history of an order: its state transitions and the steps of its saga."""
         request = order_service_pb2.GetOrderTimelineRequest(order_id=order_id)
         return await self._stub.GetOrderTimeline(request, timeout=timeout)

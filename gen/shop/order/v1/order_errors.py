@@ -27,7 +27,7 @@ class SkuNotFound(ShopError):
 
 
 class QuantityTooLarge(ShopError):
-    """The lines of one SKU add up to more than one order may hold."""
+    """The lines of one SKU exceed the maximum quantity of an order."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "QUANTITY_TOO_LARGE"
@@ -41,7 +41,7 @@ class QuantityTooLarge(ShopError):
 
 
 class PriceChanged(ShopError):
-    """The present total is not the one that the customer agreed to."""
+    """The current total differs from the one that the customer accepted."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "PRICE_CHANGED"
@@ -69,7 +69,7 @@ class CurrencyMismatch(ShopError):
 
 
 class TotalOutOfRange(ShopError):
-    """The total is zero or larger than an order may be."""
+    """The total is zero or above the maximum of an order."""
 
     code = 3  # INVALID_ARGUMENT
     reason = "TOTAL_OUT_OF_RANGE"
@@ -80,7 +80,7 @@ class TotalOutOfRange(ShopError):
 
 
 class OrderNotCancellable(ShopError):
-    """The order is past the point where it can be cancelled."""
+    """The state of the order no longer allows cancellation."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "ORDER_NOT_CANCELLABLE"
@@ -105,7 +105,7 @@ class SagaNotFound(ShopError):
 
 
 class SagaStateConflict(ShopError):
-    """A saga is in a state that does not allow the move."""
+    """The state of the saga does not allow the transition."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "SAGA_STATE_CONFLICT"
@@ -119,7 +119,7 @@ class SagaStateConflict(ShopError):
 
 
 class TooManyOpenOrders(ShopError):
-    """The customer has as many orders waiting as one may have."""
+    """The customer has the maximum number of open orders."""
 
     code = 8  # RESOURCE_EXHAUSTED
     reason = "TOO_MANY_OPEN_ORDERS"

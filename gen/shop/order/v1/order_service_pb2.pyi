@@ -30,52 +30,52 @@ class _OrderState:
 class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_STATE_UNSPECIFIED: _OrderState.ValueType  # 0
-    """Not stated."""
+    """Unspecified."""
     ORDER_STATE_PENDING: _OrderState.ValueType  # 1
-    """Was taken; its saga is securing stock, slot and payment."""
+    """Was created; its saga is securing stock, slot and payment."""
     ORDER_STATE_CONFIRMED: _OrderState.ValueType  # 2
     """Has its stock, slot and payment, and will be shipped."""
     ORDER_STATE_SHIPPED: _OrderState.ValueType  # 3
-    """Is paid and on its way."""
+    """Is paid and shipped."""
     ORDER_STATE_DELIVERED: _OrderState.ValueType  # 4
-    """Has arrived."""
+    """Was delivered."""
     ORDER_STATE_COMPLETED: _OrderState.ValueType  # 5
-    """Is over; it can no longer be returned."""
+    """Is completed; it can no longer be returned."""
     ORDER_STATE_REJECTED: _OrderState.ValueType  # 6
-    """Was refused, with a reason; it holds nothing."""
+    """Was rejected, with a reason; it holds nothing."""
     ORDER_STATE_CANCELLED: _OrderState.ValueType  # 7
     """Was cancelled; it holds nothing."""
     ORDER_STATE_RETURN_REQUESTED: _OrderState.ValueType  # 8
-    """Has arrived, and the customer wants to give it back."""
+    """Was delivered, and the customer requested a return."""
     ORDER_STATE_RETURNED: _OrderState.ValueType  # 9
-    """Was given back."""
+    """Was returned."""
 
 class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
-    """Where an order stands. PENDING leads to CONFIRMED, REJECTED or CANCELLED; CONFIRMED to SHIPPED or
-    CANCELLED; SHIPPED to DELIVERED; DELIVERED to COMPLETED or RETURN_REQUESTED; RETURN_REQUESTED to
-    RETURNED; nothing leads on from the others.
+    """The states of an order. PENDING leads to CONFIRMED, REJECTED or CANCELLED; CONFIRMED to SHIPPED
+    or CANCELLED; SHIPPED to DELIVERED; DELIVERED to COMPLETED or RETURN_REQUESTED; RETURN_REQUESTED
+    to RETURNED; the others are final.
     """
 
 ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
-"""Not stated."""
+"""Unspecified."""
 ORDER_STATE_PENDING: OrderState.ValueType  # 1
-"""Was taken; its saga is securing stock, slot and payment."""
+"""Was created; its saga is securing stock, slot and payment."""
 ORDER_STATE_CONFIRMED: OrderState.ValueType  # 2
 """Has its stock, slot and payment, and will be shipped."""
 ORDER_STATE_SHIPPED: OrderState.ValueType  # 3
-"""Is paid and on its way."""
+"""Is paid and shipped."""
 ORDER_STATE_DELIVERED: OrderState.ValueType  # 4
-"""Has arrived."""
+"""Was delivered."""
 ORDER_STATE_COMPLETED: OrderState.ValueType  # 5
-"""Is over; it can no longer be returned."""
+"""Is completed; it can no longer be returned."""
 ORDER_STATE_REJECTED: OrderState.ValueType  # 6
-"""Was refused, with a reason; it holds nothing."""
+"""Was rejected, with a reason; it holds nothing."""
 ORDER_STATE_CANCELLED: OrderState.ValueType  # 7
 """Was cancelled; it holds nothing."""
 ORDER_STATE_RETURN_REQUESTED: OrderState.ValueType  # 8
-"""Has arrived, and the customer wants to give it back."""
+"""Was delivered, and the customer requested a return."""
 ORDER_STATE_RETURNED: OrderState.ValueType  # 9
-"""Was given back."""
+"""Was returned."""
 Global___OrderState: _TypeAlias = OrderState  # noqa: Y015
 
 class _OrderPaymentState:
@@ -85,37 +85,37 @@ class _OrderPaymentState:
 class _OrderPaymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderPaymentState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ORDER_PAYMENT_STATE_UNSPECIFIED: _OrderPaymentState.ValueType  # 0
-    """Not stated."""
+    """Unspecified."""
     ORDER_PAYMENT_STATE_UNPAID: _OrderPaymentState.ValueType  # 1
-    """Nothing is promised or paid."""
+    """Nothing is authorized or paid."""
     ORDER_PAYMENT_STATE_PENDING: _OrderPaymentState.ValueType  # 2
-    """The provider, or the customer, has yet to act."""
+    """Waits for the provider or the customer."""
     ORDER_PAYMENT_STATE_AUTHORIZED: _OrderPaymentState.ValueType  # 3
-    """The amount is promised and can be captured."""
+    """The amount is authorized and can be captured."""
     ORDER_PAYMENT_STATE_PAID: _OrderPaymentState.ValueType  # 4
     """The amount is captured."""
     ORDER_PAYMENT_STATE_PARTIALLY_REFUNDED: _OrderPaymentState.ValueType  # 5
-    """A part of the amount was given back."""
+    """A part of the amount was refunded."""
     ORDER_PAYMENT_STATE_REFUNDED: _OrderPaymentState.ValueType  # 6
-    """The whole amount was given back."""
+    """The whole amount was refunded."""
 
 class OrderPaymentState(_OrderPaymentState, metaclass=_OrderPaymentStateEnumTypeWrapper):
-    """How far an order is paid, derived from its payment."""
+    """The payment states of an order, derived from its payment."""
 
 ORDER_PAYMENT_STATE_UNSPECIFIED: OrderPaymentState.ValueType  # 0
-"""Not stated."""
+"""Unspecified."""
 ORDER_PAYMENT_STATE_UNPAID: OrderPaymentState.ValueType  # 1
-"""Nothing is promised or paid."""
+"""Nothing is authorized or paid."""
 ORDER_PAYMENT_STATE_PENDING: OrderPaymentState.ValueType  # 2
-"""The provider, or the customer, has yet to act."""
+"""Waits for the provider or the customer."""
 ORDER_PAYMENT_STATE_AUTHORIZED: OrderPaymentState.ValueType  # 3
-"""The amount is promised and can be captured."""
+"""The amount is authorized and can be captured."""
 ORDER_PAYMENT_STATE_PAID: OrderPaymentState.ValueType  # 4
 """The amount is captured."""
 ORDER_PAYMENT_STATE_PARTIALLY_REFUNDED: OrderPaymentState.ValueType  # 5
-"""A part of the amount was given back."""
+"""A part of the amount was refunded."""
 ORDER_PAYMENT_STATE_REFUNDED: OrderPaymentState.ValueType  # 6
-"""The whole amount was given back."""
+"""The whole amount was refunded."""
 Global___OrderPaymentState: _TypeAlias = OrderPaymentState  # noqa: Y015
 
 class _FulfillmentState:
@@ -125,38 +125,38 @@ class _FulfillmentState:
 class _FulfillmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FulfillmentState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FULFILLMENT_STATE_UNSPECIFIED: _FulfillmentState.ValueType  # 0
-    """Not stated."""
+    """Unspecified."""
     FULFILLMENT_STATE_UNFULFILLED: _FulfillmentState.ValueType  # 1
     """No stock is allocated."""
     FULFILLMENT_STATE_ALLOCATED: _FulfillmentState.ValueType  # 2
     """Stock is allocated and waits to be shipped."""
     FULFILLMENT_STATE_SHIPPED: _FulfillmentState.ValueType  # 3
-    """The parcel is on its way."""
+    """The parcel was shipped."""
     FULFILLMENT_STATE_DELIVERED: _FulfillmentState.ValueType  # 4
-    """The parcel has arrived."""
+    """The parcel was delivered."""
     FULFILLMENT_STATE_RETURNED: _FulfillmentState.ValueType  # 5
-    """The parcel came back."""
+    """The parcel was returned."""
 
 class FulfillmentState(_FulfillmentState, metaclass=_FulfillmentStateEnumTypeWrapper):
-    """How far an order is delivered, derived from its reservation and its shipment."""
+    """The fulfillment states of an order, derived from its reservation and its shipment."""
 
 FULFILLMENT_STATE_UNSPECIFIED: FulfillmentState.ValueType  # 0
-"""Not stated."""
+"""Unspecified."""
 FULFILLMENT_STATE_UNFULFILLED: FulfillmentState.ValueType  # 1
 """No stock is allocated."""
 FULFILLMENT_STATE_ALLOCATED: FulfillmentState.ValueType  # 2
 """Stock is allocated and waits to be shipped."""
 FULFILLMENT_STATE_SHIPPED: FulfillmentState.ValueType  # 3
-"""The parcel is on its way."""
+"""The parcel was shipped."""
 FULFILLMENT_STATE_DELIVERED: FulfillmentState.ValueType  # 4
-"""The parcel has arrived."""
+"""The parcel was delivered."""
 FULFILLMENT_STATE_RETURNED: FulfillmentState.ValueType  # 5
-"""The parcel came back."""
+"""The parcel was returned."""
 Global___FulfillmentState: _TypeAlias = FulfillmentState  # noqa: Y015
 
 @_typing.final
 class Order(_message.Message):
-    """A purchase. Its lines and prices are as they were when it was made."""
+    """An order. Its lines and prices are those of its creation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,33 +183,32 @@ class Order(_message.Message):
     order_id: _builtins.str
     """The order."""
     user_id: _builtins.str
-    """The user who made it."""
+    """The user who placed it."""
     state: Global___OrderState.ValueType
-    """Where it stands."""
+    """The state."""
     state_reason: _builtins.str
-    """Why it was rejected or cancelled: the reason of an error of the catalogue, such as
-    `INSUFFICIENT_STOCK`, or `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or
-    `COMPENSATED_BY_OPERATOR`.
+    """The reason of the rejection or cancellation: an error reason such as `INSUFFICIENT_STOCK`, or
+    `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or `COMPENSATED_BY_OPERATOR`.
     """
     payment_state: Global___OrderPaymentState.ValueType
-    """How far it is paid."""
+    """The payment state."""
     fulfillment_state: Global___FulfillmentState.ValueType
-    """How far it is delivered."""
+    """The fulfillment state."""
     slot_id: _builtins.str
-    """The delivery slot; empty where none was chosen."""
+    """The delivery slot; empty when none was chosen."""
     reservation_id: _builtins.str
-    """The reservation of its stock."""
+    """The stock reservation."""
     payment_id: _builtins.str
-    """Its payment."""
+    """The payment."""
     shipment_id: _builtins.str
-    """Its shipment; empty until one is made."""
+    """The shipment; empty until it is created."""
     etag: _builtins.str
     """The version of this order."""
     state_message: _builtins.str
-    """Why, in the words of who cancelled it; empty when they gave none."""
+    """The message of the user who cancelled it; empty when there is none."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
-        """What was bought, one line for each SKU."""
+        """The lines, one for each SKU."""
 
     @_builtins.property
     def subtotal(self) -> _money_pb2.Money:
@@ -217,7 +216,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def shipping_fee(self) -> _money_pb2.Money:
-        """The price of delivery, tax included."""
+        """The delivery fee, tax included."""
 
     @_builtins.property
     def tax_total(self) -> _money_pb2.Money:
@@ -225,19 +224,19 @@ class Order(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """What is charged: `subtotal` and `shipping_fee`."""
+        """The total amount: `subtotal` plus `shipping_fee`."""
 
     @_builtins.property
     def shipping_address(self) -> _address_pb2.Address:
-        """Where it goes."""
+        """The shipping address."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """The creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     def __init__(
         self,
@@ -273,7 +272,7 @@ Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
 class OrderLine(_message.Message):
-    """One SKU of an order, as the catalog described it when the order was made."""
+    """A line of an order: one SKU, as it was in the catalog when the order was created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,14 +292,14 @@ class OrderLine(_message.Message):
     name: _builtins.str
     """The name of the product."""
     quantity: _builtins.int
-    """How many."""
+    """The quantity."""
     tax_rate_basis_points: _builtins.int
     """The tax rate, in hundredths of a percent."""
     weight_grams: _builtins.int
-    """The weight of one, in grams."""
+    """The unit weight, in grams."""
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money:
-        """The price of one, tax included."""
+        """The unit price, tax included."""
 
     @_builtins.property
     def tax(self) -> _money_pb2.Money:
@@ -308,7 +307,7 @@ class OrderLine(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """The price of all, tax included."""
+        """The total price of the line, tax included."""
 
     def __init__(
         self,
@@ -333,7 +332,7 @@ Global___OrderLine: _TypeAlias = OrderLine  # noqa: Y015
 
 @_typing.final
 class CartLine(_message.Message):
-    """Units of one SKU that a customer asks for."""
+    """A line of a cart: units of one SKU."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -342,7 +341,7 @@ class CartLine(_message.Message):
     sku: _builtins.str
     """The stock keeping unit. Lines of the same SKU are added up."""
     quantity: _builtins.int
-    """How many."""
+    """The quantity."""
     def __init__(
         self,
         *,
@@ -359,7 +358,7 @@ Global___CartLine: _TypeAlias = CartLine  # noqa: Y015
 
 @_typing.final
 class OrderTimeline(_message.Message):
-    """What happened to an order."""
+    """The history of an order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -370,11 +369,11 @@ class OrderTimeline(_message.Message):
     """The order."""
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderTransition]:
-        """The states that it went through, oldest first."""
+        """The states it passed through, oldest first."""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.SagaStep]:
-        """The steps of its saga, in the order in which they were last tried."""
+        """The steps of its saga, ordered by their last attempt."""
 
     def __init__(
         self,
@@ -393,7 +392,7 @@ Global___OrderTimeline: _TypeAlias = OrderTimeline  # noqa: Y015
 
 @_typing.final
 class OrderTransition(_message.Message):
-    """One move of an order from a state to the next."""
+    """A state transition of an order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -403,16 +402,16 @@ class OrderTransition(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     from_state: Global___OrderState.ValueType
-    """The state before; unspecified at the beginning."""
+    """The state before; unspecified for the first transition."""
     to_state: Global___OrderState.ValueType
     """The state after."""
     reason: _builtins.str
-    """Why, where the move needs a reason."""
+    """The reason, for transitions that have one."""
     message: _builtins.str
-    """Why, in the words of who made the move; empty when they gave none."""
+    """The message of the user who caused the transition; empty when there is none."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """The time."""
 
     def __init__(
         self,
@@ -433,7 +432,7 @@ Global___OrderTransition: _TypeAlias = OrderTransition  # noqa: Y015
 
 @_typing.final
 class PreviewOrderRequest(_message.Message):
-    """Asks what a cart would cost."""
+    """Request of PreviewOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -441,14 +440,14 @@ class PreviewOrderRequest(_message.Message):
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     currency_code: _builtins.str
-    """The currency to price in, as its three letters of ISO 4217."""
+    """The currency of the prices, as an ISO 4217 code."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CartLine]:
-        """What to buy."""
+        """The cart."""
 
     @_builtins.property
     def shipping_address(self) -> _address_pb2.Address:
-        """Where it would go. Without it the price of delivery is left out."""
+        """The shipping address. Without it the delivery fee is omitted."""
 
     def __init__(
         self,
@@ -467,7 +466,7 @@ Global___PreviewOrderRequest: _TypeAlias = PreviewOrderRequest  # noqa: Y015
 
 @_typing.final
 class PreviewOrderResponse(_message.Message):
-    """What a cart costs now."""
+    """Response of PreviewOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -487,7 +486,7 @@ class PreviewOrderResponse(_message.Message):
 
     @_builtins.property
     def shipping_fee(self) -> _money_pb2.Money:
-        """The price of delivery, tax included; absent without an address."""
+        """The delivery fee, tax included; absent without an address."""
 
     @_builtins.property
     def tax_total(self) -> _money_pb2.Money:
@@ -495,11 +494,11 @@ class PreviewOrderResponse(_message.Message):
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """What would be charged; what `expected_total` of CreateOrder is compared with."""
+        """The total amount, which CreateOrder compares with `expected_total`."""
 
     @_builtins.property
     def short_skus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The SKUs of which fewer can be bought now than asked for."""
+        """The SKUs with fewer available units than the cart contains."""
 
     def __init__(
         self,
@@ -521,7 +520,7 @@ Global___PreviewOrderResponse: _TypeAlias = PreviewOrderResponse  # noqa: Y015
 
 @_typing.final
 class CreateOrderRequest(_message.Message):
-    """Asks to buy. Prices are the server's; whose order it is, the token says."""
+    """Request of CreateOrder. The server determines the prices, and the access token the user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,25 +532,25 @@ class CreateOrderRequest(_message.Message):
     EXPECTED_TOTAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     currency_code: _builtins.str
-    """The currency to pay in, as its three letters of ISO 4217."""
+    """The currency of the order, as an ISO 4217 code."""
     slot_id: _builtins.str
-    """The delivery slot, as ListSlots named it. Empty leaves the day to the courier."""
+    """The delivery slot, a `slot_id` of ListSlots. Empty lets the courier choose the day."""
     payment_method_token: _builtins.str
-    """The token of a payment method, as the payment provider gave it out. Never a card number."""
+    """The token of a payment method, issued by the payment provider. Never a card number."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CartLine]:
-        """What to buy."""
+        """The cart."""
 
     @_builtins.property
     def shipping_address(self) -> _address_pb2.Address:
-        """Where it goes."""
+        """The shipping address."""
 
     @_builtins.property
     def expected_total(self) -> _money_pb2.Money:
-        """The total that the customer agreed to. Another one is refused with `PRICE_CHANGED`; absent
-        accepts the present one.
+        """The total that the customer accepted. If the current total differs, the call fails with
+        `PRICE_CHANGED`; absent accepts any total.
         """
 
     def __init__(
@@ -575,7 +574,7 @@ Global___CreateOrderRequest: _TypeAlias = CreateOrderRequest  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):
-    """Asks for an order."""
+    """Request of GetOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -597,7 +596,7 @@ Global___GetOrderRequest: _TypeAlias = GetOrderRequest  # noqa: Y015
 
 @_typing.final
 class ListOrdersRequest(_message.Message):
-    """Asks for orders."""
+    """Request of ListOrders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -606,13 +605,13 @@ class ListOrdersRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most entries to return; 0 lets the server choose."""
+    """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before."""
+    """The `next_page_token` of the previous page."""
     state: Global___OrderState.ValueType
     """Only orders in this state; unspecified means any."""
     user_id: _builtins.str
-    """Only orders of this user. For staff, empty means everyone; for a customer it changes nothing."""
+    """Only orders of this user. For staff, empty means all users; for a customer it has no effect."""
     def __init__(
         self,
         *,
@@ -659,7 +658,7 @@ Global___ListOrdersResponse: _TypeAlias = ListOrdersResponse  # noqa: Y015
 
 @_typing.final
 class CancelOrderRequest(_message.Message):
-    """Asks to cancel an order."""
+    """Request of CancelOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -669,9 +668,9 @@ class CancelOrderRequest(_message.Message):
     order_id: _builtins.str
     """The order."""
     reason: _builtins.str
-    """Why, in the customer's words; the order and its history keep them as a message."""
+    """The customer's explanation; the order and its history store it as a message."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,
@@ -689,7 +688,7 @@ Global___CancelOrderRequest: _TypeAlias = CancelOrderRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrderRequest(_message.Message):
-    """Asks to watch an order."""
+    """Request of WatchOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -698,7 +697,7 @@ class WatchOrderRequest(_message.Message):
     order_id: _builtins.str
     """The order."""
     resume_token: _builtins.str
-    """The `resume_token` of the last message seen; empty begins with the order as it is now."""
+    """The `resume_token` of the last message received; empty starts with the current order."""
     def __init__(
         self,
         *,
@@ -715,17 +714,17 @@ Global___WatchOrderRequest: _TypeAlias = WatchOrderRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrderResponse(_message.Message):
-    """An order that changed."""
+    """A message of the stream of WatchOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on after a break."""
+    """The token to resume the stream after this message."""
     @_builtins.property
     def order(self) -> Global___Order:
-        """The order as it is now."""
+        """The current order."""
 
     def __init__(
         self,
@@ -743,7 +742,7 @@ Global___WatchOrderResponse: _TypeAlias = WatchOrderResponse  # noqa: Y015
 
 @_typing.final
 class GetOrderTimelineRequest(_message.Message):
-    """Asks for the history of an order."""
+    """Request of GetOrderTimeline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -765,7 +764,7 @@ Global___GetOrderTimelineRequest: _TypeAlias = GetOrderTimelineRequest  # noqa: 
 
 @_typing.final
 class StartFulfillmentRequest(_message.Message):
-    """Asks to begin to ship an order."""
+    """Request of StartFulfillment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -774,7 +773,7 @@ class StartFulfillmentRequest(_message.Message):
     order_id: _builtins.str
     """The order."""
     shipment_id: _builtins.str
-    """The shipment that will carry it."""
+    """The shipment."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OrderServiceStub:
-    """Takes, shows and cancels orders.
+    """Creates, lists and cancels orders.
     """
 
     def __init__(self, channel):
@@ -78,66 +78,66 @@ class OrderServiceStub:
 
 
 class OrderServiceServicer:
-    """Takes, shows and cancels orders.
+    """Creates, lists and cancels orders.
     """
 
     def PreviewOrder(self, request, context):
-        """Prices a cart as CreateOrder would now, and writes nothing.
+        """Calculates the price of a cart as CreateOrder would, without creating an order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateOrder(self, request, context):
-        """Creates an order at the prices that the server finds, and drives it as far as the deadline
-        allows: the reply may be PENDING, and WatchOrder tells the rest. An order that was taken and
-        then refused is returned as REJECTED with its `state_reason`.
+        """Creates an order at the current prices of the catalog, and executes its saga as far as the
+        deadline allows: the reply may be PENDING, and WatchOrder reports the further states. An order
+        that fails after its creation is returned as REJECTED with its `state_reason`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrder(self, request, context):
-        """Gets an order. A customer sees their own only; staff sees all.
+        """Gets an order. A customer can read their own only; staff can read all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Lists orders, newest first: one's own, or anyone's for staff.
+        """Lists orders, newest first: the caller's own, or those of all users for staff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Moves an order from PENDING or CONFIRMED to CANCELLED and gives back what it holds. Does nothing
-        to one that is CANCELLED already.
+        """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
+        payment. Does nothing when it is already CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
-        States that follow each other quickly may be told as one.
+        """Watches an order: sends its current state first, then its state after changes, until its final
+        state. Changes in quick succession may be sent as one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderTimeline(self, request, context):
-        """Gets what happened to an order: the states it went through and the steps of its saga.
+        """Gets the history of an order: its state transitions and the steps of its saga.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartFulfillment(self, request, context):
-        """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-        goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
-        up, is refused with `ORDER_NOT_SHIPPABLE`.
+        """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
+        order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
+        another shipment, or when the order is being cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +195,7 @@ def add_OrderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrderService:
-    """Takes, shows and cancels orders.
+    """Creates, lists and cancels orders.
     """
 
     @staticmethod

@@ -13,38 +13,38 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrderServiceStub:
-    """Takes, shows and cancels orders."""
+    """Creates, lists and cancels orders."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PreviewOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PreviewOrderRequest, _order_service_pb2.PreviewOrderResponse]
-    """Prices a cart as CreateOrder would now, and writes nothing."""
+    """Calculates the price of a cart as CreateOrder would, without creating an order."""
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_service_pb2.Order]
-    """Creates an order at the prices that the server finds, and drives it as far as the deadline
-    allows: the reply may be PENDING, and WatchOrder tells the rest. An order that was taken and
-    then refused is returned as REJECTED with its `state_reason`.
+    """Creates an order at the current prices of the catalog, and executes its saga as far as the
+    deadline allows: the reply may be PENDING, and WatchOrder reports the further states. An order
+    that fails after its creation is returned as REJECTED with its `state_reason`.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_service_pb2.Order]
-    """Gets an order. A customer sees their own only; staff sees all."""
+    """Gets an order. A customer can read their own only; staff can read all."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
-    """Lists orders, newest first: one's own, or anyone's for staff."""
+    """Lists orders, newest first: the caller's own, or those of all users for staff."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.Order]
-    """Moves an order from PENDING or CONFIRMED to CANCELLED and gives back what it holds. Does nothing
-    to one that is CANCELLED already.
+    """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
+    payment. Does nothing when it is already CANCELLED.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_service_pb2.WatchOrderResponse]
-    """Watches an order: as it is now first, then as it is after changes, until it can change no more.
-    States that follow each other quickly may be told as one.
+    """Watches an order: sends its current state first, then its state after changes, until its final
+    state. Changes in quick succession may be sent as one.
     """
     GetOrderTimeline: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderTimelineRequest, _order_service_pb2.OrderTimeline]
-    """Gets what happened to an order: the states it went through and the steps of its saga."""
+    """Gets the history of an order: its state transitions and the steps of its saga."""
     StartFulfillment: _aio.UnaryUnaryMultiCallable[_order_service_pb2.StartFulfillmentRequest, _order_service_pb2.Order]
-    """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-    goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
-    up, is refused with `ORDER_NOT_SHIPPABLE`.
+    """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
+    order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
+    another shipment, or when the order is being cancelled.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Takes, shows and cancels orders."""
+    """Creates, lists and cancels orders."""
 
     @_abc_1.abstractmethod
     def PreviewOrder(
@@ -52,7 +52,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.PreviewOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.PreviewOrderRequest, _abc.Awaitable[_order_service_pb2.PreviewOrderResponse]],
     ) -> _abc.Awaitable[_order_service_pb2.PreviewOrderResponse]:
-        """Prices a cart as CreateOrder would now, and writes nothing."""
+        """Calculates the price of a cart as CreateOrder would, without creating an order."""
 
     @_abc_1.abstractmethod
     def CreateOrder(
@@ -60,9 +60,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CreateOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.CreateOrderRequest, _abc.Awaitable[_order_service_pb2.Order]],
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
-        """Creates an order at the prices that the server finds, and drives it as far as the deadline
-        allows: the reply may be PENDING, and WatchOrder tells the rest. An order that was taken and
-        then refused is returned as REJECTED with its `state_reason`.
+        """Creates an order at the current prices of the catalog, and executes its saga as far as the
+        deadline allows: the reply may be PENDING, and WatchOrder reports the further states. An order
+        that fails after its creation is returned as REJECTED with its `state_reason`.
         """
 
     @_abc_1.abstractmethod
@@ -71,7 +71,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.GetOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.GetOrderRequest, _abc.Awaitable[_order_service_pb2.Order]],
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
-        """Gets an order. A customer sees their own only; staff sees all."""
+        """Gets an order. A customer can read their own only; staff can read all."""
 
     @_abc_1.abstractmethod
     def ListOrders(
@@ -79,7 +79,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ListOrdersRequest,
         context: _aio.ServicerContext[_order_service_pb2.ListOrdersRequest, _abc.Awaitable[_order_service_pb2.ListOrdersResponse]],
     ) -> _abc.Awaitable[_order_service_pb2.ListOrdersResponse]:
-        """Lists orders, newest first: one's own, or anyone's for staff."""
+        """Lists orders, newest first: the caller's own, or those of all users for staff."""
 
     @_abc_1.abstractmethod
     def CancelOrder(
@@ -87,8 +87,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.CancelOrderRequest, _abc.Awaitable[_order_service_pb2.Order]],
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
-        """Moves an order from PENDING or CONFIRMED to CANCELLED and gives back what it holds. Does nothing
-        to one that is CANCELLED already.
+        """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
+        payment. Does nothing when it is already CANCELLED.
         """
 
     @_abc_1.abstractmethod
@@ -97,8 +97,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrderRequest,
         context: _aio.ServicerContext[_order_service_pb2.WatchOrderRequest, _abc.AsyncIterator[_order_service_pb2.WatchOrderResponse]],
     ) -> _abc.AsyncIterator[_order_service_pb2.WatchOrderResponse]:
-        """Watches an order: as it is now first, then as it is after changes, until it can change no more.
-        States that follow each other quickly may be told as one.
+        """Watches an order: sends its current state first, then its state after changes, until its final
+        state. Changes in quick succession may be sent as one.
         """
 
     @_abc_1.abstractmethod
@@ -107,7 +107,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.GetOrderTimelineRequest,
         context: _aio.ServicerContext[_order_service_pb2.GetOrderTimelineRequest, _abc.Awaitable[_order_service_pb2.OrderTimeline]],
     ) -> _abc.Awaitable[_order_service_pb2.OrderTimeline]:
-        """Gets what happened to an order: the states it went through and the steps of its saga."""
+        """Gets the history of an order: its state transitions and the steps of its saga."""
 
     @_abc_1.abstractmethod
     def StartFulfillment(
@@ -115,9 +115,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.StartFulfillmentRequest,
         context: _aio.ServicerContext[_order_service_pb2.StartFulfillmentRequest, _abc.Awaitable[_order_service_pb2.Order]],
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
-        """Ties a shipment to a CONFIRMED order, which from then on cannot be cancelled, and tells where it
-        goes. A repeat with the same shipment does nothing; any other, and any for an order that is given
-        up, is refused with `ORDER_NOT_SHIPPABLE`.
+        """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
+        order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
+        another shipment, or when the order is being cancelled.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _aio.Server) -> None: ...

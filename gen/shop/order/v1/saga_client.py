@@ -13,7 +13,7 @@ from shop.channel import Channel, new_key, resumed
 
 
 class SagaClient:
-    """Shows sagas to staff, and resumes or reverses them."""
+    """Lists sagas for staff, and retries or compensates them."""
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = saga_service_pb2_grpc.SagaServiceStub
@@ -27,7 +27,7 @@ class SagaClient:
         state: saga_pb2.SagaState.ValueType | None = None,
         timeout: float | None = None,
     ) -> saga_service_pb2.ListSagasResponse:
-        """Lists sagas, oldest first, so that what waits longest is seen first."""
+        """Lists sagas, oldest first."""
         request = saga_service_pb2.ListSagasRequest(page_size=page_size, page_token=page_token, state=state)
         return await self._stub.ListSagas(request, timeout=timeout)
 
@@ -39,14 +39,14 @@ class SagaClient:
     async def retry_saga(
         self, *, saga_id: str, request_id: str = "", timeout: float | None = None
     ) -> saga_pb2.Saga:
-        """Moves a saga from PARKED back to what it was doing, with its attempts counted anew."""
+        """Changes a saga from PARKED back to its previous state, and resets its attempts."""
         request = saga_service_pb2.RetrySagaRequest(saga_id=saga_id, request_id=request_id or new_key())
         return await self._stub.RetrySaga(request, timeout=timeout)
 
     async def compensate_saga(
         self, *, saga_id: str, reason: str = "", request_id: str = "", timeout: float | None = None
     ) -> saga_pb2.Saga:
-        """Moves a saga from RUNNING or PARKED to COMPENSATING: what it did is undone in reverse."""
+        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse."""
         request = saga_service_pb2.CompensateSagaRequest(
             saga_id=saga_id, reason=reason, request_id=request_id or new_key()
         )

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class SagaServiceStub:
-    """Shows sagas to staff, and resumes or reverses them.
+    """Lists sagas for staff, and retries or compensates them.
     """
 
     def __init__(self, channel):
@@ -59,11 +59,11 @@ class SagaServiceStub:
 
 
 class SagaServiceServicer:
-    """Shows sagas to staff, and resumes or reverses them.
+    """Lists sagas for staff, and retries or compensates them.
     """
 
     def ListSagas(self, request, context):
-        """Lists sagas, oldest first, so that what waits longest is seen first.
+        """Lists sagas, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,14 +77,14 @@ class SagaServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetrySaga(self, request, context):
-        """Moves a saga from PARKED back to what it was doing, with its attempts counted anew.
+        """Changes a saga from PARKED back to its previous state, and resets its attempts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompensateSaga(self, request, context):
-        """Moves a saga from RUNNING or PARKED to COMPENSATING: what it did is undone in reverse.
+        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,7 @@ def add_SagaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SagaService:
-    """Shows sagas to staff, and resumes or reverses them.
+    """Lists sagas for staff, and retries or compensates them.
     """
 
     @staticmethod

@@ -13,7 +13,9 @@ from shop.channel import Channel, new_key, resumed
 
 
 class PaymentClient:
-    """Moves the money of orders, each amount at most once. Knows payment methods by token only."""
+    """Authorizes, captures, voids and refunds the payments of orders, each amount at most once. Knows
+    payment methods by token only.
+    """
 
     def __init__(self, channel: Channel) -> None:
         stub: Any = payment_service_pb2_grpc.PaymentServiceStub
@@ -28,7 +30,7 @@ class PaymentClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> payment_service_pb2.Payment:
-        """Gives back a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED."""
+        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED."""
         request = payment_service_pb2.RefundPaymentRequest(
             payment_id=payment_id, amount=amount, reason=reason, request_id=request_id or new_key()
         )
@@ -37,14 +39,14 @@ class PaymentClient:
     async def get_payment(
         self, *, payment_id: str, timeout: float | None = None
     ) -> payment_service_pb2.Payment:
-        """Gets a payment. A customer sees their own only; staff sees all."""
+        """Gets a payment. A customer can read their own only; staff can read all."""
         request = payment_service_pb2.GetPaymentRequest(payment_id=payment_id)
         return await self._stub.GetPayment(request, timeout=timeout)
 
     def watch_payment(
         self, *, payment_id: str, resume_token: str = ""
     ) -> AsyncIterator[payment_service_pb2.WatchPaymentResponse]:
-        """Watches a payment: as it is now first, then after every change."""
+        """Watches a payment: sends its current state first, then every change."""
         stream: Any = self._stub.WatchPayment
 
         def watch(resume_token: str) -> Any:

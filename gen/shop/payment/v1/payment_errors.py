@@ -16,7 +16,7 @@ class PaymentNotFound(ShopError):
 
 
 class OrderNotPaidFor(ShopError):
-    """No payment was begun for an order."""
+    """The order has no payment."""
 
     code = 5  # NOT_FOUND
     reason = "ORDER_NOT_PAID_FOR"
@@ -27,7 +27,7 @@ class OrderNotPaidFor(ShopError):
 
 
 class PaymentDeclined(ShopError):
-    """The provider refuses."""
+    """The provider declined the payment."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "PAYMENT_DECLINED"
@@ -38,7 +38,7 @@ class PaymentDeclined(ShopError):
 
 
 class PaymentMethodInvalid(ShopError):
-    """The token names no payment method that can be used."""
+    """The token does not identify a usable payment method."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "PAYMENT_METHOD_INVALID"
@@ -49,7 +49,7 @@ class PaymentMethodInvalid(ShopError):
 
 
 class PaymentStateConflict(ShopError):
-    """A payment is in a state that does not allow the move."""
+    """The state of the payment does not allow the transition."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "PAYMENT_STATE_CONFLICT"
@@ -63,7 +63,7 @@ class PaymentStateConflict(ShopError):
 
 
 class PaymentIdTaken(ShopError):
-    """A payment id, or the order's one payment, is taken with other contents."""
+    """The payment id, or the one payment of the order, exists with other contents."""
 
     code = 6  # ALREADY_EXISTS
     reason = "PAYMENT_ID_TAKEN"
@@ -76,7 +76,7 @@ class PaymentIdTaken(ShopError):
 
 
 class CaptureExceedsAuthorization(ShopError):
-    """More would be charged than was promised."""
+    """The charge exceeds the authorized amount."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "CAPTURE_EXCEEDS_AUTHORIZATION"
@@ -87,7 +87,7 @@ class CaptureExceedsAuthorization(ShopError):
 
 
 class RefundExceedsCapture(ShopError):
-    """More would be given back than is left of the charge."""
+    """The refund exceeds the rest of the captured amount."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "REFUND_EXCEEDS_CAPTURE"

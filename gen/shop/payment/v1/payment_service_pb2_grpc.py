@@ -28,7 +28,8 @@ if _version_not_supported:
 
 
 class PaymentServiceStub:
-    """Moves the money of orders, each amount at most once. Knows payment methods by token only.
+    """Authorizes, captures, voids and refunds the payments of orders, each amount at most once. Knows
+    payment methods by token only.
     """
 
     def __init__(self, channel):
@@ -85,59 +86,60 @@ class PaymentServiceStub:
 
 
 class PaymentServiceServicer:
-    """Moves the money of orders, each amount at most once. Knows payment methods by token only.
+    """Authorizes, captures, voids and refunds the payments of orders, each amount at most once. Knows
+    payment methods by token only.
     """
 
     def ValidatePaymentMethod(self, request, context):
-        """Checks that a payment method can be used, and describes it. Moves no money.
+        """Checks that a payment method can be used, and describes it. Does not charge it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AuthorizePayment(self, request, context):
-        """Begins a payment and asks the provider to promise its amount. AUTHORIZED is the promise;
-        REQUIRES_ACTION means that the customer has to act, and events tell how that ends. While the
-        provider's answer is not known the call fails as UNAVAILABLE, and a repeat goes on with the same
-        payment. A refusal is `PAYMENT_DECLINED`, and the payment FAILED. A repeated `payment_id` returns
-        the payment as it now stands.
+        """Creates a payment and requests its authorization from the provider. REQUIRES_ACTION means that
+        the customer has to act; events report the outcome. While the reply of the provider is unknown
+        the call fails as UNAVAILABLE, and a repeat resumes the same payment. A declined payment is
+        FAILED, and the call fails with `PAYMENT_DECLINED`. A repeated `payment_id` returns the current
+        payment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CapturePayment(self, request, context):
-        """Moves a payment from AUTHORIZED to CAPTURED. Does nothing to one that is CAPTURED already.
+        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VoidPayment(self, request, context):
-        """Gives up a payment, wherever it stands: an authorization is VOIDED, what was captured is REFUNDED
-        in full, and one still PROCESSING is voided as soon as its authorization turns up. Does nothing to
-        one that holds no money.
+        """Voids a payment in any state: an authorization becomes VOIDED, a captured amount is REFUNDED in
+        full, and a payment that is PROCESSING is voided as soon as it is authorized. Does nothing when
+        no funds are held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Gives back a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED.
+        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPayment(self, request, context):
-        """Gets a payment. A customer sees their own only; staff sees all.
+        """Gets a payment. A customer can read their own only; staff can read all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPaymentByOrder(self, request, context):
-        """Gets the payment of an order; what a caller asks who did not hear how AuthorizePayment ended. A
+        """Gets the payment of an order, for callers that do not know the outcome of AuthorizePayment. A
         payment that is PROCESSING is looked up at the provider first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -145,15 +147,15 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPayment(self, request, context):
-        """Watches a payment: as it is now first, then after every change.
+        """Watches a payment: sends its current state first, then every change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveProviderEvent(self, request, context):
-        """Receives a webhook of the payment provider: the body as it was signed, its Standard Webhooks headers
-        as metadata. An event that was received before, or is older than what is known, changes nothing.
+        """Receives a webhook of the payment provider: the body as it was signed, its Standard Webhooks
+        headers as metadata. A duplicate event, or one older than the current state, changes nothing.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -217,7 +219,8 @@ def add_PaymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PaymentService:
-    """Moves the money of orders, each amount at most once. Knows payment methods by token only.
+    """Authorizes, captures, voids and refunds the payments of orders, each amount at most once. Knows
+    payment methods by token only.
     """
 
     @staticmethod

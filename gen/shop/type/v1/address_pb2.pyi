@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Address(_message.Message):
-    """Where, and to whom, a parcel goes."""
+    """A postal address and its recipient."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -45,7 +45,7 @@ class Address(_message.Message):
     postal_code: _builtins.str
     """The postal code, by which delivery zones are found."""
     country_code: _builtins.str
-    """The country, as its two letters of ISO 3166."""
+    """The country, as an ISO 3166-1 alpha-2 code."""
     def __init__(
         self,
         *,

@@ -63,7 +63,9 @@ class AddressClient:
     async def delete_address(
         self, *, address_id: str, request_id: str = "", timeout: float | None = None
     ) -> None:
-        """Deletes an address of the signed-in user. The oldest that is left becomes the default."""
+        """Deletes an address of the signed-in user. If it was the default, the oldest remaining one
+        becomes the default.
+        """
         request = address_service_pb2.DeleteAddressRequest(
             address_id=address_id, request_id=request_id or new_key()
         )
@@ -72,7 +74,7 @@ class AddressClient:
     async def set_default_address(
         self, *, address_id: str, request_id: str = "", timeout: float | None = None
     ) -> address_service_pb2.SavedAddress:
-        """Makes an address the default of the signed-in user."""
+        """Sets the default address of the signed-in user."""
         request = address_service_pb2.SetDefaultAddressRequest(
             address_id=address_id, request_id=request_id or new_key()
         )

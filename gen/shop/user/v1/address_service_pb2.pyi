@@ -37,24 +37,24 @@ class SavedAddress(_message.Message):
     address_id: _builtins.str
     """The entry."""
     label: _builtins.str
-    """What the user calls it, such as `home`."""
+    """The user's label, such as `home`."""
     is_default: _builtins.bool
-    """Whether orders go there unless told otherwise."""
+    """Whether it is the default shipping address."""
     etag: _builtins.str
-    """The version of this entry. In an update, a stale one is refused with `VERSION_MISMATCH`, and an
+    """The version of this entry. An update with a stale version fails with `VERSION_MISMATCH`; an
     empty one is not compared.
     """
     @_builtins.property
     def address(self) -> _address_pb2.Address:
-        """The address. An update replaces it as a whole."""
+        """The address. An update replaces the whole address."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """The creation time."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """The time of the last change."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ Global___SavedAddress: _TypeAlias = SavedAddress  # noqa: Y015
 
 @_typing.final
 class ListAddressesRequest(_message.Message):
-    """Asks for the address book."""
+    """Request of ListAddresses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most entries to return; 0 lets the server choose."""
+    """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before."""
+    """The `next_page_token` of the previous page."""
     def __init__(
         self,
         *,
@@ -131,14 +131,14 @@ Global___ListAddressesResponse: _TypeAlias = ListAddressesResponse  # noqa: Y015
 
 @_typing.final
 class CreateAddressRequest(_message.Message):
-    """Asks to add an address."""
+    """Request of CreateAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SAVED_ADDRESS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def saved_address(self) -> Global___SavedAddress:
         """The entry."""
@@ -159,7 +159,7 @@ Global___CreateAddressRequest: _TypeAlias = CreateAddressRequest  # noqa: Y015
 
 @_typing.final
 class GetAddressRequest(_message.Message):
-    """Asks for an address."""
+    """Request of GetAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -181,7 +181,7 @@ Global___GetAddressRequest: _TypeAlias = GetAddressRequest  # noqa: Y015
 
 @_typing.final
 class UpdateAddressRequest(_message.Message):
-    """Asks to update an address."""
+    """Request of UpdateAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -189,14 +189,16 @@ class UpdateAddressRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def saved_address(self) -> Global___SavedAddress:
-        """The entry as it shall be, with its `address_id`."""
+        """The entry with its new values and its `address_id`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to update: `label`, `address`. Empty updates what `saved_address` fills in."""
+        """The fields to update: `label`, `address`. Empty updates the fields that are set in
+        `saved_address`.
+        """
 
     def __init__(
         self,
@@ -215,7 +217,7 @@ Global___UpdateAddressRequest: _TypeAlias = UpdateAddressRequest  # noqa: Y015
 
 @_typing.final
 class DeleteAddressRequest(_message.Message):
-    """Asks to delete an address."""
+    """Request of DeleteAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -224,7 +226,7 @@ class DeleteAddressRequest(_message.Message):
     address_id: _builtins.str
     """The entry."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,
@@ -241,7 +243,7 @@ Global___DeleteAddressRequest: _TypeAlias = DeleteAddressRequest  # noqa: Y015
 
 @_typing.final
 class SetDefaultAddressRequest(_message.Message):
-    """Asks to make an address the default."""
+    """Request of SetDefaultAddress."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,7 +252,7 @@ class SetDefaultAddressRequest(_message.Message):
     address_id: _builtins.str
     """The entry."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,

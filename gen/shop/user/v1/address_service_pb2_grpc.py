@@ -101,14 +101,15 @@ class AddressServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAddress(self, request, context):
-        """Deletes an address of the signed-in user. The oldest that is left becomes the default.
+        """Deletes an address of the signed-in user. If it was the default, the oldest remaining one
+        becomes the default.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetDefaultAddress(self, request, context):
-        """Makes an address the default of the signed-in user.
+        """Sets the default address of the signed-in user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

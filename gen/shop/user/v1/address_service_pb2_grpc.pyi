@@ -26,9 +26,11 @@ class AddressServiceStub:
     UpdateAddress: _aio.UnaryUnaryMultiCallable[_address_service_pb2.UpdateAddressRequest, _address_service_pb2.SavedAddress]
     """Updates an address of the signed-in user."""
     DeleteAddress: _aio.UnaryUnaryMultiCallable[_address_service_pb2.DeleteAddressRequest, _empty_pb2.Empty]
-    """Deletes an address of the signed-in user. The oldest that is left becomes the default."""
+    """Deletes an address of the signed-in user. If it was the default, the oldest remaining one
+    becomes the default.
+    """
     SetDefaultAddress: _aio.UnaryUnaryMultiCallable[_address_service_pb2.SetDefaultAddressRequest, _address_service_pb2.SavedAddress]
-    """Makes an address the default of the signed-in user."""
+    """Sets the default address of the signed-in user."""
 
 class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages the address book of the signed-in user."""
@@ -71,7 +73,9 @@ class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _address_service_pb2.DeleteAddressRequest,
         context: _aio.ServicerContext[_address_service_pb2.DeleteAddressRequest, _abc.Awaitable[_empty_pb2.Empty]],
     ) -> _abc.Awaitable[_empty_pb2.Empty]:
-        """Deletes an address of the signed-in user. The oldest that is left becomes the default."""
+        """Deletes an address of the signed-in user. If it was the default, the oldest remaining one
+        becomes the default.
+        """
 
     @_abc_1.abstractmethod
     def SetDefaultAddress(
@@ -79,6 +83,6 @@ class AddressServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _address_service_pb2.SetDefaultAddressRequest,
         context: _aio.ServicerContext[_address_service_pb2.SetDefaultAddressRequest, _abc.Awaitable[_address_service_pb2.SavedAddress]],
     ) -> _abc.Awaitable[_address_service_pb2.SavedAddress]:
-        """Makes an address the default of the signed-in user."""
+        """Sets the default address of the signed-in user."""
 
 def add_AddressServiceServicer_to_server(servicer: AddressServiceServicer, server: _aio.Server) -> None: ...

@@ -21,7 +21,7 @@ class AuthClient:
     async def login(
         self, *, email: str, password: str, timeout: float | None = None
     ) -> auth_service_pb2.Tokens:
-        """Begins a session. An unknown email and a wrong password get the same answer in the same time."""
+        """Starts a session. An unknown email and a wrong password get the same reply in the same time."""
         request = auth_service_pb2.LoginRequest(email=email, password=password)
         return await self._stub.Login(request, timeout=timeout)
 

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Tokens(_message.Message):
-    """What a session is proved with."""
+    """The tokens of a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,7 +98,7 @@ class JsonWebKey(_message.Message):
     alg: _builtins.str
     """The algorithm: `EdDSA`, `ES256` or `RS256`."""
     kid: _builtins.str
-    """The name by which a token's header calls it."""
+    """The key id, as in the header of a token."""
     crv: _builtins.str
     """The curve of an OKP or EC key."""
     x: _builtins.str
@@ -151,7 +151,7 @@ Global___JsonWebKey: _TypeAlias = JsonWebKey  # noqa: Y015
 
 @_typing.final
 class LoginRequest(_message.Message):
-    """Asks to begin a session."""
+    """Request of Login."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -177,7 +177,7 @@ Global___LoginRequest: _TypeAlias = LoginRequest  # noqa: Y015
 
 @_typing.final
 class RefreshTokenRequest(_message.Message):
-    """Asks for new tokens."""
+    """Request of RefreshToken."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -199,7 +199,7 @@ Global___RefreshTokenRequest: _TypeAlias = RefreshTokenRequest  # noqa: Y015
 
 @_typing.final
 class LogoutRequest(_message.Message):
-    """Asks to end a session."""
+    """Request of Logout."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -221,7 +221,7 @@ Global___LogoutRequest: _TypeAlias = LogoutRequest  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):
-    """Asks for the public keys."""
+    """Request of GetJwks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -63,7 +63,7 @@ class AuthServiceServicer:
     """
 
     def Login(self, request, context):
-        """Begins a session. An unknown email and a wrong password get the same answer in the same time.
+        """Starts a session. An unknown email and a wrong password get the same reply in the same time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ class AuthServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.Tokens]
-    """Begins a session. An unknown email and a wrong password get the same answer in the same time."""
+    """Starts a session. An unknown email and a wrong password get the same reply in the same time."""
     RefreshToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RefreshTokenRequest, _auth_service_pb2.Tokens]
     """Exchanges a refresh token for its successor and a new access token. A repeat within ten seconds
     returns the same successor; a later one ends the session with `TOKEN_REUSED`.
@@ -37,7 +37,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.LoginRequest,
         context: _aio.ServicerContext[_auth_service_pb2.LoginRequest, _abc.Awaitable[_auth_service_pb2.Tokens]],
     ) -> _abc.Awaitable[_auth_service_pb2.Tokens]:
-        """Begins a session. An unknown email and a wrong password get the same answer in the same time."""
+        """Starts a session. An unknown email and a wrong password get the same reply in the same time."""
 
     @_abc_1.abstractmethod
     def RefreshToken(

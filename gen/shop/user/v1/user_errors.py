@@ -27,7 +27,7 @@ class BadCredentials(ShopError):
 
 
 class LoginThrottled(ShopError):
-    """An account saw too many wrong passwords of late."""
+    """The account had too many failed sign-ins recently."""
 
     code = 8  # RESOURCE_EXHAUSTED
     reason = "LOGIN_THROTTLED"
@@ -71,7 +71,7 @@ class UserNotFound(ShopError):
 
 
 class LastAdmin(ShopError):
-    """Nobody would be left to administer the shop."""
+    """The change would leave the shop without an administrator."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "LAST_ADMIN"
@@ -104,7 +104,7 @@ class TooManyAddresses(ShopError):
 
 
 class VersionMismatch(ShopError):
-    """A user or an address has changed since it was read."""
+    """The user or address has changed since its etag was read."""
 
     code = 10  # ABORTED
     reason = "VERSION_MISMATCH"

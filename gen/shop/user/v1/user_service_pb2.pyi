@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class User(_message.Message):
-    """A person with an account."""
+    """A user account."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,26 +37,26 @@ class User(_message.Message):
     user_id: _builtins.str
     """The user."""
     email: _builtins.str
-    """The email address, in lower case; what they sign in with."""
+    """The email address, in lower case; the user signs in with it."""
     display_name: _builtins.str
-    """The name that they go by."""
+    """The display name."""
     phone: _builtins.str
     """The phone number."""
     etag: _builtins.str
-    """The version of this user. In an update, a stale one is refused with `VERSION_MISMATCH`, and an
+    """The version of this user. An update with a stale version fails with `VERSION_MISMATCH`; an
     empty one is not compared.
     """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What they may do: `customer`, `courier`, `staff`, `admin`."""
+        """The roles: `customer`, `courier`, `staff`, `admin`."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When they registered."""
+        """The time of registration."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When they last changed."""
+        """The time of the last change."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class RegisterRequest(_message.Message):
-    """Asks to register."""
+    """Request of Register."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,13 +89,13 @@ class RegisterRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     email: _builtins.str
-    """The email address. An account has one, and it belongs to one account."""
+    """The email address, unique among accounts."""
     password: _builtins.str
     """The password."""
     display_name: _builtins.str
-    """The name to go by."""
+    """The display name."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,
@@ -114,7 +114,7 @@ Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015
 
 @_typing.final
 class GetMeRequest(_message.Message):
-    """Asks for the signed-in user."""
+    """Request of GetMe."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,7 +131,7 @@ Global___GetMeRequest: _TypeAlias = GetMeRequest  # noqa: Y015
 
 @_typing.final
 class UpdateMeRequest(_message.Message):
-    """Asks to update the signed-in user."""
+    """Request of UpdateMe."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -139,14 +139,14 @@ class UpdateMeRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def user(self) -> Global___User:
-        """The user as they shall be."""
+        """The user with the new values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What to update: `display_name`, `phone`. Empty updates what `user` fills in."""
+        """The fields to update: `display_name`, `phone`. Empty updates the fields that are set in `user`."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ Global___UpdateMeRequest: _TypeAlias = UpdateMeRequest  # noqa: Y015
 
 @_typing.final
 class GetUserRequest(_message.Message):
-    """Asks for a user."""
+    """Request of GetUser."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,7 +187,7 @@ Global___GetUserRequest: _TypeAlias = GetUserRequest  # noqa: Y015
 
 @_typing.final
 class SetUserRolesRequest(_message.Message):
-    """Asks to set the roles of a user."""
+    """Request of SetUserRoles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -197,10 +197,10 @@ class SetUserRolesRequest(_message.Message):
     user_id: _builtins.str
     """The user."""
     request_id: _builtins.str
-    """The key that makes a repeat of this request harmless."""
+    """The idempotency key: a repeat with the same key takes effect once."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """All roles that they shall have."""
+        """All roles of the user after the change."""
 
     def __init__(
         self,
