@@ -4,7 +4,6 @@ The outbox relay notifies the feed's channel with the key of each event that it 
 """
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
@@ -16,8 +15,6 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 import asyncpg
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -170,18 +167,10 @@ class Watch(Generic[T]):
         """
         if missing := [key for key in keys if not self._is_current(key, last)]:
             # A context of its own: it must not inherit the deadline of the watcher that happens to be first.
-            task = asyncio.create_task(self._read_shared(missing), context=Context())
+            task = asyncio.create_task(_awaited(self._read(missing)), context=Context())
             for key in missing:
                 self._reads[key] = _Read(self._feed.version(key), time.monotonic(), task)
         return {key: self._reads[key] for key in keys}
-
-    async def _read_shared(self, keys: Collection[str]) -> Mapping[str, T]:
-        try:
-            return await self._read(keys)
-        except Exception as error:
-            # Here, once: each watcher raises the same error without this traceback.
-            log.warning("watched rows not read", exc_info=error)
-            raise
 
     def _is_current(self, key: str, last: float) -> bool:
         read = self._reads.get(key)
@@ -195,13 +184,14 @@ async def _results(reads: Mapping[str, _Read[T]]) -> Mapping[str, T]:
     """Return what each key's own read returns of it: another's may be older."""
     found: dict[str, T] = {}
     for key, read in reads.items():
-        try:
-            values = await asyncio.shield(read.task)
-        except Exception as error:  # noqa: BLE001  whatever it is, its traceback must not grow with every watcher
-            raise error.with_traceback(None)  # noqa: B904
+        values = await asyncio.shield(read.task)
         if key in values:
             found[key] = values[key]
     return found
+
+
+async def _awaited(reading: Awaitable[T]) -> T:
+    return await reading
 
 
 def _set(event: asyncio.Event, _connection: Any) -> None:
