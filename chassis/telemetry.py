@@ -1,6 +1,6 @@
-"""What a service tells of itself: JSON log lines, and W3C trace context that goes with every call and event.
+"""Telemetry of a service: JSON log lines, and W3C trace context, which goes with every call and event.
 
-With a collector set, spans of every call are exported as well, by OpenTelemetry's own instrumentation.
+With a collector set, spans of every call, applied event and executed job are exported by OpenTelemetry.
 """
 
 import datetime as dt
@@ -9,8 +9,9 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from chassis.context import Call, current_call, enter_call
@@ -66,32 +67,78 @@ def new_traceparent() -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
-def valid_traceparent(text: str) -> str:
-    """Return `text` when it is a traceparent, else a new one: from outside may come anything."""
-    return text if _TRACEPARENT.fullmatch(text) else new_traceparent()
-
-
 def trace_id(traceparent: str) -> str:
     """Return the trace id of a traceparent, or an empty string."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) == 4 else ""
 
 
+def extract(carrier: Mapping[str, str]) -> str:
+    """Return the traceparent of the call whose metadata `carrier` is; a new one when it has no valid one.
+
+    With tracing on it is that of the span which the instrumentation of gRPC started for the call.
+    """
+    if _tracing and (traceparent := _tracing.current()):
+        return traceparent
+    # Without tracing a regular expression does it: opentelemetry.propagate takes longer (docs/decisions/0009).
+    traceparent = carrier.get("traceparent", "")
+    return traceparent if _TRACEPARENT.fullmatch(traceparent) else new_traceparent()
+
+
+def inject() -> dict[str, str]:
+    """Return the trace context that calls, events and batches of the current call carry; empty outside of one.
+
+    With tracing on, the instrumentation of gRPC replaces it in a call's metadata by that of the outgoing call's span.
+    """
+    call = current_call()
+    return {"traceparent": call.traceparent} if call else {}
+
+
 @contextmanager
 def traced(traceparent: str, name: str) -> Iterator[None]:
-    """Do something outside of a call, such as applying an event, as a part of the trace that caused it."""
+    """Do work outside of a call, such as applying an event, as a part of the trace that caused it."""
     before = current_call()
-    enter_call(Call(method=name, traceparent=valid_traceparent(traceparent)))
-    try:
-        yield
-    finally:
-        enter_call(before)
+    with _tracing.span(traceparent, name) if _tracing else nullcontext():
+        enter_call(Call(method=name, traceparent=extract({"traceparent": traceparent})))
+        try:
+            yield
+        finally:
+            enter_call(before)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tracing:
+    """OpenTelemetry's API, whose imports cost a quarter of a second, as far as it is used here."""
+
+    trace: Any
+    propagate: Any
+
+    def current(self) -> str:
+        """Return the current span's traceparent, empty without a span."""
+        carrier: dict[str, str] = {}
+        self.propagate.inject(carrier)
+        return carrier.get("traceparent", "")
+
+    @contextmanager
+    def span(self, traceparent: str, name: str) -> Iterator[None]:
+        """Run the block as a span below `traceparent`; an error marks it, without its text, which may quote a row."""
+        parent = self.propagate.extract({"traceparent": traceparent})
+        tracer = self.trace.get_tracer(__name__)
+        with tracer.start_as_current_span(name, parent, record_exception=False, set_status_on_exception=False) as span:
+            try:
+                yield
+            except Exception:
+                span.set_status(self.trace.StatusCode.ERROR)
+                raise
+
+
+_tracing: _Tracing | None = None
 
 
 def start_tracing(service: str) -> None:
-    """Export spans of every call to the collector that the OTEL_* variables name."""
+    """Export spans of every call, event and job to the collector that the OTEL_* variables name."""
     # Imported only where tracing is on: these imports cost half a second of every start.
-    from opentelemetry import trace  # noqa: PLC0415
+    from opentelemetry import propagate, trace  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.instrumentation.grpc import (  # noqa: PLC0415
         GrpcAioInstrumentorClient,
@@ -106,3 +153,5 @@ def start_tracing(service: str) -> None:
     trace.set_tracer_provider(provider)
     GrpcAioInstrumentorServer().instrument()  # type: ignore[no-untyped-call]
     GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
+    global _tracing  # noqa: PLW0603  OpenTelemetry is set up for the whole process as well
+    _tracing = _Tracing(trace, propagate)

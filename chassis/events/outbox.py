@@ -12,10 +12,10 @@ from datetime import UTC, timedelta
 
 from google.protobuf.message import Message
 
-from chassis.context import current_call
 from chassis.events.bus import Bus, Event
 from chassis.postgres.change_feed import CHANNEL
 from chassis.postgres.database import Database, Record, Transaction
+from chassis.telemetry import inject
 from shop.topics import EVENTS
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ async def add(tx: Transaction, *events: Message, traces: Mapping[str, str] | Non
     """
     if not events:
         return
-    call = current_call()
-    own = call.traceparent if call else ""
+    own = inject().get("traceparent", "")
     kinds = [EVENTS[event.DESCRIPTOR.full_name] for event in events]
     keys = [getattr(event, kind.key) for kind, event in zip(kinds, events, strict=True)]
     payloads = [event.SerializeToString() for event in events]

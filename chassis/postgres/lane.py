@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
-from chassis.context import current_call
 from chassis.postgres.database import UNAVAILABLE_ERRORS
+from chassis.telemetry import inject
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -60,8 +60,7 @@ class Lane(Generic[Request, Reply]):
         A caller that is cancelled while it waits is dropped; once its batch is in flight the outcome is unknown to it.
         """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        call = current_call()
-        self._waiting.append(_Waiting(request, call.traceparent if call else "", future))
+        self._waiting.append(_Waiting(request, inject().get("traceparent", ""), future))
         if self._worker is None or self._worker.done():
             # A context of its own: the batch must not inherit the first caller's deadline or identity.
             self._worker = asyncio.create_task(self._work(), context=Context())

@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from chassis.context import current_call
 from chassis.rpc.auth import KeySource
 from chassis.settings import SettingsError
+from chassis.telemetry import inject
 from shop.channel import CHANNEL_OPTIONS, Channel, Metadata
 from shop.contract import RPCS
 from shop.services import SERVICES, service_of_stub
@@ -43,11 +44,9 @@ class Clients:
         return kind(Channel(self._channels[target], self._metadata, _remaining))  # type: ignore[call-arg]  # every stub takes a channel
 
     def _metadata(self) -> Metadata:
-        metadata = [("x-shop-caller", self._caller)]
-        if call := current_call():
-            metadata.append(("traceparent", call.traceparent))
-            if call.authorization:
-                metadata.append(("authorization", call.authorization))
+        metadata = [("x-shop-caller", self._caller), *inject().items()]
+        if (call := current_call()) and call.authorization:
+            metadata.append(("authorization", call.authorization))
         return tuple(metadata)
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ from chassis.postgres.lane import VersionConflict
 from chassis.rpc import access
 from chassis.rpc.auth import TokenVerifier
 from chassis.rpc.redact import redacted
-from chassis.telemetry import valid_traceparent
+from chassis.telemetry import extract
 from shop.chassis.v1 import chassis_errors
 from shop.contract import RPCS, Access, Rpc
 from shop.errors import ShopError
@@ -106,7 +106,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             method=method,
             caller=access.calling_workload(metadata),
             authorization=metadata.get("authorization", ""),
-            traceparent=valid_traceparent(metadata.get("traceparent", "")),
+            traceparent=extract(metadata),
             deadline=time.monotonic() + min(limits) if limits else None,
         )
         enter_call(call)

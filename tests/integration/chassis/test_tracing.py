@@ -1,11 +1,15 @@
 """Spans: a service that is told of a collector exports a span of every call, in the caller's trace."""
 
+import asyncio
+import os
 import signal
+import sys
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from chassis import Database
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.user.v1 import auth_service_pb2 as user
@@ -106,3 +110,74 @@ async def test_a_call_that_it_makes_itself_is_a_span_below_and_carries_one_trace
     assert spans["GetJwks"].parent_span_id == spans["ListStockLevels"].span_id
     contexts = [value for key, value in users.seen if key == "traceparent"]
     assert contexts == [f"00-{TRACE}-{spans['GetJwks'].span_id.hex()}-01"]
+
+
+async def test_an_event_of_a_call_carries_the_calls_span(service, collector, environment, issuer):
+    metadata = (
+        ("x-shop-caller", "edge"),
+        ("traceparent", f"00-{TRACE}-{'b2' * 8}-01"),
+        ("authorization", f"Bearer {issuer.token('staff-1', 'staff')}"),
+    )
+    request = pb.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k")
+    async with grpc.aio.insecure_channel((await service.said("serving"))["address"]) as channel:
+        await InventoryServiceStub(channel).SetStock(request, metadata=metadata)
+    await ended(service)
+    spans = {span.name.rpartition("/")[2]: span for _, span in collector.spans if span.trace_id.hex() == TRACE}
+    async with Database.open(environment["DATABASE_URL"]) as database:
+        stored = await database.pool.fetchval("SELECT traceparent FROM outbox")
+    assert stored == f"00-{TRACE}-{spans['SetStock'].span_id.hex()}-01"
+
+
+#: What a consumer and a worker do: work in the trace that caused it, which calls another service and may fail.
+WORK = """
+import asyncio, sys
+from chassis import telemetry
+from chassis.rpc.client import Clients
+from shop.user.v1.auth_service_pb2 import GetJwksRequest
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
+
+async def main(upstream, traceparent):
+    clients = Clients("*=" + upstream, "svc_toy")
+    with telemetry.traced(traceparent, "the event"):
+        print(telemetry.inject()["traceparent"])
+        await clients.stub(AuthServiceStub).GetJwks(GetJwksRequest())
+    try:
+        with telemetry.traced(traceparent, "the failure"):
+            raise ValueError("canary")
+    except ValueError:
+        pass
+    with telemetry.traced("", "without a cause"):
+        pass
+    await clients.close()
+
+telemetry.start_tracing("svc_toy")
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_work_outside_of_a_call_is_a_span_below_its_cause_and_above_its_calls(collector, users, repository):
+    parent = f"00-{TRACE}-{'b2' * 8}-01"
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WORK, users.address, parent),
+        cwd=repository,
+        env={
+            "PYTHONPATH": os.pathsep.join((".", "gen")),
+            "PATH": os.environ["PATH"],
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}",
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await child.communicate()
+    assert child.returncode == 0
+    spans = {span.name.rpartition("/")[2]: span for _, span in collector.spans}
+    event, failure, call = spans["the event"], spans["the failure"], spans["GetJwks"]
+    assert event.parent_span_id.hex() == failure.parent_span_id.hex() == "b2" * 8
+    assert call.parent_span_id == event.span_id
+    assert {span.trace_id.hex() for span in (event, failure, call)} == {TRACE}
+    assert output.decode().strip() == f"00-{TRACE}-{event.span_id.hex()}-01"
+    contexts = [value for key, value in users.seen if key == "traceparent"]
+    assert contexts == [f"00-{TRACE}-{call.span_id.hex()}-01"]
+    assert failure.status.code == failure.status.STATUS_CODE_ERROR
+    assert "canary" not in str(failure)
+    assert spans["without a cause"].trace_id.hex() != TRACE
+    assert not spans["without a cause"].parent_span_id

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.context import current_call
-from chassis.telemetry import JsonFormatter, new_traceparent, trace_id, traced, valid_traceparent
+from chassis.telemetry import JsonFormatter, extract, inject, new_traceparent, trace_id, traced
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_lines_of_a_call_carry_its_trace(log):
 
 def test_a_new_trace_is_valid_and_its_own():
     first, second = new_traceparent(), new_traceparent()
-    assert valid_traceparent(first) == first
+    assert extract({"traceparent": first}) == first
     assert trace_id(first) != trace_id(second)
 
 
@@ -119,8 +119,10 @@ def test_a_new_trace_is_valid_and_its_own():
     ],
 )
 def test_a_trace_context_that_is_none_starts_a_new_trace(text):
-    assert valid_traceparent(text) != text
-    assert valid_traceparent(valid_traceparent(text)) != text
+    started = extract({"traceparent": text})
+    assert started != text
+    assert extract({"traceparent": started}) == started
+    assert extract({}) not in ("", started)
 
 
 def test_being_traced_ends_with_its_block():
@@ -130,3 +132,10 @@ def test_being_traced_ends_with_its_block():
             assert current_call().method == "inner"
         assert current_call() is outer
     assert current_call() is None
+
+
+def test_what_is_sent_is_the_current_trace_and_nothing_outside_of_one():
+    traceparent = new_traceparent()
+    with traced(traceparent, "test"):
+        assert inject() == {"traceparent": traceparent}
+    assert inject() == {}
