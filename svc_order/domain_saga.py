@@ -1,12 +1,16 @@
 """The saga that carries one order through the other services. Pure: no I/O, no clock, no proto.
 
-RUNNING goes forward step by step; a refusal turns it around, and COMPENSATING undoes what was done, in reverse.
+A RUNNING saga executes its steps in order; a refused step turns it around, and COMPENSATING undoes what was done, in
+reverse. A method that has nothing to change returns the same object.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
+from chassis.domain.backoff import backoff
+from chassis.domain.transitions import Transitions
 from shop.order.v1.order_errors import OrderNotCancellable, SagaStateConflict
 from svc_order.domain import Fulfillment, Order, Payment, State
 
@@ -18,34 +22,37 @@ class Step(Enum):
     BOOK_SLOT = "book_slot"
     AUTHORIZE_PAYMENT = "authorize_payment"
     CONFIRM_RESERVATION = "confirm_reservation"
-    #: Nothing to do but wait: the courier's events set the saga going again.
+    #: Waits for the courier's events.
     AWAIT_SHIPMENT = "await_shipment"
     CAPTURE_PAYMENT = "capture_payment"
     FULFILL_RESERVATION = "fulfill_reservation"
 
 
 _ORDER = tuple(Step)
-
-
-def saga_id(order_id: str) -> str:
-    """Return the id of an order's saga."""
-    return f"saga-{order_id.removeprefix('order-')}"
-
-
-#: What is undone when an order is given up. Confirming needs no undoing of its own: releasing covers it.
+#: The steps that are undone. Releasing the reservation undoes its confirmation too.
 _UNDOABLE = frozenset({Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.AUTHORIZE_PAYMENT})
-#: From here on the parcel is on its way: the saga goes forward or waits for a person, never back.
-_PIVOT = Step.CAPTURE_PAYMENT
+#: From this step on the parcel is on its way: the saga goes forward, or is parked, but never back.
+_PIVOT = _ORDER.index(Step.CAPTURE_PAYMENT)
 
 
 class SagaState(Enum):
-    """Where a saga stands."""
+    """The states of a saga."""
 
     RUNNING = "RUNNING"
     DONE = "DONE"
     COMPENSATING = "COMPENSATING"
     COMPENSATED = "COMPENSATED"
     PARKED = "PARKED"
+
+
+SAGA_TRANSITIONS = Transitions.between(
+    {
+        SagaState.RUNNING: (SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.PARKED),
+        SagaState.COMPENSATING: (SagaState.COMPENSATED, SagaState.PARKED),
+        SagaState.PARKED: (SagaState.RUNNING, SagaState.COMPENSATING),
+        SagaState.COMPENSATED: (SagaState.COMPENSATING,),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +69,34 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody can say whether the step took effect: it is repeated with the same key until somebody can."""
+    """The step may have taken effect: it is repeated with the same key until its outcome is known."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The other side works on it; to be asked again."""
+    """The participant has not finished the step yet: it is called again."""
 
 
-Outcome = Done | Refused | Unknown | Pending
+StepResult = Done | Refused | Unknown | Pending
 
-_MOST_ATTEMPTS = 12
-_FIRST_PAUSE = timedelta(milliseconds=200)
+_MAX_ATTEMPTS = 12
+_FIRST_PAUSE = timedelta(milliseconds=400)
 _LONGEST_PAUSE = timedelta(seconds=15)
-_ASK_AGAIN = timedelta(seconds=1)
-#: A wait without an end of its own: somebody sets the saga going.
+_PENDING_PAUSE = timedelta(seconds=1)
+#: The pause of a step that only an event ends.
 NEVER = timedelta(days=36500)
+
+
+def saga_id(order_id: str) -> str:
+    """Return the id of an order's saga."""
+    return f"saga-{order_id.removeprefix('order-')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saga:
-    """One order's way through the other services."""
+    """The progress of one order through the other services."""
 
     id: str
     order_id: str
@@ -92,114 +104,126 @@ class Saga:
     state: SagaState = SagaState.RUNNING
     step: Step = Step.RESERVE_STOCK
     attempts: int = 0
-    #: How often a person set it going again: a try after that is a new one to the other services, not a repeat.
+    #: The number of RetrySaga calls that took effect: each makes the next attempt a new request to the participants.
     retries: int = 0
-    #: Why it compensates; of one that goes forward, why it is parked.
+    #: Why it compensates; of one that was going forward, why it is parked.
     reason: str = ""
-    #: A customer's wish to cancel, granted as soon as the present step has a definite outcome.
+    #: Set by CancelOrder; takes effect when the current step has a definite outcome.
     cancel_reason: str = ""
-    #: Why it is given up, in the words of who gave it up.
+    #: The words of the user who cancelled the order, or of the operator who compensated the saga.
     message: str = ""
-    #: Where RetrySaga takes a parked one back to; any other has none.
+    #: The state that RetrySaga returns it to; None unless it is PARKED.
     parked_from: SagaState | None = None
-    #: Grows with every try of a step and with every outcome: whoever wakes up with an old one writes nothing.
+    #: Grows with each attempt and each result: a process that has an older one lost its lease, and writes nothing.
     version: int = 1
     traceparent: str = ""
 
     @property
-    def active(self) -> bool:
-        """Whether it has a step to take."""
+    def is_active(self) -> bool:
+        """Return whether it has a step to execute."""
         return self.state in (SagaState.RUNNING, SagaState.COMPENSATING)
 
     @property
-    def waits(self) -> bool:
-        """Whether only an event from outside sets it going."""
+    def is_awaiting_shipment(self) -> bool:
+        """Return whether only an event of the parcel resumes it."""
         return self.state is SagaState.RUNNING and self.step is Step.AWAIT_SHIPMENT
 
     @property
-    def ships(self) -> bool:
-        """Whether the parcel may leave, or has left."""
-        return self.waits or _ORDER.index(self.step) >= _ORDER.index(_PIVOT)
+    def is_shippable(self) -> bool:
+        """Return whether the parcel may leave, or has left."""
+        return self.is_awaiting_shipment or self.is_past_pivot
+
+    @property
+    def is_past_pivot(self) -> bool:
+        """Return whether it can no longer compensate."""
+        return _ORDER.index(self.step) >= _PIVOT
 
     def claimed(self, now: datetime, lease: timedelta) -> "Saga":
-        """Return the saga with its present step begun; after `lease` others may take it for abandoned."""
+        """Return the saga with an attempt at its current step begun; after `lease` another process may resume it."""
         return replace(self, attempts=self.attempts + 1, next_attempt_time=now + lease, version=self.version + 1)
 
-    def advanced(self, outcome: Outcome, now: datetime, jitter: float) -> "Saga":  # noqa: PLR0911  a table
-        """Return the saga after its present step ended with `outcome`; `jitter` in 0..1 spreads retries."""
-        match outcome:
+    def advanced(self, result: StepResult, now: datetime, jitter: float) -> "Saga":  # noqa: PLR0911  a table
+        """Return the saga after its current step returned `result`; `jitter`, from 0 to 1, spreads repeats."""
+        match result:
             case Done():
-                return _back(self, now) if self.state is SagaState.COMPENSATING else _forward(self, now)
+                return _undo_previous(self, now) if self.state is SagaState.COMPENSATING else _forward(self, now)
             case Refused(reason):
-                if self.state is SagaState.COMPENSATING or _ORDER.index(self.step) >= _ORDER.index(_PIVOT):
+                if self.state is SagaState.COMPENSATING or self.is_past_pivot:
                     return self.parked(reason)
-                return _back(replace(self, reason=self.cancel_reason or reason), now)
+                return _undo_previous(replace(self, reason=self.cancel_reason or reason), now)
             case Unknown(reason):
-                if self.attempts >= _MOST_ATTEMPTS:
+                if self.attempts >= _MAX_ATTEMPTS:
                     return self.parked(reason)
-                pause = min(_FIRST_PAUSE * 2**self.attempts, _LONGEST_PAUSE) * (0.5 + jitter / 2)
+                pause = backoff(self.attempts, _FIRST_PAUSE, _LONGEST_PAUSE, jitter)
                 return replace(self, next_attempt_time=now + pause, version=self.version + 1)
             case Pending():
                 if self.cancel_reason and self.state is SagaState.RUNNING:
                     return _forward(self, now)
-                attempts = max(0, self.attempts - 1)  # waiting for a provider is no failure
-                return replace(self, attempts=attempts, next_attempt_time=now + _ASK_AGAIN, version=self.version + 1)
+                attempts = max(0, self.attempts - 1)  # waiting for a participant is no failure
+                next_attempt_time = now + _PENDING_PAUSE
+                return replace(self, attempts=attempts, next_attempt_time=next_attempt_time, version=self.version + 1)
 
     def cancelled(self, now: datetime, reason: str, message: str, shipment_id: str) -> "Saga":
-        """Return the saga on its way back, or with the wish noted while a step is under way; raises when too late."""
+        """Return the saga compensating, or with the cancellation recorded for the end of the step in progress.
+
+        Raises OrderNotCancellable once the order has a shipment.
+        """
         if SagaState.COMPENSATING in (self.state, self.parked_from) or self.state is SagaState.COMPENSATED:
             return self
-        if self.state is SagaState.DONE or shipment_id or _ORDER.index(self.step) >= _ORDER.index(_PIVOT):
+        if self.state is SagaState.DONE or shipment_id or self.is_past_pivot:
             raise OrderNotCancellable(order_id=self.order_id, state="being shipped")
         if self.cancel_reason:
             return self
-        wished = replace(self, cancel_reason=reason, message=message)
-        if self.waits:
-            return _back(replace(wished, reason=reason), now)
-        return wished  # of the same version: whoever is at the step finds the wish when the step ends
+        recorded = replace(self, cancel_reason=reason, message=message)
+        if self.is_awaiting_shipment:
+            return _undo_previous(replace(recorded, reason=reason), now)
+        return (
+            recorded  # at the same version: the process that executes the step finds the cancellation when it settles
+        )
 
     def shipped(self, now: datetime) -> "Saga":
-        """Return the saga set going by the parcel's departure; the same saga when it does not wait for that."""
-        return _at(self, Step.CAPTURE_PAYMENT, now) if self.waits else self
+        """Return the saga resumed by the parcel's departure; the same saga when it does not wait for that."""
+        return _at(self, Step.CAPTURE_PAYMENT, now) if self.is_awaiting_shipment else self
 
     def parked(self, reason: str) -> "Saga":
-        """Return the saga waiting for a person; the reason to give the order up outlives any trouble in undoing it."""
-        if self.state is SagaState.COMPENSATING:
-            reason = self.reason
-        return replace(self, state=SagaState.PARKED, parked_from=self.state, reason=reason, version=self.version + 1)
+        """Return the saga waiting for an operator; an error in compensating does not replace the first reason."""
+        kept = self.reason if self.state is SagaState.COMPENSATING else reason
+        return _in_state(self, SagaState.PARKED, parked_from=self.state, reason=kept, version=self.version + 1)
 
     def retried(self, now: datetime) -> "Saga":
-        """Return a parked saga set going again; raises SagaStateConflict."""
+        """Return a parked saga resumed; raises SagaStateConflict."""
         if self.parked_from is None:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
         reason = self.reason if self.parked_from is SagaState.COMPENSATING else ""
-        back = replace(self, state=self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)
-        return _at(back, self.step, now)
+        resumed = _in_state(self, self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)
+        return _at(resumed, self.step, now)
 
-    def compensated_by_hand(self, now: datetime, message: str) -> "Saga":
-        """Return a saga on its way back, its present step included, since that may have taken effect; raises."""
-        before_pivot = _ORDER.index(self.step) < _ORDER.index(_PIVOT)
-        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or not before_pivot:
+    def compensated_by_operator(self, now: datetime, message: str) -> "Saga":
+        """Return the saga compensating, its current step included, which may have taken effect.
+
+        Raises SagaStateConflict.
+        """
+        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or self.is_past_pivot:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.COMPENSATING.name)
-        given_up = replace(self, reason="COMPENSATED_BY_OPERATOR", message=message, parked_from=None)
-        return _undo_from(given_up, _ORDER.index(self.step), now)
+        reasoned = replace(self, reason="COMPENSATED_BY_OPERATOR", message=message, parked_from=None)
+        return _undo_from(reasoned, _ORDER.index(self.step), now)
 
     def reopened(self, step: Step, now: datetime) -> "Saga":
         """Return a compensated saga that undoes one step again, which took effect after all."""
-        return _at(replace(self, state=SagaState.COMPENSATING), step, now)
+        return _at(_in_state(self, SagaState.COMPENSATING), step, now)
 
 
 def _forward(saga: Saga, now: datetime) -> Saga:
     position = _ORDER.index(saga.step)
-    if saga.cancel_reason and position < _ORDER.index(_PIVOT):
+    if saga.cancel_reason and position < _PIVOT:
         return _undo_from(replace(saga, reason=saga.cancel_reason), position, now)
     if position + 1 == len(_ORDER):
-        return replace(saga, state=SagaState.DONE, version=saga.version + 1)
+        return _in_state(saga, SagaState.DONE, version=saga.version + 1)
     step = _ORDER[position + 1]
     return _at(saga, step, now + NEVER if step is Step.AWAIT_SHIPMENT else now)
 
 
-def _back(saga: Saga, now: datetime) -> Saga:
+def _undo_previous(saga: Saga, now: datetime) -> Saga:
     return _undo_from(saga, _ORDER.index(saga.step) - 1, now)
 
 
@@ -207,12 +231,19 @@ def _undo_from(saga: Saga, position: int, now: datetime) -> Saga:
     while position >= 0 and _ORDER[position] not in _UNDOABLE:
         position -= 1
     if position < 0:
-        return replace(saga, state=SagaState.COMPENSATED, version=saga.version + 1)
-    return _at(replace(saga, state=SagaState.COMPENSATING), _ORDER[position], now)
+        return _in_state(saga, SagaState.COMPENSATED, version=saga.version + 1)
+    return _at(_in_state(saga, SagaState.COMPENSATING), _ORDER[position], now)
 
 
 def _at(saga: Saga, step: Step, when: datetime) -> Saga:
     return replace(saga, step=step, attempts=0, next_attempt_time=when, version=saga.version + 1)
+
+
+def _in_state(saga: Saga, to: SagaState, **changes: Any) -> Saga:
+    """Return the saga in a state; raises ValueError for a transition that SAGA_TRANSITIONS forbids."""
+    if saga.state is not to and not SAGA_TRANSITIONS.allows(saga.state, to):
+        raise ValueError(f"a saga cannot go from {saga.state.name} to {to.name}")
+    return replace(saga, state=to, **changes)
 
 
 def cancel(order: Order, saga: Saga, now: datetime, reason: str, message: str) -> Saga:
@@ -222,22 +253,20 @@ def cancel(order: Order, saga: Saga, now: datetime, reason: str, message: str) -
     return saga.cancelled(now, reason, message, order.shipment_id)
 
 
-def after_step(order: Order, saga: Saga, step: Step, outcome: Outcome, now: datetime) -> Order:
-    """Return what a step's outcome, which brought the saga to where it is, makes of the order."""
+def after_step(order: Order, saga: Saga, step: Step, result: StepResult, now: datetime) -> Order:
+    """Return the order after `step` returned `result`, which brought the saga to where it is."""
     if saga.state is SagaState.COMPENSATED:
-        ending = State.CANCELLED if saga.cancel_reason else State.REJECTED
-        if order.state is State.CONFIRMED:
-            ending = State.CANCELLED
-        order = order.paid(Payment.UNPAID, now).fulfilled(Fulfillment.UNFULFILLED, now)
-        return order.moved(ending, now, saga.reason, saga.message)
-    if saga.state is SagaState.COMPENSATING or not isinstance(outcome, Done):
+        cancelled = saga.cancel_reason or order.state is State.CONFIRMED
+        order = order.with_payment(Payment.UNPAID, now).with_fulfillment(Fulfillment.UNFULFILLED, now)
+        return order.transition_to(State.CANCELLED if cancelled else State.REJECTED, now, saga.reason, saga.message)
+    if saga.state is SagaState.COMPENSATING or not isinstance(result, Done):
         return order
     match step:
         case Step.AUTHORIZE_PAYMENT:
-            return order.paid(Payment.AUTHORIZED, now)
+            return order.with_payment(Payment.AUTHORIZED, now)
         case Step.CONFIRM_RESERVATION:
-            return order.fulfilled(Fulfillment.ALLOCATED, now).moved(State.CONFIRMED, now)
+            return order.with_fulfillment(Fulfillment.ALLOCATED, now).transition_to(State.CONFIRMED, now)
         case Step.CAPTURE_PAYMENT:
-            return order.paid(Payment.PAID, now).moved(State.SHIPPED, now)
+            return order.with_payment(Payment.PAID, now).transition_to(State.SHIPPED, now)
         case _:
             return order

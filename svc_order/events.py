@@ -1,7 +1,4 @@
-"""What the orders learn from other services' events. They never drive a step but the one that waits for a parcel."""
-
-from collections.abc import Callable
-from datetime import datetime
+"""Applies events of shipments and payments to orders, and resumes the sagas that wait for their parcels."""
 
 from google.protobuf.message import Message
 
@@ -10,68 +7,56 @@ from shop.delivery.v1 import delivery_events_pb2 as delivery_events
 from shop.delivery.v1 import shipment_service_pb2 as delivery_pb
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from svc_order import domain, domain_saga, messages, store
-from svc_order.domain import Fulfillment, Order, Payment
-from svc_order.domain_saga import Saga, SagaState, Step
+from svc_order import converters, store
+from svc_order.domain import Fulfillment, Order, Payment, deliver_if_arrived
+from svc_order.domain_saga import SagaState, Step
 
-_ON_ITS_WAY = frozenset(
-    {
-        delivery_pb.SHIPMENT_STATE_PICKED_UP,
-        delivery_pb.SHIPMENT_STATE_IN_TRANSIT,
-        delivery_pb.SHIPMENT_STATE_OUT_FOR_DELIVERY,
-    }
-)
-
-#: Decides what an event makes of an order and its saga.
-Change = Callable[[Order, Saga, datetime], tuple[Order, Saga]]
+_FULFILLMENT = {
+    delivery_pb.SHIPMENT_STATE_PICKED_UP: Fulfillment.SHIPPED,
+    delivery_pb.SHIPMENT_STATE_IN_TRANSIT: Fulfillment.SHIPPED,
+    delivery_pb.SHIPMENT_STATE_OUT_FOR_DELIVERY: Fulfillment.SHIPPED,
+    delivery_pb.SHIPMENT_STATE_DELIVERED: Fulfillment.DELIVERED,
+    delivery_pb.SHIPMENT_STATE_RETURNED: Fulfillment.RETURNED,
+}
 
 
 async def on_shipment_status_changed(tx: Transaction, event: delivery_events.ShipmentStatusChanged) -> None:
-    """Follow the parcel; its departure sets the saga going towards the money."""
-
-    def change(order: Order, saga: Saga, now: datetime) -> tuple[Order, Saga]:
-        if event.to_state in _ON_ITS_WAY:
-            return order.fulfilled(Fulfillment.SHIPPED, now), saga.shipped(now)
-        if event.to_state == delivery_pb.SHIPMENT_STATE_DELIVERED:
-            return domain.arrived(order.fulfilled(Fulfillment.DELIVERED, now), now), saga.shipped(now)
-        if event.to_state == delivery_pb.SHIPMENT_STATE_RETURNED:
-            return order.fulfilled(Fulfillment.RETURNED, now), saga
-        return order, saga
-
-    await _change(tx, event.order_id, change)
+    """Follow the parcel; its departure resumes the saga, which captures the payment."""
+    fulfillment = _FULFILLMENT.get(event.to_state)
+    if fulfillment is None:
+        return
+    saga, order, now = await store.lock_saga_and_order(tx, event.order_id)
+    if fulfillment is not Fulfillment.RETURNED and (resumed := saga.shipped(now)) is not saga:
+        await store.update_saga(tx, resumed)
+    await _save(tx, order, deliver_if_arrived(order.with_fulfillment(fulfillment, now), now))
 
 
 async def on_payment_authorized(tx: Transaction, event: payment_events.PaymentAuthorized) -> None:
-    """Void a promise that came too late for an order that was given up."""
-
-    def change(order: Order, saga: Saga, now: datetime) -> tuple[Order, Saga]:
-        if saga.state is SagaState.COMPENSATED:
-            return order, saga.reopened(Step.AUTHORIZE_PAYMENT, now)
-        return order, saga
-
-    await _change(tx, event.order_id, change)
+    """Void an authorization that came after the order's saga was compensated."""
+    saga, _, now = await store.lock_saga_and_order(tx, event.order_id)
+    if saga.state is SagaState.COMPENSATED:
+        await store.update_saga(tx, saga.reopened(Step.AUTHORIZE_PAYMENT, now))
 
 
 async def on_payment_captured(tx: Transaction, event: payment_events.PaymentCaptured) -> None:
     """Show the order as paid."""
-    await _change(tx, event.order_id, lambda order, saga, now: (order.paid(Payment.PAID, now), saga))
+    await _save_payment(tx, event.order_id, Payment.PAID)
 
 
 async def on_payment_refunded(tx: Transaction, event: payment_events.PaymentRefunded) -> None:
-    """Show how much of the order was given back."""
-    whole = event.state == payment_pb.PAYMENT_STATE_REFUNDED
-    state = Payment.REFUNDED if whole else Payment.PARTIALLY_REFUNDED
-    await _change(tx, event.order_id, lambda order, saga, now: (order.paid(state, now), saga))
+    """Show whether the order was refunded in part or in full."""
+    full = event.state == payment_pb.PAYMENT_STATE_REFUNDED
+    await _save_payment(tx, event.order_id, Payment.REFUNDED if full else Payment.PARTIALLY_REFUNDED)
 
 
-async def _change(tx: Transaction, order_id: str, change: Change) -> None:
-    saga_before, now = await store.lock_saga(tx, domain_saga.saga_id(order_id))
-    before = await store.lock_order(tx, order_id)
-    after, saga = change(before, saga_before, now)
-    if saga is not saga_before:
-        await store.update_saga(tx, saga)
-    after = await store.update_order(tx, before, after)
-    await outbox.add(tx, *messages.changes(before, after))
+async def _save_payment(tx: Transaction, order_id: str, payment: Payment) -> None:
+    _, order, now = await store.lock_saga_and_order(tx, order_id)
+    await _save(tx, order, order.with_payment(payment, now))
+
+
+async def _save(tx: Transaction, before: Order, after: Order) -> None:
+    saved = await store.update_order(tx, before, after)
+    await outbox.add(tx, *converters.order_changed_events(before, saved))
 
 
 HANDLERS: dict[type[Message], Handler] = {

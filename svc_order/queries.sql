@@ -1,7 +1,3 @@
--- name: read_now
--- Reads the database's clock.
-SELECT now();
-
 -- name: insert_order
 -- Inserts a new order.
 INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
@@ -17,12 +13,12 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::int
     $10::int[]) WITH ORDINALITY
     AS line (sku, product_id, name, quantity, unit_price, rate, tax, total, weight, position);
 
--- name: read_order
--- Reads one order.
-SELECT * FROM orders WHERE order_id = $1;
+-- name: read_orders
+-- Reads some orders.
+SELECT * FROM orders WHERE order_id = ANY($1::text[]);
 
 -- name: lock_order
--- Reads one order and keeps others from changing it.
+-- Locks one order.
 SELECT * FROM orders WHERE order_id = $1 FOR NO KEY UPDATE;
 
 -- name: read_lines
@@ -36,26 +32,26 @@ WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR state = $2) AND (create_time, or
 ORDER BY create_time DESC, order_id DESC LIMIT $5;
 
 -- name: count_pending
--- Counts the orders of a user that still wait for their saga.
+-- Counts the pending orders of a user.
 SELECT count(*) FROM orders WHERE user_id = $1 AND state = 'PENDING';
 
 -- name: update_order
--- Replaces what can change of an order that this transaction has locked.
+-- Replaces the mutable columns of an order that this transaction has locked.
 UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
     version = $7, update_time = $8, state_message = $9
 WHERE order_id = $1;
 
 -- name: insert_history
--- Appends a move to an order's history.
+-- Appends a transition to an order's history.
 INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time, message)
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: list_history
--- Lists the moves of an order, oldest first.
+-- Lists the transitions of an order, oldest first.
 SELECT * FROM order_history WHERE order_id = $1 ORDER BY version;
 
--- name: list_returnable_over
--- Lists delivered orders whose time to give them back is over.
+-- name: list_past_return_window
+-- Lists delivered orders that can no longer be returned.
 SELECT orders.order_id FROM orders JOIN order_history AS arrival USING (order_id)
 WHERE orders.state = 'DELIVERED' AND arrival.to_state = 'DELIVERED' AND arrival.create_time < now() - $1::interval
 LIMIT $2;
@@ -71,30 +67,30 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
 SELECT * FROM saga WHERE saga_id = $1;
 
 -- name: lock_saga
--- Reads one saga and the clock, and keeps others from changing it.
+-- Locks one saga, and reads the time.
 SELECT *, now() AS now FROM saga WHERE saga_id = $1 FOR NO KEY UPDATE;
 
 -- name: lock_due_saga
--- Reads one saga that is due, and the clock. Who has it locked may only be noting an event: it is worth waiting for.
+-- Locks one saga that is due, and reads the time. Waits for a transaction that has it locked, which may only apply an event.
 SELECT *, now() AS now FROM saga
 WHERE saga_id = $1 AND state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
 FOR NO KEY UPDATE;
 
--- name: list_due
+-- name: list_due_sagas
 -- Lists sagas that are due, the most overdue first.
 SELECT saga_id FROM saga
 WHERE state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
 ORDER BY next_attempt_time LIMIT $1;
 
 -- name: update_saga
--- Replaces what can change of a saga; an ended one forgets the payment method.
+-- Replaces the mutable columns of a saga; one that has ended loses its payment method.
 UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
     parked_from = $8, version = $9, retries = $10, message = $11, update_time = now(),
     payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
 WHERE saga_id = $1;
 
--- name: renew_claim
--- Keeps a step that is under way from being taken for abandoned, unless it was already.
+-- name: renew_saga
+-- Extends the lease of a saga, unless another process has claimed it since.
 UPDATE saga SET next_attempt_time = now() + $3::interval WHERE saga_id = $1 AND version = $2;
 
 -- name: list_sagas
@@ -103,15 +99,14 @@ SELECT * FROM saga
 WHERE ($1 = '' OR state = $1) AND (create_time, saga_id) > ($2, $3)
 ORDER BY create_time, saga_id LIMIT $4;
 
--- name: write_steps
--- Records how some steps of a saga stand.
+-- name: write_step
+-- Records the result of the current step of a saga.
 INSERT INTO saga_step (saga_id, name, state, attempts, reason, start_time, update_time, end_time)
-SELECT $1, name, state, attempts, reason, clock_timestamp(), clock_timestamp(),
-    CASE WHEN state IN ('RUNNING', 'UNKNOWN') THEN NULL ELSE clock_timestamp() END
-FROM unnest($2::text[], $3::text[], $4::int[], $5::text[]) AS step (name, state, attempts, reason)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(),
+    CASE WHEN $3 IN ('RUNNING', 'UNKNOWN') THEN NULL ELSE clock_timestamp() END)
 ON CONFLICT (saga_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
     reason = excluded.reason, update_time = excluded.update_time, end_time = excluded.end_time;
 
 -- name: list_steps
--- Lists the steps of a saga in the order in which they were last tried.
+-- Lists the steps of a saga in the order of their last attempts.
 SELECT * FROM saga_step WHERE saga_id = $1 ORDER BY update_time;

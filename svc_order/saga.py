@@ -1,172 +1,232 @@
-"""Drives sagas: claim a step, take it, settle its outcome, each claim and settlement in a transaction of its own.
+"""Executes sagas, as jobs of chassis.work.worker: what each step calls, and what its result makes of saga and order.
 
-Any process may drive any saga. A claim is a lease that others respect until it is over; it is short, for others to go
-on soon after a process died, and renewed while a step takes longer. A driver that lost its lease writes nothing,
-because the saga's version has moved on.
+Each call can be repeated: by the ids in the order, or by a key made of the saga and the step, under which a repeat
+returns the first result, an error included; only after RetrySaga is it a new request. A process that lost its lease
+writes nothing, because the saga's version has moved on.
 """
 
 import asyncio
-import logging
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import Context as TaskContext
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from chassis import Database, Transaction, outbox, traced
-from svc_order import domain_saga, messages, store
-from svc_order.domain import Order, arrived
-from svc_order.domain_saga import Done, Outcome, Pending, Refused, Saga, SagaState, Step, Unknown
-from svc_order.steps import Steps
-from svc_order.store import StepRecord
-
-log = logging.getLogger(__name__)
-
-#: A renewal may be late, or lost, and the next one still in time.
-_RENEWALS_IN_A_LEASE = 4
-#: Longer than any step may take by its contract.
-_LONGEST_STEP_SECONDS = 10.0
+from chassis import OutcomeUnknown, Transaction, outbox
+from chassis.cancellation import cancelled_from_outside
+from chassis.types.money import money
+from shop.chassis.v1.chassis_errors import InvalidRequest
+from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1.delivery_errors import BookingNotFound
+from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.errors import ShopError
+from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
+from shop.inventory.v1.inventory_errors import ReservationNotFound
+from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
+from shop.payment.v1 import payment_service_pb2 as payment_pb
+from shop.payment.v1.payment_errors import PaymentNotFound
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from shop.type.v1.address_pb2 import Address
+from svc_order import converters, domain_saga, store
+from svc_order.domain import Order, deliver_if_arrived
+from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A step that this process has begun."""
+    """An attempt at a saga's current step, which this process has begun."""
 
     saga: Saga
     order: Order
     payment_method_token: str
 
+    @property
+    def id(self) -> str:
+        """Return the id of the saga."""
+        return self.saga.id
 
-class Driver:
-    """Takes sagas from step to step, at once for new orders and by polling for all that others left behind."""
+    @property
+    def traceparent(self) -> str:
+        """Return the trace of the call that placed the order."""
+        return self.saga.traceparent
 
-    def __init__(self, db: Database, steps: Steps, *, lease: timedelta, at_once: int) -> None:
-        """Drive at most `at_once` sagas that were left behind; a step whose `lease` is over counts as such."""
-        self._db = db
-        self._steps = steps
-        self._lease = lease
-        self._at_once = at_once
-        self._driving: dict[str, asyncio.Task[None]] = {}
-        self._taken_up: set[asyncio.Task[None]] = set()
+    def key(self, action: str) -> str:
+        """Return the idempotency key of a call."""
+        retry = f"-{self.saga.retries}" if self.saga.retries else ""
+        return f"{self.saga.id}-{action}{retry}"
 
-    async def begin(self, tx: Transaction, saga: Saga, order: Order, payment_method_token: str, now: datetime) -> Claim:
-        """Write that this process begins the saga's present step."""
-        claimed = saga.claimed(now, self._lease)
-        await store.update_saga(tx, claimed)
-        if claimed.state is SagaState.RUNNING:
-            await store.write_steps(tx, claimed.id, _record(claimed, Pending()))
-        return Claim(claimed, order, payment_method_token)
 
-    def start(self, saga_id: str, claim: Claim | None = None) -> asyncio.Task[None]:
-        """Drive a saga, from a step already begun if there is one, in a task of its own that no caller's deadline ends.
+class SagaOrchestrator:
+    """Executes the steps of sagas by RPCs of the participants."""
 
-        Returns the task that drives it, which may be another caller's.
-        """
-        if (task := self._driving.get(saga_id)) is None:
-            task = asyncio.create_task(self._drive(saga_id, claim), context=TaskContext())
-            self._driving[saga_id] = task
-            task.add_done_callback(lambda _: self._driving.pop(saga_id, None))
-        return task
+    def __init__(
+        self,
+        inventory: InventoryServiceStub,
+        delivery: DeliveryServiceStub,
+        payment: PaymentServiceStub,
+        *,
+        lease: timedelta,
+    ) -> None:
+        """Claim a step for `lease` at a time."""
+        self.lease = lease
+        self._inventory = inventory
+        self._delivery = delivery
+        self._payment = payment
+        self._do: dict[Step, Callable[[Claim], Awaitable[StepResult]]] = {
+            Step.RESERVE_STOCK: self._reserve_stock,
+            Step.BOOK_SLOT: self._book_slot,
+            Step.AUTHORIZE_PAYMENT: self._authorize_payment,
+            Step.CONFIRM_RESERVATION: self._confirm_reservation,
+            Step.CAPTURE_PAYMENT: self._capture_payment,
+            Step.FULFILL_RESERVATION: self._fulfill_reservation,
+        }
+        self._undo: dict[Step, Callable[[Claim], Awaitable[StepResult]]] = {
+            Step.RESERVE_STOCK: self._release_reservation,
+            Step.BOOK_SLOT: self._release_slot,
+            Step.AUTHORIZE_PAYMENT: self._void_payment,
+        }
 
-    async def take_up(self) -> bool:
-        """Drive some of what is due; returns False, since there is more only once these are driven."""
-        if (free := self._at_once - len(self._taken_up)) > 0:
-            async with self._db.connection() as tx:
-                due = await store.list_due(tx, free)
-            for saga_id in due:
-                task = self.start(saga_id)
-                self._taken_up.add(task)
-                task.add_done_callback(self._taken_up.discard)
-        return False
+    async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
+        """Return the ids of sagas whose next attempt is due, the most overdue first."""
+        return await store.list_due_sagas(tx, limit)
 
-    async def close(self) -> None:
-        """Let the steps under way come to an end; what remains of their sagas is found by the next process."""
-        if self._driving:
-            await asyncio.wait(self._driving.values(), timeout=_LONGEST_STEP_SECONDS)
-
-    async def _drive(self, saga_id: str, claim: Claim | None) -> None:
-        try:
-            claim = claim or await self._begin_due(saga_id)
-            while claim is not None:
-                with traced(claim.saga.traceparent, f"saga/{claim.saga.step.value}"):
-                    async with self._renewing(claim.saga):
-                        outcome = await self._steps.take(claim.saga, claim.order, claim.payment_method_token)
-                    claim = await self._settle(claim, outcome)
-        except Exception:
-            # The saga stays claimed until its lease is over, and is then taken up again.
-            log.exception("saga interrupted", extra={"saga": saga_id})
-
-    @asynccontextmanager
-    async def _renewing(self, claimed: Saga) -> AsyncIterator[None]:
-        """Keep a claim while its step is under way."""
-        renewing = asyncio.create_task(self._renew(claimed))
-        try:
-            yield
-        finally:
-            renewing.cancel()
-
-    async def _renew(self, claimed: Saga) -> None:
-        while True:
-            await asyncio.sleep(self._lease.total_seconds() / _RENEWALS_IN_A_LEASE)
-            try:
-                async with self._db.transaction() as tx:
-                    await store.renew_claim(tx, claimed, self._lease)
-            except Exception as error:  # noqa: BLE001  whatever it is, the next renewal may still be in time
-                log.warning("lease not renewed", extra={"saga": claimed.id, "error": repr(error)})
-
-    async def _begin_due(self, saga_id: str) -> Claim | None:
-        async with self._db.transaction() as tx:
-            due = await store.lock_due_saga(tx, saga_id)
-            if due is None:
-                return None
-            saga, token, now = due
-            return await self.begin(tx, saga, await store.read_order(tx, saga.order_id), token, now)
-
-    async def _settle(self, claim: Claim, outcome: Outcome) -> Claim | None:
-        """Write what the step's outcome means, and begin the next step where one is due at once."""
-        async with self._db.transaction() as tx:
-            saga, now = await store.lock_saga(tx, claim.saga.id)
-            if saga.version != claim.saga.version:
-                return None  # the lease was lost, and with it the right to say anything
-            advanced = saga.advanced(outcome, now, random.random())  # noqa: S311  spreads retries
-            order = await self._follow(tx, claim.order, advanced, (saga.step, outcome), now)
-            await store.write_steps(tx, saga.id, _record(saga, outcome))
-            if advanced.active and advanced.next_attempt_time <= now:
-                return await self.begin(tx, advanced, order, claim.payment_method_token, now)
-            await store.update_saga(tx, advanced)
+    async def claim(self, tx: Transaction, job_id: str) -> Claim | None:
+        """Begin the current step of a saga; return None when it is not due or another process has it."""
+        due = await store.lock_due_saga(tx, job_id)
+        if due is None:
             return None
+        saga, token, now = due
+        return await self.begin(tx, Claim(saga, await store.read_order(tx, saga.order_id), token), now)
 
-    async def _follow(
-        self, tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, Outcome], now: datetime
-    ) -> Order:
-        """Let the order follow its saga; most steps do not concern it, and then it is not even read."""
-        if domain_saga.after_step(order, saga, *ended, now) is order:
-            return order
-        locked = await store.lock_order(tx, order.id)
-        followed = await _change(tx, locked, domain_saga.after_step(locked, saga, *ended, now))
-        # A parcel that was quicker than its money: the order is shipped and delivered, one after the other.
-        return await _change(tx, followed, arrived(followed, now))
+    async def begin(self, tx: Transaction, job: Claim, now: datetime) -> Claim:
+        """Begin the current step of a saga that this transaction has locked or inserted."""
+        saga = job.saga.claimed(now, self.lease)
+        await store.update_saga(tx, saga)
+        if saga.state is SagaState.RUNNING:
+            await store.write_step(tx, saga, Pending())
+        return Claim(saga, job.order, job.payment_method_token)
+
+    async def renew(self, tx: Transaction, job: Claim) -> None:
+        """Extend the lease, unless it was lost."""
+        await store.renew_saga(tx, job.saga, self.lease)
+
+    async def execute(self, job: Claim) -> StepResult:
+        """Do or undo the saga's current step."""
+        compensating = job.saga.state is SagaState.COMPENSATING
+        try:
+            return await (self._undo if compensating else self._do)[job.saga.step](job)
+        except (ReservationNotFound, BookingNotFound, PaymentNotFound) as absent:
+            return Done() if compensating else Refused(absent.reason)  # what was never made needs no undoing
+        except ShopError as error:
+            if error.domain == InvalidRequest.domain and not isinstance(error, InvalidRequest):
+                # An error of the pipeline says nothing about the step: an earlier attempt may have taken effect.
+                return Unknown(error.reason)
+            return Refused(error.reason)
+        except OutcomeUnknown as error:
+            return Unknown(error.code.name)
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            return Unknown("CANCELLED")  # at shutdown a channel may close under a call
+
+    async def settle(self, tx: Transaction, job: Claim, result: StepResult) -> Claim | None:
+        """Write the result of a step, and begin the next one when it is due at once."""
+        saga, now = await store.lock_saga(tx, job.saga.id)
+        if saga.version != job.saga.version:
+            return None  # another process has resumed the saga
+        advanced = saga.advanced(result, now, random.random())  # noqa: S311  spreads repeats
+        order = await _follow(tx, job.order, advanced, (saga.step, result), now)
+        await store.write_step(tx, saga, result)
+        if advanced.is_active and advanced.next_attempt_time <= now:
+            return await self.begin(tx, Claim(advanced, order, job.payment_method_token), now)
+        await store.update_saga(tx, advanced)
+        return None
+
+    async def _reserve_stock(self, job: Claim) -> StepResult:
+        request = inventory_pb.ReserveStockRequest(
+            reservation_id=job.order.reservation_id,
+            order_id=job.order.id,
+            lines=[inventory_pb.StockLine(sku=line.sku, quantity=line.quantity) for line in job.order.totals.lines],
+        )
+        reservation = await self._inventory.ReserveStock(request)
+        held = reservation.state in (inventory_pb.RESERVATION_STATE_HELD, inventory_pb.RESERVATION_STATE_CONFIRMED)
+        return Done() if held else Refused("RESERVATION_EXPIRED")
+
+    async def _release_reservation(self, job: Claim) -> StepResult:
+        request = inventory_pb.ReleaseReservationRequest(reservation_id=job.order.reservation_id)
+        await self._inventory.ReleaseReservation(request)
+        return Done()
+
+    async def _book_slot(self, job: Claim) -> StepResult:
+        if not job.order.slot_id:
+            return Done()  # the courier chooses the day
+        address = Address.FromString(job.order.shipping_address)
+        request = delivery_pb.BookSlotRequest(
+            order_id=job.order.id,
+            slot_id=job.order.slot_id,
+            country_code=address.country_code,
+            postal_code=address.postal_code,
+        )
+        await self._delivery.BookSlot(request)
+        return Done()
+
+    async def _release_slot(self, job: Claim) -> StepResult:
+        if job.order.slot_id:
+            request = delivery_pb.ReleaseSlotRequest(order_id=job.order.id)
+            await self._delivery.ReleaseSlot(request)
+        return Done()
+
+    async def _authorize_payment(self, job: Claim) -> StepResult:
+        request = payment_pb.AuthorizePaymentRequest(
+            payment_id=job.order.payment_id,
+            order_id=job.order.id,
+            user_id=job.order.user_id,
+            amount=money(job.order.totals.total, job.order.totals.currency),
+            payment_method_token=job.payment_method_token,
+            request_id=job.key("authorize"),
+        )
+        payment = await self._payment.AuthorizePayment(request)
+        match payment.state:
+            case payment_pb.PAYMENT_STATE_AUTHORIZED | payment_pb.PAYMENT_STATE_CAPTURED:
+                return Done()
+            case payment_pb.PAYMENT_STATE_PROCESSING | payment_pb.PAYMENT_STATE_REQUIRES_ACTION:
+                return Pending()
+            case _:
+                return Refused(payment.decline_code.upper() or "PAYMENT_DECLINED")
+
+    async def _void_payment(self, job: Claim) -> StepResult:
+        request = payment_pb.VoidPaymentRequest(
+            payment_id=job.order.payment_id, reason="order given up", request_id=job.key("void")
+        )
+        await self._payment.VoidPayment(request)
+        return Done()
+
+    async def _confirm_reservation(self, job: Claim) -> StepResult:
+        request = inventory_pb.ConfirmReservationRequest(reservation_id=job.order.reservation_id)
+        await self._inventory.ConfirmReservation(request)
+        return Done()
+
+    async def _capture_payment(self, job: Claim) -> StepResult:
+        request = payment_pb.CapturePaymentRequest(payment_id=job.order.payment_id, request_id=job.key("capture"))
+        payment = await self._payment.CapturePayment(request)
+        return Pending() if payment.state == payment_pb.PAYMENT_STATE_AUTHORIZED else Done()
+
+    async def _fulfill_reservation(self, job: Claim) -> StepResult:
+        request = inventory_pb.FulfillReservationRequest(reservation_id=job.order.reservation_id)
+        await self._inventory.FulfillReservation(request)
+        return Done()
 
 
-async def _change(tx: Transaction, before: Order, after: Order) -> Order:
-    """Write what became of a locked order, and tell of it."""
-    if after is before:
-        return before
-    after = await store.update_order(tx, before, after)
-    await outbox.add(tx, *messages.changes(before, after))
-    return after
+async def _follow(tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, StepResult], now: datetime) -> Order:
+    """Return the order after a step; most steps do not change it, and then it is not even read."""
+    if domain_saga.after_step(order, saga, *ended, now) is order:
+        return order
+    locked = await store.lock_order(tx, order.id)
+    changed = await _save(tx, locked, domain_saga.after_step(locked, saga, *ended, now))
+    # A parcel may arrive before its payment is captured: the order is SHIPPED first, and DELIVERED in the next version.
+    return await _save(tx, changed, deliver_if_arrived(changed, now))
 
 
-def _record(saga: Saga, outcome: Outcome) -> StepRecord:
-    """Return what the saga's record says of its present step, once that has this outcome."""
-    match outcome:
-        case Done():
-            state, reason = ("COMPENSATED" if saga.state is SagaState.COMPENSATING else "DONE"), ""
-        case Refused(why):
-            state, reason = "REFUSED", why
-        case Unknown(why):
-            state, reason = "UNKNOWN", why
-        case Pending():
-            state, reason = "RUNNING", ""
-    return StepRecord(name=saga.step.value, state=state, attempts=saga.attempts, reason=reason)
+async def _save(tx: Transaction, before: Order, after: Order) -> Order:
+    saved = await store.update_order(tx, before, after)
+    await outbox.add(tx, *converters.order_changed_events(before, saved))
+    return saved

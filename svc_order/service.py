@@ -1,233 +1,110 @@
-"""The RPCs of orders."""
+"""The RPCs of orders. What follows a commit, the saga, is a second step: `drive_and_reload`."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 
-from chassis import Context, Database, Transaction, current_call, current_user, idempotent, outbox, stored_reply
+from chassis import (
+    Context,
+    Database,
+    Transaction,
+    Watch,
+    current_call,
+    current_time,
+    current_user,
+    outbox,
+    owner_filter,
+    require_owner,
+    stored_reply,
+    transactional,
+)
 from chassis.postgres.database import UNAVAILABLE_ERRORS
-from chassis.types.money import minor_units, money, text
-from chassis.types.pagination import page_size, page_token, time_position
-from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
-from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from shop.chassis.v1.chassis_errors import InvalidRequest
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
-from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from chassis.types.money import money
+from chassis.types.pagination import END_OF_TIME, Keyset, parse_time
+from chassis.work.worker import Worker
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_errors import (
-    CurrencyMismatch,
-    OrderNotFound,
-    PriceChanged,
-    TooManyOpenOrders,
-)
+from shop.order.v1.order_errors import OrderNotFound, TooManyOpenOrders
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from shop.type.v1.address_pb2 import Address
-from svc_order import domain, domain_saga, messages, store
-from svc_order.domain import Bill, Offer, Order, State
-from svc_order.domain_saga import Saga
-from svc_order.saga import Claim, Driver
+from svc_order import converters, domain_saga, store
+from svc_order.domain import TRANSITIONS, Order, State
+from svc_order.domain_pricing import OrderTotals
+from svc_order.domain_saga import Saga, StepResult, saga_id
+from svc_order.pricing import Pricing, check_expected_total
+from svc_order.saga import Claim, SagaOrchestrator
 
-_MOST_OPEN_ORDERS = 20
-_STAFF = frozenset({"staff", "admin"})
-#: Kept of a caller's deadline for the answer itself.
-_ANSWER_SECONDS = 0.25
-_COMPLETED_AT_ONCE = 100
-#: What QuoteDelivery prices at most.
-_HEAVIEST_GRAMS = 100_000_000
-_BEFORE_ALL = (datetime(9999, 1, 1, tzinfo=UTC), "")
+_MAX_OPEN_ORDERS = 20
+#: The part of a caller's deadline that is kept for the reply.
+_REPLY_SECONDS = 0.25
+_COMPLETION_BATCH = 100
+_ORDERS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 
 
 class OrderService(OrderServiceServicer):
-    """Takes, shows and cancels orders."""
+    """Places, shows and cancels orders."""
 
     def __init__(
         self,
         db: Database,
-        driver: Driver,
+        sagas: SagaOrchestrator,
+        worker: Worker[Claim, StepResult],
         *,
-        catalog: CatalogServiceStub,
+        pricing: Pricing,
         inventory: InventoryServiceStub,
         payment: PaymentServiceStub,
-        delivery: DeliveryServiceStub,
         return_window: timedelta,
     ) -> None:
-        """Drive sagas by `driver`; the stubs answer what a cart costs and whether it can be had.
-
-        `return_window` after its delivery an order can no longer be given back.
-        """
+        """`sagas` begins sagas and `worker` executes them; `return_window` is counted from an order's delivery."""
         self.db = db
-        self.driver = driver
-        self.return_window = return_window
-        self.catalog = catalog
+        self.sagas = sagas
+        self.worker = worker
+        self.pricing = pricing
         self.inventory = inventory
         self.payment = payment
-        self.delivery = delivery
+        self.return_window = return_window
+        self.orders: Watch[Order] = Watch(db.change_feed, self._read_orders)
 
     async def PreviewOrder(self, request: pb.PreviewOrderRequest, context: Context) -> pb.PreviewOrderResponse:
         address = request.shipping_address if request.HasField("shipping_address") else None
-        bill = await self._price(request.lines, request.currency_code, address)
+        totals = await self.pricing.quote(request.lines, request.currency_code, address)
         stocks = await self.inventory.BatchGetStock(
-            inventory_pb.BatchGetStockRequest(skus=[line.sku for line in bill.lines])
+            inventory_pb.BatchGetStockRequest(skus=[line.sku for line in totals.lines])
         )
         available = {stock.sku: stock.available for stock in stocks.stocks}
         return pb.PreviewOrderResponse(
-            lines=messages.lines_to_proto(bill),
-            subtotal=money(bill.subtotal, bill.currency),
-            shipping_fee=money(bill.shipping_fee, bill.currency) if address else None,
-            tax_total=money(bill.tax_total, bill.currency),
-            total=money(bill.total, bill.currency),
-            short_skus=[line.sku for line in bill.lines if available.get(line.sku, 0) < line.quantity],
+            lines=converters.lines_to_proto(totals),
+            subtotal=money(totals.subtotal, totals.currency),
+            shipping_fee=money(totals.shipping_fee, totals.currency) if address else None,
+            tax_total=money(totals.tax_total, totals.currency),
+            total=money(totals.total, totals.currency),
+            short_skus=[line.sku for line in totals.lines if available.get(line.sku, 0) < line.quantity],
         )
 
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> pb.Order:
-        # A repeat is answered before prices are asked for: they may have changed since the first.
+        # Before anything else: prices may have changed since the first request.
         if order := await stored_reply(self.db, request, pb.Order):
-            return await self.reached(order)
+            return await self.drive_and_reload(order)
         await self._check_open_orders()
-        bill = await self._price(request.lines, request.currency_code, request.shipping_address)
-        _agree(request, bill)
-        await self._validate_payment_method(request.payment_method_token, bill)
-        claim: Claim | None = None
+        totals = await self.pricing.quote(request.lines, request.currency_code, request.shipping_address)
+        check_expected_total(request, totals)
+        await self._validate_payment_method(request.payment_method_token, totals)
+        return await self.drive_and_reload(await self._place_order(request, context, totals))
 
-        async def change(tx: Transaction) -> pb.Order:
-            nonlocal claim
-            claim = await self._take(tx, request, bill)
-            return messages.order_to_proto(claim.order)
-
-        order = await idempotent(self.db, request, pb.Order, change)
-        return await self.reached(order, claim)
-
-    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
-        async with self.db.connection() as tx:
-            return messages.order_to_proto(_visible(await store.read_order(tx, request.order_id)))
-
-    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
-        user, size = current_user(), page_size(request.page_size)
-        state = pb.OrderState.Name(request.state).removeprefix("ORDER_STATE_") if request.state else ""
-        owner = request.user_id if user.roles & _STAFF else user.id
-        async with self.db.connection() as tx:
-            before = time_position(request.page_token, _BEFORE_ALL)
-            orders = await store.list_orders(tx, user_id=owner, state=state, before=before, limit=size + 1)
-        last = orders[size - 1] if len(orders) > size else None
-        return pb.ListOrdersResponse(
-            orders=[messages.order_to_proto(order) for order in orders[:size]],
-            next_page_token=page_token(last.create_time.isoformat(), last.id) if last else "",
-        )
-
-    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.Order:
-        async def change(tx: Transaction) -> pb.Order:
-            _visible(await store.read_order(tx, request.order_id))
-            saga, now = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
-            order = await store.lock_order(tx, request.order_id)
-            if order.state is not State.CANCELLED:
-                by = "CUSTOMER" if order.user_id == current_user().id else "STAFF"
-                await store.update_saga(tx, domain_saga.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason))
-            return messages.order_to_proto(order)
-
-        return await self.reached(await idempotent(self.db, request, pb.Order, change))
-
-    async def WatchOrder(self, request: pb.WatchOrderRequest, context: Context) -> AsyncIterator[pb.WatchOrderResponse]:
-        seen = request.resume_token
-        async for _ in self.db.change_feed.subscribe([request.order_id]):
-            async with self.db.connection() as tx:
-                order = _visible(await store.read_order(tx, request.order_id))
-            if str(order.version) != seen:
-                seen = str(order.version)
-                yield pb.WatchOrderResponse(order=messages.order_to_proto(order), resume_token=seen)
-            if not domain.MOVES[order.state]:
-                return
-
-    async def GetOrderTimeline(self, request: pb.GetOrderTimelineRequest, context: Context) -> pb.OrderTimeline:
-        async with self.db.connection() as tx:
-            order = _visible(await store.read_order(tx, request.order_id))
-            history = await store.list_history(tx, order.id)
-            steps = await store.list_steps(tx, domain_saga.saga_id(order.id))
-        return pb.OrderTimeline(
-            order_id=order.id,
-            transitions=[messages.transition_to_proto(row) for row in history],
-            steps=[messages.step_to_proto(row) for row in steps],
-        )
-
-    async def StartFulfillment(self, request: pb.StartFulfillmentRequest, context: Context) -> pb.Order:
-        async with self.db.transaction() as tx:
-            await store.read_order(tx, request.order_id)
-            saga, now = await store.lock_saga(tx, domain_saga.saga_id(request.order_id))
-            before = await store.lock_order(tx, request.order_id)
-            after = before.tied(request.shipment_id, now, ships=saga.ships)
-            after = await store.update_order(tx, before, after)
-            await outbox.add(tx, *messages.changes(before, after))
-        return messages.order_to_proto(after)
-
-    async def reached(self, order: pb.Order, claim: Claim | None = None) -> pb.Order:
-        """Drive an order's saga for as long as the caller waits, and return the order as far as it came."""
-        call = current_call()
-        left = call.remaining() if call else None
-        driving = self.driver.start(domain_saga.saga_id(order.order_id), claim)
-        await asyncio.wait([driving], timeout=None if left is None else max(0.0, left - _ANSWER_SECONDS))
-        try:
-            async with self.db.connection() as tx:
-                return messages.order_to_proto(await store.read_order(tx, order.order_id))
-        except UNAVAILABLE_ERRORS:  # the order is taken all the same: no error must make it look as if it were not
-            return order
-
-    async def complete(self) -> bool:
-        """Complete some orders whose time to give them back is over; returns whether there may be more."""
-        async with self.db.connection() as tx:
-            over = await store.list_returnable_over(tx, self.return_window, _COMPLETED_AT_ONCE)
-        for order_id in over:
-            async with self.db.transaction() as tx:
-                before = await store.lock_order(tx, order_id)
-                after = before.moved(State.COMPLETED, await store.read_now(tx))
-                after = await store.update_order(tx, before, after)
-                await outbox.add(tx, *messages.changes(before, after))
-        return len(over) == _COMPLETED_AT_ONCE
-
-    async def _price(self, cart: Sequence[pb.CartLine], currency: str, address: Address | None) -> Bill:
-        """Return what a cart costs now; without an address, without its delivery."""
-        skus = list(dict.fromkeys(line.sku for line in cart))
-        answer = await self.catalog.BatchGetVariants(catalog_pb.BatchGetVariantsRequest(skus=skus))
-        offers = {one.sku: _offer(one) for one in answer.variants if one.active}
-        lines = domain.price([(line.sku, line.quantity) for line in cart], offers, currency)
-        if address is None:
-            return domain.bill(lines, currency, 0, 0)
-        weight = domain.weight_grams(lines)
-        if weight > _HEAVIEST_GRAMS:
-            raise InvalidRequest(field="lines", problem=f"weigh more than {_HEAVIEST_GRAMS} g, and cannot be delivered")
-        quote = await self.delivery.QuoteDelivery(
-            delivery_pb.QuoteDeliveryRequest(
-                country_code=address.country_code,
-                postal_code=address.postal_code,
-                weight_grams=weight,
-                currency_code=currency,
-            )
-        )
-        return domain.bill(lines, currency, minor_units(quote.fee, "fee"), quote.tax_rate_basis_points)
-
-    async def _check_open_orders(self) -> None:
-        """Raise TooManyOpenOrders. Outside of `once`, which would keep a refusal that passes with the next order."""
-        async with self.db.connection() as tx:
-            if await store.count_pending(tx, current_user().id) >= _MOST_OPEN_ORDERS:
-                raise TooManyOpenOrders(limit=_MOST_OPEN_ORDERS)
-
-    async def _validate_payment_method(self, token: str, bill: Bill) -> None:
-        await self.payment.ValidatePaymentMethod(
-            payment_pb.ValidatePaymentMethodRequest(
-                user_id=current_user().id, payment_method_token=token, amount=money(bill.total, bill.currency)
-            )
-        )
-
-    async def _take(self, tx: Transaction, request: pb.CreateOrderRequest, bill: Bill) -> Claim:
-        user_id, now = current_user().id, await store.read_now(tx)
+    @transactional
+    async def _place_order(self, request: pb.CreateOrderRequest, tx: Transaction, totals: OrderTotals) -> pb.Order:
+        """Insert an order and its saga, and begin the saga's first step, which would cost a transaction later."""
+        now, call = await current_time(tx), current_call()
         key = uuid.uuid4().hex
         order = Order(
             id=f"order-{key}",
-            user_id=user_id,
-            bill=bill,
+            user_id=current_user().id,
+            totals=totals,
             shipping_address=request.shipping_address.SerializeToString(),
             slot_id=request.slot_id,
             reservation_id=f"reservation-{key}",
@@ -235,46 +112,125 @@ class OrderService(OrderServiceServicer):
             create_time=now,
             update_time=now,
         )
-        call = current_call()
-        saga = Saga(
-            id=domain_saga.saga_id(order.id),
-            order_id=order.id,
-            next_attempt_time=now,
-            traceparent=call.traceparent if call else "",
-        )
+        traceparent = call.traceparent if call else ""
+        saga = Saga(id=saga_id(order.id), order_id=order.id, next_attempt_time=now, traceparent=traceparent)
         await store.insert_order(tx, order)
         await store.insert_saga(tx, saga, request.payment_method_token, now)
-        await outbox.add(tx, messages.order_created(order))
-        return await self.driver.begin(tx, saga, order, request.payment_method_token, now)
+        await outbox.add(tx, converters.order_created_event(order))
+        claim = await self.sagas.begin(tx, Claim(saga, order, request.payment_method_token), now)
+        self.db.on_commit(tx, partial(self.worker.start, saga.id, claim))
+        return converters.order_to_proto(order)
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
+        async with self.db.connection() as tx:
+            return converters.order_to_proto(await _read_own_order(tx, request.order_id))
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        page = _ORDERS.page(request)
+        user_id, state = owner_filter(request.user_id), converters.state_from_proto(request.state)
+        async with self.db.connection() as tx:
+            orders = await store.list_orders(tx, user_id=user_id, state=state, before=page.after, limit=page.limit)
+        orders, next_page_token = page.cut(orders, lambda order: (order.create_time, order.id))
+        return pb.ListOrdersResponse(orders=map(converters.order_to_proto, orders), next_page_token=next_page_token)
+
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.Order:
+        return await self.drive_and_reload(await self._cancel(request, context))
+
+    @transactional
+    async def _cancel(self, request: pb.CancelOrderRequest, tx: Transaction) -> pb.Order:
+        """Turn the saga around, and return the order as it was before: only `drive_and_reload` reads what follows."""
+        saga, order, now = await store.lock_saga_and_order(tx, request.order_id)
+        require_owner(order.user_id, OrderNotFound(order_id=order.id))
+        if order.state is not State.CANCELLED:
+            by = "CUSTOMER" if order.user_id == current_user().id else "STAFF"
+            cancelled = domain_saga.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason)
+            await store.update_saga(tx, cancelled)
+        self.db.on_commit(tx, partial(self.worker.start, saga.id))
+        return converters.order_to_proto(order)
+
+    async def WatchOrder(self, request: pb.WatchOrderRequest, context: Context) -> AsyncIterator[pb.WatchOrderResponse]:
+        sent = request.resume_token
+        async for orders in self.orders.values([request.order_id]):
+            order = _own_order(request.order_id, orders.get(request.order_id))
+            if str(order.version) != sent:
+                sent = str(order.version)
+                yield pb.WatchOrderResponse(order=converters.order_to_proto(order), resume_token=sent)
+            if TRANSITIONS.is_final(order.state):
+                return
+
+    async def GetOrderTimeline(self, request: pb.GetOrderTimelineRequest, context: Context) -> pb.OrderTimeline:
+        async with self.db.connection() as tx:
+            order = await _read_own_order(tx, request.order_id)
+            history = await store.list_history(tx, order.id)
+            steps = await store.list_steps(tx, saga_id(order.id))
+        return pb.OrderTimeline(
+            order_id=order.id,
+            transitions=map(converters.transition_to_proto, history),
+            steps=map(converters.step_to_proto, steps),
+        )
+
+    @transactional
+    async def StartFulfillment(self, request: pb.StartFulfillmentRequest, tx: Transaction) -> pb.Order:
+        saga, before, now = await store.lock_saga_and_order(tx, request.order_id)
+        after = before.with_shipment(request.shipment_id, now, is_shippable=saga.is_shippable)
+        saved = await store.update_order(tx, before, after)
+        await outbox.add(tx, *converters.order_changed_events(before, saved))
+        return converters.order_to_proto(saved)
+
+    async def drive_and_reload(self, order: pb.Order) -> pb.Order:
+        """Execute an order's saga for as long as the caller waits, and return the order as far as it came."""
+        call = current_call()
+        left = call.remaining() if call else None
+        key = saga_id(order.order_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
+                # The commit has started the saga. For a repeated request it may have ended, or be left behind.
+                if not await self.worker.join(key):
+                    await asyncio.wait([self.worker.start(key)])
+        try:
+            async with self.db.connection() as tx:
+                return converters.order_to_proto(await store.read_order(tx, order.order_id))
+        except UNAVAILABLE_ERRORS:  # the change is committed all the same: an error would say that it is not
+            return order
+
+    async def complete_orders(self) -> bool:
+        """Complete some orders that can no longer be returned; return whether there may be more."""
+        async with self.db.connection() as tx:
+            order_ids = await store.list_past_return_window(tx, self.return_window, _COMPLETION_BATCH)
+        for order_id in order_ids:
+            async with self.db.transaction() as tx:
+                before = await store.lock_order(tx, order_id)
+                after = before.transition_to(State.COMPLETED, await current_time(tx))
+                saved = await store.update_order(tx, before, after)
+                await outbox.add(tx, *converters.order_changed_events(before, saved))
+        return len(order_ids) == _COMPLETION_BATCH
+
+    async def _check_open_orders(self) -> None:
+        """Raise TooManyOpenOrders. Outside of the transaction, which would store an error that soon passes."""
+        async with self.db.connection() as tx:
+            if await store.count_pending(tx, current_user().id) >= _MAX_OPEN_ORDERS:
+                raise TooManyOpenOrders(limit=_MAX_OPEN_ORDERS)
+
+    async def _validate_payment_method(self, token: str, totals: OrderTotals) -> None:
+        amount = money(totals.total, totals.currency)
+        request = payment_pb.ValidatePaymentMethodRequest(
+            user_id=current_user().id, payment_method_token=token, amount=amount
+        )
+        await self.payment.ValidatePaymentMethod(request)
+
+    async def _read_orders(self, ids: Collection[str]) -> dict[str, Order]:
+        async with self.db.connection() as tx:
+            return await store.read_orders(tx, ids)
 
 
-def _visible(order: Order) -> Order:
-    """Return the order if the user may see it; to others it does not exist."""
-    user = current_user()
-    if order.user_id != user.id and not user.roles & _STAFF:
-        raise OrderNotFound(order_id=order.id)
+async def _read_own_order(tx: Transaction, order_id: str) -> Order:
+    """Return an order; raises OrderNotFound unless the user may see it."""
+    return _own_order(order_id, (await store.read_orders(tx, [order_id])).get(order_id))
+
+
+def _own_order(order_id: str, order: Order | None) -> Order:
+    not_found = OrderNotFound(order_id=order_id)
+    if order is None:
+        raise not_found
+    require_owner(order.user_id, not_found)
     return order
-
-
-def _agree(request: pb.CreateOrderRequest, bill: Bill) -> None:
-    """Raise unless the bill is what the customer agreed to."""
-    if not request.HasField("expected_total"):
-        return
-    expected = request.expected_total
-    if expected.currency_code != bill.currency:
-        raise CurrencyMismatch(expected=bill.currency, subject="expected_total", actual=expected.currency_code)
-    agreed = minor_units(expected, "expected_total")
-    if agreed != bill.total:
-        raise PriceChanged(actual_total=text(bill.total, bill.currency), expected_total=text(agreed, bill.currency))
-
-
-def _offer(variant: catalog_pb.VariantSnapshot) -> Offer:
-    return Offer(
-        sku=variant.sku,
-        product_id=variant.product_id,
-        name=variant.name,
-        unit_price=minor_units(variant.price, "price"),
-        currency=variant.price.currency_code,
-        tax_rate_basis_points=variant.tax_rate_basis_points,
-        weight_grams=variant.weight_grams,
-    )

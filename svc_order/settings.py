@@ -1,4 +1,4 @@
-"""What svc_order can be told from outside."""
+"""The settings of svc_order."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ import chassis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(chassis.Settings):
-    """The orders' own settings."""
+    """Settings beyond those of every service."""
 
-    #: Seconds after which a step that was begun is taken for abandoned by its process, which renews this meanwhile.
+    #: Seconds after which another process resumes a step; the process that executes it renews this lease.
     saga_lease_seconds: float = 5.0
-    #: Seconds between two looks for sagas that are due.
+    #: Seconds between two searches for sagas that are due.
     saga_poll_seconds: float = 0.5
-    #: Sagas that one process drives at the same time.
-    sagas_at_once: int = 32
-    #: Days after delivery in which an order can be given back; it is COMPLETED afterwards.
+    #: Resumed sagas that one process executes at the same time.
+    saga_concurrency: int = 32
+    #: Days after delivery in which an order can be returned; afterwards it is COMPLETED.
     return_days: float = 14.0
-    #: Seconds between two looks for orders to complete.
+    #: Seconds between two searches for orders to complete.
     complete_seconds: float = 60.0

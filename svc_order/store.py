@@ -1,38 +1,31 @@
-"""The rows of orders and sagas: what the domain knows goes in and comes out; SQL stops here."""
+"""Reads and writes the rows of svc_order as domain objects; no other module of the service knows SQL.
+
+Two conventions hold for every transaction:
+
+* Lock order: the saga is locked before its order. A transaction that needs both calls `lock_saga_and_order`.
+* `after is before` means no change: `update_order` then writes nothing, and the order keeps its version.
+
+What is decided about locked rows is decided by the time that was read with the lock.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from chassis import Queries, Record, Transaction
 from shop.order.v1.order_errors import OrderNotFound, SagaNotFound
-from svc_order.domain import Bill, Fulfillment, Line, Order, Payment, State
-from svc_order.domain_saga import Saga, SagaState, Step
+from svc_order.domain import Fulfillment, Order, Payment, State
+from svc_order.domain_pricing import Line, OrderTotals
+from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown, saga_id
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """How a step of a saga stands."""
-
-    name: str
-    state: str
-    attempts: int
-    reason: str = ""
-
-
-async def read_now(tx: Transaction) -> datetime:
-    """Return the database's clock."""
-    now: datetime = await tx.fetchval(sql.read_now)
-    return now
-
-
 async def insert_order(tx: Transaction, order: Order) -> None:
-    """Insert a new order with its lines, and the beginning of its history."""
-    bill = order.bill
+    """Insert a new order with its lines, and the first entry of its history."""
+    totals = order.totals
     await tx.execute(
         sql.insert_order,
         order.id,
@@ -40,11 +33,11 @@ async def insert_order(tx: Transaction, order: Order) -> None:
         order.state.name,
         order.payment_state.name,
         order.fulfillment_state.name,
-        bill.currency,
-        bill.subtotal,
-        bill.shipping_fee,
-        bill.tax_total,
-        bill.total,
+        totals.currency,
+        totals.subtotal,
+        totals.shipping_fee,
+        totals.tax_total,
+        totals.total,
         order.shipping_address,
         order.slot_id,
         order.reservation_id,
@@ -55,44 +48,65 @@ async def insert_order(tx: Transaction, order: Order) -> None:
     await tx.execute(
         sql.insert_lines,
         order.id,
-        [line.sku for line in bill.lines],
-        [line.product_id for line in bill.lines],
-        [line.name for line in bill.lines],
-        [line.quantity for line in bill.lines],
-        [line.unit_price for line in bill.lines],
-        [line.tax_rate_basis_points for line in bill.lines],
-        [line.tax for line in bill.lines],
-        [line.total for line in bill.lines],
-        [line.weight_grams for line in bill.lines],
+        [line.sku for line in totals.lines],
+        [line.product_id for line in totals.lines],
+        [line.name for line in totals.lines],
+        [line.quantity for line in totals.lines],
+        [line.unit_price for line in totals.lines],
+        [line.tax_rate_basis_points for line in totals.lines],
+        [line.tax for line in totals.lines],
+        [line.total for line in totals.lines],
+        [line.weight_grams for line in totals.lines],
     )
     await tx.execute(sql.insert_history, order.id, order.version, "", order.state.name, "", order.create_time, "")
 
 
 async def read_order(tx: Transaction, order_id: str) -> Order:
     """Return an order; raises OrderNotFound."""
-    return await _order(tx, sql.read_order, order_id)
+    orders = await read_orders(tx, [order_id])
+    if order_id not in orders:
+        raise OrderNotFound(order_id=order_id)
+    return orders[order_id]
+
+
+async def read_orders(tx: Transaction, ids: Collection[str]) -> dict[str, Order]:
+    """Return the orders that exist, by id."""
+    return {order.id: order for order in await _with_lines(tx, await tx.fetch(sql.read_orders, list(ids)))}
 
 
 async def lock_order(tx: Transaction, order_id: str) -> Order:
-    """Return an order, kept from changes by others until this transaction ends; raises OrderNotFound."""
-    return await _order(tx, sql.lock_order, order_id)
+    """Return an order, locked against every other change until this transaction ends; raises OrderNotFound."""
+    row = await tx.fetchrow(sql.lock_order, order_id)
+    if row is None:
+        raise OrderNotFound(order_id=order_id)
+    (order,) = await _with_lines(tx, [row])
+    return order
+
+
+async def lock_saga_and_order(tx: Transaction, order_id: str) -> tuple[Saga, Order, datetime]:
+    """Lock an order's saga, then the order, and return both with the time; raises OrderNotFound."""
+    try:
+        saga, now = await lock_saga(tx, saga_id(order_id))
+    except SagaNotFound:
+        raise OrderNotFound(order_id=order_id) from None
+    return saga, await lock_order(tx, order_id), now
 
 
 async def list_orders(
     tx: Transaction, *, user_id: str, state: str, before: tuple[datetime, str], limit: int
 ) -> list[Order]:
     """Return orders before a position, newest first; an empty `user_id` or `state` means any."""
-    return await _orders(tx, await tx.fetch(sql.list_orders, user_id, state, *before, limit))
+    return await _with_lines(tx, await tx.fetch(sql.list_orders, user_id, state, *before, limit))
 
 
 async def count_pending(tx: Transaction, user_id: str) -> int:
-    """Return how many of a user's orders wait for their saga."""
+    """Return how many of a user's orders are PENDING."""
     count: int = await tx.fetchval(sql.count_pending, user_id)
     return count
 
 
 async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
-    """Write an order that was locked, with its history where its state moved, and return it with its new version."""
+    """Write an order that was locked, with the transition of its state, and return it with its new version."""
     if after is before:
         return before
     after = replace(after, version=before.version + 1)
@@ -109,19 +123,19 @@ async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
         after.state_message,
     )
     if after.state is not before.state:
-        move = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
-        await tx.execute(sql.insert_history, after.id, after.version, *move)
+        transition = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
+        await tx.execute(sql.insert_history, after.id, after.version, *transition)
     return after
 
 
 async def list_history(tx: Transaction, order_id: str) -> list[Record]:
-    """Return an order's moves, oldest first."""
+    """Return an order's transitions, oldest first."""
     return await tx.fetch(sql.list_history, order_id)
 
 
-async def list_returnable_over(tx: Transaction, window: timedelta, limit: int) -> list[str]:
+async def list_past_return_window(tx: Transaction, window: timedelta, limit: int) -> list[str]:
     """Return the ids of orders that were delivered longer ago than `window`."""
-    return [row["order_id"] for row in await tx.fetch(sql.list_returnable_over, window, limit)]
+    return [row["order_id"] for row in await tx.fetch(sql.list_past_return_window, window, limit)]
 
 
 async def insert_saga(tx: Transaction, saga: Saga, payment_method_token: str, now: datetime) -> None:
@@ -150,7 +164,7 @@ async def read_saga_row(tx: Transaction, saga_id: str) -> Record:
 
 
 async def lock_saga(tx: Transaction, saga_id: str) -> tuple[Saga, datetime]:
-    """Return a saga, kept from changes by others until this transaction ends, and the clock; raises SagaNotFound."""
+    """Return a saga, locked against every other change, and the time; raises SagaNotFound."""
     row = await tx.fetchrow(sql.lock_saga, saga_id)
     if row is None:
         raise SagaNotFound(saga_id=saga_id)
@@ -158,14 +172,14 @@ async def lock_saga(tx: Transaction, saga_id: str) -> tuple[Saga, datetime]:
 
 
 async def lock_due_saga(tx: Transaction, saga_id: str) -> tuple[Saga, str, datetime] | None:
-    """Return a saga that is due, its payment method and the clock, locked; None when another process was quicker."""
+    """Return a saga that is due, locked, its payment method and the time; None when it is not due."""
     row = await tx.fetchrow(sql.lock_due_saga, saga_id)
     return (saga_from_row(row), row["payment_method_token"], row["now"]) if row else None
 
 
-async def list_due(tx: Transaction, limit: int) -> list[str]:
+async def list_due_sagas(tx: Transaction, limit: int) -> list[str]:
     """Return the ids of sagas that are due, the most overdue first."""
-    return [row["saga_id"] for row in await tx.fetch(sql.list_due, limit)]
+    return [row["saga_id"] for row in await tx.fetch(sql.list_due_sagas, limit)]
 
 
 async def list_saga_rows(tx: Transaction, *, state: str, after: tuple[datetime, str], limit: int) -> list[Record]:
@@ -191,25 +205,27 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
     )
 
 
-async def renew_claim(tx: Transaction, claimed: Saga, lease: timedelta) -> None:
-    """Keep a claim for another `lease`, unless it was lost."""
-    await tx.execute(sql.renew_claim, claimed.id, claimed.version, lease)
+async def renew_saga(tx: Transaction, claimed: Saga, lease: timedelta) -> None:
+    """Extend a lease, unless it was lost."""
+    await tx.execute(sql.renew_saga, claimed.id, claimed.version, lease)
 
 
-async def write_steps(tx: Transaction, saga_id: str, *steps: StepRecord) -> None:
-    """Record how some steps of a saga stand."""
-    await tx.execute(
-        sql.write_steps,
-        saga_id,
-        [step.name for step in steps],
-        [step.state for step in steps],
-        [step.attempts for step in steps],
-        [step.reason for step in steps],
-    )
+async def write_step(tx: Transaction, saga: Saga, result: StepResult) -> None:
+    """Record the result of a saga's current step."""
+    match result:
+        case Done():
+            state, reason = ("COMPENSATED" if saga.state is SagaState.COMPENSATING else "DONE"), ""
+        case Refused(reason):
+            state = "REFUSED"
+        case Unknown(reason):
+            state = "UNKNOWN"
+        case Pending():
+            state, reason = "RUNNING", ""
+    await tx.execute(sql.write_step, saga.id, saga.step.value, state, saga.attempts, reason)
 
 
 async def list_steps(tx: Transaction, saga_id: str) -> list[Record]:
-    """Return a saga's steps in the order in which they were last tried."""
+    """Return a saga's steps in the order of their last attempts."""
     return await tx.fetch(sql.list_steps, saga_id)
 
 
@@ -232,15 +248,7 @@ def saga_from_row(row: Record) -> Saga:
     )
 
 
-async def _order(tx: Transaction, query: str, order_id: str) -> Order:
-    row = await tx.fetchrow(query, order_id)
-    if row is None:
-        raise OrderNotFound(order_id=order_id)
-    (order,) = await _orders(tx, [row])
-    return order
-
-
-async def _orders(tx: Transaction, rows: Sequence[Record]) -> list[Order]:
+async def _with_lines(tx: Transaction, rows: Sequence[Record]) -> list[Order]:
     lines: defaultdict[str, list[Line]] = defaultdict(list)
     for row in await tx.fetch(sql.read_lines, [row["order_id"] for row in rows]):
         lines[row["order_id"]].append(_line_from_row(row))
@@ -251,7 +259,9 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
     return Order(
         id=row["order_id"],
         user_id=row["user_id"],
-        bill=Bill(currency=row["currency"], lines=lines, shipping_fee=row["shipping_fee"], tax_total=row["tax_total"]),
+        totals=OrderTotals(
+            currency=row["currency"], lines=lines, shipping_fee=row["shipping_fee"], tax_total=row["tax_total"]
+        ),
         shipping_address=row["shipping_address"],
         slot_id=row["slot_id"],
         reservation_id=row["reservation_id"],

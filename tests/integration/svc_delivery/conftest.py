@@ -26,8 +26,9 @@ from svc_delivery.__main__ import compose
 from svc_delivery.settings import Settings
 from svc_order import store as order_store
 from svc_order.__main__ import compose as compose_orders
-from svc_order.domain import Bill, Line, Order
+from svc_order.domain import Order
 from svc_order.domain import State as OrderState
+from svc_order.domain_pricing import Line, OrderTotals
 from svc_order.domain_saga import NEVER, Saga, Step, saga_id
 from svc_order.settings import Settings as OrderSettings
 
@@ -275,7 +276,7 @@ def an_order(order_id, user_id, slot_id, now, address) -> Order:
     return Order(
         id=order_id,
         user_id=user_id,
-        bill=Bill(currency="THB", lines=(line,), shipping_fee=0, tax_total=1_963),
+        totals=OrderTotals(currency="THB", lines=(line,), shipping_fee=0, tax_total=1_963),
         shipping_address=to.SerializeToString(),
         slot_id=slot_id,
         reservation_id=f"reservation-{order_id}",

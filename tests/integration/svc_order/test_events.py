@@ -17,7 +17,8 @@ from shop.order.v1 import saga_pb2
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.topics import EVENTS
-from tests.integration.svc_order.asking import (
+from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop_queries import (
     available,
     get,
     move,
@@ -28,7 +29,6 @@ from tests.integration.svc_order.asking import (
     ship,
     states_of,
 )
-from tests.integration.svc_order.conftest import buy
 
 ROAD = [
     shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{name}")

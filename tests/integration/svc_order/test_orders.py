@@ -19,8 +19,8 @@ from shop.order.v1.order_errors import (
     SkuNotFound,
 )
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.asking import available, get, move, payment_of, ship, timeline
 from tests.integration.svc_order.conftest import ADDRESS, buy
+from tests.integration.svc_order.shop_queries import available, get, move, payment_of, ship, timeline
 
 
 async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):

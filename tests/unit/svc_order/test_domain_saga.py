@@ -33,7 +33,7 @@ def walk(saga, *outcomes):
 def test_four_steps_bring_it_to_wait_for_the_parcel():
     saga, taken = walk(a_saga(), *[Done()] * 4)
     assert [step for _, step in taken] == list(Step)[:4]
-    assert saga.waits
+    assert saga.is_awaiting_shipment
     assert saga.next_attempt_time > NOW + timedelta(days=365)
 
 
@@ -81,7 +81,7 @@ def test_past_the_pivot_a_refusal_waits_for_a_person_and_nothing_is_undone():
     saga, _ = walk(saga.shipped(NOW), Refused("PAYMENT_STATE_CONFLICT"))
     assert (saga.state, saga.step) == (SagaState.PARKED, Step.CAPTURE_PAYMENT)
     with pytest.raises(SagaStateConflict):
-        saga.compensated_by_hand(NOW, "no")
+        saga.compensated_by_operator(NOW, "no")
 
 
 def test_a_wish_to_cancel_waits_for_the_step_under_way():
@@ -120,7 +120,7 @@ def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
 
 def test_by_hand_the_present_step_is_undone_too():
     saga, _ = walk(a_saga(), Done(), Done(), *[Unknown("UNAVAILABLE")] * 12)
-    back = saga.compensated_by_hand(NOW, "the provider rang")
+    back = saga.compensated_by_operator(NOW, "the provider rang")
     assert (back.state, back.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
     assert (back.reason, back.message) == ("COMPENSATED_BY_OPERATOR", "the provider rang")
 
@@ -226,7 +226,7 @@ def test_a_saga_that_goes_forward_again_has_nothing_to_give_a_reason_for():
     parked = a_saga(step=Step.BOOK_SLOT, attempts=12).advanced(Unknown("UNAVAILABLE"), NOW, 0.5)
     assert (parked.state, parked.reason) == (SagaState.PARKED, "UNAVAILABLE")
     retried = parked.retried(NOW)
-    assert (retried.reason, retried.next_attempt_time, retried.active) == ("", NOW, True)
+    assert (retried.reason, retried.next_attempt_time, retried.is_active) == ("", NOW, True)
 
 
 def test_only_what_is_parked_can_be_set_going():
@@ -239,23 +239,23 @@ def test_only_what_is_parked_can_be_set_going():
 def test_by_hand_only_what_goes_forward_is_turned_around():
     for state in (SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
         with pytest.raises(SagaStateConflict):
-            a_saga(state=state).compensated_by_hand(NOW, "no")
+            a_saga(state=state).compensated_by_operator(NOW, "no")
     for step in (Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION):
         with pytest.raises(SagaStateConflict):
-            a_saga(step=step).parked("UNAVAILABLE").compensated_by_hand(NOW, "no")
-    waiting = a_saga(step=Step.AWAIT_SHIPMENT).compensated_by_hand(NOW, "the courier lost it")
+            a_saga(step=step).parked("UNAVAILABLE").compensated_by_operator(NOW, "no")
+    waiting = a_saga(step=Step.AWAIT_SHIPMENT).compensated_by_operator(NOW, "the courier lost it")
     assert (waiting.state, waiting.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
-    parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE").compensated_by_hand(NOW, "no")
+    parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE").compensated_by_operator(NOW, "no")
     assert parked.parked_from is None
 
 
 def test_a_parcel_leaves_only_while_its_saga_waits_for_it_or_has_let_it_go():
-    ships = {step for step in Step if a_saga(step=step).ships}
+    ships = {step for step in Step if a_saga(step=step).is_shippable}
     assert ships == {Step.AWAIT_SHIPMENT, Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION}
-    assert a_saga(state=SagaState.DONE, step=Step.FULFILL_RESERVATION).ships
-    assert not a_saga(state=SagaState.PARKED, step=Step.AWAIT_SHIPMENT).ships
+    assert a_saga(state=SagaState.DONE, step=Step.FULFILL_RESERVATION).is_shippable
+    assert not a_saga(state=SagaState.PARKED, step=Step.AWAIT_SHIPMENT).is_shippable
     for state in (SagaState.COMPENSATING, SagaState.COMPENSATED):
-        assert not any(a_saga(state=state, step=step).ships for step in UNDONE)
+        assert not any(a_saga(state=state, step=step).is_shippable for step in UNDONE)
 
 
 def test_a_parcel_that_leaves_sets_only_a_waiting_saga_going():
@@ -325,7 +325,7 @@ def test_whatever_happens_the_saga_makes_legal_moves_and_its_version_grows(outco
     """Walk at random: an order is CONFIRMED only with everything done, given up only with all of it undone."""
     saga, order, held = a_saga(), an_order(), set()
     for turn, outcome in enumerate(outcomes):
-        if saga.state not in (SagaState.RUNNING, SagaState.COMPENSATING) or saga.waits:
+        if saga.state not in (SagaState.RUNNING, SagaState.COMPENSATING) or saga.is_awaiting_shipment:
             break
         before, step, back = saga, saga.step, saga.state is SagaState.COMPENSATING
         saga = saga.claimed(NOW, LEASE)

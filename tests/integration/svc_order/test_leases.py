@@ -22,9 +22,11 @@ from shop.order.v1 import saga_pb2
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import store
-from svc_order.domain import Bill, Order
+from svc_order.domain import Order
+from svc_order.domain_pricing import OrderTotals
 from svc_order.domain_saga import Saga
-from tests.integration.svc_order.asking import (
+from tests.integration.svc_order.conftest import PARTS, QUICK, buy
+from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
     move,
@@ -34,7 +36,6 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, QUICK, buy
 
 ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
 STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"
@@ -143,9 +144,9 @@ async def test_a_lease_that_was_lost_is_not_renewed(shop, rows):
         await shop.orders.CreateOrder(buy(("shirt", 1)))
     query = "SELECT * FROM saga"
     saga = store.saga_from_row(await rows.fetchrow(query))
-    await store.renew_claim(rows, replace(saga, version=saga.version - 1), timedelta(seconds=1))
+    await store.renew_saga(rows, replace(saga, version=saga.version - 1), timedelta(seconds=1))
     assert store.saga_from_row(await rows.fetchrow(query)) == saga
-    await store.renew_claim(rows, saga, timedelta(seconds=1))
+    await store.renew_saga(rows, saga, timedelta(seconds=1))
     assert store.saga_from_row(await rows.fetchrow(query)).next_attempt_time < saga.next_attempt_time
 
 
@@ -171,7 +172,7 @@ async def test_a_process_that_ends_leaves_no_step_that_others_would_have_to_wait
     await assert_all_is_secured_once(shop, order_id)
 
 
-@pytest.mark.parametrize("orders_settings", [{"sagas_at_once": 1}], ids=["one at once"])
+@pytest.mark.parametrize("orders_settings", [{"saga_concurrency": 1}], ids=["one at once"])
 async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(shop, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
@@ -187,7 +188,7 @@ async def test_a_saga_that_is_due_is_waited_for_while_an_event_is_noted_on_it(fr
     now = datetime.now(UTC)
     saga = Saga(id="saga-1", order_id="order-1", next_attempt_time=now)
     order = Order(
-        id="order-1", user_id="customer-1", bill=Bill(currency="THB", lines=(), shipping_fee=1, tax_total=0),
+        id="order-1", user_id="customer-1", totals=OrderTotals(currency="THB", lines=(), shipping_fee=1, tax_total=0),
         shipping_address=b"", slot_id="", reservation_id="", payment_id="", create_time=now, update_time=now,
     )  # fmt: skip
 

@@ -13,7 +13,8 @@ from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.asking import (
+from tests.integration.svc_order.conftest import PARTS, buy
+from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
     get,
@@ -25,7 +26,6 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, buy
 
 
 @pytest.fixture

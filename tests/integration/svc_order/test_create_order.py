@@ -17,8 +17,8 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
-from tests.integration.svc_order.asking import available, get, payment_of, reaches, timeline
 from tests.integration.svc_order.conftest import ADDRESS, buy
+from tests.integration.svc_order.shop_queries import available, get, payment_of, reaches, timeline
 
 #: Copies of an order that wait for ever, since they have no sagas.
 WAITING = """

@@ -1,6 +1,7 @@
 """Sagas in the operators' hands: what waits for a person, and what a person can do about it."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -13,10 +14,11 @@ from shop.order.v1 import saga_pb2
 from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, SagaNotFound, SagaStateConflict
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from svc_order.domain import bill, price
+from svc_order.domain_pricing import price_lines, quote
 from svc_order.domain_saga import Done, Refused, Saga, SagaState, Step, Unknown
-from svc_order.steps import Steps
-from tests.integration.svc_order.asking import (
+from svc_order.saga import Claim, SagaOrchestrator
+from tests.integration.svc_order.conftest import PARTS, buy
+from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
     get,
@@ -29,9 +31,9 @@ from tests.integration.svc_order.asking import (
     states_of,
     timeline,
 )
-from tests.integration.svc_order.conftest import PARTS, buy
-from tests.unit.svc_order.test_domain import an_order, offer
+from tests.unit.svc_order.test_domain import a_price, an_order
 
+LEASE = timedelta(seconds=5)
 BROKEN = ["authorize_500"] * 60
 
 
@@ -202,32 +204,32 @@ async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there
 
 async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unknown(shop):
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"]) as denied:
-        steps = Steps(denied, shop.delivery, shop.payments)
+        steps = SagaOrchestrator(denied, shop.delivery, shop.payments, lease=LEASE)
         order = an_order()
         saga = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
-        assert await steps.take(saga, order, "tok_ok") == Unknown("CALLER_DENIED")
+        assert await steps.execute(Claim(saga, order, "tok_ok")) == Unknown("CALLER_DENIED")
     async with client_for(
         shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
     ) as allowed:
-        steps = Steps(allowed, shop.delivery, shop.payments)
+        steps = SagaOrchestrator(allowed, shop.delivery, shop.payments, lease=LEASE)
         unreadable = an_order(id="no such id", reservation_id="no such id")
-        assert await steps.take(saga, unreadable, "tok_ok") == Refused("INVALID_REQUEST")
+        assert await steps.execute(Claim(saga, unreadable, "tok_ok")) == Refused("INVALID_REQUEST")
         confirming = Saga(
             id="saga-1", order_id=order.id, next_attempt_time=order.create_time, step=Step.CONFIRM_RESERVATION
         )
-        assert await steps.take(confirming, order, "tok_ok") == Refused("RESERVATION_NOT_FOUND")
+        assert await steps.execute(Claim(confirming, order, "tok_ok")) == Refused("RESERVATION_NOT_FOUND")
 
 
 async def test_stock_that_was_held_and_is_no_more_is_no_reason_to_go_on(shop):
     async with client_for(
         shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
     ) as inventory:
-        steps = Steps(inventory, shop.delivery, shop.payments)
-        offers = {"shirt": offer("shirt")}
-        order = an_order(bill=bill(price([("shirt", 1)], offers, "THB"), "THB", 0, 0))
+        steps = SagaOrchestrator(inventory, shop.delivery, shop.payments, lease=LEASE)
+        prices = {"shirt": a_price("shirt")}
+        order = an_order(totals=quote(price_lines([("shirt", 1)], prices, "THB"), "THB", 0, 0))
         forth = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
         back = replace(forth, state=SagaState.COMPENSATING)
-        assert await steps.take(back, order, "tok_ok") == Done()
-        assert [await steps.take(forth, order, "tok_ok") for _ in range(2)] == [Done(), Done()]
-        assert await steps.take(back, order, "tok_ok") == Done()
-        assert await steps.take(forth, order, "tok_ok") == Refused("RESERVATION_EXPIRED")
+        assert await steps.execute(Claim(back, order, "tok_ok")) == Done()
+        assert [await steps.execute(Claim(forth, order, "tok_ok")) for _ in range(2)] == [Done(), Done()]
+        assert await steps.execute(Claim(back, order, "tok_ok")) == Done()
+        assert await steps.execute(Claim(forth, order, "tok_ok")) == Refused("RESERVATION_EXPIRED")

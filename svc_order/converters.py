@@ -1,4 +1,4 @@
-"""Between the orders' domain and their proto."""
+"""Converts the domain objects and rows of svc_order to messages and events, and messages to domain objects."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,19 @@ from typing import Any
 from google.protobuf.message import Message
 
 from chassis import Record, timestamp
-from chassis.types.money import money
+from chassis.types.money import minor_units, money
+from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
 from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
-from svc_order.domain import Bill, Line, Order, State
+from svc_order.domain import Order, State
+from svc_order.domain_pricing import CatalogPrice, Line, OrderTotals
 
 
 def order_to_proto(order: Order) -> pb.Order:
     """Return an order."""
-    bill = order.bill
+    totals = order.totals
     return pb.Order(
         order_id=order.id,
         user_id=order.user_id,
@@ -25,11 +27,11 @@ def order_to_proto(order: Order) -> pb.Order:
         state_message=order.state_message,
         payment_state=pb.OrderPaymentState.Value(f"ORDER_PAYMENT_STATE_{order.payment_state.name}"),
         fulfillment_state=pb.FulfillmentState.Value(f"FULFILLMENT_STATE_{order.fulfillment_state.name}"),
-        lines=lines_to_proto(bill),
-        subtotal=money(bill.subtotal, bill.currency),
-        shipping_fee=money(bill.shipping_fee, bill.currency),
-        tax_total=money(bill.tax_total, bill.currency),
-        total=money(bill.total, bill.currency),
+        lines=lines_to_proto(totals),
+        subtotal=money(totals.subtotal, totals.currency),
+        shipping_fee=money(totals.shipping_fee, totals.currency),
+        tax_total=money(totals.tax_total, totals.currency),
+        total=money(totals.total, totals.currency),
         shipping_address=Address.FromString(order.shipping_address),
         slot_id=order.slot_id,
         reservation_id=order.reservation_id,
@@ -41,9 +43,9 @@ def order_to_proto(order: Order) -> pb.Order:
     )
 
 
-def lines_to_proto(bill: Bill) -> list[pb.OrderLine]:
-    """Return the lines of a bill."""
-    return [_line_to_proto(line, bill.currency) for line in bill.lines]
+def lines_to_proto(totals: OrderTotals) -> list[pb.OrderLine]:
+    """Return the lines of an order or of a preview."""
+    return [_line_to_proto(line, totals.currency) for line in totals.lines]
 
 
 def _line_to_proto(line: Line, currency: str) -> pb.OrderLine:
@@ -60,8 +62,21 @@ def _line_to_proto(line: Line, currency: str) -> pb.OrderLine:
     )
 
 
+def catalog_price_from_proto(variant: catalog_pb.VariantSnapshot) -> CatalogPrice:
+    """Return what the catalog sells under a SKU."""
+    return CatalogPrice(
+        sku=variant.sku,
+        product_id=variant.product_id,
+        name=variant.name,
+        unit_price=minor_units(variant.price, "price"),
+        currency=variant.price.currency_code,
+        tax_rate_basis_points=variant.tax_rate_basis_points,
+        weight_grams=variant.weight_grams,
+    )
+
+
 def transition_to_proto(row: Record) -> pb.OrderTransition:
-    """Return one move of an order."""
+    """Return one transition of an order."""
     before = row["from_state"] or "UNSPECIFIED"
     return pb.OrderTransition(
         from_state=pb.OrderState.Value(f"ORDER_STATE_{before}"),
@@ -72,8 +87,18 @@ def transition_to_proto(row: Record) -> pb.OrderTransition:
     )
 
 
+def state_from_proto(state: pb.OrderState.ValueType) -> str:
+    """Return the name of a state; empty when it is unspecified."""
+    return pb.OrderState.Name(state).removeprefix("ORDER_STATE_") if state else ""
+
+
+def saga_state_from_proto(state: saga_pb2.SagaState.ValueType) -> str:
+    """Return the name of a saga's state; empty when it is unspecified."""
+    return saga_pb2.SagaState.Name(state).removeprefix("SAGA_STATE_") if state else ""
+
+
 def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> saga_pb2.Saga:
-    """Return a saga, with its steps where they are given."""
+    """Return a saga, with its steps as far as they were read."""
     return saga_pb2.Saga(
         saga_id=row["saga_id"],
         order_id=row["order_id"],
@@ -100,45 +125,38 @@ def step_to_proto(row: Record) -> saga_pb2.SagaStep:
     )
 
 
-def order_created(order: Order) -> events.OrderCreated:
-    """Return the event that an order was taken."""
+def order_created_event(order: Order) -> events.OrderCreated:
+    """Return the event of a new order."""
     return events.OrderCreated(
         order_id=order.id,
         version=order.version,
         user_id=order.user_id,
-        lines=lines_to_proto(order.bill),
-        total=money(order.bill.total, order.bill.currency),
+        lines=lines_to_proto(order.totals),
+        total=money(order.totals.total, order.totals.currency),
     )
 
 
-def changes(before: Order, after: Order) -> list[Message]:
-    """Return what happened to an order between two of its versions."""
-    told: list[Message] = []
+def order_changed_events(before: Order, after: Order) -> list[Message]:
+    """Return the events of a change of an order; none when nothing changed."""
+    changed: list[Message] = []
     if after.payment_state is not before.payment_state:
         state = pb.OrderPaymentState.Value(f"ORDER_PAYMENT_STATE_{after.payment_state.name}")
-        told.append(
-            events.OrderPaymentStateChanged(
-                order_id=after.id, version=after.version, user_id=after.user_id, payment_state=state
-            )
-        )
+        changed.append(events.OrderPaymentStateChanged(**_heading(after), payment_state=state))
     if (after.fulfillment_state, after.shipment_id) != (before.fulfillment_state, before.shipment_id):
-        told.append(
+        fulfillment_state = pb.FulfillmentState.Value(f"FULFILLMENT_STATE_{after.fulfillment_state.name}")
+        changed.append(
             events.OrderFulfillmentStateChanged(
-                order_id=after.id,
-                version=after.version,
-                user_id=after.user_id,
-                fulfillment_state=pb.FulfillmentState.Value(f"FULFILLMENT_STATE_{after.fulfillment_state.name}"),
-                shipment_id=after.shipment_id,
+                **_heading(after), fulfillment_state=fulfillment_state, shipment_id=after.shipment_id
             )
         )
-    if after.state is not before.state and (moved := _state_changed(after)):
-        told.append(moved)
-    return told
+    if after.state is not before.state and (event := _state_changed_event(after)):
+        changed.append(event)
+    return changed
 
 
-def _state_changed(order: Order) -> Message | None:  # noqa: PLR0911  a table
-    """Return the event of the state that an order has moved to."""
-    heading: dict[str, Any] = {"order_id": order.id, "version": order.version, "user_id": order.user_id}
+def _state_changed_event(order: Order) -> Message | None:  # noqa: PLR0911  a table
+    """Return the event of the state that an order has reached."""
+    heading = _heading(order)
     match order.state:
         case State.CONFIRMED:
             return events.OrderConfirmed(
@@ -146,7 +164,7 @@ def _state_changed(order: Order) -> Message | None:  # noqa: PLR0911  a table
                 reservation_id=order.reservation_id,
                 payment_id=order.payment_id,
                 slot_id=order.slot_id,
-                total=money(order.bill.total, order.bill.currency),
+                total=money(order.totals.total, order.totals.currency),
             )
         case State.REJECTED:
             return events.OrderRejected(**heading, reason=order.state_reason)
@@ -160,3 +178,7 @@ def _state_changed(order: Order) -> Message | None:  # noqa: PLR0911  a table
             return events.OrderCompleted(**heading)
         case _:
             return None
+
+
+def _heading(order: Order) -> dict[str, Any]:
+    return {"order_id": order.id, "version": order.version, "user_id": order.user_id}
