@@ -1,4 +1,4 @@
-"""What the shop sells. Pure: no I/O, no clock, no proto. Prices are integer minor units, tax included."""
+"""Products and categories. Pure: no I/O, no clock, no proto. Prices are integer minor units, tax included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One form of a product: what is bought, priced and stocked."""
+    """One form of a product, with its own SKU, price and stock."""
 
     sku: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -43,12 +43,12 @@ class Product:
 
     @property
     def lowest_price(self) -> int:
-        """The least price of a variant."""
+        """Return the price of the cheapest variant."""
         return min(variant.price for variant in self.variants)
 
     @property
     def skus(self) -> list[str]:
-        """The SKUs of all variants."""
+        """Return the SKUs of all variants."""
         return [variant.sku for variant in self.variants]
 
     def updated(self, changes: Mapping[str, Any], etag: str) -> "Product":
@@ -58,14 +58,14 @@ class Product:
         return self if updated == self else replace(updated, version=self.version + 1)
 
     def deleted(self, etag: str) -> "Product":
-        """Return the product as it is when it is gone; raises VersionMismatch."""
+        """Return the product without categories, at the version of its deletion; raises VersionMismatch."""
         check_etag(f"The product {self.id}", self.version, etag)
         return replace(self, category_ids=(), version=self.version + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Category:
-    """A shelf of the catalog; shelves can stand in each other."""
+    """A node of the category tree."""
 
     id: str
     parent_id: str = ""

@@ -1,4 +1,4 @@
-"""The catalog hears its own events, so that the cache is cleared even if the process that made the change died."""
+"""Consumes the catalog's own events, so that the cache is invalidated even if the process that made a change died."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from shop.catalog.v1 import catalog_events_pb2 as events
 LISTS = "lists"
 
 
-def detail(product_id: str) -> str:
+def product_group(product_id: str) -> str:
     """Return the cache's group of one product."""
     return f"product:{product_id}"
 
 
 def handlers(cache: Cache) -> Mapping[type[Message], Handler]:
-    """Return what is done about each event."""
+    """Return the handler of each event that the service consumes."""
 
     async def on_product_changed(
         _tx: Transaction, event: events.ProductCreated | events.ProductUpdated | events.ProductDeleted
     ) -> None:
-        await cache.invalidate(LISTS, detail(event.product_id))
+        await cache.invalidate(LISTS, product_group(event.product_id))
 
     return dict.fromkeys((events.ProductCreated, events.ProductUpdated, events.ProductDeleted), on_product_changed)

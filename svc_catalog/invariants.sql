@@ -1,5 +1,5 @@
 -- always: product_has_variants
--- An active product has a variant.
+-- A product that is not deleted has a variant.
 SELECT product_id, status FROM product
 WHERE delete_time IS NULL AND NOT EXISTS (
     SELECT FROM variant WHERE variant.product_id = product.product_id AND NOT dropped);

@@ -10,7 +10,7 @@ UPDATE product SET name = $2, description = $3, brand = $4, status = $5, lowest_
 WHERE product_id = $1 RETURNING *;
 
 -- name: delete_product
--- Hides a product for good.
+-- Marks a product as deleted.
 UPDATE product SET delete_time = now(), update_time = now(), version = $2 WHERE product_id = $1;
 
 -- name: read_products
@@ -18,41 +18,41 @@ UPDATE product SET delete_time = now(), update_time = now(), version = $2 WHERE 
 SELECT * FROM product WHERE product_id = ANY($1::text[]) AND delete_time IS NULL;
 
 -- name: lock_product
--- Reads one product that is not deleted and keeps others from changing it.
+-- Locks one product that is not deleted.
 SELECT * FROM product WHERE product_id = $1 AND delete_time IS NULL FOR NO KEY UPDATE;
 
 -- name: list_by_create_time_asc
--- Lists products from a position on, by time of creation.
+-- Lists products after a sort key, by time of creation, ascending.
 SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::timestamptz IS NULL OR (create_time, product_id) > ($8, $9)
 ORDER BY create_time, product_id LIMIT $10;
 
 -- name: list_by_create_time_desc
--- Lists products from a position on, by time of creation, backwards.
+-- Lists products after a sort key, by time of creation, descending.
 SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::timestamptz IS NULL OR (create_time, product_id) < ($8, $9)
 ORDER BY create_time DESC, product_id DESC LIMIT $10;
 
 -- name: list_by_name_asc
--- Lists products from a position on, by name.
+-- Lists products after a sort key, by name, ascending.
 SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::text IS NULL OR (left(name, 60), product_id) > ($8, $9)
 ORDER BY left(name, 60), product_id LIMIT $10;
 
 -- name: list_by_name_desc
--- Lists products from a position on, by name, backwards.
+-- Lists products after a sort key, by name, descending.
 SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::text IS NULL OR (left(name, 60), product_id) < ($8, $9)
 ORDER BY left(name, 60) DESC, product_id DESC LIMIT $10;
 
 -- name: list_by_price_asc
--- Lists products from a position on, by lowest price.
+-- Lists products after a sort key, by lowest price, ascending.
 SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::bigint IS NULL OR (lowest_price, product_id) > ($8, $9)
 ORDER BY lowest_price, product_id LIMIT $10;
 
 -- name: list_by_price_desc
--- Lists products from a position on, by lowest price, backwards.
+-- Lists products after a sort key, by lowest price, descending.
 SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
 WHERE $8::bigint IS NULL OR (lowest_price, product_id) < ($8, $9)
 ORDER BY lowest_price DESC, product_id DESC LIMIT $10;
@@ -62,15 +62,15 @@ ORDER BY lowest_price DESC, product_id DESC LIMIT $10;
 SELECT * FROM variant WHERE product_id = ANY($1::text[]) AND NOT dropped ORDER BY product_id, position;
 
 -- name: read_categories_of
--- Reads in which categories some products are.
+-- Reads the categories of some products.
 SELECT * FROM product_category WHERE product_id = ANY($1::text[]) ORDER BY product_id, position;
 
 -- name: drop_variants
--- Drops the variants of a product that are not among some; their SKUs stay taken.
+-- Marks the variants of a product as dropped unless they are among some; their SKUs stay taken.
 UPDATE variant SET dropped = true WHERE product_id = $1 AND sku <> ALL ($2::text[]);
 
 -- name: write_variants
--- Writes variants of a product, and returns their SKUs; one that belongs to another product is left alone.
+-- Upserts variants of a product and returns their SKUs; skips a SKU that belongs to another product.
 INSERT INTO variant (product_id, sku, position, attributes, price, currency, tax_rate_basis_points, weight_grams)
 SELECT $1, sku, position, attributes::jsonb, price, currency, rate, weight
 FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::int[], $7::int[]) WITH ORDINALITY
@@ -83,7 +83,7 @@ WHERE variant.product_id = excluded.product_id
 RETURNING sku;
 
 -- name: delete_categories_of
--- Takes a product out of its categories.
+-- Removes a product from its categories.
 DELETE FROM product_category WHERE product_id = $1;
 
 -- name: insert_categories_of
@@ -92,7 +92,7 @@ INSERT INTO product_category (product_id, category_id, position)
 SELECT $1, category_id, position FROM unnest($2::text[]) WITH ORDINALITY AS one (category_id, position);
 
 -- name: read_snapshots
--- Reads what an order copies of some SKUs.
+-- Reads the variants that an order copies, with the name of the product and whether they are on sale.
 SELECT variant.*, product.name, product.status = 'ACTIVE' AND delete_time IS NULL AND NOT dropped AS active
 FROM variant JOIN product USING (product_id) WHERE sku = ANY($1::text[]);
 
@@ -115,30 +115,30 @@ DELETE FROM category WHERE category_id = $1;
 SELECT * FROM category WHERE category_id = $1;
 
 -- name: lock_category
--- Locks one category once all who put something into it have committed, and keeps others from doing so.
+-- Locks one category after the transactions that put something into it, and against new ones.
 SELECT * FROM category WHERE category_id = $1 FOR UPDATE;
 
--- name: lock_categories
--- Keeps the tree of categories as it is until this transaction ends: a move is checked against all of it.
+-- name: lock_tree
+-- Locks the tree of categories against other moves: a move is checked against the whole tree.
 SELECT pg_advisory_xact_lock(1667331956);
 
--- name: find_unknown_category
--- Finds a category that does not exist among some, and keeps the others from being deleted.
+-- name: lock_and_find_unknown_category
+-- Locks some categories against deletion, and returns the first that does not exist.
 WITH known AS (SELECT category_id FROM category WHERE category_id = ANY($1::text[]) FOR KEY SHARE)
 SELECT id FROM unnest($1::text[]) AS id WHERE id NOT IN (SELECT category_id FROM known) ORDER BY id LIMIT 1;
 
--- name: is_below
--- Tells whether one category is, or stands in, another.
+-- name: is_descendant
+-- Returns whether one category is below another, or the same.
 SELECT $1::text IN (SELECT categories_below($2));
 
--- name: is_used
--- Tells whether a category has products or categories.
+-- name: has_contents
+-- Returns whether a category has products or categories.
 SELECT EXISTS (SELECT FROM category WHERE parent_id = $1)
     OR EXISTS (SELECT FROM product_category JOIN product USING (product_id)
         WHERE category_id = $1 AND delete_time IS NULL);
 
 -- name: list_categories
--- Lists categories from a position on, by parent, position and as much of the name as fits a page token.
+-- Lists categories after a sort key: parent, position, as much of the name as fits a page token, and id.
 SELECT *, left(name, 40) AS sort_name FROM category
 WHERE ($1 = '' OR parent_id = $1)
     AND (coalesce(parent_id, ''), position, left(name, 40), category_id) > ($2, $3, $4, $5)

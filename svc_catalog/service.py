@@ -1,108 +1,78 @@
-"""The RPCs of products and variants."""
+"""The RPCs of products and variants. The cache is invalidated after the commit, before the reply."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Cache, Context, Database, Transaction, current_call, idempotent, outbox
+from chassis import Cache, Context, Database, Transaction, current_call, outbox, transactional
 from chassis.types.field_masks import updated_fields
-from chassis.types.money import minor_units
-from chassis.types.pagination import page_position, page_size, page_token, parse_time, parse_uint
+from chassis.types.pagination import Keyset, parse_time, parse_uint
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1.catalog_errors import ProductNotFound
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from shop.chassis.v1.chassis_errors import InvalidRequest
-from svc_catalog import messages, store
-from svc_catalog.domain import Status
-from svc_catalog.events import LISTS, detail
+from svc_catalog import converters, store
+from svc_catalog.domain import Product, Status
+from svc_catalog.events import LISTS, product_group
 from svc_catalog.settings import Settings
-from svc_catalog.store import Filter
 
 _STAFF = frozenset({"staff", "admin"})
-_ANY_PRICE = 2**62
-#: How a page token's sort key is read, by what the list is ordered by.
-_SORT_KEYS: dict[str, Callable[[str], object]] = {"create_time": parse_time, "name": str, "price": parse_uint}
+#: The sort keys of ListProducts, by the first word of `order_by`; the first page begins after no position.
+_KEYSETS = {
+    "create_time": Keyset(parse_time, str, start=(None, "")),
+    "name": Keyset(str, str, start=(None, "")),
+    "price": Keyset(parse_uint, str, start=(None, "")),
+}
 
 
 class CatalogService(CatalogServiceServicer):
     """Manages products and their variants."""
 
     def __init__(self, db: Database, cache: Cache, settings: Settings) -> None:
-        """Serve what shoppers see from `cache` for as long as the settings say."""
+        """Serve shoppers' reads from `cache` for as long as the settings say."""
         self.db = db
         self.cache = cache
         self.settings = settings
 
     async def CreateProduct(self, request: pb.CreateProductRequest, context: Context) -> pb.Product:
-        product = messages.product_from_proto(
-            request.product.product_id or f"product-{uuid.uuid4().hex}", request.product
-        )
-
-        async def change(tx: Transaction) -> pb.Product:
-            stored = await store.insert_product(tx, product)
-            await outbox.add(tx, messages.product_event(events.ProductCreated, product))
-            return messages.product_to_proto(stored)
-
-        created = await idempotent(self.db, request, pb.Product, change)
+        product_id = request.product.product_id or f"product-{uuid.uuid4().hex}"
+        product = converters.product_from_proto(product_id, request.product)
+        created = await self._create(request, context, product)
         await self.cache.invalidate(LISTS)
         return created
 
     async def GetProduct(self, request: pb.GetProductRequest, context: Context) -> pb.Product:
-        async def read() -> pb.Product:
-            async with self.db.connection() as tx:
-                stored = await store.read_product(tx, request.product_id)
-            if stored.product.status is not Status.ACTIVE and not _is_staff():
-                raise ProductNotFound(product_id=request.product_id)
-            return messages.product_to_proto(stored)
-
+        load = partial(self._load_product, request.product_id)
         if _is_staff():
-            return await read()
+            return await load()
         seconds = self.settings.detail_cache_seconds
-        return await self.cache.get_or_load(detail(request.product_id), "shown", pb.Product, seconds, read)
+        return await self.cache.get_or_load(product_group(request.product_id), "active", pb.Product, seconds, load)
 
     async def ListProducts(self, request: pb.ListProductsRequest, context: Context) -> pb.ListProductsResponse:
-        if messages.status_from_proto(request.status) is not Status.ACTIVE and not _is_staff():
+        if converters.status_from_proto(request.status) is not Status.ACTIVE and not _is_staff():
             return pb.ListProductsResponse()
-
-        async def read() -> pb.ListProductsResponse:
-            return await self._list(request)
-
         entry = request.SerializeToString(deterministic=True).hex()
-        seconds = self.settings.list_cache_seconds
-        return await self.cache.get_or_load(LISTS, entry, pb.ListProductsResponse, seconds, read)
+        seconds, load = self.settings.list_cache_seconds, partial(self._load_page, request)
+        return await self.cache.get_or_load(LISTS, entry, pb.ListProductsResponse, seconds, load)
 
     async def UpdateProduct(self, request: pb.UpdateProductRequest, context: Context) -> pb.Product:
         fields = updated_fields(request.product, request.update_mask)
-        changes = messages.product_changes(request.product, fields)
-        for path in ("name", "variants"):
-            if path in changes and not changes[path]:
-                raise InvalidRequest(field=f"product.{path}", problem="cannot be empty")
-
-        async def change(tx: Transaction) -> pb.Product:
-            before = await store.lock_product(tx, request.product.product_id)
-            product = before.product.updated(changes, request.product.etag)
-            if product is before.product:
-                return messages.product_to_proto(before)
-            stored = await store.update_product(tx, product)
-            await outbox.add(tx, messages.product_event(events.ProductUpdated, product))
-            return messages.product_to_proto(stored)
-
-        updated = await idempotent(self.db, request, pb.Product, change)
-        await self.cache.invalidate(LISTS, detail(updated.product_id))
+        changes = converters.product_changes(request.product, fields)
+        for field in ("name", "variants"):
+            if field in changes and not changes[field]:
+                raise InvalidRequest(field=f"product.{field}", problem="cannot be empty")
+        updated = await self._update(request, context, changes)
+        await self.cache.invalidate(LISTS, product_group(updated.product_id))
         return updated
 
     async def DeleteProduct(self, request: pb.DeleteProductRequest, context: Context) -> Empty:
-        async def change(tx: Transaction) -> Empty:
-            gone = (await store.lock_product(tx, request.product_id)).product.deleted(request.etag)
-            await store.delete_product(tx, gone)
-            await outbox.add(tx, events.ProductDeleted(product_id=gone.id, version=gone.version, skus=gone.skus))
-            return Empty()
-
-        await idempotent(self.db, request, Empty, change)
-        await self.cache.invalidate(LISTS, detail(request.product_id))
-        return Empty()
+        deleted = await self._delete(request, context)
+        await self.cache.invalidate(LISTS, product_group(request.product_id))
+        return deleted
 
     async def BatchGetVariants(
         self, request: pb.BatchGetVariantsRequest, context: Context
@@ -110,50 +80,55 @@ class CatalogService(CatalogServiceServicer):
         async with self.db.connection() as tx:
             found = await store.read_snapshots(tx, request.skus)
         return pb.BatchGetVariantsResponse(
-            variants=[messages.snapshot_to_proto(found[sku]) for sku in request.skus if sku in found]
+            variants=[converters.snapshot_to_proto(found[sku]) for sku in request.skus if sku in found]
         )
 
-    async def _list(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
-        key, _, direction = (request.order_by or "create_time desc").partition(" ")
-        size = page_size(request.page_size)
+    @transactional
+    async def _create(self, request: pb.CreateProductRequest, tx: Transaction, product: Product) -> pb.Product:
+        stored = await store.insert_product(tx, product)
+        await outbox.add(tx, converters.product_event(events.ProductCreated, product))
+        return converters.product_to_proto(stored)
+
+    @transactional
+    async def _update(
+        self, request: pb.UpdateProductRequest, tx: Transaction, changes: Mapping[str, Any]
+    ) -> pb.Product:
+        before = await store.lock_product(tx, request.product.product_id)
+        product = before.product.updated(changes, request.product.etag)
+        if product is before.product:
+            return converters.product_to_proto(before)
+        stored = await store.update_product(tx, product)
+        await outbox.add(tx, converters.product_event(events.ProductUpdated, product))
+        return converters.product_to_proto(stored)
+
+    @transactional
+    async def _delete(self, request: pb.DeleteProductRequest, tx: Transaction) -> Empty:
+        before = await store.lock_product(tx, request.product_id)
+        product = before.product.deleted(request.etag)
+        await store.delete_product(tx, product)
+        await outbox.add(tx, converters.product_deleted_event(product))
+        return Empty()
+
+    async def _load_product(self, product_id: str) -> pb.Product:
         async with self.db.connection() as tx:
-            found = await store.list_products(
-                tx,
-                _filter(request),
-                order=f"{key}_{direction or 'asc'}",
-                after=_position(key, request.page_token),
-                limit=size + 1,
-            )
-        last = found[size - 1] if len(found) > size else None
+            stored = await store.read_product(tx, product_id)
+        if stored.product.status is not Status.ACTIVE and not _is_staff():
+            raise ProductNotFound(product_id=product_id)
+        return converters.product_to_proto(stored)
+
+    async def _load_page(self, request: pb.ListProductsRequest) -> pb.ListProductsResponse:
+        key, _, direction = (request.order_by or "create_time desc").partition(" ")
+        page = _KEYSETS[key].page(request)
+        order = f"{key}_{direction or 'asc'}"
+        wanted = converters.filter_from_proto(request)
+        async with self.db.connection() as tx:
+            found = await store.list_products(tx, wanted, order=order, after=page.after, limit=page.limit)
+        products, next_page_token = page.cut(found, lambda stored: (stored.row["sort_key"], stored.product.id))
         return pb.ListProductsResponse(
-            products=[messages.product_to_proto(stored) for stored in found[:size]],
-            next_page_token=page_token(last.row["sort_key"], last.product.id) if last else "",
+            products=map(converters.product_to_proto, products), next_page_token=next_page_token
         )
 
 
 def _is_staff() -> bool:
     call = current_call()
     return bool(call and call.user and call.user.roles & _STAFF)
-
-
-def _position(key: str, token: str) -> tuple[object, str]:
-    """Return the (sort key, id) after which a page begins; raises PageTokenInvalid."""
-    position = page_position(token, 2)
-    return (None, "") if position is None else (_SORT_KEYS[key](position[0]), position[1])
-
-
-def _filter(request: pb.ListProductsRequest) -> Filter:
-    lower = request.min_price if request.HasField("min_price") else None
-    upper = request.max_price if request.HasField("max_price") else None
-    currencies = {price.currency_code for price in (lower, upper) if price}
-    if len(currencies) > 1:
-        raise InvalidRequest(field="max_price.currency_code", problem="must be the currency of min_price")
-    return Filter(
-        status=messages.status_from_proto(request.status),
-        category_id=request.category_id,
-        words=request.query,
-        brand=request.brand,
-        currency=next(iter(currencies), ""),
-        least=minor_units(lower, "min_price") if lower else 0,
-        most=minor_units(upper, "max_price") if upper else _ANY_PRICE,
-    )

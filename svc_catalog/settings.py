@@ -1,4 +1,4 @@
-"""What svc_catalog can be told from outside."""
+"""The settings of svc_catalog."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import chassis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(chassis.Settings):
-    """The catalog's own settings."""
+    """Settings beyond those of every service."""
 
-    #: Seconds that a page of products may be served from the cache.
+    #: Seconds that a page of products is served from the cache.
     list_cache_seconds: int = 300
-    #: Seconds that one product may be served from the cache.
+    #: Seconds that one product is served from the cache.
     detail_cache_seconds: int = 1800

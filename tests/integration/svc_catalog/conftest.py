@@ -6,8 +6,6 @@ from shop.catalog.v1.category_service_pb2_grpc import CategoryServiceStub
 from svc_catalog.__main__ import compose
 from svc_catalog.settings import Settings
 
-SERVICE = "shop.catalog.v1.CatalogService"
-
 
 @pytest.fixture
 async def database(fresh_database):
@@ -24,26 +22,26 @@ async def app(database, redis_url, event_prefix, issuer):
 
 @pytest.fixture
 async def catalog(app):
-    """The service as clients reach it through the edge."""
-    async with client_for(app.address, CatalogServiceStub, SERVICE) as stub:
+    """Calls CatalogService as the edge does."""
+    async with client_for(app.address, CatalogServiceStub) as stub:
         yield stub
 
 
 @pytest.fixture
 async def categories(app):
-    """The categories, as clients reach them through the edge."""
-    async with client_for(app.address, CategoryServiceStub, "shop.catalog.v1.CategoryService") as stub:
+    """Calls CategoryService as the edge does."""
+    async with client_for(app.address, CategoryServiceStub) as stub:
         yield stub
 
 
 @pytest.fixture
-async def for_orders(app):
-    """The service as svc_order calls it."""
-    async with client_for(app.address, CatalogServiceStub, SERVICE, caller="svc_order") as stub:
+async def order_client(app):
+    """Calls CatalogService as svc_order does."""
+    async with client_for(app.address, CatalogServiceStub, caller="svc_order") as stub:
         yield stub
 
 
 @pytest.fixture
 def staff(issuer):
-    """`with staff():` makes the calls in the block a member of staff's."""
+    """`with staff():` makes the calls in the block as a user with the role `staff`."""
     return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")

@@ -1,4 +1,4 @@
-"""svc_catalog by its RPCs, on a real database and a real cache."""
+"""The RPCs of svc_catalog, on a real database and a real cache."""
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -41,8 +41,8 @@ async def create(catalog, staff):
 
 
 @pytest.fixture
-async def shelve(categories, staff):
-    async def shelve(category_id, parent_id="", position=0):
+async def create_category(categories, staff):
+    async def create_category(category_id, parent_id="", position=0):
         category = category_pb.Category(
             category_id=category_id, parent_id=parent_id, name=category_id.title(), position=position
         )
@@ -51,28 +51,30 @@ async def shelve(categories, staff):
                 category_pb.CreateCategoryRequest(category=category, request_id=f"create-{category_id}")
             )
 
-    return shelve
+    return create_category
 
 
-async def names(catalog, **asked):
-    listed = await catalog.ListProducts(pb.ListProductsRequest(**asked))
+async def names(catalog, **request):
+    listed = await catalog.ListProducts(pb.ListProductsRequest(**request))
     return [product.product_id for product in listed.products]
 
 
-async def test_a_product_comes_back_as_it_was_made(catalog, create):
-    made = await create("shirt", variant("shirt-s", 19_950), variant("shirt-m"), brand="Loom", description="Of cotton.")
-    assert (made.etag, made.status) == ("1", pb.PRODUCT_STATUS_ACTIVE)
-    assert await catalog.GetProduct(pb.GetProductRequest(product_id="shirt")) == made
-    assert made.variants[0].price == money(19_950, "THB")
+async def test_get_returns_a_product_as_it_was_created(catalog, create):
+    created = await create(
+        "shirt", variant("shirt-s", 19_950), variant("shirt-m"), brand="Loom", description="Of cotton."
+    )
+    assert (created.etag, created.status) == ("1", pb.PRODUCT_STATUS_ACTIVE)
+    assert await catalog.GetProduct(pb.GetProductRequest(product_id="shirt")) == created
+    assert created.variants[0].price == money(19_950, "THB")
 
 
-async def test_repeating_a_creation_returns_the_first_and_another_request_is_refused(create):
+async def test_a_repeated_creation_returns_the_first_reply_and_a_taken_sku_is_rejected(create):
     assert await create("shirt") == await create("shirt")
     with pytest.raises(SkuTaken):
         await create("coat", variant("shirt-1"))
 
 
-async def test_ids_and_skus_are_taken_once_even_after_deletion(catalog, create, staff):
+async def test_ids_and_skus_stay_taken_after_deletion(catalog, create, staff):
     await create("shirt")
     with staff():
         again = pb.CreateProductRequest(product=product("shirt", variant("other")), request_id="again")
@@ -85,17 +87,17 @@ async def test_ids_and_skus_are_taken_once_even_after_deletion(catalog, create, 
         await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))
 
 
-async def test_a_price_that_is_no_whole_minor_unit_names_its_field(catalog, create):
+async def test_a_price_with_a_fraction_of_a_minor_unit_is_rejected_by_its_field(catalog, create):
     half = variant("shirt-1")
     half.price.nanos = 5_000_000
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidRequest) as error:
         await create("shirt", variant("shirt-0"), half)
-    assert refusal.value.metadata["field"] == "product.variants[1].price"
+    assert error.value.metadata["field"] == "product.variants[1].price"
 
 
-async def test_an_update_replaces_what_the_mask_names(catalog, create, staff):
-    made = await create("shirt", description="Old.", brand="Loom")
-    change = product("shirt", name="Better shirt", description="", etag=made.etag)
+async def test_an_update_with_a_mask_replaces_the_named_fields(catalog, create, staff):
+    created = await create("shirt", description="Old.", brand="Loom")
+    change = product("shirt", name="Better shirt", description="", etag=created.etag)
     with staff():
         updated = await catalog.UpdateProduct(
             pb.UpdateProductRequest(
@@ -103,19 +105,19 @@ async def test_an_update_replaces_what_the_mask_names(catalog, create, staff):
             )
         )
     assert (updated.name, updated.description, updated.brand, updated.etag) == ("Better shirt", "", "Loom", "2")
-    assert updated.variants == made.variants
+    assert updated.variants == created.variants
 
 
-async def test_without_a_mask_an_update_replaces_what_is_filled_in(catalog, create, staff):
-    made = await create("shirt", brand="Loom")
+async def test_an_update_without_a_mask_replaces_the_set_fields(catalog, create, staff):
+    created = await create("shirt", brand="Loom")
     with staff():
         updated = await catalog.UpdateProduct(
             pb.UpdateProductRequest(product=pb.Product(product_id="shirt", description="New."), request_id="update")
         )
-    assert (updated.description, updated.brand, updated.variants) == ("New.", "Loom", made.variants)
+    assert (updated.description, updated.brand, updated.variants) == ("New.", "Loom", created.variants)
 
 
-async def test_a_stale_etag_is_refused(catalog, create, staff):
+async def test_an_update_with_a_stale_etag_is_rejected(catalog, create, staff):
     await create("shirt")
     with staff():
         first = pb.UpdateProductRequest(product=pb.Product(product_id="shirt", brand="A", etag="1"), request_id="u-1")
@@ -125,7 +127,7 @@ async def test_a_stale_etag_is_refused(catalog, create, staff):
             await catalog.UpdateProduct(second)
 
 
-async def test_variants_cannot_be_updated_away(catalog, create, staff):
+async def test_an_update_to_no_variants_is_rejected(catalog, create, staff):
     await create("shirt")
     request = pb.UpdateProductRequest(
         product=pb.Product(product_id="shirt"), update_mask=FieldMask(paths=["variants"]), request_id="u-1"
@@ -134,7 +136,7 @@ async def test_variants_cannot_be_updated_away(catalog, create, staff):
         await catalog.UpdateProduct(request)
 
 
-async def test_a_change_is_seen_at_once_though_reads_are_cached(catalog, create, staff):
+async def test_cached_reads_show_a_change_at_once(catalog, create, staff):
     await create("shirt")
     assert (await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))).brand == ""
     assert await names(catalog) == ["shirt"]
@@ -147,7 +149,7 @@ async def test_a_change_is_seen_at_once_though_reads_are_cached(catalog, create,
     assert await names(catalog) == ["coat", "shirt"]
 
 
-async def test_drafts_are_for_staff(catalog, create, staff):
+async def test_drafts_are_shown_to_staff_alone(catalog, create, staff):
     await create("shirt", status=pb.PRODUCT_STATUS_DRAFT)
     with pytest.raises(ProductNotFound):
         await catalog.GetProduct(pb.GetProductRequest(product_id="shirt"))
@@ -170,7 +172,7 @@ async def test_drafts_are_for_staff(catalog, create, staff):
         ("price desc", ["p4", "p2", "p0", "p1", "p3"]),
     ],
 )
-async def test_pages_follow_one_another_in_every_order(catalog, create, order_by, expected):
+async def test_pages_are_contiguous_in_every_order(catalog, create, order_by, expected):
     for name, price in [("p0", 300), ("p1", 200), ("p3", 100), ("p4", 1_000_000), ("p2", 400)]:
         await create(name, variant(f"{name}-1", price))
     listed, token = [], ""
@@ -183,9 +185,9 @@ async def test_pages_follow_one_another_in_every_order(catalog, create, order_by
     assert listed == expected
 
 
-async def test_lists_are_filtered(catalog, create, shelve):
-    await shelve("clothes")
-    await shelve("shirts", "clothes")
+async def test_each_filter_limits_the_list(catalog, create, create_category):
+    await create_category("clothes")
+    await create_category("shirts", "clothes")
     await create("shirt", variant("shirt-1", 10_000), brand="Loom", category_ids=["shirts"], description="Soft cotton")
     await create("coat", variant("coat-1", 90_000), brand="Wool", category_ids=["clothes"])
     assert await names(catalog, category_id="clothes") == ["coat", "shirt"]
@@ -199,23 +201,25 @@ async def test_lists_are_filtered(catalog, create, shelve):
         await names(catalog, min_price=money(1, "THB"), max_price=money(1, "JPY"))
 
 
-async def test_a_strange_page_token_is_refused(catalog):
+async def test_a_malformed_page_token_is_rejected(catalog):
     with pytest.raises(PageTokenInvalid):
         await names(catalog, page_token="abcd")
 
 
-async def test_orders_copy_what_is_on_sale_and_know_what_is_not(create, for_orders, catalog, staff):
+async def test_batch_get_variants_returns_prices_and_marks_deleted_products_inactive(
+    create, order_client, catalog, staff
+):
     await create("shirt", variant("shirt-1", 19_900, weight_grams=200, tax_rate_basis_points=700))
     await create("coat")
     with staff():
         await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="coat", request_id="delete"))
-    found = await for_orders.BatchGetVariants(pb.BatchGetVariantsRequest(skus=["coat-1", "nothing", "shirt-1"]))
+    found = await order_client.BatchGetVariants(pb.BatchGetVariantsRequest(skus=["coat-1", "nothing", "shirt-1"]))
     assert [(one.sku, one.active) for one in found.variants] == [("coat-1", False), ("shirt-1", True)]
     assert found.variants[1].price == money(19_900, "THB")
     assert (found.variants[1].name, found.variants[1].weight_grams) == ("Shirt", 200)
 
 
-async def test_only_staff_writes(catalog, issuer):
+async def test_customers_and_anonymous_callers_cannot_create_products(catalog, issuer):
     request = pb.CreateProductRequest(product=product("shirt", variant("shirt-1")), request_id="create")
     with pytest.raises(TokenMissing):
         await catalog.CreateProduct(request)
@@ -224,11 +228,11 @@ async def test_only_staff_writes(catalog, issuer):
         await catalog.CreateProduct(request)
 
 
-async def test_categories_are_listed_in_order_and_page_by_page(categories, shelve):
-    await shelve("b", position=2)
-    await shelve("a", position=1)
-    await shelve("a-2", "a", position=2)
-    await shelve("a-1", "a", position=2)
+async def test_categories_are_listed_in_order_page_by_page(categories, create_category):
+    await create_category("b", position=2)
+    await create_category("a", position=1)
+    await create_category("a-2", "a", position=2)
+    await create_category("a-1", "a", position=2)
     first = await categories.ListCategories(category_pb.ListCategoriesRequest(page_size=3))
     rest = await categories.ListCategories(
         category_pb.ListCategoriesRequest(page_size=3, page_token=first.next_page_token)
@@ -239,10 +243,10 @@ async def test_categories_are_listed_in_order_and_page_by_page(categories, shelv
     assert [one.category_id for one in below.categories] == ["a-1", "a-2"]
 
 
-async def test_a_category_cannot_stand_in_itself(categories, shelve, staff):
-    await shelve("a")
-    await shelve("b", "a")
-    await shelve("c", "b")
+async def test_a_category_cannot_be_moved_below_its_descendant(categories, create_category, staff):
+    await create_category("a")
+    await create_category("b", "a")
+    await create_category("c", "b")
     move = category_pb.UpdateCategoryRequest(
         category=category_pb.Category(category_id="a", parent_id="c"), request_id="move"
     )
@@ -250,8 +254,8 @@ async def test_a_category_cannot_stand_in_itself(categories, shelve, staff):
         await categories.UpdateCategory(move)
 
 
-async def test_a_category_in_use_is_kept(catalog, categories, shelve, create, staff):
-    await shelve("a")
+async def test_a_category_with_products_cannot_be_deleted(catalog, categories, create_category, create, staff):
+    await create_category("a")
     await create("shirt", category_ids=["a"])
     with staff():
         with pytest.raises(CategoryNotEmpty):
@@ -262,14 +266,29 @@ async def test_a_category_in_use_is_kept(catalog, categories, shelve, create, st
         await categories.GetCategory(category_pb.GetCategoryRequest(category_id="a"))
 
 
-async def test_unknown_and_taken_categories_are_refused(categories, shelve, create, staff):
-    await shelve("a")
+async def test_unknown_parents_and_taken_category_ids_are_rejected(categories, create_category, create, staff):
+    await create_category("a")
     with pytest.raises(CategoryNotFound):
         await create("shirt", category_ids=["nowhere"])
     with pytest.raises(CategoryNotFound):
-        await shelve("b", "nowhere")
+        await create_category("b", "nowhere")
     again = category_pb.CreateCategoryRequest(
         category=category_pb.Category(category_id="a", name="A"), request_id="again"
     )
     with staff(), pytest.raises(CategoryIdTaken):
         await categories.CreateCategory(again)
+
+
+async def test_a_category_without_a_name_is_rejected_and_the_request_id_stays_free(categories, create_category, staff):
+    await create_category("a")
+    unnamed, named = category_pb.Category(category_id="a"), category_pb.Category(category_id="a", name="New")
+    mask = FieldMask(paths=["name"])
+    with staff():
+        with pytest.raises(InvalidRequest):
+            await categories.UpdateCategory(
+                category_pb.UpdateCategoryRequest(category=unnamed, update_mask=mask, request_id="u-1")
+            )
+        updated = await categories.UpdateCategory(
+            category_pb.UpdateCategoryRequest(category=named, update_mask=mask, request_id="u-1")
+        )
+    assert (updated.name, updated.etag) == ("New", "2")

@@ -1,4 +1,4 @@
-"""Between the catalog's domain and its proto."""
+"""Converts the domain objects of svc_catalog to messages and events, and requests back."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -8,11 +8,13 @@ from chassis.types.money import minor_units, money
 from shop.catalog.v1 import catalog_events_pb2 as events
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1 import category_service_pb2 as category_pb
+from shop.chassis.v1.chassis_errors import InvalidRequest
 from svc_catalog.domain import Category, Product, Status, Variant
-from svc_catalog.store import Stored, category_from_row
+from svc_catalog.store import Filter, StoredProduct
+from svc_catalog.store_categories import category_from_row
 
 
-def product_to_proto(stored: Stored) -> pb.Product:
+def product_to_proto(stored: StoredProduct) -> pb.Product:
     """Return a product."""
     product, row = stored.product, stored.row
     return pb.Product(
@@ -30,12 +32,12 @@ def product_to_proto(stored: Stored) -> pb.Product:
 
 
 def product_from_proto(product_id: str, product: pb.Product) -> Product:
-    """Return a new product."""
+    """Return the new product that a request describes; raises InvalidRequest over its prices."""
     return Product(id=product_id, **product_changes(product, _PRODUCT_FIELDS))
 
 
 def product_changes(product: pb.Product, paths: Collection[str]) -> dict[str, Any]:
-    """Return the fields of the domain's Product that `paths` name."""
+    """Return the fields of the domain's Product that `paths` name; raises InvalidRequest over its prices."""
     readers: dict[str, Callable[[], Any]] = {
         "name": lambda: product.name,
         "description": lambda: product.description,
@@ -45,6 +47,29 @@ def product_changes(product: pb.Product, paths: Collection[str]) -> dict[str, An
         "status": lambda: status_from_proto(product.status),
     }
     return {path: readers[path]() for path in paths if path in readers}
+
+
+def filter_from_proto(request: pb.ListProductsRequest) -> Filter:
+    """Return which products a request lists; raises InvalidRequest over its prices."""
+    lower = request.min_price if request.HasField("min_price") else None
+    upper = request.max_price if request.HasField("max_price") else None
+    currencies = {price.currency_code for price in (lower, upper) if price}
+    if len(currencies) > 1:
+        raise InvalidRequest(field="max_price.currency_code", problem="must be the currency of min_price")
+    return Filter(
+        status=status_from_proto(request.status),
+        category_id=request.category_id,
+        words=request.query,
+        brand=request.brand,
+        currency=next(iter(currencies), ""),
+        min_price=minor_units(lower, "min_price") if lower else 0,
+        max_price=minor_units(upper, "max_price") if upper else _NO_MAXIMUM,
+    )
+
+
+def category_from_proto(category_id: str, category: category_pb.Category) -> Category:
+    """Return the new category that a request describes."""
+    return Category(id=category_id, **category_changes(category, _CATEGORY_FIELDS))
 
 
 def category_changes(category: category_pb.Category, paths: Collection[str]) -> dict[str, Any]:
@@ -58,7 +83,7 @@ def status_from_proto(status: "pb.ProductStatus.ValueType") -> Status:
 
 
 def snapshot_to_proto(row: Record) -> pb.VariantSnapshot:
-    """Return what an order copies of a SKU."""
+    """Return the fields of a variant that an order copies."""
     return pb.VariantSnapshot(
         sku=row["sku"],
         product_id=row["product_id"],
@@ -87,7 +112,7 @@ def category_to_proto(row: Record) -> category_pb.Category:
 def product_event(
     kind: type[events.ProductCreated] | type[events.ProductUpdated], product: Product
 ) -> events.ProductCreated | events.ProductUpdated:
-    """Return the event that a product is now as it is."""
+    """Return the event that a product was created or updated, with its present fields."""
     return kind(
         product_id=product.id,
         version=product.version,
@@ -99,13 +124,20 @@ def product_event(
     )
 
 
+def product_deleted_event(product: Product) -> events.ProductDeleted:
+    """Return the event that a product was deleted."""
+    return events.ProductDeleted(product_id=product.id, version=product.version, skus=product.skus)
+
+
 def category_event(
     kind: type[events.CategoryCreated] | type[events.CategoryUpdated], category: Category
 ) -> events.CategoryCreated | events.CategoryUpdated:
-    """Return the event that a category is now as it is."""
+    """Return the event that a category was created or updated, with its present fields."""
     return kind(category_id=category.id, version=category.version, parent_id=category.parent_id, name=category.name)
 
 
+#: More than any amount of money.
+_NO_MAXIMUM = 2**62
 _PRODUCT_FIELDS = ("name", "description", "brand", "category_ids", "variants", "status")
 _CATEGORY_FIELDS = frozenset({"parent_id", "name", "position"})
 

@@ -1,4 +1,4 @@
-"""What shoppers read after a product changed, when no event comes to clear the cache."""
+"""The cache after changes of products while no event is published, so that the handler alone invalidates it."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ EVERYTHING = pb.ListProductsRequest()
 
 @pytest.fixture
 async def rows(database):
-    """A connection that leads the relays of this database: none of them publishes anything."""
+    """A connection that holds the lock of the relay's leader, so that no relay publishes."""
     async with connected(database) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", outbox._LEADER_LOCK)
         yield connection
@@ -24,7 +24,7 @@ async def rows(database):
 
 @pytest.fixture
 async def shoppers(rows, catalog, staff):
-    """The service as shoppers call it, with one product, which the cache holds."""
+    """Calls the service as shoppers do; it has one product, which is cached."""
     variant = pb.Variant(sku="s", price=money(10_000, "THB"))
     product = pb.Product(product_id="shirt", name="Shirt", variants=[variant])
     with staff():
@@ -46,15 +46,13 @@ async def rename(catalog, staff):
         await catalog.UpdateProduct(pb.UpdateProductRequest(product=product, update_mask=mask, request_id="rename"))
 
 
-async def test_an_update_is_shown_as_soon_as_it_is_acknowledged(shoppers, staff):
+async def test_reads_after_the_reply_of_an_update_show_it(shoppers, staff):
     assert await read_names(shoppers) == ["Shirt", "Shirt"]
     await rename(shoppers, staff)
     assert await read_names(shoppers) == ["Coat", "Coat"]
 
 
-async def test_a_page_that_was_read_and_cached_before_the_update_committed_is_not_shown_afterwards(
-    shoppers, staff, rows
-):
+async def test_a_page_cached_before_the_commit_of_an_update_is_not_served_after_its_reply(shoppers, staff, rows):
     async with held_commits(rows, "product"):
         update = asyncio.create_task(rename(shoppers, staff))
         await until_blocked(rows)
@@ -63,13 +61,13 @@ async def test_a_page_that_was_read_and_cached_before_the_update_committed_is_no
     assert await read_names(shoppers) == ["Coat", "Coat"]
 
 
-async def test_a_deleted_product_is_gone_as_soon_as_its_deletion_is_acknowledged(shoppers, staff):
+async def test_lists_after_the_reply_of_a_deletion_do_not_have_the_product(shoppers, staff):
     with staff():
         await shoppers.DeleteProduct(pb.DeleteProductRequest(product_id="shirt", request_id="delete"))
     assert not (await shoppers.ListProducts(EVERYTHING)).products
 
 
-async def test_a_new_product_is_listed_as_soon_as_it_is_acknowledged(shoppers, staff):
+async def test_lists_after_the_reply_of_a_creation_have_the_product(shoppers, staff):
     variant = pb.Variant(sku="c", price=money(10_000, "THB"))
     product = pb.Product(product_id="cap", name="Cap", variants=[variant])
     with staff():
