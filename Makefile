@@ -4,16 +4,16 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --warn-undefined-variables --no-builtin-rules --no-print-directory
 
-# More words for a command: make up ARGS='--events kafka', make test ARGS='-k outbox'.
+# Further arguments of a command: make up ARGS='--events kafka', make test ARGS='-k outbox'.
 ARGS ?=
-# What `make lint` compares the protos with: the commit where this branch left the main one, on that itself its HEAD.
+# The commit that `make lint` compares the protos with: where this branch left the main one; on the main one, HEAD.
 AGAINST ?= $(shell git merge-base HEAD origin/HEAD 2>/dev/null || echo HEAD)
 PYTHON ?= python3
 BIN := .venv/bin
 CODE := chassis edge_gateway mesh $(wildcard svc_*)
 
 .PHONY: help
-help: ## Say what there is to make
+help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 .PHONY: setup
@@ -21,7 +21,7 @@ setup: .venv/ready ## Create the environment with the locked dependencies; quick
 	@:
 
 .PHONY: up
-up: setup ## Start everything and say where it is; Ctrl-C stops it
+up: setup ## Start everything and print the addresses; Ctrl-C stops it
 	@$(BIN)/shopmesh up $(ARGS)
 
 .PHONY: down
@@ -45,11 +45,11 @@ lint: setup ## Check style, types, layers and protos, and that no proto breaks i
 	$(BIN)/python -m mesh.codegen --deps
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
-	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "not a git clone: breaking changes are not looked for"; exit; }; \
+	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "not a git clone: skipping the check for breaking changes"; exit; }; \
 	$(BIN)/python -m mesh.codegen --breaking $(AGAINST)
 
 .PHONY: fmt
-fmt: setup ## Put everything into the house's format
+fmt: setup ## Format everything
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/buf format --write protos
@@ -59,7 +59,7 @@ gen: setup ## Regenerate gen/ and the reference docs from protos/
 	$(BIN)/python -m mesh.codegen
 
 .PHONY: lock
-lock: setup ## Lock the dependencies of pyproject.toml anew
+lock: setup ## Update requirements.lock after a change of pyproject.toml
 	@$(BIN)/uv pip compile --quiet --system-certs --universal --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml --group dev --group test --output-file requirements.lock $(ARGS)
 
@@ -69,17 +69,17 @@ check: lint ## Run all that CI runs: lint, the check of gen/, and every test
 	@$(MAKE) test
 
 .PHONY: bench
-bench: setup ## Measure
+bench: setup ## Run the benchmarks
 	@$(BIN)/python -m bench $(ARGS)
 
-# Any Python from 3.11 on will do. uv is quick but knows nothing of pip's own settings; where it fails, pip may not.
+# Any Python from 3.11 on. uv is faster, but it ignores pip's own settings: where uv fails, pip may succeed.
 .venv/ready: requirements.lock pyproject.toml
 	@for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
 		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 		python=none; \
 	done; \
 	if [ $$python = none ]; then \
-		echo "Shopmesh needs Python 3.11 or newer, which is not here: install it, or name it: make PYTHON=..." >&2; \
+		echo "Shopmesh needs Python 3.11 or newer, which was not found: install it, or give its path: make PYTHON=..." >&2; \
 		exit 1; \
 	fi; \
 	echo "setting up .venv with $$($$python --version), once"; \

@@ -69,7 +69,7 @@ def test_the_routes_depend_on_the_caller(start_edge: StartEdge) -> None:
 
 
 def test_the_edge_sets_the_caller_and_clients_cannot(port: int) -> None:
-    spoofed = [("x-shop-caller", "svc_order"), ("Grpc-Metadata-X-Shop-GrpcInvoker", "svc_order")]
+    spoofed = [("x-shop-caller", "svc_order"), ("Grpc-Metadata-X-Shop-Caller", "svc_order")]
     answer = fetch(port, "GET", "/v1/account", headers=spoofed)
     assert answer.json["metadata"]["x-shop-caller"] == "edge"
 

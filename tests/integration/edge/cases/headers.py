@@ -83,7 +83,7 @@ CASES = [
             metadata(absent=(name.lower(), name.lower().replace("-", "_"))),
         )
         for name in (
-            "X-Shop-GrpcInvoker",
+            "X-Shop-Caller",
             "X-User-Id",
             "X-Envoy-Peer-Metadata",
             "X_Shop_Caller",
