@@ -20,7 +20,7 @@ import uvloop
 from bench.cpu import Meter, Run, drive, table
 from bench.servers import durable_postgres
 from chassis import Database, Lane, VersionConflict
-from svc_inventory.domain import Reserve
+from svc_inventory.domain_reservation import Reserve
 from svc_inventory.service import InventoryService
 
 CONNECTIONS = 16

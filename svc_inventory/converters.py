@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 from chassis import Record, timestamp
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
-from svc_inventory.domain import Allocation, Level, Reservation, State
+from svc_inventory.domain import Level
+from svc_inventory.domain_reservation import Allocation, Reservation, State
 from svc_inventory.store import level_from_row
 
 

@@ -11,7 +11,8 @@ from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock, ReservationNotFound, SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceServicer
 from svc_inventory import converters, domain, store
-from svc_inventory.domain import Command, Level, Reservation, Reserve, State, StockBatch, Transition
+from svc_inventory.domain import Level
+from svc_inventory.domain_reservation import Command, Reservation, Reserve, State, StockBatch, Transition
 
 _EXPIRY_BATCH = 200
 #: The actor of reservations' movements: no other workload may reserve.

@@ -7,7 +7,8 @@ from pathlib import Path
 from chassis import Queries, Record, Transaction, VersionConflict, current_time
 from chassis.domain.versioned_rows import VersionedRows
 from shop.inventory.v1.inventory_errors import VersionMismatch
-from svc_inventory.domain import Allocation, Command, Level, Movement, Reservation, Reserve, State, StockBatch
+from svc_inventory.domain import Level, Movement
+from svc_inventory.domain_reservation import Allocation, Command, Reservation, Reserve, State, StockBatch
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 

@@ -39,4 +39,4 @@ def test_a_check_constraint_lists_its_states(machine: str) -> None:
 
 
 def test_there_are_state_machines() -> None:
-    assert "svc_inventory.domain.TRANSITIONS" in MACHINES
+    assert "svc_inventory.domain_reservation.TRANSITIONS" in MACHINES

@@ -20,7 +20,8 @@ from shop.inventory.v1.inventory_errors import (
     VersionMismatch,
 )
 from svc_inventory import domain
-from svc_inventory.domain import Level, MovementKind, Reservation, Reserve, State, StockBatch, Transition
+from svc_inventory.domain import Level, MovementKind
+from svc_inventory.domain_reservation import Allocation, Reservation, Reserve, State, StockBatch, Transition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -104,7 +105,7 @@ def test_only_legal_moves_are_made_and_each_moves_its_units(state, to):
     reservation = Reservation(
         id="r-1",
         order_id="order-1",
-        allocations=(domain.Allocation(sku="a", location_id="bkk", quantity=2),),
+        allocations=(Allocation(sku="a", location_id="bkk", quantity=2),),
         expire_time=NOW,
         create_time=NOW,
         update_time=NOW,
