@@ -15,7 +15,7 @@ import pytest
 from google.type.dayofweek_pb2 import DayOfWeek
 from google.type.money_pb2 import Money
 
-from chassis import Database
+from chassis import Database, current_time
 from chassis.testing import as_user, client_for, serving
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
@@ -247,7 +247,7 @@ async def insert_order(orders_app):
             order_id, *, user_id="user-1", slot_id="", state=OrderState.CONFIRMED, step=Step.AWAIT_SHIPMENT, **address
         ):
             async with database.transaction() as tx:
-                order = an_order(order_id, user_id, slot_id, await order_store.read_now(tx), address)
+                order = an_order(order_id, user_id, slot_id, await current_time(tx), address)
                 await order_store.insert_order(tx, replace(order, state=state))
                 saga = Saga(
                     id=saga_id(order_id), order_id=order_id, step=step, next_attempt_time=order.create_time + NEVER

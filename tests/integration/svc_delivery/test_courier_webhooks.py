@@ -2,13 +2,18 @@
 
 import asyncio
 import random
+import shutil
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
 
+import asyncpg
 import grpc
 import orjson
 import pytest
 
+from chassis.postgres.migrate import migrate
 from chassis.testing import eventually
 from mesh.simulators.webhooks import sign
 from shop.delivery.v1 import shipment_service_pb2 as pb
@@ -149,6 +154,28 @@ async def test_during_a_rotation_both_secrets_are_accepted_and_afterwards_the_ne
     async with replica(courier_webhook_secret=OTHER_SECRET) as after:
         assert await CourierWebhooks(after.address).send(consignment, secrets=(OTHER_SECRET,)) is OK
         assert await CourierWebhooks(after.address).send(consignment, secrets=(SECRET,)) is UNAUTHENTICATED
+
+
+async def test_the_ids_of_webhooks_survive_the_move_to_the_table_of_the_chassis(fresh_database, tmp_path):
+    package = tmp_path / "svc_delivery"
+    (package / "migrations").mkdir(parents=True)
+    scripts = sorted(Path(str(files("svc_delivery"))).glob("migrations/*.sql"))
+    async with fresh_database("chassis") as url:
+        for script in scripts:
+            shutil.copy(script, package / "migrations")
+            await migrate(url, package)
+            if script.name.startswith("0001"):
+                await execute(url, "INSERT INTO courier_event VALUES ('evt_1', '2026-01-01T00:00:00Z')")
+        moved = await execute(url, "SELECT sender, webhook_id, receive_time FROM webhook")
+    assert moved == [("courier", "evt_1", datetime(2026, 1, 1, tzinfo=UTC))]
+
+
+async def execute(url, statement):
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetch(statement)
+    finally:
+        await connection.close()
 
 
 async def test_webhook_ids_are_purged_after_their_retention(replica, rows):

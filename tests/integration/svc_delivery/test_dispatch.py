@@ -11,10 +11,11 @@ from datetime import timedelta
 
 import pytest
 
-from chassis import Database
+from chassis import Database, current_call
 from chassis.external.api import Refused, Unknown
 from chassis.rpc.client import Clients
-from chassis.testing import eventually
+from chassis.telemetry import trace_id
+from chassis.testing import as_user, eventually
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.order.v1.order_service_pb2 import CancelOrderRequest
@@ -114,7 +115,7 @@ class Steps:
         self.settings = settings
         self.db = db
         self.dispatch = dispatch
-        self.ship_order = insert_order
+        self.insert_order = insert_order
 
     async def insert_job(self, order_id):
         async with self.db.transaction() as tx:
@@ -147,7 +148,7 @@ async def steps(settings, insert_order):
 
 @pytest.mark.parametrize("last_step", ["insert_job", "reserve", "create"])
 async def test_a_dispatch_is_resumed_after_the_process_has_died(steps, order_id, replica, rows, last_step):
-    await steps.ship_order(order_id)
+    await steps.insert_order(order_id)
     await getattr(steps, last_step)(order_id)
     async with replica():
         look = lambda: rows.fetchrow("SELECT state, shipment_id FROM shipment")  # noqa: E731
@@ -167,7 +168,7 @@ async def test_the_job_of_an_order_that_cannot_be_shipped_is_deleted(steps, orde
 
 async def test_a_shipment_is_submitted_even_when_a_failed_request_has_deleted_the_job(steps, order_id, replica, rows):
     """Two requests race: one fails just before the order becomes shippable, the other reserves it and dies."""
-    await steps.ship_order(order_id)
+    await steps.insert_order(order_id)
     order = await steps.reserve(order_id)
     async with steps.db.transaction() as tx:
         await store_dispatch.delete_jobs_of(tx, order_id)
@@ -178,22 +179,45 @@ async def test_a_shipment_is_submitted_even_when_a_failed_request_has_deleted_th
 
 
 async def test_an_attempt_that_lost_its_claim_writes_nothing(steps, order_id, rows):
-    await steps.ship_order(order_id)
+    await steps.insert_order(order_id)
     await steps.create(order_id)
     first = await claim(steps, order_id)
     result = await steps.dispatch.execute(first)
     await expire_leases(rows)
     second = await claim(steps, order_id)
     assert (second.attempt, second.shipment) == (first.attempt + 1, first.shipment)
+    job = await rows.fetchrow("SELECT * FROM dispatch")
     for late in (result, Refused("address_rejected"), Unknown("timeout"), None):
         async with steps.db.transaction() as tx:
             await steps.dispatch.renew(tx, first)
             assert await steps.dispatch.settle(tx, first, late) is None
     assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"
-    assert await rows.fetchrow("SELECT attempts, in_progress FROM dispatch") == (second.attempt, True)
+    assert await rows.fetchrow("SELECT * FROM dispatch") == job
     async with steps.db.transaction() as tx:
         await steps.dispatch.settle(tx, second, await steps.dispatch.execute(second))
     assert await rows.fetchval("SELECT state FROM shipment") == "LABELLED"
+
+
+async def test_the_events_of_a_resumed_dispatch_have_the_trace_of_its_request(steps, order_id, replica, rows):
+    await steps.insert_order(order_id)
+    with as_user():
+        requested = trace_id(current_call().traceparent)
+        await steps.insert_job(order_id)
+    async with replica():
+        await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
+    published = await rows.fetch("SELECT traceparent FROM outbox")
+    assert [trace_id(row["traceparent"]) for row in published] == [requested] * 2
+
+
+async def test_a_repeated_request_leaves_an_attempt_in_progress_alone(steps, request_shipment, order_id, rows):
+    await steps.insert_order(order_id)
+    order = await steps.dispatch.reserve(order_id, "staff-1")
+    async with steps.db.transaction() as tx:
+        await steps.dispatch.create_shipment(tx, order, "staff-1")
+    job = await rows.fetchrow("SELECT * FROM dispatch")
+    for key in ("ship", "ship", "another-key"):
+        assert (await request_shipment(key)).state == pb.SHIPMENT_STATE_CREATED
+    assert await rows.fetchrow("SELECT * FROM dispatch") == job
 
 
 async def claim(steps, order_id):
@@ -204,7 +228,7 @@ async def claim(steps, order_id):
 async def test_two_processes_ship_each_order_once(steps, order_id, replica, courier, rows):
     names = [f"{order_id}-{number}" for number in range(12)]
     for name in names:
-        await steps.ship_order(name)
+        await steps.insert_order(name)
         await steps.insert_job(name)
     async with replica(), replica():
         await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
@@ -233,7 +257,7 @@ def process_of(settings, **streams):
 async def test_a_process_killed_during_the_courier_call_leaves_one_parcel_and_the_next_process_finds_it(
     steps, order_id, replica, courier, rows
 ):
-    await steps.ship_order(order_id)
+    await steps.insert_order(order_id)
     await courier.inject_faults(next=["create_timeout_then_done"])
     await steps.insert_job(order_id)
     with process_of(replace(steps.settings, courier_timeout=60.0)) as process:
