@@ -1,4 +1,4 @@
-"""The chassis: what every service stands on. Services import from here, or from a module named in its docstring."""
+"""The chassis: the framework of every service. Services import from here, or from a module named in its docstring."""
 
 from chassis.app import App, run
 from chassis.cache import Cache

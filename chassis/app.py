@@ -1,4 +1,4 @@
-"""A service's life: open what it needs in order, serve, drain on SIGTERM, close in reverse.
+"""The lifecycle of a service: open its resources in order, serve, drain on SIGTERM, close in reverse order.
 
 `python -m svc_x` serves; `python -m svc_x migrate` brings its database up to date and ends.
 """
@@ -52,15 +52,15 @@ S = TypeVar("S", bound=Settings)
 Stub = TypeVar("Stub")
 
 _PURGE_SECONDS = 3600.0
-#: The relay's lock and the news each keep one, and both need the relay and the calls another.
+#: The relay's lock and the change feed each hold one; the relay and the calls each need one more.
 _LEAST_CONNECTIONS = 4
 
 
 class App:
-    """What a composition root composes with. Made by `run` and by `chassis.testing`."""
+    """The resources of a service, for its composition root. Made by `run` and by `chassis.testing`."""
 
     def __init__(self, name: str, settings: Settings, keys: KeySource | None = None) -> None:
-        """`name` is the service's folder and its identity as a workload; `keys` replaces where token keys come from."""
+        """`name` is the service's folder and its identity as a workload; `keys` replaces the source of token keys."""
         self.name = name
         self.settings = settings
         #: `host:port` once serving.
@@ -70,7 +70,7 @@ class App:
         self._services: list[str] = []
         self._change_feeds: list[ChangeFeed] = []
         self._clients = Clients(settings.upstreams, name)
-        self._closing.push_async_callback(self._clients.close)  # first in, so last out: what is closed may still call
+        self._closing.push_async_callback(self._clients.close)  # closed last: resources that close may still call
         self._health = health.HealthServicer()
         self._bus: Bus | None = None
         self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
@@ -136,7 +136,7 @@ class App:
         self.background(Consumer(self.name, database, await self.bus(), handlers).run())
 
     def token_keys(self, source: KeySource) -> None:
-        """Verify access tokens by the keys of `source`: for the service that issues them, which need not ask itself."""
+        """Verify access tokens by the keys of `source`: for the service that issues them."""
         self._verifier.source = source
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -144,22 +144,22 @@ class App:
         self._background.append(work)
 
     def repeat(self, work: Callable[[], Awaitable[bool]], every: float) -> None:
-        """Run `work` again and again while serving: at once when it returns True, else after `every` seconds.
+        """Repeat `work` while serving: at once when it returns True, else after `every` seconds.
 
-        A round that fails is logged and changes nothing about the next one.
+        A run that fails is logged, and the next one follows as usual.
         """
         self.background(_repeat(work, every))
 
-    def purge_older_than(self, database: Database, table: str, moment: str, kept: timedelta) -> None:
-        """Delete the rows of `table` whose column `moment` is longer ago than `kept`, now and every hour."""
-        self.repeat(partial(database.purge_older_than, table, moment, kept), _PURGE_SECONDS)
+    def purge_older_than(self, database: Database, table: str, time_column: str, retention: timedelta) -> None:
+        """Delete the rows of `table` whose `time_column` is older than `retention`, now and every hour."""
+        self.repeat(partial(database.purge_older_than, table, time_column, retention), _PURGE_SECONDS)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Call `close` at shutdown, before what was opened earlier is closed."""
+        """Call `close` at shutdown, before resources that were opened earlier are closed."""
         self._closing.push_async_callback(close)
 
     async def close_unserved(self) -> None:
-        """Close what was opened for a service that will not be served."""
+        """Close the resources of a service that will not be served."""
         for work in self._background:
             work.close()
         await self._closing.aclose()
@@ -215,7 +215,7 @@ async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
         try:
             more = await work()
         except UNAVAILABLE_ERRORS as error:
-            log.warning("background work waits", extra={"error": type(error).__name__})
+            log.warning("background work waits for the database", extra={"error": type(error).__name__})
             more = False
         except Exception:
             log.exception("background work failed")
@@ -225,7 +225,7 @@ async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
 
 
 async def build(app: App, compose: Callable[[App, S], Awaitable[None]], settings: S) -> App:
-    """Return the app after `compose` has put the service together; what it opened is closed again when that fails."""
+    """Return the app after `compose` has built the service; close its resources when that fails."""
     try:
         await compose(app, settings)
     except BaseException:
@@ -235,7 +235,7 @@ async def build(app: App, compose: Callable[[App, S], Awaitable[None]], settings
 
 
 def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[None]]) -> None:
-    """Be the service whose `__main__` calls this. Ends with status 2 and a line of JSON when it cannot start."""
+    """Run the service whose `__main__` calls this; exit with status 2 and a line of JSON when it cannot start."""
     try:
         values = settings.from_env()
         telemetry.start_logging(package, values.log_level)
@@ -267,7 +267,7 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
 
 
 async def _require_free(address: str) -> None:
-    """Try the address before gRPC does, which would complain in lines of its own."""
+    """Check that the address is free before gRPC, which logs lines of its own, binds it."""
     host, _, port = address.rpartition(":")
     with _explain_setting(f"LISTEN={address}"):
         probe = await asyncio.get_running_loop().create_server(asyncio.Protocol, host.strip("[]"), int(port))
@@ -277,7 +277,7 @@ async def _require_free(address: str) -> None:
 
 @contextmanager
 def _explain_setting(setting: str) -> Iterator[None]:
-    """Say of what fails here which setting is to be looked at."""
+    """Raise SettingsError, which names the setting, for an error in the block."""
     try:
         yield
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

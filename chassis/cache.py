@@ -1,4 +1,4 @@
-"""A cache in Redis of whole messages, for reads that many make. Losing it costs time, never truth."""
+"""A cache of whole messages in Redis, for frequent reads. Its loss costs time, never correctness."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Message)
 
 _TIMEOUT_SECONDS = 0.2
-#: Entries of one group, at most: anyone can ask for ever different pages.
+#: Entries of one group, at most: clients can request arbitrarily many different pages.
 _LARGEST_GROUP = 1_000
-#: How long a group remembers that it was dropped; far longer than any read takes.
+#: How long the invalidation of a group is remembered; far longer than any read takes.
 _EPOCH_SECONDS = 3_600
 
-#: Keeps an entry unless its group was dropped after the entry's reader began to read.
-_KEEP = """
+#: Stores an entry unless its group was invalidated after the entry's reader began to read.
+_STORE = """
 if (redis.call('get', KEYS[2]) or '0') ~= ARGV[1] or redis.call('hlen', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
 redis.call('hset', KEYS[1], ARGV[2], ARGV[3])
 if redis.call('ttl', KEYS[1]) < 0 then redis.call('expire', KEYS[1], ARGV[5]) end
@@ -27,10 +27,10 @@ return 1"""
 
 
 class Cache:
-    """Messages by group and entry; a group is dropped as a whole. A Redis that is away reads as a miss."""
+    """Messages by group and entry; a group is invalidated as a whole. Without Redis each read is a miss."""
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
-        """Keep everything under `prefix`, the service's name."""
+        """Store all keys under `prefix`, the service's name."""
         self._client = client
         self._prefix = prefix
 
@@ -44,7 +44,8 @@ class Cache:
     ) -> M:
         """Return the entry, from the cache or by `load`; the group lives `seconds` from its first entry on.
 
-        What `load` returns is kept only if nobody dropped the group meanwhile, so nothing stale outlives a change.
+        The loaded message is stored only if the group was not invalidated during the load, so that no stale entry
+        outlives a change.
         """
         try:
             async with self._client.pipeline(transaction=False) as pipeline:
@@ -54,14 +55,14 @@ class Cache:
             if stored is not None:
                 return kind.FromString(stored)
         except (RedisError, DecodeError, OSError) as error:
-            log.warning("cache miss by failure", extra={"error": type(error).__name__})
+            log.warning("cache unavailable", extra={"error": type(error).__name__})
             return await load()
         message = await load()
-        await self._keep(group, entry, message, seconds, epoch or b"0")
+        await self._store(group, entry, message, seconds, epoch or b"0")
         return message
 
     async def invalidate(self, *groups: str) -> None:
-        """Forget groups, after a change of what they hold has committed."""
+        """Drop groups, after a change of the rows that they were loaded from has committed."""
         try:
             async with self._client.pipeline(transaction=True) as pipeline:
                 for group in groups:
@@ -76,10 +77,10 @@ class Cache:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _keep(self, group: str, entry: str, message: Message, seconds: int, epoch: bytes) -> None:
+    async def _store(self, group: str, entry: str, message: Message, seconds: int, epoch: bytes) -> None:
         arguments: tuple[Any, ...] = (epoch, entry, message.SerializeToString(), _LARGEST_GROUP, seconds)
         try:
-            await self._client.eval(_KEEP, 2, self._group(group), self._epoch(group), *arguments)
+            await self._client.eval(_STORE, 2, self._group(group), self._epoch(group), *arguments)
         except (RedisError, OSError) as error:
             log.warning("cache not written", extra={"error": type(error).__name__})
 

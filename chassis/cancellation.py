@@ -11,9 +11,9 @@ _CANCEL_AGAIN_SECONDS = 0.5
 
 
 def cancelled_from_outside() -> bool:
-    """Return whether this task was cancelled, as opposed to a CancelledError that leaked out of some inner task.
+    """Return whether this task was cancelled, as opposed to a CancelledError that leaked out of an inner task.
 
-    grpc.aio leaves a client without an answer when a handler raises CancelledError by itself, and
+    grpc.aio sends no reply when a handler raises CancelledError by itself, and
     `context.cancelled()` is still False when the client is the cause; the task's own count is the one reliable sign.
     """
     task = asyncio.current_task()

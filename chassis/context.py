@@ -1,4 +1,4 @@
-"""The call being served: who makes it, for whom, until when. One ContextVar, set by the server interceptor."""
+"""The call being served: its caller, end user and deadline. One ContextVar, set by the server interceptor."""
 
 import time
 from contextvars import ContextVar
@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 
 import grpc
 
-#: What a handler may use of its host: only what grpc.aio promises, so that another host can serve the same servicers.
+#: The context of a handler: only the interface of grpc.aio, so that another server can host the same servicers.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """An end user, as their verified access token says."""
+    """An end user, by their verified access token."""
 
     id: str
     roles: frozenset[str] = frozenset()
@@ -29,19 +29,19 @@ class Call:
     #: The calling workload: `edge` or a service's name.
     caller: str = ""
     user: User | None = None
-    #: The end user's Authorization header, handed on to the services that this call calls.
+    #: The end user's Authorization header, passed on to the services that this call calls.
     authorization: str = ""
     #: W3C trace context.
     traceparent: str = ""
-    #: time.monotonic() at which nobody waits for the answer any more; None for an unbounded stream.
+    #: time.monotonic() at which the caller stops waiting; None for an unbounded stream.
     deadline: float | None = None
     #: The owners of resources that the handler has compared with the user.
     owner_checks: list[str] = field(default_factory=list)
-    #: Metadata that the answer will carry beside the message.
+    #: Trailing metadata of the reply.
     trailers: dict[str, str] = field(default_factory=dict)
 
     def remaining(self) -> float | None:
-        """Seconds left, never negative; None when unbounded."""
+        """Return the seconds left, never negative; None when unbounded."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
@@ -54,10 +54,10 @@ def current_call() -> Call | None:
 
 
 def current_user() -> User:
-    """Return the end user; only for RPCs whose contract demands one."""
+    """Return the end user; only for RPCs whose contract requires one; raises LookupError."""
     call = _current.get()
     if call is None or call.user is None:
-        raise LookupError("no end user: the contract of this RPC does not demand one")
+        raise LookupError("no end user: the contract of this RPC does not require one")
     return call.user
 
 

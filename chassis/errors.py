@@ -2,7 +2,7 @@
 
 Domain code raises and catches classes:
 
-* ShopError (generated base: a refusal with a reason)
+* ShopError (generated base: an error with a reason)
   x one class for each reason, in shop.<domain>.v1.<domain>_errors
 * OutcomeUnknown (the call may or may not have happened)
 """
@@ -21,7 +21,7 @@ from shop.errors import ShopError
 
 __all__ = ["OutcomeUnknown", "abort", "error_from_call", "error_from_status", "internal_status", "status_of"]
 
-#: A status travels in metadata twice, its message also percent-encoded, and clients refuse more than 8 KiB of that.
+#: A status travels in metadata twice, its message also percent-encoded, and clients reject more than 8 KiB of it.
 _STATUS_BYTES = 4_500
 _TEXT_BYTES = 700
 
@@ -29,7 +29,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def status_of(error: ShopError, details: Sequence[object] = ()) -> status_pb2.Status:
-    """Return the error as google.rpc.Status: exactly one ErrorInfo, then whatever else tells more and still fits."""
+    """Return the error as google.rpc.Status: exactly one ErrorInfo, then those of `details` that fit."""
     metadata = {name: _cut(value) for name, value in error.metadata.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=metadata)
     status = status_pb2.Status(code=error.code, message=_cut(error.message))
@@ -42,7 +42,7 @@ def status_of(error: ShopError, details: Sequence[object] = ()) -> status_pb2.St
 
 
 def internal_status() -> tuple[status_pb2.Status, str]:
-    """Return an INTERNAL status that says nothing but an id, and the id, under which the cause is logged."""
+    """Return an INTERNAL status with an error id alone, and the id, under which the cause is logged."""
     error_id = uuid.uuid4().hex
     return status_pb2.Status(code=code_pb2.INTERNAL, message=f"Internal error {error_id}."), error_id
 

@@ -17,8 +17,8 @@ class SettingsError(Exception):
 class Provided:
     """Marks a setting whose value the deployment provides: `Annotated[str, Provided("api_key", "courier")]`.
 
-    `secret` is a random key, made at the first start and kept; `admin_*` is the account that is an admin from the start
-    on; the others belong to the external API that `api` names.
+    `secret` is a random key, generated at the first start; `admin_*` is the account that is an admin from the
+    start; the others belong to the external API that `api` names.
     """
 
     kind: Literal["secret", "admin_email", "admin_password", "api_url", "api_key", "webhook_secret"]
@@ -27,7 +27,7 @@ class Provided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What every service can be told from outside."""
+    """The settings of every service."""
 
     #: `host:port` that the gRPC server binds; port 0 picks a free one.
     listen: str = "127.0.0.1:0"
@@ -37,7 +37,7 @@ class Settings:
     migration_database_url: str = ""
     #: Connections to the database, at most.
     database_connections: int = 10
-    #: Redis for caches and, with `events=redis`, the event bus; holds nothing that may not be lost.
+    #: Redis for caches and, with `events=redis`, the event bus; stores nothing that may not be lost.
     redis_url: str = ""
     #: The event bus.
     events: Literal["redis", "kafka"] = "redis"
@@ -47,11 +47,11 @@ class Settings:
     event_prefix: str = ""
     #: Where other services are: `shop.order.v1.OrderService=host:port`, comma-separated; `*=` for the rest.
     upstreams: str = ""
-    #: Calls served at the same time; more are refused at once with RESOURCE_EXHAUSTED.
+    #: Calls served at the same time; more are rejected at once with RESOURCE_EXHAUSTED.
     max_concurrent_rpcs: int = 500
     #: Bytes of one request message, at most.
     max_request_bytes: int = 262_144
-    #: Seconds that calls in progress are given at shutdown.
+    #: Seconds that calls in progress have at shutdown.
     drain_seconds: float = 10.0
     #: The `iss` that access tokens must carry.
     token_issuer: str = "https://shopmesh.local"  # noqa: S105  no secret
@@ -66,7 +66,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Read every field from the environment; raises SettingsError naming the first bad one."""
+        """Read every field from the environment; raises SettingsError naming the first invalid one."""
         source = os.environ if environ is None else environ
         types = get_type_hints(cls)
         values: dict[str, Any] = {
@@ -87,7 +87,7 @@ class Settings:
         return {name: mark for name, found in marks.items() for mark in found if isinstance(mark, Provided)}
 
     def require(self, *names: str) -> None:
-        """Raise SettingsError for the first of these that is empty: what serving needs and migrating does not."""
+        """Raise SettingsError for the first of these that is empty: serving requires them, migrating does not."""
         for name in names:
             if not getattr(self, name):
                 raise SettingsError(f"{name.upper()} is not set")

@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in entry}
         try:
             return json.dumps(entry | extra, default=str)
-        except Exception:  # noqa: BLE001  whatever a value's own text raises
+        except Exception:  # noqa: BLE001  a value's own __str__ may raise anything
             return json.dumps(entry | dict.fromkeys(extra, "unprintable"))
 
 

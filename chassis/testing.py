@@ -1,4 +1,4 @@
-"""For tests: a service's real code on a real server and a database of its own, and users with real tokens."""
+"""For tests: a service on a real server with a database of its own, and users with real tokens."""
 
 import asyncio
 import time
@@ -54,25 +54,27 @@ class Issuer:
             "roles": list(roles),
             **claims,
         }
-        kept = {name: value for name, value in payload.items() if value is not None}
-        return jwt.encode(kept, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
+        present = {name: value for name, value in payload.items() if value is not None}
+        return jwt.encode(present, self._key, algorithm="EdDSA", headers={"kid": self._id, "typ": "at+jwt"})
 
 
-async def eventually(look: Callable[[], Any], wanted: Callable[[Any], object] = bool, *, seconds: float = 30.0) -> Any:
-    """Return what `look()`, or what it is awaited to, sees once it is `wanted`; TimeoutError after `seconds`."""
+async def eventually(
+    probe: Callable[[], Any], condition: Callable[[Any], object] = bool, *, seconds: float = 30.0
+) -> Any:
+    """Return the value of `probe()`, awaited if needed, once it fulfils `condition`; TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:
-            seen = look()
-            if isinstance(seen, Awaitable):
-                seen = await seen
-            if wanted(seen):
-                return seen
+            value = probe()
+            if isinstance(value, Awaitable):
+                value = await value
+            if condition(value):
+                return value
             await asyncio.sleep(0.01)
 
 
 @contextmanager
 def as_user(authorization: str = "") -> Iterator[None]:
-    """Make the calls in the block as the user whose Authorization header this is."""
+    """Make the calls in the block with this Authorization header."""
     before = current_call()
     enter_call(Call(method="test", authorization=authorization, traceparent=new_traceparent()))
     try:
@@ -121,7 +123,7 @@ class TemplateDatabases:
 
     @asynccontextmanager
     async def database(self, package: str) -> AsyncIterator[str]:
-        """Lend the URL of a migrated, empty database of a service, or with the chassis's tables alone."""
+        """Yield the URL of a migrated, empty database of a service, or with the chassis's tables alone."""
         if package not in self._schemas:
             await self._create_template(package)
         idle = self._idle[package]
@@ -189,7 +191,7 @@ async def serving(
 async def client_for(
     address: str, stub: type[Stub], _service: str = "", *, caller: str = "edge"
 ) -> AsyncIterator[Stub]:
-    """Lend a stub that calls the service at `address` as the workload `caller`."""
+    """Yield a stub that calls the service at `address` as the workload `caller`."""
     clients = Clients(f"*={address}", caller)
     try:
         yield clients.stub(stub)

@@ -1,4 +1,4 @@
-"""State machines as data: which transition is legal, and what it does."""
+"""State machines as data: the legal transitions and their effects."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class Transitions(Generic[S, Effect]):
         return (start, end) in self._edges
 
     def effect(self, start: S, end: S) -> Effect:
-        """Return what the transition does; raises KeyError when it is not legal."""
+        """Return the effect of the transition; raises KeyError for an illegal one."""
         return self._edges[start, end]
 
     def targets(self, start: S) -> tuple[S, ...]:
@@ -38,16 +38,16 @@ class Transitions(Generic[S, Effect]):
         return not self.targets(state)
 
     def path(self, start: S, end: S) -> tuple[S, ...] | None:
-        """Return a shortest way from `start`, which it leaves out, to `end`; None when there is none."""
-        ways: dict[S, tuple[S, ...]] = {start: ()}
+        """Return a shortest path from `start`, exclusive, to `end`; None without a path."""
+        paths: dict[S, tuple[S, ...]] = {start: ()}
         queue = deque([start])
-        while queue and end not in ways:
+        while queue and end not in paths:
             here = queue.popleft()
             for there in self.targets(here):
-                if there not in ways:
-                    ways[there] = (*ways[here], there)
+                if there not in paths:
+                    paths[there] = (*paths[here], there)
                     queue.append(there)
-        return ways.get(end)
+        return paths.get(end)
 
     def diagram(self) -> str:
         """Return the state diagram in Mermaid's notation."""

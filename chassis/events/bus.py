@@ -1,4 +1,4 @@
-"""What an event bus is: events with a key go in, and come out to each consumer group in order per key, at least once.
+"""The interface of an event bus: it delivers events to each consumer group, in order per key, at least once.
 
 `redis_bus` and `kafka_bus` beside this module are the two; tests/integration/chassis/test_bus.py is their contract.
 """
@@ -12,9 +12,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """An event on its way, as CloudEvents has it in binary mode: attributes beside a protobuf payload."""
+    """An event as CloudEvents in binary mode: attributes beside a protobuf payload."""
 
-    #: Unique; consumers drop the second of a kind.
+    #: Unique; consumers drop duplicates.
     id: str
     #: Full name of the payload's message type.
     type: str
@@ -44,8 +44,8 @@ class Event:
 
     @classmethod
     def from_headers(cls, topic: str, headers: dict[str, str], payload: bytes) -> "Event":
-        """Rebuild an event. What a stranger published without our attributes gets an empty `type`, and a stable id."""
-        # PostgreSQL, where every event ends, knows no NUL in a text.
+        """Rebuild an event. One without CloudEvents attributes gets an empty `type` and a stable id."""
+        # PostgreSQL, where every event is stored, has no NUL in text.
         headers = {name: value.replace("\0", "\ufffd") for name, value in headers.items()}
         try:
             event_id = str(uuid.UUID(headers.get("ce_id", "")))
@@ -67,11 +67,11 @@ class Subscription(Protocol):
     """One consumer of a group. Iterate, apply, acknowledge."""
 
     def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
-        """Yield batches; what was not acknowledged comes again to a later subscriber of the group."""
+        """Yield batches; unacknowledged events are delivered again to a later subscriber of the group."""
         ...
 
     async def acknowledge(self) -> None:
-        """Say that everything yielded so far is applied and durable."""
+        """Acknowledge all events yielded so far: they are applied and durable."""
         ...
 
 
@@ -79,7 +79,7 @@ class Bus(Protocol):
     """An open event bus."""
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Return once all events are durable on the bus; on any error all of them may be sent again."""
+        """Return once all events are durable on the bus; after an error the caller may publish all of them again."""
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:

@@ -1,4 +1,4 @@
-"""Consuming events: an inbox row in the effect's transaction makes each event count once for each consumer."""
+"""Consuming events: an inbox row in the effect's transaction applies each event once for each consumer."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from shop.topics import EVENTS
 
 log = logging.getLogger(__name__)
 
-#: Applies one event inside the transaction that also remembers it.
+#: Applies one event inside the transaction that also inserts its inbox row.
 Handler = Callable[[Transaction, Any], Awaitable[None]]
 
 _CLAIM = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
@@ -25,9 +25,8 @@ _DEAD_LETTER = """
 INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
 
-#: How long the inbox knows an event again: far longer than one that was applied can come back. Kafka keeps events for 7
-#: days unless told otherwise (let that not be more than this), and a Redis group hears again only what its last leader
-#: did not live to acknowledge.
+#: How long the inbox remembers an event: far longer than an applied one can be delivered again. Kafka stores events for
+#: 7 days by default (configure no more), and a Redis group gets again only what its last leader did not acknowledge.
 RETENTION = timedelta(days=30)
 
 _ATTEMPTS = 5
@@ -47,7 +46,7 @@ class Consumer:
         self._topics = sorted({EVENTS[name].topic for name in self._handlers})
 
     async def run(self) -> None:
-        """Consume until cancelled; a failing bus or database is tried again, with what was not acknowledged."""
+        """Consume until cancelled; after a failure of bus or database, resume with the unacknowledged events."""
         failures = 0
         while True:
             try:
@@ -63,12 +62,12 @@ class Consumer:
                 await _pause(failures)
 
     async def _settle(self, event: Event) -> None:
-        """Apply the event, or dead-letter it after some attempts so that those behind it go on."""
+        """Apply the event, or dead-letter it after some attempts, so that later events are not blocked."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 await self._apply(event)
             except UNAVAILABLE_ERRORS:
-                raise  # no fault of the event, so it stays unacknowledged
+                raise  # no fault of the event: it stays unacknowledged
             except Exception as error:
                 if attempt == _ATTEMPTS or isinstance(error, DecodeError):
                     log.exception("event dead-lettered", extra={"consumer": self._name, "event": event.id})

@@ -1,7 +1,7 @@
 """The event bus for real use: Kafka, by aiokafka.
 
-No Kafka transactions: aiokafka speaks only their first version, which can tear. Publishing is at least once with the
-idempotent producer, and the consumer's inbox absorbs what comes twice.
+No Kafka transactions: aiokafka speaks only their first version, which is not atomic. Publishing is at least once with
+the idempotent producer, and the consumer's inbox drops duplicates.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class KafkaBus:
     """An event bus on a Kafka cluster."""
 
     def __init__(self, bootstrap: str, prefix: str = "") -> None:
-        """Use the brokers at `bootstrap`; `prefix` is put before topic and group names."""
+        """Connect to the brokers at `bootstrap`; `prefix` is put before topic and group names."""
         self._bootstrap = bootstrap
         self._prefix = prefix
         self._producer: AIOKafkaProducer | None = None
@@ -35,7 +35,7 @@ class KafkaBus:
     @classmethod
     @asynccontextmanager
     async def open(cls, bootstrap: str, prefix: str = "") -> AsyncIterator["KafkaBus"]:
-        """Give a bus whose connections are made when first needed, and closed at the end."""
+        """Yield a bus that connects when first used, and closes its connections at the end."""
         bus = cls(bootstrap, prefix)
         try:
             yield bus
@@ -54,12 +54,12 @@ class KafkaBus:
                 sent.append(await producer.send(topic, value=event.payload, key=key, headers=headers))
             await asyncio.gather(*sent)
         except KafkaError:
-            # After an error the idempotent producer may be unable to go on for good; the rows are still unpublished.
+            # After an error the idempotent producer may stay unusable; the rows are still unpublished.
             await self._drop_producer()
             raise
         finally:
             for one in sent:
-                one.cancel()  # of what was not answered, nobody waits for an answer any more
+                one.cancel()  # no caller awaits the rest
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
@@ -79,17 +79,17 @@ class KafkaBus:
             await consumer.stop()
 
     async def _create(self, topics: set[str]) -> None:
-        """Create topics that do not exist, with enough partitions: a topic made by accident would have one."""
+        """Create topics that do not exist, with enough partitions: a topic created by default would have one."""
         if topics <= self._known:
             return
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         await admin.start()
         try:
             for topic in topics - self._known:
-                # An empty assignment: aiokafka asks for one wherever the cluster is to choose the replication.
+                # aiokafka requires an empty assignment for the cluster's default replication.
                 new = NewTopic(self._prefix + topic, _PARTITIONS, -1, replica_assignments={})
-                answer = await admin.create_topics([new])
-                error = for_code(answer.topic_errors[0][1])
+                response = await admin.create_topics([new])
+                error = for_code(response.topic_errors[0][1])
                 if error not in (NoError, TopicAlreadyExistsError):
                     raise error(new.name)
                 self._known.add(topic)
@@ -117,8 +117,8 @@ class KafkaBus:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # By itself it would first send what it holds, and wait for ever for a broker that is away; but what was not
-            # acknowledged the relay sends again, in its order.
+            # stop() alone would first send its buffer, and wait without limit for an unavailable broker; the relay
+            # publishes unacknowledged events again, in order.
             await producer._sender.close()  # noqa: SLF001
             producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001
             await producer.stop()
@@ -138,7 +138,7 @@ class _Subscription:
                 yield events
 
     async def acknowledge(self) -> None:
-        """Commit the positions of everything fetched: only ever called when all of it is applied."""
+        """Commit the positions of everything fetched: called only when all of it is applied."""
         await self._consumer.commit()
 
     def _event(self, record: ConsumerRecord) -> Event:

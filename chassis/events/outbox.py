@@ -1,7 +1,7 @@
 """The transactional outbox: an event is a row of the change's own transaction, and a relay publishes it afterwards.
 
-Nothing is published that did not commit, and nothing that committed is lost; it may be published twice, which the
-consumer's inbox absorbs.
+Nothing is published that did not commit, and nothing that committed is lost; it may be published twice, and the
+consumer's inbox drops the duplicate.
 """
 
 import asyncio
@@ -24,34 +24,34 @@ _INSERT = """
 INSERT INTO outbox (topic, key, type, payload, traceparent)
 SELECT topic, key, type, payload, traceparent FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[])
     WITH ORDINALITY AS event (topic, key, type, payload, traceparent, position) ORDER BY position"""
-#: Never a cursor on `id`: sequence order is not commit order, and a cursor would step over late commits.
+#: Never a cursor on `id`: sequence order is not commit order, and a cursor would skip late commits.
 _UNPUBLISHED = "SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT $1"
 _PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
 #: Duplicates within a statement fold into one notification.
 _NOTIFY = "SELECT pg_notify($1, key) FROM unnest($2::text[]) AS key"
 
-#: How long a published event is kept, for people who look into what happened.
+#: How long a published event is stored, for investigations.
 RETENTION = timedelta(days=7)
 
 _LEADER_LOCK = 0x6F757462
 _HINTS = "outbox"
 _BATCH = 500
-#: Half of what Kafka takes of one message unless told otherwise (1 MiB, as `message.max.bytes` and as the producer's
-#: `max_request_size`), and far below what Redis does: an event that the bus refuses would keep all others waiting.
+#: Half of Kafka's default limit of a message (1 MiB, `message.max.bytes` and the producer's `max_request_size`), and
+#: far below Redis's: an event that the bus rejects would block all others.
 LARGEST_BYTES = 512 * 1024
-#: In characters; a notification, which watchers get of each key, holds 8,000 bytes.
+#: In characters; the notification of a key holds 8,000 bytes.
 LONGEST_KEY = 1_000
-#: A hint may be lost with its process, so the leader also looks by itself.
+#: A hint may be lost with its process, so the leader also polls.
 _POLL_SECONDS = 1.0
-#: What commits within this time is published together: many small batches would cost more than they gain.
+#: Commits within this time are published together: many small batches would cost more.
 _LINGER_SECONDS = 0.01
 
 
 async def add(tx: Transaction, *events: Message, traces: Mapping[str, str] | None = None) -> None:
-    """Tell `events` with this transaction: they are published, in this order, if it commits.
+    """Add `events` to the transaction: they are published, in this order, if it commits.
 
-    They belong to the trace of the current call, or to those that `traces` has for their keys.
-    Raises ValueError for one that is too large to be published, so that the change which tells it fails as well.
+    They belong to the trace of the current call, or to those that `traces` names by key.
+    Raises ValueError for one that is too large to be published, so that its change fails as well.
     """
     if not events:
         return
@@ -79,31 +79,31 @@ class Relay:
         self._database = database
         self._bus = bus
         self._source = source
-        self._news = asyncio.Event()
-        database.after_every_commit(self._news.set)
+        self._hint = asyncio.Event()
+        database.after_every_commit(self._hint.set)
 
     async def run(self) -> None:
-        """Work until cancelled; lead whenever no other process does, and start over after any failure."""
+        """Work until cancelled; lead while no other process does, and restart after any failure."""
         while True:
             try:
                 async with self._leadership() as lost:
                     await self._lead(lost)
-            except Exception as error:  # noqa: BLE001  the database's and the bus's libraries raise what they like
+            except Exception as error:  # noqa: BLE001  the libraries of the database and the bus raise many classes
                 log.warning("outbox relay restarts", extra={"error": repr(error)})
                 await asyncio.sleep(_POLL_SECONDS)
 
     @asynccontextmanager
     async def _leadership(self) -> AsyncIterator[Callable[[], bool]]:
-        """Wait for the leader's lock, held by a connection of its own, and lend a test of having lost it."""
+        """Wait for the leader's lock, held by its own connection; yield a function that returns whether it was lost."""
         async with self._database.pool.acquire() as connection:
             try:
                 while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
                     await self._wait()
                     await connection.execute("SELECT pg_notify($1, '')", _HINTS)
-                await connection.add_listener(_HINTS, lambda *_: self._news.set())
+                await connection.add_listener(_HINTS, lambda *_: self._hint.set())
                 yield connection.is_closed
             finally:
-                connection.terminate()  # whatever went wrong, the lock ends with its session
+                connection.terminate()  # the lock ends with its session, whatever the error
 
     async def _lead(self, lost: Callable[[], bool]) -> None:
         while not lost():
@@ -123,11 +123,11 @@ class Relay:
         """Wait for a commit of this process or a hint of another, at most the polling interval."""
         try:
             async with asyncio.timeout(_POLL_SECONDS):
-                await self._news.wait()
+                await self._hint.wait()
             await asyncio.sleep(_LINGER_SECONDS)
         except TimeoutError:
             pass
-        self._news.clear()
+        self._hint.clear()
 
     def _event(self, row: Record) -> Event:
         return Event(

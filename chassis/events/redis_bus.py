@@ -19,19 +19,19 @@ from chassis.events.bus import Event
 _BATCH = 200
 _BLOCK_MS = 1_000
 _LEASE_MS = 5_000
-#: Redis keeps roughly this many events of a topic; a group that falls further behind loses the oldest.
-_KEPT = 1_000_000
-#: Of Redis's memory, so that leases and caches still have some when events have taken theirs.
-_FULL = 0.9
+#: Events that Redis stores of a topic, roughly; a group that falls further behind loses the oldest.
+_MAX_STREAM_LENGTH = 1_000_000
+#: Share of Redis's memory that events may fill; the rest is for leases and caches.
+_MAX_MEMORY_SHARE = 0.9
 
-#: Takes the lease when nobody has it, and extends it when it is ours.
-_HOLD = """
+#: Acquires the lease when no consumer holds it, and renews its own.
+_ACQUIRE = """
 local holder = redis.call('get', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
 redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1"""
-#: Reads for the group while the lease is ours. Asking for it here and not only before: who is stopped for long between
-#: the two would take events for which whoever leads by then never looks.
+#: Reads for the group while this consumer holds the lease. The script itself checks that: a process that is paused
+#: between a check and the read would receive events that the next leader never finds pending.
 _READ = """
 if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'STREAMS', unpack(ARGV, 4))"""
@@ -42,7 +42,7 @@ class RedisBus:
     """An event bus on one Redis server."""
 
     def __init__(self, client: redis.Redis, prefix: str = "") -> None:
-        """Use `client`, which must not decode responses; `prefix` keeps several meshes apart."""
+        """Use `client`, which must not decode responses; `prefix` separates several meshes."""
         self._client = client
         self._prefix = prefix
 
@@ -59,8 +59,8 @@ class RedisBus:
     async def publish(self, events: Sequence[Event]) -> None:
         """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return.
 
-        When its memory is full, what every group has acknowledged is forgotten; nothing else is, so the rest may have
-        to wait in its outbox.
+        When its memory is full, only events that every group has acknowledged are deleted; raises OutOfMemoryError, and
+        the events wait in the outbox, when that is not enough.
         """
         if await self._is_full():
             await self._make_room()
@@ -69,19 +69,19 @@ class RedisBus:
         async with self._client.pipeline(transaction=True) as pipeline:
             for event in events:
                 fields: dict[Any, Any] = {**event.headers(), "payload": event.payload}
-                pipeline.xadd(self._prefix + event.topic, fields, maxlen=_KEPT, approximate=True)
+                pipeline.xadd(self._prefix + event.topic, fields, maxlen=_MAX_STREAM_LENGTH, approximate=True)
             await pipeline.execute()
 
     async def _is_full(self) -> bool:
         memory = await self._client.info("memory")
-        return bool(0 < memory["maxmemory"] * _FULL < memory["used_memory"])
+        return bool(0 < memory["maxmemory"] * _MAX_MEMORY_SHARE < memory["used_memory"])
 
     async def _make_room(self) -> None:
         async for stream in self._client.scan_iter(match=f"{self._prefix}*", _type="stream"):
             waiting = [await self._oldest(stream, group) for group in await self._client.xinfo_groups(stream)]
             if waiting:
                 await self._client.xtrim(stream, minid="{}-{}".format(*min(waiting)), approximate=False)
-            else:  # a topic that nobody reads: the older half
+            else:  # a topic without consumer groups: the older half
                 await self._client.xtrim(stream, maxlen=await self._client.xlen(stream) // 2, approximate=False)
 
     async def _oldest(self, stream: bytes, group: dict[str, Any]) -> tuple[int, ...]:
@@ -122,36 +122,36 @@ class _Subscription:
         self._unacknowledged: dict[str, list[bytes]] = {}
 
     async def keep_lease(self) -> None:
-        """Win the group's lease and renew it for as long as this subscription lives."""
+        """Acquire the group's lease and renew it for as long as this subscription exists."""
         while True:
-            asked = time.monotonic()
+            requested = time.monotonic()
             try:
-                held = await self._client.eval(_HOLD, 1, self._lease, self._token, str(_LEASE_MS))
+                held = await self._client.eval(_ACQUIRE, 1, self._lease, self._token, str(_LEASE_MS))
             except RedisError:
-                held = False  # a lease that cannot be renewed may already be another's
-            self._leads_until = asked + _LEASE_MS / 1_000
+                held = False  # without a renewal another consumer may already hold the lease
+            self._leads_until = requested + _LEASE_MS / 1_000
             (self._leads.set if held else self._leads.clear)()
             await asyncio.sleep(_LEASE_MS / 5_000)
 
     def _still_leads(self) -> bool:
-        """Tell whether the lease is surely ours; after a pause of this process it may be another's."""
+        """Return whether this consumer certainly holds the lease; after a pause of the process another may hold it."""
         if time.monotonic() >= self._leads_until:
             self._leads.clear()
         return self._leads.is_set()
 
     async def leave(self) -> None:
-        """Give the lease to whoever waits for it."""
+        """Release the lease for the next consumer."""
         await self._client.eval(_RELEASE, 1, self._lease, self._token)
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Event]]:
-        """Yield first what an earlier leader took and did not acknowledge, then what is new."""
+        """Yield first the events that an earlier leader did not acknowledge, then new ones."""
         while True:
             await self._leads.wait()
             position = "0"  # the pending entries; every leader reads as the same consumer, so they are ours now
             while self._still_leads():
                 events = await self._read(position)
                 if not self._still_leads():
-                    self._unacknowledged.clear()  # whoever leads now finds them pending
+                    self._unacknowledged.clear()  # the next leader finds them pending
                 elif self._unacknowledged:
                     yield events
                 elif position == "0":
@@ -161,26 +161,26 @@ class _Subscription:
 
     async def acknowledge(self) -> None:
         """See chassis.events.bus.Subscription."""
-        taken, self._unacknowledged = self._unacknowledged, {}
-        for stream, ids in taken.items():
+        delivered, self._unacknowledged = self._unacknowledged, {}
+        for stream, ids in delivered.items():
             await self._client.xack(stream, self._group, *ids)
 
     async def _read(self, position: str) -> list[Event]:
         words = (self._token, self._group, str(_BATCH), *self._streams, *[position] * len(self._streams))
-        answer: Any = await self._client.eval(_READ, 1, self._lease, *words)
-        if answer == 0:
+        reply: Any = await self._client.eval(_READ, 1, self._lease, *words)
+        if reply == 0:
             self._leads.clear()
         events = []
-        for stream, entries in answer or ():
+        for stream, entries in reply or ():
             for entry, fields in entries:
                 self._unacknowledged.setdefault(stream.decode(), []).append(entry)
-                if fields:  # an entry that the stream has trimmed away comes without fields
+                if fields:  # a trimmed entry has no fields
                     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
                     events.append(self._event(stream.decode(), pairs))
         return events
 
     async def _wait(self) -> None:
-        """Wait until there is something that the group has not read, or for a while."""
+        """Wait until there is an event that the group has not read, at most one block interval."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for stream in self._streams:
                 pipeline.xinfo_groups(stream)

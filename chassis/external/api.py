@@ -1,11 +1,10 @@
-"""Asks a partner outside of the mesh over its JSON API.
+"""Calls to the JSON API of an external provider.
 
-Every call is bounded in time and size and ends in one of three ways, told apart by `match`:
+Every call is bounded in time and size and has one of three results, distinguished by `match`:
 
-* Ok       it was done, and this is the answer
-* Refused  it was not done, and asking again will not change that
-* Unknown  it may have been done: ask what became of it, or repeat it under the same key, and never
-           take it for a failure
+* Ok       the operation took effect, and this is its result
+* Refused  it did not take effect, and a repetition will not change that
+* Unknown  it may have taken effect: read the state, or repeat it under the same key; never treat it as a failure
 """
 
 import asyncio
@@ -22,14 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[T]):
-    """The partner did what was requested; `value` is its answer."""
+    """The operation took effect; `value` is the parsed response."""
 
     value: T
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`code` is a word of the partner's own vocabulary; `message` is for logs, never for shoppers."""
+    """The API rejected the operation: `code` is its own, `message` is for logs, never for customers."""
 
     code: str
     message: str = ""
@@ -38,7 +37,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """`cause`: timeout, unreachable, http_<status>, malformed_answer, answer_mismatch."""
+    """The outcome is unknown; `cause`: timeout, unreachable, http_<status>, malformed_answer, answer_mismatch."""
 
     cause: str
 
@@ -54,7 +53,7 @@ def field(answer: Any, name: str, kind: type[T]) -> T:
     return value
 
 
-# Of the 4xx these do not say "never": our key or theirs is being changed, or they are busy.
+#: The 4xx that may pass: a key is being rotated, or the API is overloaded.
 _NOT_FINAL = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -67,16 +66,17 @@ _NOT_FINAL = frozenset(
 
 
 class ExternalApi:
-    """One partner's API; open as long as the service is."""
+    """The API of one provider; open as long as the service runs."""
 
-    def __init__(self, *, url: str, key: str, timeout: float, answer_limit: int = 1 << 20) -> None:
+    def __init__(self, *, url: str, key: str, timeout: float, max_response_bytes: int = 1 << 20) -> None:
+        """Call the API at `url` with the bearer token `key`; `timeout`, in seconds, is that of a whole call."""
         self._timeout = timeout
-        self._answer_limit = answer_limit
+        self._max_response_bytes = max_response_bytes
         self._http = httpx.AsyncClient(
             base_url=url,
-            # Uncompressed, or the limit on an answer would bound only its packed size.
+            # Uncompressed, or the limit of a response would bound only its compressed size.
             headers={"authorization": f"Bearer {key}", "accept-encoding": "identity"},
-            timeout=timeout,  # of each phase; `call` sets the same limit to all of them together
+            timeout=timeout,  # of each phase; `call` sets the same limit for all phases together
             trust_env=False,
         )
 
@@ -90,44 +90,44 @@ class ExternalApi:
         params: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> CallResult[T]:
-        """Asks once. `read` makes the answer of its JSON; `key` is sent as the Idempotency-Key."""
+        """Make one request. `read` parses the JSON of the response; `key` is sent as the Idempotency-Key."""
         request = self._http.build_request(method, path, json=body, params=params)
         if key is not None:
             request.headers["idempotency-key"] = key
         try:
             async with asyncio.timeout(self._timeout):
-                status, answer = await self._exchange(request)
+                status, content = await self._exchange(request)
         except TimeoutError:
             return Unknown("timeout")
         except httpx.HTTPError:
             return Unknown("unreachable")
-        return _outcome(status, answer, read)
+        return _result(status, content, read)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
-        """Return the status and the body, which is cut where it passes the limit and so fails to parse."""
+        """Return the status and the body, empty, and so malformed, when it exceeds the limit."""
         response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
-            answer = bytearray()
+            content = bytearray()
             async for chunk in response.aiter_raw():
-                answer += chunk
-                if len(answer) > self._answer_limit:
+                content += chunk
+                if len(content) > self._max_response_bytes:
                     return response.status_code, b""
-            return response.status_code, bytes(answer)
+            return response.status_code, bytes(content)
         finally:
             await response.aclose()
 
 
-def _outcome(status: int, answer: bytes, read: Callable[[Any], T]) -> CallResult[T]:
-    final_refusal = 400 <= status < 500 and status not in _NOT_FINAL
-    if not (200 <= status < 300 or final_refusal):
+def _result(status: int, content: bytes, read: Callable[[Any], T]) -> CallResult[T]:
+    is_final = 400 <= status < 500 and status not in _NOT_FINAL
+    if not (200 <= status < 300 or is_final):
         return Unknown(f"http_{status}")
     try:
-        parsed = orjson.loads(answer)
-        return _refused(dict(parsed["error"])) if final_refusal else Ok(read(parsed))
+        parsed = orjson.loads(content)
+        return _refused(dict(parsed["error"])) if is_final else Ok(read(parsed))
     except (ValueError, TypeError, KeyError):
         return Unknown("malformed_answer")
 

@@ -30,7 +30,7 @@ _CLAIM = """
 INSERT INTO webhook (sender, webhook_id, type) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true"""
 
 TOLERANCE = timedelta(seconds=300)
-#: How long the ids of webhooks are kept: senders retry for some days, and sign each attempt anew.
+#: How long the ids of webhooks are stored: senders retry for some days, and sign each attempt anew.
 RETENTION = timedelta(days=30)
 
 # Without a dot in the id, "{id}.{timestamp}.{body}" can be cut in one way only.
@@ -40,7 +40,7 @@ _SIGNATURES_AT_MOST = 8
 
 
 class Untrusted(Exception):
-    """The request is not a webhook to trust; `reason` is one word for the log."""
+    """The request is not a trusted webhook; `reason` is one word for the log."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -52,7 +52,7 @@ WebhookRejected = Untrusted
 
 @dataclass(frozen=True, slots=True)
 class Webhook(Generic[T]):
-    """An `id` that stays the same when it is sent again, a `type` such as payment.captured, and the `data` then."""
+    """An `id`, the same when the webhook is sent again, a `type` such as payment.captured, and its `data`."""
 
     id: str
     type: str
@@ -62,7 +62,7 @@ class Webhook(Generic[T]):
 def receive(request: HttpBody, context: Context, secrets: Sequence[str], *, read: Callable[[Any], T]) -> Webhook[T]:
     """Return the webhook that an RPC received, its data parsed by `read`; raises WebhookRejected or WebhookMalformed.
 
-    It costs no query, so a stranger's requests keep no database busy.
+    It makes no query, so that unauthenticated requests put no load on the database.
     """
     headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     try:
@@ -74,7 +74,7 @@ def receive(request: HttpBody, context: Context, secrets: Sequence[str], *, read
 
 
 async def claim(tx: Transaction, sender: str, webhook: Webhook[Any]) -> bool:
-    """Return whether the webhook came for the first time, and remember that it came, if `tx` commits."""
+    """Claim the webhook in `tx`, and return whether no earlier delivery has claimed it."""
     return bool(await tx.fetchval(_CLAIM, sender, webhook.id, webhook.type))
 
 
@@ -88,7 +88,7 @@ def verify(
 ) -> Webhook[T]:
     """Return the webhook, its data parsed by `read`; raises Untrusted.
 
-    Header names are lower case, as in gRPC metadata. There are two `secrets` while one replaces the other.
+    Header names are lower case, as in gRPC metadata. There are two `secrets` during a rotation.
     """
     webhook_id = _header(headers, "webhook-id", _ID)
     timestamp = _header(headers, "webhook-timestamp", _TIMESTAMP)
@@ -97,7 +97,7 @@ def verify(
         raise Untrusted("timestamp_out_of_window")
     signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
     expected = [b"v1," + base64.b64encode(_digest(secret, signed)) for secret in secrets]
-    # Every pair is compared, so that the time taken tells nothing about which of them came near.
+    # Every pair is compared, so that the duration reveals nothing about the match.
     matches = [hmac.compare_digest(mine, theirs.encode()) for mine in expected for theirs in claimed]
     if not any(matches):
         raise Untrusted("signature_mismatch")
@@ -109,7 +109,7 @@ def verify(
 
 
 def key_of(secret: str) -> bytes:
-    """Return the HMAC key inside a `whsec_...` secret; a ValueError here is a mistake in the configuration."""
+    """Return the HMAC key inside a `whsec_...` secret; raises ValueError for a malformed one."""
     prefix, _, encoded = secret.partition("_")
     try:
         key = base64.b64decode(encoded, validate=True)
@@ -121,7 +121,7 @@ def key_of(secret: str) -> bytes:
 
 
 def secrets_of(setting: str, text: str) -> tuple[str, ...]:
-    """Return the secrets that a setting holds, two of them with a comma between while one replaces the other.
+    """Return the secrets that a setting holds, two with a comma between them during a rotation.
 
     Raises SettingsError, naming the setting, when there is none or one is malformed.
     """

@@ -1,6 +1,6 @@
 """The change feed: notifies watchers in every process of the aggregates that any process has changed.
 
-The outbox relay notifies the feed's channel with the key of each event that it is about to publish.
+The outbox relay notifies the feed's channel of the key of each event before it publishes the event.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ CHANNEL = "changes"
 _POLL_SECONDS = 10.0
 #: Watchers whose polls come this close share a read.
 _SHARED_POLL_SECONDS = 5.0
-#: Until a broken connection is replaced.
+#: Pause before a broken connection is replaced.
 _RECONNECT_SECONDS = 1.0
 
 
 class Draining(Exception):
-    """The server is shutting down: the watcher should come back with its resume token, and will reach another."""
+    """The server is shutting down: the watcher resumes at another one by its resume token."""
 
 
 class _Subscriber:
-    """One subscription's keys that changed since it looked."""
+    """The keys of one subscription that changed since it was last resumed."""
 
     def __init__(self, keys: Collection[str]) -> None:
         self.changed = set(keys)
@@ -48,7 +48,7 @@ class ChangeFeed:
     """Wakes subscribers when an aggregate changes. One for each process."""
 
     def __init__(self) -> None:
-        """Begin without a source; `listen` is one."""
+        """Begin without notifications; `listen` receives them."""
         self._subscribers: defaultdict[str, set[_Subscriber]] = defaultdict(set)
         self._versions: dict[str, int] = {}
         self._notifications = count(1)
@@ -62,7 +62,7 @@ class ChangeFeed:
                     broken = asyncio.Event()
                     connection.add_termination_listener(partial(_set, broken))
                     await connection.add_listener(CHANNEL, self._on_notify)
-                    self._notify_all()  # of what changed between two connections no notification came
+                    self._notify_all()  # changes between two connections had no notification
                     try:
                         await broken.wait()
                     finally:
@@ -136,7 +136,7 @@ class Watch(Generic[T]):
     """Follows aggregates. All watchers in a process share one read for each change, however many they are."""
 
     def __init__(self, feed: ChangeFeed, read: Callable[[Collection[str]], Awaitable[Mapping[str, T]]]) -> None:
-        """`read` returns the aggregates with these keys, as far as they exist, by key, whoever watches them."""
+        """`read` returns the existing aggregates with these keys, by key; it must not depend on the call."""
         self._feed = feed
         self._read = read
         #: The last shared read of each key.

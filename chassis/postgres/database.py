@@ -1,4 +1,4 @@
-"""PostgreSQL: the pool, transactions whose commit cannot be torn by a cancelled call, and named queries."""
+"""PostgreSQL: the pool, transactions whose commit a cancelled call cannot tear, and named queries."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ _Callback = Callable[[], object]
 
 _STATEMENT_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
-#: What one statement forgets, so that it ends in time however much there is to forget.
+#: Rows that one statement purges, at most, so that it ends in time.
 _PURGE_BATCH = 10_000
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)\n", re.MULTILINE)
 
@@ -33,12 +33,12 @@ class Overloaded(Exception):
     """No connection became free in time: the caller should come back later."""
 
 
-#: What says that the database cannot be used now, whatever is asked of it: no fault of the request.
+#: Errors of a database that is unavailable: no fault of the request.
 UNAVAILABLE_ERRORS = (
     Overloaded,
     OSError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # how asyncpg may find a connection that was killed under it
+    asyncpg.InternalClientError,  # how asyncpg may report a connection that was killed
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -52,7 +52,7 @@ class Queries:
     """
 
     def __init__(self, path: Path) -> None:
-        """Load the file; raises ValueError on a name given twice."""
+        """Load the file; raises ValueError for a duplicate name."""
         _, *parts = _NAME.split(path.read_text())
         names, bodies = parts[::2], parts[1::2]
         if len(set(names)) != len(names):
@@ -106,12 +106,12 @@ class Database:
     def on_commit(self, tx: Transaction, callback: _Callback) -> None:
         """Call `callback` once `tx` has committed, and never if it rolls back.
 
-        It may be lost with the process, so it can only hasten what the committed rows demand anyway.
+        It may be lost with the process, so it can only hasten what happens anyway because of the committed rows.
         """
         self._on_commit[tx].append(callback)
 
     def discard_callbacks(self, tx: Transaction) -> None:
-        """Drop what `on_commit` registered: the changes that demanded it were rolled back to a savepoint."""
+        """Drop what `on_commit` registered: the changes that need it were rolled back to a savepoint."""
         self._on_commit[tx].clear()
 
     @asynccontextmanager
@@ -134,7 +134,7 @@ class Database:
             transaction = connection.transaction()
             callbacks = self._on_commit[connection] = []
             try:
-                # Not torn either: a BEGIN that was sent must be followed by its end before others get the connection.
+                # Shielded: a BEGIN that was sent must be followed by its end before others get the connection.
                 await run_shielded(transaction.start())
                 yield connection
             except BaseException:
@@ -147,10 +147,10 @@ class Database:
             finally:
                 del self._on_commit[connection]
 
-    async def purge_older_than(self, table: str, moment: str, kept: timedelta) -> bool:
-        """Delete rows of `table` whose column `moment` is longer ago than `kept`; return whether there may be more."""
-        old = f"SELECT ctid FROM {table} WHERE {moment} < now() - $1::interval LIMIT {_PURGE_BATCH}"  # noqa: S608
-        done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", kept)  # noqa: S608
+    async def purge_older_than(self, table: str, time_column: str, retention: timedelta) -> bool:
+        """Delete rows of `table` whose `time_column` is older than `retention`; return whether there may be more."""
+        old = f"SELECT ctid FROM {table} WHERE {time_column} < now() - $1::interval LIMIT {_PURGE_BATCH}"  # noqa: S608
+        done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", retention)  # noqa: S608
         return done == f"DELETE {_PURGE_BATCH}"
 
     async def _commit(self, transaction: asyncpg.transaction.Transaction, callbacks: Sequence[_Callback]) -> None:
@@ -179,7 +179,7 @@ async def current_time(tx: Transaction) -> datetime:
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Leave a returned connection as it is: we set nothing on sessions, and undoing it took a query each time.
+    """Skip asyncpg's reset of a returned connection: sessions have no settings of their own, and it costs a query.
 
-    A transaction that did not end, whatever kept it from that, the pool has rolled back by now.
+    The pool has already rolled back a transaction that did not end.
     """

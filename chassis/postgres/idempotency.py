@@ -35,7 +35,7 @@ UPDATE idempotency SET response = $4, error = $5 WHERE principal = $1 AND method
 RETENTION = timedelta(hours=48)
 
 _MAX_TRIES = 4
-#: The trailer that tells clients of a stored reply.
+#: The trailer that marks a stored reply.
 _REPLAYED = "idempotent-replayed"
 
 
@@ -94,7 +94,7 @@ async def stored_reply(database: Database, request: Any, reply: type[Reply]) -> 
 
 
 def is_replay() -> bool:
-    """Return whether a stored reply answered the current call: what its change started may have been cut off."""
+    """Return whether the current call got a stored reply: what followed the change's commit may not have happened."""
     return _REPLAYED in _call().trailers
 
 
@@ -126,19 +126,19 @@ async def _run_once(
             return _replay(call, stored, request_hash, reply)
         try:
             async with tx.transaction():  # a savepoint: the error is stored, what led to it is rolled back
-                answer = await change(tx)
-            await tx.execute(_STORE, *key, answer.SerializeToString(), None)
+                response = await change(tx)
+            await tx.execute(_STORE, *key, response.SerializeToString(), None)
         except ShopError as error:
             failure = error
             database.discard_callbacks(tx)
             await tx.execute(_STORE, *key, None, status_of(error).SerializeToString())
     if failure:
         raise failure
-    return answer
+    return response
 
 
 async def _claim(tx: Transaction, key: tuple[str, str, str], request_hash: bytes) -> bool:
-    """Claim the key, or return False when it is taken; wait for a transaction that is claiming it."""
+    """Claim the key, or return False when another request has; wait for a transaction that is claiming it."""
     try:
         return bool(await tx.fetchval(_CLAIM, *key, request_hash))
     except asyncpg.LockNotAvailableError:

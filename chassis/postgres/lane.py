@@ -1,8 +1,9 @@
 """The write lane: requests that arrive while a transaction is in flight share the next one.
 
-Optimistic locking one request at a time collapses on a hot row. The lane keeps the version check and removes the
-contention: it hands everything that waits to one `apply`, which reads the rows with their versions, folds the requests
-over them in order, and writes each changed row once `WHERE version = read_version`. An idle lane adds no wait.
+Optimistic locking collapses when many requests update one hot row. The lane, a group commit, preserves the version
+check and removes the contention: it passes all waiting requests to one `apply`, which reads the rows with their
+versions, folds the requests over them in order, and writes each changed row once `WHERE version = read_version`. An
+idle lane adds no wait.
 """
 
 import asyncio
@@ -42,9 +43,9 @@ class _Waiting(Generic[Request, Reply]):
 
 
 class Lane(Generic[Request, Reply]):
-    """Applies requests in batches, in arrival order, each with a reply or a refusal of its own.
+    """Applies requests in batches, in arrival order, each with a reply or an error of its own.
 
-    `apply` gets the requests and returns one outcome for each: a reply, or an exception that refuses that request. It
+    `apply` gets the requests and returns one outcome for each: a reply, or the exception that rejects that request. It
     commits before it returns, and raises VersionConflict to be called again with the same batch.
     """
 
@@ -55,7 +56,7 @@ class Lane(Generic[Request, Reply]):
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, request: Request) -> Reply:
-        """Return the request's reply, or raise its refusal.
+        """Return the request's reply, or raise its error.
 
         A caller that is cancelled while it waits is dropped; once its batch is in flight the outcome is unknown to it.
         """
@@ -69,8 +70,8 @@ class Lane(Generic[Request, Reply]):
     async def _work(self) -> None:
         while self._waiting:
             size = min(_BATCH, len(self._waiting))
-            taken = [self._waiting.popleft() for _ in range(size)]
-            if batch := [one for one in taken if not one.reply.done()]:
+            batch = [self._waiting.popleft() for _ in range(size)]
+            if batch := [one for one in batch if not one.reply.done()]:
                 await self._settle(batch)
 
     async def _settle(self, batch: Sequence[_Waiting[Request, Reply]]) -> None:
@@ -78,11 +79,11 @@ class Lane(Generic[Request, Reply]):
             requests = Batch(one.request for one in batch)
             requests.traceparents = [one.traceparent for one in batch]
             outcomes = await self._attempt(requests)
-        except asyncio.CancelledError:  # leaked out of something below: what became of the batch is unknown
+        except asyncio.CancelledError:  # leaked out of a dependency: the batch's outcome is unknown
             for one in batch:
                 one.reply.cancel()
             return
-        except Exception as error:  # noqa: BLE001  whatever went wrong belongs to the callers, not to the lane
+        except Exception as error:  # noqa: BLE001  the error belongs to the callers, not to the lane
             if len(batch) > 1 and not isinstance(error, UNAVAILABLE_ERRORS):
                 await self._isolate(batch)
                 return
@@ -96,7 +97,7 @@ class Lane(Generic[Request, Reply]):
                 one.reply.set_result(outcome)
 
     async def _isolate(self, batch: Sequence[_Waiting[Request, Reply]]) -> None:
-        """Settle one by one: a poisoned request must not take the others with it."""
+        """Settle one by one: one poisoned request must not fail the others."""
         for one in batch:
             if not one.reply.done():
                 await self._settle([one])

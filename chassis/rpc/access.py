@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from chassis.context import Call, User, current_call, current_user
-from chassis.rpc.auth import TokenRefused, TokenVerifier
+from chassis.rpc.auth import TokenRejected, TokenVerifier
 from shop.chassis.v1 import chassis_errors
 from shop.contract import RPCS, Access, Rpc
 from shop.errors import ShopError
@@ -28,7 +28,7 @@ async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
         raise chassis_errors.TokenMissing
     try:
         user = await verifier.verify(_bearer(call.authorization))
-    except TokenRefused:
+    except TokenRejected:
         if rule.access is Access.PUBLIC:
             return call
         raise chassis_errors.TokenInvalid from None
@@ -36,7 +36,7 @@ async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
 
 
 def authorize(rule: Rpc, call: Call) -> None:
-    """Raise RoleMissing when the end user has none of the roles that the contract asks for."""
+    """Raise RoleMissing when the end user has none of the roles that the contract requires."""
     if rule.access is Access.ROLES and not (call.user and call.user.roles.intersection(rule.roles)):
         raise chassis_errors.RoleMissing(roles=", ".join(rule.roles))
 
@@ -51,7 +51,7 @@ def require_owner(owner_id: str, not_found: ShopError) -> None:
 
 
 def owner_filter(requested: str = "") -> str:
-    """Return whose resources a list shows: for a role that sees all those of `requested`, empty for everybody's."""
+    """Return the user whose resources a list shows: for a role that sees all, `requested`, empty for all users."""
     call, user = current_call(), current_user()
     owner_id = requested if _sees_all(user) else user.id
     if call is not None:
@@ -60,7 +60,7 @@ def owner_filter(requested: str = "") -> str:
 
 
 def _sees_all(user: User) -> bool:
-    """Return whether the user has one of the roles of an ACCESS_OWNER method; without a contract nobody has."""
+    """Return whether the user has one of the roles of an ACCESS_OWNER method; no user has one without a contract."""
     call = current_call()
     rule = RPCS.get(call.method) if call else None
     return rule is not None and rule.access is Access.OWNER and bool(user.roles.intersection(rule.roles))
@@ -69,5 +69,5 @@ def _sees_all(user: User) -> bool:
 def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
-        raise TokenRefused("not a bearer token")
+        raise TokenRejected("not a bearer token")
     return token.strip()

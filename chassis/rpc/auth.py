@@ -1,4 +1,4 @@
-"""Who the end user is: access tokens, verified against the issuer's published keys (RFC 8725, RFC 9068)."""
+"""Authentication of end users: access tokens, verified by the issuer's published keys (RFC 8725, RFC 9068)."""
 
 import asyncio
 import logging
@@ -18,22 +18,22 @@ _ALGORITHMS = ["EdDSA", "ES256", "RS256"]
 _CLAIMS = ["exp", "iat", "iss", "aud", "sub", "jti"]
 _LEEWAY_SECONDS = 30
 _MAX_TOKEN_BYTES = 4096
-_REMEMBERED = 10_000
-#: Keys are fetched again for an unknown key id, but not more often than this: anyone can invent key ids.
+_CACHED_TOKENS = 10_000
+#: Keys are fetched again for an unknown key id, but not more often than this: a client can invent key ids.
 _REFETCH_SECONDS = 5.0
 #: The same after a fetch that failed.
-_AWAY_SECONDS = 1.0
+_RETRY_FETCH_SECONDS = 1.0
 
 #: Returns a JSON Web Key Set as parsed JSON.
 KeySource = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class TokenRefused(Exception):
+class TokenRejected(Exception):
     """The access token is not acceptable; the text is for the log only."""
 
 
 class KeysUnavailable(ConnectionError):
-    """The key source does not answer, so nobody can say yet whether the token is good."""
+    """The key source does not answer, so the token can be neither verified nor rejected."""
 
 
 def http_key_source(url: str) -> KeySource:
@@ -50,32 +50,32 @@ def http_key_source(url: str) -> KeySource:
 
 
 class TokenVerifier:
-    """Turns access tokens into users. Remembers verified tokens until they expire, for speed."""
+    """Verifies access tokens, and caches verified ones until they expire."""
 
     def __init__(self, source: KeySource, issuer: str, audience: str) -> None:
         """Accept tokens that `issuer` made for `audience` and signed with a key of `source`."""
-        #: Where keys come from that are not known yet.
+        #: Where unknown keys are fetched.
         self.source = source
         self._issuer = issuer
         self._audience = audience
         self._keys: dict[str, PyJWK] = {}
         self._fetch_after = float("-inf")
-        self._away = False
+        self._source_failed = False
         self._fetching = asyncio.Lock()
         self._verified: dict[str, tuple[float, User]] = {}
 
     async def verify(self, token: str) -> User:
-        """Return the token's user; raises TokenRefused or KeysUnavailable."""
-        if known := self._verified.get(token):
-            expires_at, user = known
+        """Return the token's user; raises TokenRejected or KeysUnavailable."""
+        if cached := self._verified.get(token):
+            expires_at, user = cached
             if time.time() < expires_at:
                 return user
             del self._verified[token]
         if len(token) > _MAX_TOKEN_BYTES:
-            raise TokenRefused("longer than an access token can be")
+            raise TokenRejected("longer than an access token can be")
         claims = self._claims(token, await self._key(token))
         user = _user(claims)
-        if len(self._verified) >= _REMEMBERED:
+        if len(self._verified) >= _CACHED_TOKENS:
             self._verified.clear()
         self._verified[token] = (float(claims["exp"]), user)
         return user
@@ -92,51 +92,53 @@ class TokenVerifier:
                 options={"require": _CLAIMS},
             )
         except jwt.PyJWTError as error:
-            raise TokenRefused(str(error)) from None
+            raise TokenRejected(str(error)) from None
 
     async def _key(self, token: str) -> PyJWK:
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError as error:
-            raise TokenRefused(str(error)) from None
+            raise TokenRejected(str(error)) from None
         if str(header.get("typ", "")).lower() not in ("at+jwt", "application/at+jwt"):
-            raise TokenRefused("not an access token by its typ")
+            raise TokenRejected("not an access token by its typ")
         key_id = str(header.get("kid", ""))
         if key_id not in self._keys:
             await self._fetch_keys()
         try:
             return self._keys[key_id]
         except KeyError:
-            raise TokenRefused("signed with an unknown key") from None
+            raise TokenRejected("signed with an unknown key") from None
 
     async def _fetch_keys(self) -> None:
         async with self._fetching:
             if time.monotonic() >= self._fetch_after:
                 try:
                     self._keys = _usable(await self.source())
-                    self._away = False
+                    self._source_failed = False
                 except Exception as error:
                     log.warning("token keys not fetched", exc_info=error)
-                    self._away = True
-                self._fetch_after = time.monotonic() + (_AWAY_SECONDS if self._away else _REFETCH_SECONDS)
-            if self._away:
+                    self._source_failed = True
+                self._fetch_after = time.monotonic() + (
+                    _RETRY_FETCH_SECONDS if self._source_failed else _REFETCH_SECONDS
+                )
+            if self._source_failed:
                 raise KeysUnavailable
 
 
 def _user(claims: dict[str, Any]) -> User:
     roles = claims.get("roles", [])
     if not claims["sub"] or not isinstance(roles, list):
-        raise TokenRefused("its subject is empty or its roles are no list")
+        raise TokenRejected("its subject is empty or its roles are no list")
     return User(id=claims["sub"], roles=frozenset(map(str, roles)), session_id=str(claims.get("sid", "")))
 
 
 def _usable(document: dict[str, Any]) -> dict[str, PyJWK]:
-    """Return the keys by id, without those that are for other uses or not understood (RFC 7517, section 5)."""
+    """Return the keys by id, without those with another use or of an unsupported kind (RFC 7517, section 5)."""
     keys = {}
     for entry in document.get("keys", ()):
         if "kid" in entry and entry.get("use", "sig") == "sig":
             try:
                 keys[str(entry["kid"])] = PyJWK(entry)
             except jwt.PyJWTError as error:
-                log.warning("token key not understood", extra={"key_id": entry["kid"], "error": str(error)})
+                log.warning("token key not supported", extra={"key_id": entry["kid"], "error": str(error)})
     return keys

@@ -35,7 +35,7 @@ audit = logging.getLogger("chassis.audit")
 
 RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
-#: Of the violations of one request as many are told as always arrive: see chassis.errors.
+#: A status reports no more violations of one request than fit into metadata: see chassis.errors.
 _VIOLATIONS_BYTES = 1_500
 
 _CONTENDED = (
@@ -99,7 +99,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(unary)
 
     async def _admit(self, method: str, rule: Rpc, context: Context) -> Call:
-        """Make the call current, or raise the refusal that keeps it out."""
+        """Make the call current, or raise the error that rejects it."""
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         limits = [limit for limit in (rule.timeout, context.time_remaining()) if limit is not None]
         call = Call(
@@ -117,7 +117,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
 
 def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
-    # Here and not in grpc.aio, which tells the client the exception's text.
+    # Not by grpc.aio, which sends the exception's text to the client.
     try:
         return read(data)
     except DecodeError:
@@ -149,15 +149,15 @@ class _Invalid(Exception):
             )
             for violation in violations
         ]
-        told = error_details_pb2.BadRequest()
+        reported = error_details_pb2.BadRequest()
         for field in fields:
-            told.field_violations.append(field)
-            if told.ByteSize() > _VIOLATIONS_BYTES:
-                del told.field_violations[-1]
+            reported.field_violations.append(field)
+            if reported.ByteSize() > _VIOLATIONS_BYTES:
+                del reported.field_violations[-1]
                 break
         first = fields[0]
-        refusal = chassis_errors.InvalidRequest(field=first.field or "request", problem=first.description)
-        self.status = status_of(refusal, [told])
+        error = chassis_errors.InvalidRequest(field=first.field or "request", problem=first.description)
+        self.status = status_of(error, [reported])
 
 
 def _path(field: Any) -> str:
@@ -171,7 +171,7 @@ def _path(field: Any) -> str:
 
 
 class _CallScope:
-    """Turns whatever a handler raises into a status, and writes the call's one log line."""
+    """Turns an error of a handler into a status, and writes the call's one log line."""
 
     def __init__(self, method: str, rule: Rpc, context: Context) -> None:
         self._method = method
@@ -190,7 +190,7 @@ class _CallScope:
         elif isinstance(error, GeneratorExit):
             self._log("CANCELLED")
         elif isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
-            self._log("CANCELLED")  # the client left or its deadline passed: nobody hears a status
+            self._log("CANCELLED")  # the client cancelled or its deadline passed: no status is sent
         elif not isinstance(error, grpc.aio.AbortError):
             await self._fail(error)
 
@@ -220,8 +220,8 @@ class _CallScope:
             case NotImplementedError():
                 return status_pb2.Status(code=12, message="Not implemented.")
             case _ if isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *UNAVAILABLE_ERRORS)):
-                # Something below was cut off. To the caller that is a server that may be tried again.
-                log.warning("cut off", exc_info=error)
+                # A dependency failed or was cancelled. The caller may retry.
+                log.warning("dependency unavailable", exc_info=error)
                 return status_pb2.Status(code=14, message="A dependency is unavailable; the outcome is unknown.")
             case _:
                 status, error_id = internal_status()

@@ -15,7 +15,7 @@ _MASK = "***"
 
 def redacted(message: Message) -> dict[str, Any]:
     """Return the message as JSON with every sensitive value masked, at any depth."""
-    if isinstance(message, HttpBody):  # what a stranger's body holds, nobody can mask
+    if isinstance(message, HttpBody):  # its fields are unknown, so none can be masked
         return {"content_type": message.content_type, "data": f"{len(message.data)} bytes"}
     try:
         entry: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)

@@ -5,9 +5,9 @@ from google.protobuf.message import Message
 
 
 def updated_fields(resource: Message, mask: FieldMask) -> frozenset[str]:
-    """Return the names that the mask gives, or without a mask those that the resource fills in.
+    """Return the names that the mask gives, or without a mask those that the resource sets.
 
-    The contract's rules keep names out of a mask that an update may not touch; without a mask such fields may be
-    filled in, as by a client that sends back what it has read, and are for the caller to leave alone.
+    The contract's rules reject a mask with fields that cannot be updated. Without a mask such fields may be set, as by
+    a client that sends back what it has read, and the caller ignores them.
     """
     return frozenset(mask.paths) or frozenset(field.name for field, _ in resource.ListFields())

@@ -56,7 +56,7 @@ class Keyset:
         self._start = start
 
     def page(self, request: ListRequest) -> Page:
-        """Return the requested page; raises PageTokenInvalid for a token that this list did not give out."""
+        """Return the requested page; raises PageTokenInvalid for a token that this list did not issue."""
         return Page(request.page_size or _DEFAULT_SIZE, self._position(request.page_token))
 
     def _position(self, token: str) -> tuple[object, ...]:
@@ -100,7 +100,7 @@ def parse_time(part: str) -> datetime:
 
 
 def page_size(requested: int) -> int:
-    """Return how many entries a page has; the contract's rules cap what a caller may ask for."""
+    """Return how many entries a page has; the contract's rules limit what a caller may request."""
     return requested or _DEFAULT_SIZE
 
 

@@ -1,4 +1,4 @@
-"""Moments between the database, which gives aware datetimes, and messages."""
+"""Conversion of times between aware datetimes, which the database returns, and messages."""
 
 from datetime import UTC, datetime
 
@@ -7,16 +7,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from shop.chassis.v1.chassis_errors import InvalidRequest
 
 
-def timestamp(moment: datetime) -> Timestamp:
+def timestamp(time: datetime) -> Timestamp:
     """Return an aware datetime as a message."""
     message = Timestamp()
-    message.FromDatetime(moment)
+    message.FromDatetime(time)
     return message
 
 
 def to_datetime(message: Timestamp, field: str) -> datetime:
-    """Return a message as an aware datetime; raises InvalidRequest naming `field` for one that is no moment at all."""
+    """Return a message as an aware datetime; raises InvalidRequest naming `field` for one out of range."""
     try:
         return message.ToDatetime(tzinfo=UTC)
     except ValueError:
-        raise InvalidRequest(field=field, problem="must be a moment of the years 1 to 9999") from None
+        raise InvalidRequest(field=field, problem="must be a time of the years 1 to 9999") from None

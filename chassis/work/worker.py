@@ -1,4 +1,4 @@
-"""The engine for durable background work: claim, execute, settle, and resume what a crash left behind.
+"""The engine for durable background work: claim, execute, settle, and resume after a crash.
 
 A job is a row of the service's own with a next attempt time. Each claim and each settlement is a transaction of its
 own; between the two, with nothing locked, the job is executed. A claim is a lease: it moves the next attempt time
@@ -28,7 +28,7 @@ class Job(Protocol):
 
     @property
     def id(self) -> str:
-        """Return the id under which `Jobs.claim` finds the job."""
+        """Return the id of the job."""
         ...
 
     @property
@@ -42,11 +42,11 @@ Result = TypeVar("Result")
 
 
 class Jobs(Protocol[J, Result]):
-    """One kind of work: how its jobs are found, claimed, executed and settled."""
+    """One kind of work: how its jobs are listed, claimed, executed and settled."""
 
     @property
     def lease(self) -> timedelta:
-        """Return how long a claim keeps other processes from the job."""
+        """Return how long a claim protects the job from other processes."""
         ...
 
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
@@ -69,7 +69,7 @@ class Jobs(Protocol[J, Result]):
         ...
 
     async def settle(self, tx: Transaction, job: J, result: Result) -> J | None:
-        """Write the result, and claim and return what is to be executed next at once, None when nothing is.
+        """Write the result; claim and return the next attempt to execute at once, or None.
 
         A lost claim writes nothing and returns None.
         """
@@ -77,7 +77,7 @@ class Jobs(Protocol[J, Result]):
 
 
 class Worker(Generic[J, Result]):
-    """Executes jobs: at once those that `start` names, and by polling all those that were left behind."""
+    """Executes jobs: at once those that `start` names, and by polling all that are due."""
 
     def __init__(self, db: Database, jobs: Jobs[J, Result], *, name: str, concurrency: int) -> None:
         """Execute at most `concurrency` resumed jobs at a time; `name` is that of the work, for logs and traces."""
@@ -96,7 +96,7 @@ class Worker(Generic[J, Result]):
         """Execute a job, which the caller may have claimed already, in a task that no caller's deadline ends.
 
         Return the task that executes it. It may be another caller's, which then executes the job once more at its end:
-        what made this caller start the job may have committed after the task last looked.
+        the change that made this caller start the job may have committed after the task's last claim.
         """
         task = self._running.get(job_id)
         if task is not None:
@@ -118,11 +118,11 @@ class Worker(Generic[J, Result]):
         return True
 
     def wake(self) -> None:
-        """Look for due jobs now, instead of after the polling interval."""
+        """Poll for due jobs now."""
         self._woken.set()
 
     async def run(self, poll_seconds: float) -> None:
-        """Resume due jobs until cancelled, looking for them every `poll_seconds` and when woken."""
+        """Resume due jobs until cancelled, polling every `poll_seconds` and when woken."""
         while True:
             self._woken.clear()
             self._claim_failed = False
@@ -132,13 +132,13 @@ class Worker(Generic[J, Result]):
                 log.warning("work waits for the database", extra={"work": self._name, "error": type(error).__name__})
                 more = False
             except Exception:
-                log.exception("due work not found", extra={"work": self._name})
+                log.exception("due work not listed", extra={"work": self._name})
                 more = False
             if not more:
                 await self._pause(poll_seconds)
 
     async def close(self, seconds: float) -> None:
-        """Wait at most `seconds` for the jobs that run; what remains of them is found by the next process."""
+        """Wait at most `seconds` for the running jobs; other processes resume the rest after their leases."""
         if self._running:
             await asyncio.wait(self._running.values(), timeout=seconds)
 
@@ -170,7 +170,7 @@ class Worker(Generic[J, Result]):
                 await self._attempt(job_id, self._restarts.pop(job_id))
         finally:
             self._restarts.pop(job_id, None)
-            del self._running[job_id]  # in the step that ends the task: no start may find a task that has ended
+            del self._running[job_id]  # in the step that ends the task: no start may return an ended task
 
     async def _attempt(self, job_id: str, claimed: J | None) -> None:
         try:
@@ -212,5 +212,5 @@ class Worker(Generic[J, Result]):
             try:
                 async with self._db.transaction() as tx:
                     await self._jobs.renew(tx, job)
-            except Exception as error:  # noqa: BLE001  whatever it is, the next renewal may still be in time
+            except Exception as error:  # noqa: BLE001  the next renewal may still be in time
                 log.warning("lease not renewed", extra={"work": self._name, "job": job.id, "error": repr(error)})

@@ -317,7 +317,7 @@ async def test_a_relay_that_has_published_all_rests(database, bus):
     task = asyncio.create_task(relay.run())
     await tell(database, stock(1))
     await eventually(lambda: is_drained(database))
-    await eventually(lambda: not relay._news.is_set())
+    await eventually(lambda: not relay._hint.is_set())
     await cancel_and_wait(task)
 
 

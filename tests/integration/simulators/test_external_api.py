@@ -35,7 +35,7 @@ async def partner(raw: bytes | None, *, patience=60.0):
         server = await asyncio.start_server(lambda *ends: calls.create_task(serve(*ends)), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         async with server:
-            client = ExternalApi(url=f"http://{host}:{port}", key="key", timeout=patience, answer_limit=1000)
+            client = ExternalApi(url=f"http://{host}:{port}", key="key", timeout=patience, max_response_bytes=1000)
             try:
                 yield client, asked
             finally:

@@ -7,7 +7,7 @@ import time
 import jwt
 import pytest
 
-from chassis.rpc.auth import TokenRefused, TokenVerifier
+from chassis.rpc.auth import TokenRejected, TokenVerifier
 from chassis.settings import SettingsError
 from chassis.testing import as_user, eventually
 from shop.chassis.v1.chassis_errors import TokenInvalid
@@ -59,7 +59,7 @@ async def test_other_services_verify_tokens_by_the_published_keys(users, ann, se
     user = await verifier.verify(tokens.access_token)
     assert (user.id, user.roles) == (me.user_id, {"customer"})
     head, _, signature = tokens.access_token.rpartition(".")
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         await verifier.verify(f"{head}.{signature[:-4]}AAAA")
 
 
