@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from chassis import require_owner
 from chassis.context import current_call, current_user
 from chassis.testing import Issuer, as_user, client_for
 from shop.chassis.v1.chassis_errors import CallerDenied, InvalidRequest, RoleMissing, TokenInvalid, TokenMissing
@@ -11,17 +12,20 @@ from shop.contract import RPCS, Access
 from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as order
+from shop.order.v1.order_errors import OrderNotFound
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as user
 from shop.user.v1.user_errors import EmailTaken
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-INVENTORY, ORDER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService"
+INVENTORY, ORDER, USER = "shop.inventory.v1.InventoryService", "shop.order.v1.OrderService", "shop.user.v1.UserService"
 CANARY = "canary-9d41"
 
-#: One RPC of each access, a request that it takes, and who may call it.
+#: One RPC of each access, a request that it takes, and a caller that it admits.
 RPC = {
     Access.PUBLIC: (INVENTORY, InventoryServiceStub, "GetStock", inventory.GetStockRequest(sku="a"), "edge"),
-    Access.USER: (ORDER, OrderServiceStub, "GetOrder", order.GetOrderRequest(order_id="o-1"), "edge"),
+    Access.USER: (USER, UserServiceStub, "GetMe", user.GetMeRequest(), "edge"),
+    Access.OWNER: (ORDER, OrderServiceStub, "GetOrder", order.GetOrderRequest(order_id="o-1"), "edge"),
     Access.ROLES: (
         INVENTORY,
         InventoryServiceStub,
@@ -39,16 +43,18 @@ RPC = {
 }
 
 ANYONE = dict.fromkeys(["none", "customer", "staff", "expired", "forged", "garbage", "basic", "empty"], "served")
-#: What becomes of a call, by access and by token; None where nobody looks at the token.
+ANY_USER = {
+    "none": TokenMissing,
+    "customer": "served",
+    "staff": "served",
+    **dict.fromkeys(["expired", "forged", "garbage", "basic", "empty"], TokenInvalid),
+}
+#: The result of a call, by access and by token.
 EXPECTED = {
     Access.PUBLIC: ANYONE,
     Access.WORKLOAD: ANYONE,
-    Access.USER: {
-        "none": TokenMissing,
-        "customer": "served",
-        "staff": "served",
-        **dict.fromkeys(["expired", "forged", "garbage", "basic", "empty"], TokenInvalid),
-    },
+    Access.USER: ANY_USER,
+    Access.OWNER: ANY_USER,
     Access.ROLES: {
         "none": TokenMissing,
         "customer": RoleMissing,
@@ -82,6 +88,8 @@ async def app(serve, seen):
     def handler(reply):
         async def handle(request, context):
             seen.append(current_call().user)
+            if RPCS[current_call().method].access is Access.OWNER:
+                require_owner("user-1", OrderNotFound(order_id="o-1"))
             return reply
 
         return handle
@@ -91,6 +99,7 @@ async def app(serve, seen):
         ListStockLevels=handler(inventory.ListStockLevelsResponse()),
         GetReservation=handler(inventory.Reservation()),
         GetOrder=handler(order.Order()),
+        GetMe=handler(user.User()),
     ) as app:
         yield app
 

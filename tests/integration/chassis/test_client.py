@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from chassis import OutcomeUnknown, Settings, current_call
+from chassis import OutcomeUnknown, Settings, current_call, require_owner
 from chassis.rpc.client import Clients, UpstreamError
 from chassis.testing import as_user, client_for, eventually
 from shop.contract import RPCS, IdempotencyLevel
@@ -13,6 +13,7 @@ from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.inventory.v1.inventory_errors import SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as order
+from shop.order.v1.order_errors import OrderNotFound
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import auth_service_pb2 as user
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
@@ -39,6 +40,7 @@ async def pair(serve):
 
         async def get_order(request, context):
             seen["svc_order"] = current_call(), current_call().remaining()
+            require_owner("user-1", OrderNotFound(order_id=request.order_id))
             answer = await stock.GetStock(STOCK)
             return order.Order(order_id=str(answer.available))
 
