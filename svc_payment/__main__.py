@@ -11,7 +11,8 @@ from svc_payment.reconciler import PaymentReconciler
 from svc_payment.service import PaymentService
 from svc_payment.settings import Settings
 
-_CONCURRENCY = 8
+#: The number of payments that are attempted at a time, besides those that callers wait for.
+CONCURRENCY = 8
 
 
 async def compose(app: App, settings: Settings) -> None:
@@ -24,7 +25,7 @@ async def compose(app: App, settings: Settings) -> None:
     db = await app.database()
     arrival = timedelta(seconds=settings.payment_arrival_seconds)
     reconciler = PaymentReconciler(db, provider, timeout=timeout, arrival=arrival)
-    worker = Worker(db, reconciler, name="reconcile payment", concurrency=_CONCURRENCY)
+    worker = Worker(db, reconciler, name="reconcile payment", concurrency=CONCURRENCY)
     app.on_close(partial(worker.close, app.settings.drain_seconds))
     app.background(worker.run(settings.reconcile_seconds))
     app.serve(PaymentService(db, provider, reconciler, worker, secrets))

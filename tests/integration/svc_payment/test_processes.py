@@ -111,6 +111,19 @@ async def test_a_void_survives_the_process_that_took_it(running, books, payment_
     await books.check(payment_id)
 
 
+async def test_a_stopped_process_completes_the_attempt_whose_caller_is_gone(running, books, payment_id):
+    async def written():
+        return await books.state(payment_id) is not None
+
+    async with running() as (process, payments):
+        call = asyncio.create_task(payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")))
+        await eventually(written)
+        call.cancel()
+        await process.stop()
+        assert await books.state(payment_id) == "AUTHORIZED"
+    await books.until_settled(payment_id, "AUTHORIZED")
+
+
 async def test_kills_at_any_moment_lose_and_double_nothing(running, books, payment_id):
     names = [f"{payment_id}-{number}" for number in range(12)]
 

@@ -1,5 +1,6 @@
 """A webhook that is sent again, and due payments of which another process holds one."""
 
+import asyncio
 import uuid
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import grpc
 
 from chassis.testing import client_for, eventually, serving
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from svc_payment.__main__ import compose
+from svc_payment.__main__ import CONCURRENCY, compose
 from tests.integration.database_control import connected
 from tests.integration.svc_payment.conftest import SERVICE
 from tests.integration.svc_payment.orders import authorize
@@ -39,10 +40,12 @@ async def test_a_webhook_that_is_sent_again_does_not_touch_its_payment_again(pay
     assert await books.rows.fetchval(ROW, payment_id) == asked
 
 
-async def test_a_due_payment_that_another_process_holds_does_not_keep_the_others_waiting(
+async def test_due_payments_that_another_process_has_locked_do_not_keep_others_waiting(
     settings, issuer, road, books, database
 ):
-    held, other = f"payment-{uuid.uuid4().hex}", f"payment-{uuid.uuid4().hex}"
+    """As many are locked as the worker attempts at a time."""
+    locked = [f"payment-{uuid.uuid4().hex}" for _ in range(CONCURRENCY)]
+    other = f"payment-{uuid.uuid4().hex}"
     woken_only = replace(settings, reconcile_seconds=3600)
     async with (
         serving("svc_payment", woken_only, compose, issuer) as app,
@@ -50,15 +53,14 @@ async def test_a_due_payment_that_another_process_holds_does_not_keep_the_others
         connected(database) as another_process,
     ):
         road.address = app.address
-        for payment_id in (held, other):
-            await payments.AuthorizePayment(authorize(payment_id))
-        await books.rows.execute(
-            "UPDATE payment SET next_attempt_time = now() - interval '1 minute' WHERE payment_id = $1", held
-        )
+        await asyncio.gather(*(payments.AuthorizePayment(authorize(payment_id)) for payment_id in (*locked, other)))
+        overdue = "UPDATE payment SET next_attempt_time = now() - interval '1 minute' WHERE payment_id = ANY($1)"
+        await books.rows.execute(overdue, locked)
         async with another_process.transaction():
-            await another_process.execute("SELECT FROM payment WHERE payment_id = $1 FOR UPDATE", held)
+            await another_process.execute("SELECT FROM payment WHERE payment_id = ANY($1) FOR UPDATE", locked)
             assert await road.bring(*await hint(books.provider, other)) is grpc.StatusCode.OK
             await eventually(
                 lambda: books.rows.fetchval(DUE, other), lambda is_due: not is_due, seconds=8
             )  # less than the service's lock_timeout
-            assert await books.rows.fetchval(DUE, held)
+            for payment_id in locked:
+                assert await books.rows.fetchval(DUE, payment_id)

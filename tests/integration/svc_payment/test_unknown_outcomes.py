@@ -60,6 +60,23 @@ async def test_what_nobody_asks_about_again_is_settled_all_the_same(payments, pr
     await books.check(payment_id)
 
 
+async def test_a_repeated_request_is_attempted_at_once(another, provider, books, payment_id):
+    """The client repeats it: the channel retries what is idempotent. The worker does not poll here."""
+    async with another(reconcile_seconds=3600) as payments:
+        await provider.misbehave(next=["authorize_500"])
+        assert (await payments.AuthorizePayment(authorize(payment_id))).state == pb.PAYMENT_STATE_AUTHORIZED
+    await books.check(payment_id)
+
+
+async def test_reading_a_processing_payment_of_an_order_attempts_it_at_once(another, provider, books, payment_id):
+    async with another(reconcile_seconds=3600) as payments:
+        await provider.misbehave(next=["authorize_500"] * 3)
+        with pytest.raises(OutcomeUnknown):
+            await payments.AuthorizePayment(authorize(payment_id))
+        assert (await payments.GetPaymentByOrder(of_order(payment_id))).state == pb.PAYMENT_STATE_AUTHORIZED
+    await books.check(payment_id)
+
+
 async def test_an_answer_that_stays_unknown_leaves_the_payment_processing(payments, books, payment_id):
     with pytest.raises(OutcomeUnknown):
         await payments.AuthorizePayment(authorize(payment_id, "tok_500"))
