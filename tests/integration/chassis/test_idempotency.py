@@ -7,7 +7,7 @@ import pytest
 
 from chassis import Database, idempotent
 from chassis.context import Call, User, current_call, enter_call
-from chassis.postgres.idempotency import stored_reply
+from chassis.postgres.idempotency import is_replay, stored_reply
 from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, OperationInFlight
 from shop.inventory.v1 import inventory_service_pb2 as pb
@@ -58,8 +58,10 @@ def enter(user_id="user-1", method="/shop.X/Change", caller="edge"):
 async def test_a_repeated_request_gets_the_first_answer(database, change):
     first = await idempotent(database, request(), pb.StockLevel, change)
     assert "idempotent-replayed" not in current_call().trailers
+    assert not is_replay()
     assert await idempotent(database, request(), pb.StockLevel, change) == first
     assert current_call().trailers["idempotent-replayed"] == "true"
+    assert is_replay()
     assert (change.runs, await change.effects()) == (1, 1)
 
 

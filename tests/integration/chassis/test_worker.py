@@ -276,6 +276,23 @@ async def test_no_renewal_moves_the_time_that_the_settlement_set(database, monke
         await eventually(lambda: done(database, "a"))
 
 
+async def test_joining_a_job_waits_for_its_end_and_a_cancelled_caller_does_not_cancel_it(database):
+    jobs = Jobs(database)
+    jobs.gate.clear()
+    await add(database, "a")
+    async with running(database, jobs, poll=FAR) as worker:
+        assert not await worker.join("b")
+        await eventually(lambda: jobs.executing)
+        cancelled, joined = asyncio.create_task(worker.join("a")), asyncio.create_task(worker.join("a"))
+        await asyncio.sleep(0)
+        await cancel_and_wait(cancelled)
+        assert not joined.done()
+        jobs.gate.set()
+        assert await joined
+        assert await done(database, "a")
+        assert not await worker.join("a")
+
+
 async def test_a_woken_worker_looks_at_once(database):
     jobs = Jobs(database)
     async with running(database, jobs, poll=FAR) as worker:
