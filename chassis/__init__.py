@@ -8,7 +8,7 @@ from chassis.events import outbox
 from chassis.events.consumer import Handler
 from chassis.postgres.change_feed import Watch
 from chassis.postgres.database import Database, Queries, Record, Transaction, current_time
-from chassis.postgres.idempotency import idempotent, stored_reply, transactional
+from chassis.postgres.idempotency import idempotent, is_replay, stored_reply, transactional
 from chassis.postgres.lane import Batch, Lane, VersionConflict
 from chassis.rpc.access import owner_filter, require_owner
 from chassis.settings import Settings
@@ -35,6 +35,7 @@ __all__ = [
     "current_time",
     "current_user",
     "idempotent",
+    "is_replay",
     "outbox",
     "owner_filter",
     "require_owner",

@@ -15,6 +15,7 @@ from chassis import (
     Transaction,
     Watch,
     current_time,
+    is_replay,
     outbox,
     require_owner,
     transactional,
@@ -22,7 +23,6 @@ from chassis import (
 from chassis.external import webhooks
 from chassis.external.api import Ok, Refused, Unknown
 from chassis.external.webhooks import Webhook
-from chassis.postgres.idempotency import is_replay
 from chassis.types.money import minor_units
 from chassis.work.worker import Worker
 from shop.payment.v1 import payment_service_pb2 as pb
