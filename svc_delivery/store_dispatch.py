@@ -55,7 +55,7 @@ async def delete(tx: Transaction, job: DispatchJob) -> bool:
 
 
 async def delete_jobs_of(tx: Transaction, order_id: str) -> None:
-    """Delete the job of an order, whoever has claimed it: nothing remains to be done."""
+    """Delete the job of an order, also one that is claimed: nothing remains to be done."""
     await tx.execute(sql.delete_dispatch, order_id)
 
 
