@@ -1,29 +1,37 @@
-"""The first admin: somebody has to give the others their roles."""
+"""The first admin, who gives the other users their roles."""
 
 import uuid
 
-from chassis import Database, outbox
+from chassis import Database, current_time, outbox
 from chassis.settings import SettingsError
-from svc_user import domain, messages, store
+from svc_user import converters, domain, store
 from svc_user.domain import ADMIN, Account
 from svc_user.passwords import Passwords
 
-#: Stands where a change of roles has an actor, and a registration its request.
+#: The actor of the role change, and the request_id of the registration.
 _ACTOR = "bootstrap"
 
 
 async def ensure_admin(db: Database, passwords: Passwords, email: str, password: str) -> None:
-    """Make the account an admin, and the account where there is none. However often, by however many replicas.
+    """Create an admin with this email address, or make its account one; concurrent and repeated calls do no harm.
 
-    Raises SettingsError when the account exists, is no admin, and has another password: whoever registered it first
-    must not become admin by that.
+    Raises SettingsError when the account exists, is not an admin, and has another password: an account that a stranger
+    registered first must not become an admin.
     """
     if not 8 <= len(password.encode()) <= 256:
         raise SettingsError("ADMIN_PASSWORD must have 8 to 256 bytes")
-    email = domain.normalised(email)
-    password_hash = await passwords.hash(password)
+    email = domain.normalize_email(email)
+    account = await _get_or_create(db, email, await passwords.hash(password))
+    if ADMIN in account.roles:
+        return
+    if not await passwords.verify(password, account.password_hash):
+        raise SettingsError("ADMIN_EMAIL belongs to an account with another password than ADMIN_PASSWORD")
+    await _make_admin(db, account.id)
+
+
+async def _get_or_create(db: Database, email: str, password_hash: str) -> Account:
     async with db.transaction() as tx:
-        now = await store.read_now(tx)
+        now = await current_time(tx)
         account = Account(
             id=uuid.uuid4().hex,
             email=email,
@@ -34,18 +42,18 @@ async def ensure_admin(db: Database, passwords: Passwords, email: str, password:
             update_time=now,
         )
         if await store.insert_account(tx, account):
-            await outbox.add(tx, messages.registered(account))
-            return
-        known = await store.find_account(tx, email)
-    assert known is not None, "accounts are never deleted"
-    if ADMIN in known.roles:
-        return
-    if not await passwords.verify(password, known.password_hash):
-        raise SettingsError("ADMIN_EMAIL belongs to an account with another password than ADMIN_PASSWORD")
+            await outbox.add(tx, converters.user_registered_event(account))
+            return account
+        existing = await store.find_account(tx, email)
+    assert existing is not None, "accounts are never deleted"
+    return existing
+
+
+async def _make_admin(db: Database, user_id: str) -> None:
     async with db.transaction() as tx:
-        before = await store.lock_account(tx, known.id)
-        after = before.with_roles(before.roles | {ADMIN}, admins=[], now=await store.read_now(tx))
+        before = await store.lock_account(tx, user_id)
+        after = before.with_roles(before.roles | {ADMIN}, admins=[], now=await current_time(tx))
         if after is not before:
             await store.update_account(tx, after)
             await store.insert_role_change(tx, before, after, actor=_ACTOR, traceparent="")
-            await outbox.add(tx, messages.roles_changed(after))
+            await outbox.add(tx, converters.user_roles_changed_event(after))

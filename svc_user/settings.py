@@ -1,4 +1,4 @@
-"""What svc_user can be told from outside."""
+"""The settings of svc_user."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -11,25 +11,25 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(chassis.Settings):
-    """The user service's own settings."""
+    """Settings beyond those of every service."""
 
-    #: Seals the private signing keys in the database: 32 random bytes in base64, the same for every replica.
+    #: Encrypts the private signing keys in the database: 32 random bytes in base64, the same for every replica.
     signing_key_secret: Annotated[str, Provided("secret")] = field(default="", repr=False)
-    #: Seconds that a key signs before the next one follows.
+    #: Seconds that a key signs before the next key replaces it.
     key_rotation_seconds: int = 30 * _DAY
-    #: Seconds that an access token is valid: for so long it outlives its session and its user's roles.
+    #: Seconds that an access token is valid, even if its session ends or its user loses a role.
     access_token_seconds: int = 900
-    #: Seconds after which a session expires that nobody refreshes.
+    #: Seconds after which a session expires without a refresh.
     session_idle_seconds: int = 14 * _DAY
     #: Seconds after which every session expires.
     session_seconds: int = 90 * _DAY
     #: Password hashes computed at the same time; each takes 19 MiB.
     password_threads: int = 2
-    #: Password hashes that may wait; more are refused at once.
+    #: Password hashes that may wait; further ones fail at once with OVERLOADED.
     password_queue: int = 100
-    #: An account that has the role `admin` from the start on; empty makes none.
+    #: The email address of the first admin; empty creates none.
     admin_email: Annotated[str, Provided("admin_email")] = ""
-    #: The password of that account, when it has to be made.
+    #: The password of the first admin, when the account is created.
     admin_password: Annotated[str, Provided("admin_password")] = field(default="", repr=False)
-    #: Seconds between two looks for what is due: keys to make or retire, rows to forget.
+    #: Seconds between two runs of the upkeep: rotation of keys, erasure of used refresh tokens' successors.
     upkeep_seconds: float = 60.0

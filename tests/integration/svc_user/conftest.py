@@ -13,8 +13,6 @@ from svc_user.__main__ import compose
 from svc_user.settings import Settings
 from tests.integration.svc_user.people import ADMIN, an_email, login, register
 
-PACKAGE = "shop.user.v1"
-
 
 @dataclass(frozen=True)
 class UserClients:
@@ -45,15 +43,15 @@ def settings(database, redis_url, event_prefix):
 
 @pytest.fixture
 def replica(settings, issuer):
-    """Serves one more process of the service, with other settings where asked: `async with replica() as users`."""
+    """Serves another process of the service, with changed settings: `async with replica(...) as users`."""
 
     @asynccontextmanager
     async def replica(**changes):
         async with (
             serving("svc_user", replace(settings, **changes), compose, issuer) as app,
-            client_for(app.address, UserServiceStub, f"{PACKAGE}.UserService") as accounts,
-            client_for(app.address, AuthServiceStub, f"{PACKAGE}.AuthService") as auth,
-            client_for(app.address, AddressServiceStub, f"{PACKAGE}.AddressService") as addresses,
+            client_for(app.address, UserServiceStub) as accounts,
+            client_for(app.address, AuthServiceStub) as auth,
+            client_for(app.address, AddressServiceStub) as addresses,
         ):
             yield UserClients(accounts, auth, addresses)
 
@@ -62,14 +60,14 @@ def replica(settings, issuer):
 
 @pytest.fixture
 async def users(replica):
-    """The service as clients reach it through the edge."""
+    """Calls the service as the edge does."""
     async with replica() as clients:
         yield clients
 
 
 @pytest.fixture
 async def rows(database):
-    """Runs a statement on the service's database, as its owner: `await rows("SELECT ...", 1)`."""
+    """Executes a statement on the service's database as its owner: `await rows("SELECT ...", 1)`."""
     connection = await asyncpg.connect(database)
     yield connection.fetch
     await connection.close()
@@ -77,7 +75,7 @@ async def rows(database):
 
 @pytest.fixture
 async def ann(users):
-    """A customer who has just signed in: her email address and tokens."""
+    """A customer who has logged in: the email address and tokens."""
     email = an_email()
     await register(users, email, display_name="Ann")
     return email, await login(users, email)

@@ -1,4 +1,4 @@
-"""People who use the service, and what they do first."""
+"""Users, and the calls with which most tests begin."""
 
 import uuid
 
@@ -32,5 +32,5 @@ async def refresh(users, tokens):
 
 
 def bearing(tokens):
-    """Make the calls in the block as the user that the tokens belong to."""
+    """Make the calls in the block as the user of the tokens."""
     return as_user(f"Bearer {tokens.access_token}")

@@ -44,7 +44,7 @@ async def events(rows, kind, user_id):
     return [kind.FromString(row["payload"]) for row in found]
 
 
-async def test_an_update_touches_what_its_mask_names(users, ann):
+async def test_an_update_with_a_mask_replaces_the_named_fields(users, ann):
     with bearing(ann[1]):
         await users.accounts.UpdateMe(update("phone", phone="+66 1", display_name="ignored"))
         me = await users.accounts.UpdateMe(
@@ -54,7 +54,7 @@ async def test_an_update_touches_what_its_mask_names(users, ann):
         assert (await users.accounts.UpdateMe(update("phone"))).phone == ""
 
 
-async def test_an_update_without_a_mask_touches_what_is_filled_in_and_nothing_else(users, ann):
+async def test_an_update_without_a_mask_replaces_the_set_fields_that_users_may_change(users, ann):
     with bearing(ann[1]):
         me = await users.accounts.GetMe(pb.GetMeRequest())
         me.phone = "+66 1"
@@ -65,12 +65,12 @@ async def test_an_update_without_a_mask_touches_what_is_filled_in_and_nothing_el
 
 
 @pytest.mark.parametrize("path", ["roles", "email", "user_id", "password_hash", "version", "*"])
-async def test_a_mask_cannot_name_what_is_not_the_users_to_change(users, ann, path):
+async def test_a_mask_with_a_field_that_users_may_not_change_is_rejected(users, ann, path):
     with bearing(ann[1]), pytest.raises(InvalidRequest):
         await users.accounts.UpdateMe(update(path, display_name="Bea"))
 
 
-async def test_a_stale_etag_is_refused_and_writes_nothing(users, ann):
+async def test_an_update_with_a_stale_etag_is_rejected_and_writes_nothing(users, ann):
     with bearing(ann[1]):
         await users.accounts.UpdateMe(update("phone", phone="+66 1", etag="1"))
         with pytest.raises(VersionMismatch):
@@ -78,7 +78,7 @@ async def test_a_stale_etag_is_refused_and_writes_nothing(users, ann):
         assert (await users.accounts.GetMe(pb.GetMeRequest())).phone == "+66 1"
 
 
-async def test_of_two_updates_with_one_etag_at_once_one_wins(users, ann):
+async def test_of_concurrent_updates_with_one_etag_one_succeeds(users, ann):
     async def attempt(phone):
         try:
             return await users.accounts.UpdateMe(update("phone", phone=phone, etag="1"))
@@ -90,7 +90,7 @@ async def test_of_two_updates_with_one_etag_at_once_one_wins(users, ann):
     assert len([user for user in done if user]) == 1
 
 
-async def test_an_update_repeated_by_its_key_changes_nothing_more(users, ann, rows):
+async def test_an_update_with_a_repeated_request_id_returns_the_first_reply(users, ann, rows):
     with bearing(ann[1]):
         first = await users.accounts.UpdateMe(update("phone", phone="+66 1", request_id="k-1"))
         await users.accounts.UpdateMe(update("phone", phone="+66 2"))
@@ -100,7 +100,7 @@ async def test_an_update_repeated_by_its_key_changes_nothing_more(users, ann, ro
             await users.accounts.UpdateMe(update("phone", phone="+66 3", request_id="k-1"))
 
 
-async def test_an_update_tells_what_changed_but_not_to_what(users, ann, rows):
+async def test_the_event_of_an_update_names_the_fields_without_their_values(users, ann, rows):
     with bearing(ann[1]):
         me = await users.accounts.UpdateMe(update("phone", "display_name", phone="+66 1", display_name="Ann"))
         await users.accounts.UpdateMe(update("phone", phone="+66 1"))
@@ -109,7 +109,7 @@ async def test_an_update_tells_what_changed_but_not_to_what(users, ann, rows):
     ]
 
 
-async def test_staff_sees_a_user_and_customers_do_not(users, ann, admin):
+async def test_admins_read_other_users_and_customers_do_not(users, ann, admin):
     with bearing(ann[1]):
         me = await users.accounts.GetMe(pb.GetMeRequest())
         with pytest.raises(RoleMissing):
@@ -120,7 +120,7 @@ async def test_staff_sees_a_user_and_customers_do_not(users, ann, admin):
             await users.accounts.GetUser(pb.GetUserRequest(user_id="nobody"))
 
 
-async def test_new_roles_come_with_the_next_refresh(users, ann, admin, rows):
+async def test_the_next_refresh_grants_new_roles(users, ann, admin, rows):
     with bearing(ann[1]):
         me = await users.accounts.GetMe(pb.GetMeRequest())
     with bearing(admin):
@@ -133,7 +133,7 @@ async def test_new_roles_come_with_the_next_refresh(users, ann, admin, rows):
     ]
 
 
-async def test_losing_a_role_ends_all_sessions_at_once(users, admin, rows):
+async def test_the_loss_of_a_role_ends_all_sessions(users, admin, rows):
     email = an_email()
     user = await make_admin(users, admin, email)
     tokens, elsewhere = await login(users, email), await login(users, email)
@@ -151,8 +151,8 @@ async def test_losing_a_role_ends_all_sessions_at_once(users, admin, rows):
         await users.accounts.GetUser(pb.GetUserRequest(user_id=user.user_id))
 
 
-async def test_a_token_with_a_role_that_its_user_has_no_more_is_refused_by_the_role(users, admin, rows):
-    """The second line: even with a session that lives, the row's roles count."""
+async def test_a_token_with_a_role_that_its_user_has_lost_is_rejected_in_a_live_session(users, admin, rows):
+    """The roles in the database count, even in a session that has not ended."""
     email = an_email()
     user = await make_admin(users, admin, email)
     tokens = await login(users, email)
@@ -161,7 +161,7 @@ async def test_a_token_with_a_role_that_its_user_has_no_more_is_refused_by_the_r
         await users.accounts.SetUserRoles(set_roles(user.user_id, "admin"))
 
 
-async def test_every_change_of_roles_is_on_record_for_good(users, ann, admin, rows):
+async def test_every_change_of_roles_is_logged_append_only(users, ann, admin, rows):
     with bearing(admin):
         root = await users.accounts.GetMe(pb.GetMeRequest())
         user = await make_admin(users, admin, an_email())
@@ -181,7 +181,7 @@ async def test_the_last_admin_keeps_the_role(users, admin):
             await users.accounts.SetUserRoles(set_roles(root.user_id, "customer"))
 
 
-async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(users, admin, rows):
+async def test_of_two_admins_who_demote_each_other_at_the_same_time_one_remains(users, admin, rows):
     email = an_email()
     user = await make_admin(users, admin, email)
     other = await login(users, email)
@@ -201,19 +201,19 @@ async def test_two_admins_who_take_the_role_from_each_other_at_once_leave_one(us
     assert len(await rows("SELECT 1 FROM account WHERE 'admin' = ANY (roles)")) == 1
 
 
-async def test_a_user_of_no_account_has_no_roles_to_set(users, admin):
+async def test_setting_roles_of_an_unknown_user_fails(users, admin):
     with bearing(admin), pytest.raises(UserNotFound):
         await users.accounts.SetUserRoles(set_roles("nobody", "staff"))
 
 
-async def test_the_contract_decides_who_may_call(users, ann, replica, settings):
+async def test_callers_without_a_token_or_the_role_are_rejected(users, ann, replica, settings):
     with pytest.raises(TokenMissing):
         await users.accounts.GetMe(pb.GetMeRequest())
     with bearing(ann[1]), pytest.raises(RoleMissing):
         await users.accounts.SetUserRoles(set_roles("somebody", "admin"))
 
 
-async def test_the_first_admin_is_there_from_the_start_however_often_it_starts(replica, rows):
+async def test_the_first_admin_is_created_once_over_several_starts(replica, rows):
     async def start():
         async with replica() as users, replica():
             with bearing(await login(users, *ADMIN)):
@@ -225,7 +225,7 @@ async def test_the_first_admin_is_there_from_the_start_however_often_it_starts(r
     assert len(await rows("SELECT 1 FROM outbox")) == 1
 
 
-async def test_an_account_that_was_there_before_becomes_admin_by_its_password_only(replica, rows):
+async def test_an_existing_account_becomes_the_first_admin_by_its_password_alone(replica, rows):
     async with replica(admin_email="") as users:
         await register(users, ADMIN[0], PASSWORD)
     with pytest.raises(SettingsError, match="ADMIN_EMAIL"):

@@ -1,16 +1,17 @@
-"""The address book."""
+"""The RPCs of AddressService."""
 
 import asyncio
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from shop.chassis.v1.chassis_errors import InvalidRequest, TokenInvalid
+from chassis.types.pagination import page_token
+from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid, TokenInvalid
 from shop.type.v1.address_pb2 import Address
 from shop.user.v1 import address_service_pb2 as address_pb
 from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1.user_errors import AddressNotFound, TooManyAddresses, VersionMismatch
-from svc_user.domain import MOST_ADDRESSES
+from svc_user.domain_addresses import MAX_ADDRESSES
 from tests.integration.svc_user.people import a_request_id, an_email, bearing, login, register
 
 
@@ -44,7 +45,7 @@ def choose(address_id):
 
 @pytest.fixture
 def book(users, ann):
-    """The service as Ann calls it, signed in."""
+    """Calls the service as a customer who has logged in."""
     with bearing(ann[1]):
         yield users
 
@@ -54,7 +55,7 @@ async def labels(users):
     return [entry.label + "*" * entry.is_default for entry in listed]
 
 
-async def test_the_first_address_is_the_default_and_the_book_lists_it_first(book):
+async def test_the_first_address_is_the_default_and_the_default_is_listed_first(book):
     home = await book.addresses.CreateAddress(create("home"))
     work = await book.addresses.CreateAddress(create("work"))
     assert (home.is_default, work.is_default) == (True, False)
@@ -64,16 +65,16 @@ async def test_the_first_address_is_the_default_and_the_book_lists_it_first(book
     assert await book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=home.address_id)) != home
 
 
-async def test_an_address_comes_back_as_it_was_given(book):
+async def test_get_returns_an_address_as_it_was_created(book):
     given = an_address(phone="+66 1", line2="2nd floor", region="BKK")
-    made = await book.addresses.CreateAddress(
+    created = await book.addresses.CreateAddress(
         address_pb.CreateAddressRequest(saved_address={"address": given}, request_id=a_request_id())
     )
-    assert made.address == given
-    assert await book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=made.address_id)) == made
+    assert created.address == given
+    assert await book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=created.address_id)) == created
 
 
-async def test_the_oldest_that_is_left_follows_a_default_that_is_deleted(book):
+async def test_the_oldest_remaining_address_replaces_a_deleted_default(book):
     home = await book.addresses.CreateAddress(create("home"))
     await book.addresses.CreateAddress(create("work"))
     await book.addresses.CreateAddress(create("mother"))
@@ -83,7 +84,7 @@ async def test_the_oldest_that_is_left_follows_a_default_that_is_deleted(book):
         await book.addresses.DeleteAddress(delete(home.address_id))
 
 
-async def test_an_update_replaces_what_the_mask_names(book):
+async def test_an_update_with_a_mask_replaces_the_named_fields_of_an_address(book):
     home = await book.addresses.CreateAddress(create("home"))
     moved = await book.addresses.UpdateAddress(
         edit(home.address_id, "address", label="ignored", address=an_address(city="Chiang Mai"))
@@ -95,11 +96,11 @@ async def test_an_update_replaces_what_the_mask_names(book):
         await book.addresses.UpdateAddress(edit(home.address_id, "label", label="x", etag="2"))
 
 
-async def test_an_address_cannot_be_left_without_a_place(book):
+async def test_an_update_to_an_invalid_or_missing_postal_address_is_rejected(book):
     home = await book.addresses.CreateAddress(create("home"))
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidRequest) as error:
         await book.addresses.UpdateAddress(edit(home.address_id, "address"))
-    assert refusal.value.metadata["field"] == "saved_address.address"
+    assert error.value.metadata["field"] == "saved_address.address"
     with pytest.raises(InvalidRequest):
         await book.addresses.UpdateAddress(
             edit(home.address_id, "address", address=an_address(country_code="Thailand"))
@@ -108,7 +109,7 @@ async def test_an_address_cannot_be_left_without_a_place(book):
         await book.addresses.UpdateAddress(edit(home.address_id, "is_default", is_default=True))
 
 
-async def test_anothers_address_is_as_good_as_none(users, ann):
+async def test_an_address_of_another_user_is_not_found(users, ann):
     with bearing(ann[1]):
         home = await users.addresses.CreateAddress(create("home"))
     email = an_email()
@@ -123,21 +124,21 @@ async def test_anothers_address_is_as_good_as_none(users, ann):
         await users.addresses.CreateAddress(create("own"))
         for attempt in attempts:
             for address_id in (home.address_id, "absent"):
-                with pytest.raises(AddressNotFound) as refusal:
+                with pytest.raises(AddressNotFound) as error:
                     await attempt(address_id)
-                assert refusal.value.metadata == {"address_id": address_id}
+                assert error.value.metadata == {"address_id": address_id}
         assert await labels(users) == ["own*"]
     with bearing(ann[1]):
         assert await users.addresses.GetAddress(address_pb.GetAddressRequest(address_id=home.address_id)) == home
 
 
-async def test_a_repeated_creation_makes_one_address(book):
+async def test_a_creation_with_a_repeated_request_id_creates_one_address(book):
     first = await book.addresses.CreateAddress(create("home", request_id="k-1"))
     assert await book.addresses.CreateAddress(create("home", request_id="k-1")) == first
     assert await labels(book) == ["home*"]
 
 
-async def test_addresses_made_at_once_have_one_default_and_keep_to_the_limit(book, rows):
+async def test_concurrent_creations_have_one_default_and_respect_the_limit(book, rows):
     async def attempt(number):
         try:
             await book.addresses.CreateAddress(create(str(number)))
@@ -145,12 +146,12 @@ async def test_addresses_made_at_once_have_one_default_and_keep_to_the_limit(boo
             return False
         return True
 
-    made = await asyncio.gather(*map(attempt, range(MOST_ADDRESSES + 10)))
-    assert made.count(True) == MOST_ADDRESSES
+    created = await asyncio.gather(*map(attempt, range(MAX_ADDRESSES + 10)))
+    assert created.count(True) == MAX_ADDRESSES
     assert len(await rows("SELECT 1 FROM address WHERE is_default")) == 1
 
 
-async def test_defaults_chosen_and_deleted_at_once_leave_exactly_one(book, rows):
+async def test_concurrent_changes_and_deletions_of_the_default_leave_exactly_one(book, rows):
     ids = [(await book.addresses.CreateAddress(create(str(number)))).address_id for number in range(8)]
     await asyncio.gather(
         *(book.addresses.SetDefaultAddress(choose(address_id)) for address_id in ids[4:]),
@@ -160,21 +161,57 @@ async def test_defaults_chosen_and_deleted_at_once_leave_exactly_one(book, rows)
     assert len(await rows("SELECT 1 FROM address WHERE is_default")) == 1
 
 
-async def test_the_book_is_listed_page_by_page(book):
-    for number in range(5):
+async def test_the_book_is_listed_page_by_page_with_the_default_first(book):
+    ids = [(await book.addresses.CreateAddress(create(str(number)))).address_id for number in range(5)]
+    await book.addresses.SetDefaultAddress(choose(ids[3]))
+    listed, token = [], None
+    while token != "":
+        request = address_pb.ListAddressesRequest(page_size=2, page_token=token or "")
+        page = await book.addresses.ListAddresses(request)
+        listed.append([entry.label for entry in page.saved_addresses])
+        token = page.next_page_token
+    assert listed == [["3", "0"], ["1", "2"], ["4"]]
+
+
+async def test_changes_between_two_pages_neither_repeat_nor_skip_other_addresses(book):
+    for number in range(3):
         await book.addresses.CreateAddress(create(str(number)))
-    first = await book.addresses.ListAddresses(address_pb.ListAddressesRequest(page_size=3))
-    rest = await book.addresses.ListAddresses(
-        address_pb.ListAddressesRequest(page_size=3, page_token=first.next_page_token)
-    )
-    assert [entry.label for entry in (*first.saved_addresses, *rest.saved_addresses)] == list("01234")
-    assert rest.next_page_token == ""
+    first = await book.addresses.ListAddresses(address_pb.ListAddressesRequest(page_size=2))
+    await book.addresses.DeleteAddress(delete(first.saved_addresses[1].address_id))
+    await book.addresses.CreateAddress(create("new"))
+    request = address_pb.ListAddressesRequest(page_size=2, page_token=first.next_page_token)
+    rest = await book.addresses.ListAddresses(request)
+    assert [entry.label for entry in rest.saved_addresses] == ["2", "new"]
 
 
-async def test_a_session_that_has_ended_opens_no_address_book(book):
+@pytest.mark.parametrize("key", [("2", "1"), ("0", "-1"), ("0", "x"), ("0",), ("0", "9" * 30)])
+async def test_a_forged_page_token_is_rejected(book, key):
+    with pytest.raises(PageTokenInvalid):
+        await book.addresses.ListAddresses(address_pb.ListAddressesRequest(page_token=page_token(*key)))
+
+
+async def test_the_address_book_is_closed_after_the_end_of_the_session(book):
     await book.addresses.CreateAddress(create("home"))
     await book.auth.Logout(auth_pb.LogoutRequest())
     with pytest.raises(TokenInvalid):
         await book.addresses.ListAddresses(address_pb.ListAddressesRequest())
     with pytest.raises(TokenInvalid):
         await book.addresses.CreateAddress(create("work"))
+
+
+async def test_a_request_rejected_for_its_ended_session_succeeds_with_the_same_request_id_after_a_login(users, ann):
+    email, tokens = ann
+    with bearing(tokens):
+        await users.auth.Logout(auth_pb.LogoutRequest())
+        with pytest.raises(TokenInvalid):
+            await users.addresses.CreateAddress(create("home", request_id="k-1"))
+    with bearing(await login(users, email)):
+        await users.addresses.CreateAddress(create("home", request_id="k-1"))
+        assert await labels(users) == ["home*"]
+
+
+async def test_a_repeated_request_is_rejected_after_the_end_of_the_session(book):
+    await book.addresses.CreateAddress(create("home", request_id="k-1"))
+    await book.auth.Logout(auth_pb.LogoutRequest())
+    with pytest.raises(TokenInvalid):
+        await book.addresses.CreateAddress(create("home", request_id="k-1"))

@@ -1,4 +1,4 @@
-"""Role changes and their events commit together, and sessions are judged by the database's clock."""
+"""Role changes commit with their events, and sessions depend on the clock of the database."""
 
 from datetime import timedelta
 
@@ -30,7 +30,7 @@ def uncommittable(request, database):
     return uncommittable
 
 
-async def test_new_roles_their_record_and_their_event_are_written_together_or_not_at_all(
+async def test_roles_their_log_and_their_event_are_committed_together_or_not_at_all(
     users, ann, admin, rows, uncommittable
 ):
     with bearing(ann[1]):
@@ -47,7 +47,7 @@ async def test_new_roles_their_record_and_their_event_are_written_together_or_no
     assert not await rows("SELECT 1 FROM role_change WHERE user_id = $1", me.user_id)
 
 
-async def test_whether_a_token_is_reused_is_judged_by_the_clock_that_all_processes_share(clock, users):
+async def test_the_grace_period_is_measured_by_the_clock_of_the_database(clock, users):
     email = an_email()
     await register(users, email)
     first = await login(users, email)

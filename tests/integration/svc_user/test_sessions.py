@@ -1,4 +1,4 @@
-"""Sessions: refresh tokens that take turns, and what ends them all."""
+"""Sessions: the rotation of refresh tokens, and the end of sessions."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import RefreshTokenInvalid, TokenReused
 from tests.integration.svc_user.people import an_email, bearing, login, refresh, register
 
-#: Rows that break I32: one live token in a session at most, none where a token was reused.
+#: Sessions that break I32: at most one live token, none after the reuse of a token.
 BROKEN_FAMILIES = """
 SELECT session_id FROM session JOIN refresh_token USING (session_id)
 GROUP BY session_id, end_time, end_reason
@@ -21,14 +21,14 @@ HAVING count(*) FILTER (WHERE rotate_time IS NULL AND end_time IS NULL) > 1
     OR (end_reason = 'TOKEN_REUSED' AND end_time IS NULL)"""
 
 
-async def past_grace(rows):
-    """Let the time of grace pass, by the database's clock."""
+async def pass_grace_period(rows):
+    """Move the rotations back by more than the grace period, by the database's clock."""
     await rows(
         "UPDATE refresh_token SET rotate_time = rotate_time - interval '11 seconds' WHERE rotate_time IS NOT NULL"
     )
 
 
-async def test_a_refresh_gives_the_next_pair_and_the_session_goes_on(users, ann, rows):
+async def test_a_refresh_returns_the_next_tokens_of_the_same_session(users, ann, rows):
     _, first = ann
     second = await refresh(users, first)
     assert second.refresh_token != first.refresh_token
@@ -38,15 +38,15 @@ async def test_a_refresh_gives_the_next_pair_and_the_session_goes_on(users, ann,
     assert len(await rows("SELECT 1 FROM session")) == 1
 
 
-async def test_a_client_that_did_not_get_the_answer_gets_the_same_successor(users, ann):
+async def test_a_repeated_refresh_returns_the_same_successor(users, ann):
     _, first = ann
     assert (await refresh(users, first)).refresh_token == (await refresh(users, first)).refresh_token
 
 
-async def test_reuse_after_the_time_of_grace_ends_the_session(users, ann, rows, caplog):
+async def test_reuse_after_the_grace_period_ends_the_session(users, ann, rows, caplog):
     _, first = ann
     second = await refresh(users, first)
-    await past_grace(rows)
+    await pass_grace_period(rows)
     with caplog.at_level(logging.WARNING, "chassis.audit"), pytest.raises(TokenReused):
         await refresh(users, first)
     assert [record.message for record in caplog.records if record.name == "chassis.audit"] == ["authn_token_reuse"]
@@ -58,7 +58,7 @@ async def test_reuse_after_the_time_of_grace_ends_the_session(users, ann, rows, 
     assert not await rows(BROKEN_FAMILIES)
 
 
-async def test_once_the_successor_was_used_the_time_of_grace_is_over(users, ann):
+async def test_reuse_after_the_successor_was_used_ends_the_session_within_the_grace_period(users, ann):
     _, first = ann
     third = await refresh(users, await refresh(users, first))
     with pytest.raises(TokenReused):
@@ -67,17 +67,17 @@ async def test_once_the_successor_was_used_the_time_of_grace_is_over(users, ann)
         await refresh(users, third)
 
 
-async def test_reuse_in_one_session_leaves_the_others_of_the_user_alone(users, ann, rows):
+async def test_reuse_in_one_session_does_not_end_others_of_the_user(users, ann, rows):
     email, first = ann
     elsewhere = await login(users, email)
     await refresh(users, first)
-    await past_grace(rows)
+    await pass_grace_period(rows)
     with pytest.raises(TokenReused):
         await refresh(users, first)
     assert (await refresh(users, elsewhere)).access_token
 
 
-async def test_twenty_refreshes_at_once_leave_one_session_with_one_live_token(users, replica, ann, rows):
+async def test_concurrent_refreshes_leave_one_session_with_one_live_token(users, replica, ann, rows):
     _, first = ann
     async with replica() as twin:
         given = await asyncio.gather(*(refresh(stub, first) for stub in (users, twin) for _ in range(10)))
@@ -87,7 +87,7 @@ async def test_twenty_refreshes_at_once_leave_one_session_with_one_live_token(us
     assert (await refresh(users, given[0])).access_token
 
 
-async def test_a_thief_who_keeps_up_is_found_out_when_either_falls_behind(users, ann, rows):
+async def test_of_two_clients_with_one_token_the_slower_is_detected_as_reuse(users, ann, rows):
     _, stolen = ann
     owner, thief = await refresh(users, stolen), await refresh(users, stolen)
     owner = await refresh(users, await refresh(users, owner))
@@ -98,7 +98,7 @@ async def test_a_thief_who_keeps_up_is_found_out_when_either_falls_behind(users,
     assert not await rows(BROKEN_FAMILIES)
 
 
-async def test_the_database_itself_refuses_a_second_live_token(users, ann, rows):
+async def test_a_unique_index_rejects_a_second_live_token(users, ann, rows):
     with pytest.raises(asyncpg.UniqueViolationError):
         await rows(
             """INSERT INTO refresh_token (token_digest, session_id, create_time)
@@ -106,12 +106,12 @@ async def test_the_database_itself_refuses_a_second_live_token(users, ann, rows)
         )
 
 
-async def test_an_unknown_token_is_refused(users):
+async def test_an_unknown_token_is_rejected(users):
     with pytest.raises(RefreshTokenInvalid):
         await users.auth.RefreshToken(auth_pb.RefreshTokenRequest(refresh_token="x" * 43))
 
 
-async def test_no_token_is_stored_as_it_is(users, ann, rows):
+async def test_no_token_is_stored_as_plain_text(users, ann, rows):
     _, first = ann
     second = await refresh(users, first)
     stored = str(await rows("SELECT refresh_token::text FROM refresh_token")) + str(
@@ -122,21 +122,21 @@ async def test_no_token_is_stored_as_it_is(users, ann, rows):
         assert token.encode().hex() not in stored
 
 
-async def test_successors_are_wiped_when_their_time_of_grace_is_over(replica, rows):
+async def test_successors_are_erased_after_their_grace_period(replica, rows):
     async with replica(upkeep_seconds=0.05) as users:
         email = an_email()
         await register(users, email)
         await refresh(users, await login(users, email))
 
-        async def wiped():
+        async def erased():
             return not await rows("SELECT 1 FROM refresh_token WHERE sealed_successor IS NOT NULL")
 
-        assert not await wiped()
-        await past_grace(rows)
-        await eventually(wiped)
+        assert not await erased()
+        await pass_grace_period(rows)
+        await eventually(erased)
 
 
-async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann, rows):
+async def test_a_session_expires_without_a_refresh_and_a_refresh_extends_it(users, ann, rows):
     _, first = ann
     await rows("UPDATE session SET expire_time = now() + interval '1 minute'")
     second = await refresh(users, first)
@@ -149,7 +149,7 @@ async def test_a_session_that_nobody_uses_expires_and_use_puts_it_off(users, ann
         await users.accounts.GetMe(pb.GetMeRequest())
 
 
-async def test_signing_out_ends_this_session_only_and_may_be_repeated(users, ann):
+async def test_a_logout_ends_its_own_session_alone_and_may_be_repeated(users, ann):
     email, here = ann
     elsewhere = await login(users, email)
     with bearing(here):
@@ -162,7 +162,7 @@ async def test_signing_out_ends_this_session_only_and_may_be_repeated(users, ann
     assert (await refresh(users, elsewhere)).access_token
 
 
-async def test_signing_out_everywhere_ends_all_sessions_of_this_user_only(users, ann, admin):
+async def test_a_logout_of_all_sessions_ends_those_of_the_user_alone(users, ann, admin):
     email, here = ann
     elsewhere = await login(users, email)
     with bearing(here):
@@ -171,3 +171,29 @@ async def test_signing_out_everywhere_ends_all_sessions_of_this_user_only(users,
         with pytest.raises(RefreshTokenInvalid):
             await refresh(users, tokens)
     assert (await refresh(users, admin)).access_token
+
+
+async def test_sessions_a_week_after_their_expiry_and_throttles_of_the_day_before_are_purged(replica, rows):
+    async with replica() as users:
+        email, other = an_email(), an_email()
+        await register(users, email)
+        await register(users, other)
+        await login(users, email)
+        await login(users, other)
+        kept = await rows("SELECT session_id FROM session JOIN account USING (user_id) WHERE email = $1", other)
+        await rows(
+            """UPDATE session SET expire_time = now() - CASE WHEN session_id = $1 THEN interval '6 days'
+                   ELSE interval '8 days' END""",
+            kept[0]["session_id"],
+        )
+        await rows(
+            """INSERT INTO login_throttle SELECT sha256(age::text::bytea), 1, now(), now() - age
+               FROM unnest(ARRAY[interval '23 hours', interval '25 hours']) AS age"""
+        )
+
+    async def left():
+        return await rows("SELECT session_id FROM session"), await rows("SELECT 1 FROM login_throttle")
+
+    async with replica():
+        await eventually(left, lambda found: found[0] == kept and len(found[1]) == 1)
+        assert await rows("SELECT DISTINCT session_id FROM refresh_token") == kept

@@ -1,4 +1,4 @@
-"""Registration and sign-in, on a real database."""
+"""Registration and login, on a real database."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from svc_user.domain import FREE_ATTEMPTS
 from tests.integration.svc_user.people import PASSWORD, an_email, bearing, login, register
 
 
-async def test_a_person_registers_signs_in_and_is_known(users):
+async def test_a_registered_user_logs_in_and_reads_the_account(users):
     user = await register(users, "Ann@Example.com", display_name="Ann")
     assert (user.email, user.display_name, list(user.roles), user.etag) == ("ann@example.com", "Ann", ["customer"], "1")
     tokens = await login(users, "ANN@example.com")
@@ -25,13 +25,13 @@ async def test_a_person_registers_signs_in_and_is_known(users):
         assert await users.accounts.GetMe(pb.GetMeRequest()) == user
 
 
-async def test_an_email_address_belongs_to_one_account_however_it_is_written(users):
+async def test_a_taken_email_address_is_rejected_in_any_letter_case(users):
     await register(users, "ann@example.com")
     with pytest.raises(EmailTaken):
         await register(users, "ANN@example.com")
 
 
-async def test_a_repeated_registration_returns_the_first_and_needs_the_same_password(users, rows):
+async def test_a_repeated_registration_returns_the_first_account_and_requires_its_password(users, rows):
     first = await register(users, "ann@example.com", request_id="r-1")
     assert await register(users, "ann@example.com", request_id="r-1") == first
     with pytest.raises(EmailTaken):
@@ -42,19 +42,19 @@ async def test_a_repeated_registration_returns_the_first_and_needs_the_same_pass
     )
 
 
-async def test_of_ten_people_who_register_one_address_at_once_one_has_it(users, rows):
+async def test_of_concurrent_registrations_of_one_address_one_succeeds(users, rows):
     async def attempt():
         try:
             return await register(users, "ann@example.com")
         except EmailTaken:
             return None
 
-    made = [user for user in await asyncio.gather(*(attempt() for _ in range(10))) if user]
-    assert len(made) == 1
+    created = [user for user in await asyncio.gather(*(attempt() for _ in range(10))) if user]
+    assert len(created) == 1
     assert len(await rows("SELECT 1 FROM account WHERE email = 'ann@example.com'")) == 1
 
 
-async def test_a_registration_tells_no_more_than_that_there_is_somebody(users, rows):
+async def test_the_event_of_a_registration_has_no_personal_data(users, rows):
     user = await register(users, "ann@example.com", display_name="Ann")
     (row,) = await rows("SELECT payload, topic FROM outbox WHERE key = $1", user.user_id)
     assert row["topic"] == "shop.user.v1.User"
@@ -74,14 +74,14 @@ async def test_a_registration_tells_no_more_than_that_there_is_somebody(users, r
         ({"display_name": "a\nb"}, "display_name"),
     ],
 )
-async def test_a_registration_keeps_the_rules_of_the_proto(users, changes, field):
+async def test_a_registration_that_breaks_a_validation_rule_is_rejected_by_its_field(users, changes, field):
     fields = {"email": "ann@example.com", "password": PASSWORD, "request_id": "r-1", **changes}
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidRequest) as error:
         await users.accounts.Register(pb.RegisterRequest(**fields))
-    assert refusal.value.metadata["field"] == field
+    assert error.value.metadata["field"] == field
 
 
-async def test_passwords_are_kept_as_argon2id_and_nowhere_else(users, rows):
+async def test_passwords_are_stored_as_argon2id_hashes_alone(users, rows):
     await register(users, "ann@example.com")
     (row,) = await rows("SELECT password_hash FROM account WHERE email = 'ann@example.com'")
     parameters = extract_parameters(row["password_hash"])
@@ -94,24 +94,24 @@ async def test_passwords_are_kept_as_argon2id_and_nowhere_else(users, rows):
     assert not await rows("SELECT 1 FROM idempotency")
 
 
-async def test_the_same_characters_typed_on_another_system_are_the_same_password(users):
+async def test_composed_and_decomposed_characters_are_the_same_password(users):
     composed, decomposed = "caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"
     await register(users, "ann@example.com", composed)
     await login(users, "ann@example.com", decomposed)
 
 
-async def test_a_wrong_password_and_an_unknown_address_get_the_same_answer(users):
+async def test_a_wrong_password_and_an_unknown_address_get_the_same_reply(users):
     await register(users, "ann@example.com")
-    refusals = []
+    errors = []
     for email in ("ann@example.com", "nobody@example.com"):
-        with pytest.raises(BadCredentials) as refusal:
+        with pytest.raises(BadCredentials) as error:
             await login(users, email, "wrong password")
-        refusals.append((refusal.value.message, refusal.value.metadata))
-    assert refusals[0] == refusals[1]
+        errors.append((error.value.message, error.value.metadata))
+    assert errors[0] == errors[1]
 
 
 async def test_a_wrong_password_and_an_unknown_address_take_the_same_time(users):
-    """Without the decoy an unknown address is answered several times as fast."""
+    """Without the decoy hash the reply for an unknown address is several times as fast."""
 
     async def seconds(email):
         began = time.perf_counter()
@@ -126,43 +126,45 @@ async def test_a_wrong_password_and_an_unknown_address_take_the_same_time(users)
         for _ in range(FREE_ATTEMPTS - 1):
             known.append(await seconds(email))
             unknown.append(await seconds(an_email()))
-    assert 0.5 < min(unknown) / min(known) < 2  # the quickest of each: a busy machine only ever adds
+    assert 0.5 < min(unknown) / min(known) < 2  # the fastest of each: load only adds time
 
 
 async def free_guesses(users, email):
-    """Guess until there is a pause. A slow machine may sleep through the first pauses, but they double."""
+    """Guess until a pause. On a slow machine the first pauses may end before the next guess, but they double."""
     for guesses in range(FREE_ATTEMPTS + 6):
-        with pytest.raises((BadCredentials, LoginThrottled)) as refusal:
+        with pytest.raises((BadCredentials, LoginThrottled)) as error:
             await login(users, email, "wrong password")
-        if refusal.type is LoginThrottled:
+        if error.type is LoginThrottled:
             return guesses
     raise AssertionError("never throttled")
 
 
-async def test_guessing_is_throttled_and_an_unknown_address_looks_the_same(users, rows):
+async def test_guesses_are_throttled_for_known_and_unknown_addresses_alike(users, rows):
     await register(users, "ann@example.com")
     for email in ("ann@example.com", "nobody@example.com"):
         assert await free_guesses(users, email) >= FREE_ATTEMPTS
     await rows("UPDATE login_throttle SET retry_time = now() + interval '1 hour'")
     with pytest.raises(LoginThrottled):
-        await login(users, "ann@example.com")  # even the right password, or the answer would tell which it is
+        await login(users, "ann@example.com")  # even the right password, or the reply would reveal it
 
 
-async def test_guesses_made_at_once_are_counted_one_by_one(users):
+async def test_concurrent_guesses_are_counted_one_by_one(users):
     await register(users, "ann@example.com")
 
     async def guess(number):
         try:
             await login(users, "ann@example.com", f"guess {number}")
-        except (BadCredentials, LoginThrottled) as refusal:
-            return type(refusal)
+        except (BadCredentials, LoginThrottled) as error:
+            return type(error)
 
     kinds = await asyncio.gather(*map(guess, range(40)))
     assert set(kinds) == {BadCredentials, LoginThrottled}
-    assert FREE_ATTEMPTS <= kinds.count(BadCredentials) < FREE_ATTEMPTS + 6  # some more where a pause was slept through
+    assert (
+        FREE_ATTEMPTS <= kinds.count(BadCredentials) < FREE_ATTEMPTS + 6
+    )  # more where a pause ended before the next guess
 
 
-async def test_the_pause_ends_and_signing_in_forgets_the_failures(users, rows):
+async def test_a_login_after_the_pause_resets_the_throttle(users, rows):
     await register(users, "ann@example.com")
     assert await free_guesses(users, "ann@example.com") >= FREE_ATTEMPTS
     await rows("UPDATE login_throttle SET retry_time = now()")
@@ -170,14 +172,14 @@ async def test_the_pause_ends_and_signing_in_forgets_the_failures(users, rows):
     assert not await rows("SELECT 1 FROM login_throttle")
 
 
-async def test_what_somebody_typed_as_an_address_is_not_stored(users, rows):
+async def test_an_unknown_address_is_stored_as_a_digest_alone(users, rows):
     with pytest.raises(BadCredentials):
         await login(users, "my secret password", "typed into the wrong field")
     (row,) = await rows("SELECT login_throttle::text AS shown FROM login_throttle")
     assert "secret" not in row["shown"]
 
 
-async def test_a_hash_with_weaker_parameters_is_renewed_at_the_next_sign_in(users, rows):
+async def test_a_login_replaces_a_hash_with_weaker_parameters(users, rows):
     await register(users, "ann@example.com")
     weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     await rows("UPDATE account SET password_hash = $1 WHERE email = 'ann@example.com'", weak)
@@ -187,7 +189,7 @@ async def test_a_hash_with_weaker_parameters_is_renewed_at_the_next_sign_in(user
     await login(users, "ann@example.com")
 
 
-async def test_a_wrong_password_does_not_renew_a_hash(users, rows):
+async def test_a_wrong_password_does_not_replace_a_hash(users, rows):
     await register(users, "ann@example.com")
     weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     await rows("UPDATE account SET password_hash = $1 WHERE email = 'ann@example.com'", weak)
@@ -197,14 +199,14 @@ async def test_a_wrong_password_does_not_renew_a_hash(users, rows):
     assert row["password_hash"] == weak
 
 
-async def test_a_crowd_at_the_door_is_turned_away_and_the_rest_is_served(replica):
+async def test_logins_beyond_the_queue_of_hashes_fail_with_overloaded(replica):
     async with replica(password_threads=1, password_queue=1) as users:
 
         async def attempt():
             try:
                 await login(users, an_email(), "wrong password")
-            except (BadCredentials, Overloaded) as refusal:
-                return type(refusal)
+            except (BadCredentials, Overloaded) as error:
+                return type(error)
 
         kinds = await asyncio.gather(*(attempt() for _ in range(30)))
         assert set(kinds) == {BadCredentials, Overloaded}
@@ -212,7 +214,7 @@ async def test_a_crowd_at_the_door_is_turned_away_and_the_rest_is_served(replica
             await login(users, an_email(), "wrong password")
 
 
-async def test_a_token_that_is_no_longer_valid_does_not_keep_anybody_from_signing_in(users):
+async def test_an_invalid_token_does_not_prevent_a_login(users):
     email = an_email()
     await register(users, email)
     with as_user("Bearer not.a.token"):
@@ -221,7 +223,7 @@ async def test_a_token_that_is_no_longer_valid_does_not_keep_anybody_from_signin
             await users.accounts.GetMe(pb.GetMeRequest())
 
 
-async def test_a_login_may_be_repeated_and_begins_another_session(users, rows):
+async def test_a_repeated_login_begins_another_session(users, rows):
     user = await register(users, "ann@example.com")
     request = auth_pb.LoginRequest(email="ann@example.com", password=PASSWORD)
     assert (await users.auth.Login(request)).refresh_token != (await users.auth.Login(request)).refresh_token

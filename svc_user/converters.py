@@ -1,13 +1,15 @@
-"""Between the users' domain and their proto."""
+"""Converts the domain objects of svc_user to messages and events, and requests back."""
 
 from dataclasses import asdict
+from datetime import datetime
 
 from chassis import timestamp
 from shop.type.v1 import address_pb2
 from shop.user.v1 import address_service_pb2 as address_pb
 from shop.user.v1 import user_events_pb2 as events
 from shop.user.v1 import user_service_pb2 as pb
-from svc_user.domain import Account, Place, SavedAddress
+from svc_user.domain import Account
+from svc_user.domain_addresses import PostalAddress, SavedAddress
 
 
 def account_to_proto(account: Account) -> pb.User:
@@ -29,7 +31,7 @@ def address_to_proto(entry: SavedAddress) -> address_pb.SavedAddress:
     return address_pb.SavedAddress(
         address_id=entry.id,
         label=entry.label,
-        address=address_pb2.Address(**asdict(entry.place)),
+        address=address_pb2.Address(**asdict(entry.address)),
         is_default=entry.is_default,
         etag=str(entry.version),
         create_time=timestamp(entry.create_time),
@@ -37,9 +39,15 @@ def address_to_proto(entry: SavedAddress) -> address_pb.SavedAddress:
     )
 
 
-def place_from_proto(address: address_pb2.Address) -> Place:
-    """Return where a parcel goes."""
-    return Place(
+def address_from_proto(address_id: str, entry: address_pb.SavedAddress, now: datetime) -> SavedAddress:
+    """Return the new entry of an address book that a request describes."""
+    address = postal_address_from_proto(entry.address)
+    return SavedAddress(id=address_id, label=entry.label, address=address, create_time=now, update_time=now)
+
+
+def postal_address_from_proto(address: address_pb2.Address) -> PostalAddress:
+    """Return a postal address."""
+    return PostalAddress(
         recipient=address.recipient,
         phone=address.phone,
         line1=address.line1,
@@ -51,16 +59,16 @@ def place_from_proto(address: address_pb2.Address) -> Place:
     )
 
 
-def registered(account: Account) -> events.UserRegistered:
-    """Return the event that a person has an account."""
+def user_registered_event(account: Account) -> events.UserRegistered:
+    """Return the event that a user registered."""
     return events.UserRegistered(user_id=account.id, version=account.version, roles=sorted(account.roles))
 
 
-def updated(before: Account, after: Account) -> events.UserUpdated:
-    """Return the event that a user edited something; it says what, not to what."""
+def user_updated_event(before: Account, after: Account) -> events.UserUpdated:
+    """Return the event that a user was updated: the names of the fields, without their values."""
     return events.UserUpdated(user_id=after.id, version=after.version, changed_fields=after.changed_fields(before))
 
 
-def roles_changed(account: Account) -> events.UserRolesChanged:
-    """Return the event that a user has other roles."""
+def user_roles_changed_event(account: Account) -> events.UserRolesChanged:
+    """Return the event that a user's roles changed."""
     return events.UserRolesChanged(user_id=account.id, version=account.version, roles=sorted(account.roles))

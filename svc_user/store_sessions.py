@@ -1,0 +1,60 @@
+"""Reads and writes sessions and their refresh tokens as domain objects."""
+
+from chassis import Transaction
+from svc_user.domain_sessions import GRACE_PERIOD, RefreshToken, Session, SessionEndReason
+from svc_user.store import sql
+
+
+async def insert_session(tx: Transaction, session: Session, token_digest: bytes) -> None:
+    """Insert a session with its first refresh token."""
+    await tx.execute(sql.insert_session, session.id, session.user_id, session.create_time, session.expire_time)
+    await tx.execute(sql.insert_token, token_digest, session.id)
+
+
+async def lock_session_of_token(tx: Transaction, token_digest: bytes) -> Session | None:
+    """Return the session of a refresh token, locked until this transaction ends; None for an unknown token."""
+    row = await tx.fetchrow(sql.lock_session_of_token, token_digest)
+    if row is None:
+        return None
+    return Session(
+        id=row["session_id"],
+        user_id=row["user_id"],
+        create_time=row["create_time"],
+        expire_time=row["expire_time"],
+        ended=row["end_time"] is not None,
+    )
+
+
+async def read_token(tx: Transaction, token_digest: bytes) -> RefreshToken:
+    """Return a refresh token whose session is locked."""
+    row = await tx.fetchrow(sql.read_token, token_digest)
+    assert row is not None, "its session is locked"
+    return RefreshToken(
+        rotate_time=row["rotate_time"],
+        successor_ciphertext=row["sealed_successor"],
+        successor_rotated=row["successor_rotated"],
+    )
+
+
+async def rotate_token(
+    tx: Transaction, session: Session, token_digest: bytes, successor_digest: bytes, successor_ciphertext: bytes
+) -> None:
+    """Replace a session's live token, and write the session's new expire time."""
+    await tx.execute(sql.rotate_token, token_digest, successor_digest, successor_ciphertext)
+    await tx.execute(sql.insert_token, successor_digest, session.id)
+    await tx.execute(sql.extend_session, session.id, session.expire_time)
+
+
+async def end_session(tx: Transaction, session_id: str, reason: SessionEndReason) -> None:
+    """End a session, unless it has ended already."""
+    await tx.execute(sql.end_session, session_id, reason.name)
+
+
+async def end_sessions(tx: Transaction, user_id: str, reason: SessionEndReason) -> None:
+    """End all sessions of a user."""
+    await tx.execute(sql.end_sessions, user_id, reason.name)
+
+
+async def erase_successors(tx: Transaction) -> None:
+    """Erase encrypted successors whose grace period is over."""
+    await tx.execute(sql.erase_successors, GRACE_PERIOD)
