@@ -34,13 +34,13 @@ WHERE version IS DISTINCT FROM movements;
 
 -- always: reservation_ends_once I06
 -- A reservation reserves once, allocates at most once, and ends at most once.
-SELECT reservation_id, sku, location_id, took, promised, let_go FROM (
+SELECT reservation_id, sku, location_id, reserved, allocated, ended FROM (
     SELECT reservation_id, sku, location_id,
-        count(*) FILTER (WHERE kind = 'RESERVED') AS took,
-        count(*) FILTER (WHERE kind = 'ALLOCATED') AS promised,
-        count(*) FILTER (WHERE kind IN ('UNRESERVED', 'EXPIRED', 'RELEASED', 'SHIPPED')) AS let_go
+        count(*) FILTER (WHERE kind = 'RESERVED') AS reserved,
+        count(*) FILTER (WHERE kind = 'ALLOCATED') AS allocated,
+        count(*) FILTER (WHERE kind IN ('UNRESERVED', 'EXPIRED', 'RELEASED', 'SHIPPED')) AS ended
     FROM movement WHERE reservation_id <> '' GROUP BY reservation_id, sku, location_id
-) AS moves WHERE took <> 1 OR promised > 1 OR let_go > 1;
+) AS counts WHERE reserved <> 1 OR allocated > 1 OR ended > 1;
 
 -- always: movements_agree_with_the_state I06
 -- The movements of a reservation agree with its state.
@@ -48,7 +48,7 @@ SELECT reservation_id, state, kinds FROM reservation
 JOIN (
     SELECT reservation_id, array_agg(DISTINCT kind ORDER BY kind) AS kinds
     FROM movement WHERE reservation_id <> '' GROUP BY reservation_id
-) AS moves USING (reservation_id)
+) AS moved USING (reservation_id)
 WHERE kinds NOT IN (
     SELECT way.kinds::text[] FROM (VALUES
         ('HELD', '{RESERVED}'),

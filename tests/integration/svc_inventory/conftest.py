@@ -29,7 +29,7 @@ async def inventory(app):
 
 
 @pytest.fixture
-async def shop_window(app):
+async def public(app):
     """The service as clients reach it through the edge."""
     async with client_for(app.address, InventoryServiceStub, SERVICE) as stub:
         yield stub

@@ -1,4 +1,4 @@
-"""Two changes of one level or reservation at once, and a change that cannot commit."""
+"""Concurrent changes of one level or reservation, and a change that cannot commit."""
 
 import asyncio
 
@@ -18,10 +18,10 @@ async def rows(database):
 
 
 @pytest.fixture
-def staff(shop_window, issuer):
+def staff(public, issuer):
     """The service as staff calls it."""
     with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
-        yield shop_window
+        yield public
 
 
 def set_stock(on_hand, *, etag="", request_id):
@@ -29,14 +29,14 @@ def set_stock(on_hand, *, etag="", request_id):
 
 
 async def outcome(call, rejection):
-    """Return the class of the rejection that a call ends in, None when it succeeds."""
+    """Return the class of the error that a call ends with, None when it succeeds."""
     try:
         await call
     except rejection as error:
         return type(error)
 
 
-async def test_two_set_stock_with_one_etag_that_read_at_once_change_the_level_once(staff, rows):
+async def test_of_two_concurrent_set_stock_with_one_etag_one_succeeds(staff, rows):
     first = await staff.SetStock(set_stock(5, request_id="first"))
     async with rows.transaction():
         await rows.execute("SELECT FROM stock FOR UPDATE")
@@ -52,7 +52,7 @@ async def test_two_set_stock_with_one_etag_that_read_at_once_change_the_level_on
     assert await rows.fetchval("SELECT version FROM stock") == 2
 
 
-async def test_a_reservation_that_another_process_has_changed_meanwhile_is_read_again(staff, inventory, rows):
+async def test_a_reservation_that_another_process_changes_during_the_batch_is_read_again(staff, inventory, rows):
     await staff.SetStock(set_stock(5, request_id="first"))
     await inventory.ReserveStock(
         pb.ReserveStockRequest(

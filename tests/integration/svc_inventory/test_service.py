@@ -1,4 +1,4 @@
-"""svc_inventory by its RPCs, on a real database."""
+"""The RPCs of svc_inventory, on a real database."""
 
 import asyncio
 from datetime import timedelta
@@ -33,12 +33,12 @@ from svc_inventory.__main__ import compose
 
 
 @pytest.fixture
-async def put(shop_window, issuer):
-    """Sets a level as a member of staff: `await put("sku", "bkk", 10)`."""
+async def put(public, issuer):
+    """Set a level as staff: `await put("sku", "bkk", 10)`."""
 
     async def put(sku, location_id, on_hand, *, etag="", request_id=None, safety_stock=0):
         with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
-            return await shop_window.SetStock(
+            return await public.SetStock(
                 pb.SetStockRequest(
                     sku=sku,
                     location_id=location_id,
@@ -71,43 +71,43 @@ def release(reservation_id):
     return pb.ReleaseReservationRequest(reservation_id=reservation_id)
 
 
-async def available(shop_window, sku):
-    return (await shop_window.GetStock(pb.GetStockRequest(sku=sku))).available
+async def available(public, sku):
+    return (await public.GetStock(pb.GetStockRequest(sku=sku))).available
 
 
-async def test_a_reservation_holds_all_its_lines_and_sums_a_sku_that_comes_twice(inventory, shop_window, put):
+async def test_a_reservation_holds_all_its_lines_and_sums_a_repeated_sku(inventory, public, put):
     await put("a", "bkk", 5)
     await put("b", "bkk", 5)
     held = await inventory.ReserveStock(reserve("r-1", ("a", 2), ("b", 1), ("a", 2)))
     assert held.state == pb.RESERVATION_STATE_HELD
     assert [(one.sku, one.quantity) for one in held.allocations] == [("a", 4), ("b", 1)]
-    assert await available(shop_window, "a") == 1
+    assert await available(public, "a") == 1
 
 
-async def test_a_reservation_that_cannot_have_every_line_has_none(inventory, shop_window, put):
+async def test_a_reservation_that_is_short_of_one_line_holds_none(inventory, public, put):
     await put("a", "bkk", 5)
     await put("b", "bkk", 1)
     with pytest.raises(InsufficientStock) as refusal:
         await inventory.ReserveStock(reserve("r-1", ("a", 1), ("b", 2)))
     assert refusal.value.metadata == {"available": "b=1"}
-    assert await available(shop_window, "a") == 5
+    assert await available(public, "a") == 5
 
 
-async def test_a_sku_that_is_unknown_is_refused(inventory, put):
+async def test_reserving_an_unknown_sku_is_an_error(inventory, put):
     with pytest.raises(SkuNotFound):
         await inventory.ReserveStock(reserve("r-1", ("nothing", 1)))
 
 
-async def test_a_repeated_reservation_returns_the_first(inventory, shop_window, put):
+async def test_a_repeated_reservation_returns_the_first(inventory, public, put):
     await put("a", "bkk", 5)
     first = await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     assert await inventory.ReserveStock(reserve("r-1", ("a", 2))) == first
-    assert await available(shop_window, "a") == 3
+    assert await available(public, "a") == 3
     with pytest.raises(ReservationIdTaken):
         await inventory.ReserveStock(reserve("r-1", ("a", 3)))
 
 
-async def test_a_hold_lasts_as_long_as_its_reservation_says_or_else_as_the_service_is_set(inventory, app, put):
+async def test_a_hold_lasts_for_the_requested_ttl_or_the_configured_time(inventory, app, put):
     await put("a", "bkk", 5)
     short = await inventory.ReserveStock(reserve("r-1", ("a", 1), ttl=timedelta(minutes=2)))
     usual = await inventory.ReserveStock(reserve("r-2", ("a", 1)))
@@ -125,7 +125,7 @@ async def test_one_location_is_preferred_and_several_are_used_when_needed(invent
 
 
 async def buy(stub, number):
-    """Tell whether an order gets one of what all want; asks until that is known, as svc_order does."""
+    """Return whether an order gets a unit that all want; repeat until the outcome is known, as svc_order does."""
     while True:
         try:
             await stub.ReserveStock(reserve(f"r-{number}", ("hot", 1), order_id=f"o-{number}"))
@@ -137,11 +137,11 @@ async def buy(stub, number):
             return True
 
 
-async def test_two_hundred_buyers_of_fifty_units_get_exactly_fifty(inventory, shop_window, put, database):
+async def test_two_hundred_buyers_of_fifty_units_get_exactly_fifty(inventory, public, put, database):
     await put("hot", "bkk", 50)
     bought = await asyncio.gather(*(buy(inventory, number) for number in range(200)))
     assert sum(bought) == 50
-    assert await available(shop_window, "hot") == 0
+    assert await available(public, "hot") == 0
     await assert_counters_are_the_sum_of_movements(database)
 
 
@@ -159,7 +159,7 @@ async def test_two_processes_over_one_database_never_oversell(inventory, app, da
     await assert_counters_are_the_sum_of_movements(database)
 
 
-async def test_confirming_allocates_and_fulfilling_takes_from_the_shelf(inventory, shop_window, put, issuer):
+async def test_confirming_allocates_units_and_fulfilling_ships_them(inventory, public, put, issuer):
     await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
@@ -167,34 +167,34 @@ async def test_confirming_allocates_and_fulfilling_takes_from_the_shelf(inventor
     fulfilled = await inventory.FulfillReservation(pb.FulfillReservationRequest(reservation_id="r-1"))
     assert fulfilled.state == pb.RESERVATION_STATE_FULFILLED
     with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
-        (level,) = (await shop_window.ListStockLevels(pb.ListStockLevelsRequest(sku="a"))).levels
+        (level,) = (await public.ListStockLevels(pb.ListStockLevelsRequest(sku="a"))).levels
     assert (level.on_hand, level.allocated, level.reserved, level.available) == (3, 0, 0, 3)
     with pytest.raises(ReservationStateConflict):
         await inventory.ReleaseReservation(release("r-1"))
 
 
-async def test_releasing_gives_the_units_back_once(inventory, shop_window, put):
+async def test_releasing_makes_the_units_available_once(inventory, public, put):
     await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     await inventory.ReleaseReservation(release("r-1"))
     assert (await inventory.ReleaseReservation(release("r-1"))).state == pb.RESERVATION_STATE_RELEASED
-    assert await available(shop_window, "a") == 5
+    assert await available(public, "a") == 5
     with pytest.raises(ReservationStateConflict):
         await inventory.ConfirmReservation(confirm("r-1"))
 
 
-async def test_a_lapsed_hold_is_swept_and_cannot_be_confirmed(inventory, shop_window, put, database):
+async def test_an_expired_hold_is_released_and_cannot_be_confirmed(inventory, public, put, database):
     await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     await age(database, "r-1")
     async with asyncio.timeout(60):
-        while await available(shop_window, "a") != 5:
+        while await available(public, "a") != 5:
             await asyncio.sleep(0.02)
     with pytest.raises(ReservationExpired):
         await inventory.ConfirmReservation(confirm("r-1"))
 
 
-async def test_set_stock_asks_for_the_etag_that_was_read(put):
+async def test_set_stock_requires_the_current_etag(put):
     first = await put("a", "bkk", 5)
     second = await put("a", "bkk", 7, etag=first.etag)
     assert (second.on_hand, second.available) == (7, 7)
@@ -204,7 +204,7 @@ async def test_set_stock_asks_for_the_etag_that_was_read(put):
         await put("a", "bkk", 9)
 
 
-async def test_set_stock_repeated_by_its_key_changes_nothing(put, database):
+async def test_set_stock_repeated_with_its_key_changes_nothing(put, database):
     first = await put("a", "bkk", 5, request_id="k-1")
     assert await put("a", "bkk", 5, request_id="k-1") == first
     with pytest.raises(IdempotencyKeyReused):
@@ -212,7 +212,7 @@ async def test_set_stock_repeated_by_its_key_changes_nothing(put, database):
     await assert_counters_are_the_sum_of_movements(database)
 
 
-async def test_a_count_cannot_fall_below_what_is_promised(inventory, put):
+async def test_a_level_cannot_be_set_below_the_promised_units(inventory, put):
     level = await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 3)))
     with pytest.raises(VersionMismatch):
@@ -221,62 +221,60 @@ async def test_a_count_cannot_fall_below_what_is_promised(inventory, put):
         await put("a", "bkk", 2, etag="2")
 
 
-async def test_the_contract_decides_who_may_call(inventory, shop_window, issuer):
+async def test_the_contract_decides_who_may_call(inventory, public, issuer):
     with pytest.raises(CallerDenied):
-        await shop_window.ReserveStock(reserve("r-1", ("a", 1)))
+        await public.ReserveStock(reserve("r-1", ("a", 1)))
     request = pb.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k-1")
     with pytest.raises(TokenMissing):
-        await shop_window.SetStock(request)
+        await public.SetStock(request)
     with as_user(f"Bearer {issuer.token('customer-1')}"), pytest.raises(RoleMissing):
-        await shop_window.SetStock(request)
+        await public.SetStock(request)
 
 
-async def test_the_rules_of_the_proto_are_checked_and_name_the_field(inventory):
+async def test_a_validation_error_names_the_field(inventory):
     with pytest.raises(InvalidRequest) as refusal:
         await inventory.ReserveStock(reserve("r-1", ("a", 1), ("b", -2)))
     assert refusal.value.metadata["field"] == "lines[1].quantity"
 
 
-async def test_watching_tells_the_present_and_then_every_change(inventory, shop_window, put):
+async def test_a_watch_sends_the_current_stock_and_then_every_change(inventory, public, put):
     await put("a", "bkk", 5)
-    watch = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]))
+    watch = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]))
     async with asyncio.timeout(60):
         first = await anext(watch)
         assert first.stock.available == 5
         await inventory.ReserveStock(reserve("r-1", ("a", 2)))
         second = await anext(watch)
         assert second.stock.available == 3
-    resumed = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"], resume_token=first.resume_token))
+    resumed = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"], resume_token=first.resume_token))
     async with asyncio.timeout(60):
         assert (await anext(resumed)).stock.available == 3
     await watch.aclose()
     await resumed.aclose()
 
 
-async def test_a_resumed_watch_starts_with_what_changed_after_its_token(shop_window, put):
+async def test_a_resumed_watch_starts_with_what_changed_after_its_token(public, put):
     skus = ["a", "b", "c"]
     for sku in skus:
         await put(sku, "bkk", 5)
-    watch = shop_window.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus))
+    watch = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus))
     async with asyncio.timeout(60):
         seen = [await anext(watch) for _ in skus]
         await put("c", "bkk", 7, etag="1")
-        resumed = shop_window.WatchAvailability(
-            pb.WatchAvailabilityRequest(skus=skus, resume_token=seen[-1].resume_token)
-        )
+        resumed = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus, resume_token=seen[-1].resume_token))
         first = (await anext(resumed)).stock
     assert (first.sku, first.available) == ("c", 7)
     await watch.aclose()
     await resumed.aclose()
 
 
-async def test_movements_are_listed_newest_first_page_by_page(inventory, shop_window, put, issuer):
+async def test_movements_are_listed_newest_first_page_by_page(inventory, public, put, issuer):
     await put("a", "bkk", 5)
     for number in range(3):
         await inventory.ReserveStock(reserve(f"r-{number}", ("a", 1)))
     with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
-        first = await shop_window.ListStockMovements(pb.ListStockMovementsRequest(sku="a", page_size=3))
-        rest = await shop_window.ListStockMovements(
+        first = await public.ListStockMovements(pb.ListStockMovementsRequest(sku="a", page_size=3))
+        rest = await public.ListStockMovements(
             pb.ListStockMovementsRequest(sku="a", page_size=3, page_token=first.next_page_token)
         )
     assert [one.reservation_id for one in first.movements] == ["r-2", "r-1", "r-0"]
@@ -305,7 +303,7 @@ async def assert_counters_are_the_sum_of_movements(database):
     assert not drifted
 
 
-async def test_what_a_reservation_moves_is_told_in_the_trace_of_the_request_that_made_it(inventory, put, database):
+async def test_the_events_of_a_reservation_carry_the_trace_of_its_request(inventory, put, database):
     skus = ("a", "b", "c")
     for sku in skus:
         await put(sku, "bkk", 5)

@@ -1,4 +1,4 @@
-"""Stock and reservations, folded."""
+"""The rules of stock and reservations."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -43,7 +43,7 @@ def transition(reservation_id, to):
     return Transition(reservation_id=reservation_id, to=to)
 
 
-def test_each_command_of_a_batch_is_decided_on_its_own():
+def test_each_command_of_a_batch_succeeds_or_fails_on_its_own():
     batch = a_batch(Level(sku="a", location_id="bkk", on_hand=3))
     first, second, third = batch.fold([reserve("r-1", ("a", 2)), reserve("r-2", ("a", 2)), reserve("r-3", ("a", 1))])
     assert first.state is third.state is State.HELD
@@ -57,7 +57,7 @@ def test_safety_stock_is_never_sold():
     assert isinstance(outcome, InsufficientStock)
 
 
-def test_an_id_taken_by_another_order_or_other_lines_is_refused():
+def test_a_reservation_id_of_another_order_or_other_lines_is_an_error():
     batch = a_batch(Level(sku="a", location_id="bkk", on_hand=9))
     commands = [reserve("r-1", ("a", 1)), reserve("r-1", ("a", 2)), reserve("r-1", ("a", 1), order_id="order-2")]
     first, other_lines, other_order = batch.fold(commands)
@@ -66,7 +66,7 @@ def test_an_id_taken_by_another_order_or_other_lines_is_refused():
     assert isinstance(other_order, ReservationIdTaken)
 
 
-def test_a_reservation_made_and_released_in_one_batch_tells_both():
+def test_a_reservation_created_and_released_in_one_batch_has_both_transitions():
     batch = a_batch(Level(sku="a", location_id="bkk", on_hand=9))
     batch.fold([reserve("r-1", ("a", 1)), transition("r-1", State.RELEASED)])
     assert [(one.state, one.version) for one in batch.transitions] == [(State.HELD, 1), (State.RELEASED, 2)]
@@ -74,7 +74,7 @@ def test_a_reservation_made_and_released_in_one_batch_tells_both():
     assert batch.levels["a", "bkk"].available == 9
 
 
-def test_what_is_unknown_is_refused():
+def test_an_unknown_sku_or_reservation_is_an_error():
     sku, reservation = a_batch().fold([reserve("r-1", ("a", 1)), transition("r-2", State.CONFIRMED)])
     assert isinstance(sku, SkuNotFound)
     assert isinstance(reservation, ReservationNotFound)
@@ -99,7 +99,7 @@ NOTHING_TO_DO = {
 
 @pytest.mark.parametrize("to", [state for state in State if state is not State.HELD])
 @pytest.mark.parametrize("state", State)
-def test_only_legal_moves_are_made_and_each_moves_its_units(state, to):
+def test_only_legal_transitions_are_made_and_each_changes_its_counters(state, to):
     held = Level(sku="a", location_id="bkk", on_hand=9, reserved=2 * (state is State.HELD))
     level = replace(held, allocated=2 * (state is State.CONFIRMED))
     reservation = Reservation(
@@ -134,7 +134,7 @@ def test_a_hold_does_not_expire_before_its_time_and_is_confirmed_even_after_it()
     assert batch.fold([transition("r-1", State.CONFIRMED)])[0].state is State.CONFIRMED
 
 
-def test_a_count_asks_for_the_version_it_replaces_and_for_what_is_promised():
+def test_setting_a_level_requires_its_version_and_the_promised_units():
     level = Level(sku="a", location_id="bkk", on_hand=9, reserved=2, allocated=3, version=4)
     changes = {"sku": "a", "location_id": "bkk", "safety_stock": 0, "reason": "counted"}
     counted, movement = domain.set_level(level, on_hand=5, etag="4", **changes)
@@ -164,7 +164,7 @@ COMMANDS = st.lists(
 
 
 @given(commands=COMMANDS, late=st.booleans())
-def test_whatever_is_asked_nothing_is_oversold_and_the_counters_are_the_sum_of_their_movements(commands, late):
+def test_no_sequence_of_commands_oversells_and_the_counters_are_the_sum_of_the_movements(commands, late):
     start = [Level(sku=sku, location_id=place, on_hand=4) for sku in "ab" for place in ("bkk", "cnx")]
     batch = a_batch(*start, now=NOW + 2 * HOUR if late else NOW)
     batch.fold(commands)
