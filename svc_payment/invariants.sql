@@ -1,15 +1,15 @@
 -- always: amounts_are_entries I16
 -- The amounts of a payment are the sums of its successful entries.
-SELECT payment_id, authorized, told_authorized, captured, told_captured, refunded, told_refunded FROM payment
+SELECT payment_id, authorized, ledger_authorized, captured, ledger_captured, refunded, ledger_refunded FROM payment
 LEFT JOIN (
     SELECT payment_id,
-        sum(amount) FILTER (WHERE kind = 'AUTHORIZATION' AND outcome = 'SUCCESS') AS told_authorized,
-        sum(amount) FILTER (WHERE kind = 'CHARGE' AND outcome = 'SUCCESS') AS told_captured,
-        sum(amount) FILTER (WHERE kind = 'REFUND' AND outcome = 'SUCCESS') AS told_refunded
+        sum(amount) FILTER (WHERE kind = 'AUTHORIZATION' AND outcome = 'SUCCESS') AS ledger_authorized,
+        sum(amount) FILTER (WHERE kind = 'CHARGE' AND outcome = 'SUCCESS') AS ledger_captured,
+        sum(amount) FILTER (WHERE kind = 'REFUND' AND outcome = 'SUCCESS') AS ledger_refunded
     FROM entry GROUP BY payment_id
 ) AS sums USING (payment_id)
 WHERE (authorized, captured, refunded)
-    IS DISTINCT FROM (coalesce(told_authorized, 0), coalesce(told_captured, 0), coalesce(told_refunded, 0));
+    IS DISTINCT FROM (coalesce(ledger_authorized, 0), coalesce(ledger_captured, 0), coalesce(ledger_refunded, 0));
 
 -- always: amounts_are_in_order I16
 -- Refunded is at most captured, captured at most authorized, authorized at most the order's total.
@@ -37,10 +37,10 @@ WHERE state = 'AUTHORIZED' AND NOT (authorized > 0 AND captured = 0)
 
 -- eventually: no_operation_is_in_flight I15
 -- Every operation that was sent to the provider has ended.
-SELECT payment_id, operation_id, kind, amount FROM entry AS asked
+SELECT payment_id, operation_id, kind, amount FROM entry AS requested
 WHERE outcome = 'REQUEST' AND NOT EXISTS (
-    SELECT FROM entry AS ended WHERE ended.payment_id = asked.payment_id
-        AND ended.operation_id = asked.operation_id AND ended.outcome <> 'REQUEST'
+    SELECT FROM entry AS ended WHERE ended.payment_id = requested.payment_id
+        AND ended.operation_id = requested.operation_id AND ended.outcome <> 'REQUEST'
 );
 
 -- eventually: voided_payments_hold_no_funds I13

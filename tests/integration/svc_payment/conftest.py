@@ -1,4 +1,4 @@
-"""svc_payment with a provider that is a process of its own, and with the way that its webhooks take."""
+"""svc_payment with a simulated provider in a process of its own, and an endpoint for its webhooks."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from chassis.testing import as_user, client_for, serving
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_payment.__main__ import compose
 from svc_payment.settings import Settings
-from tests.integration.svc_payment.orders import Books
+from tests.integration.svc_payment.requests import Books
 
 SERVICE = "shop.payment.v1.PaymentService"
 SECRET = "whsec_" + "c2ltdWxhdG9ycy1hbmQtdGhlLXNob3Atc2hhcmUtdGhpcw=="
@@ -37,16 +37,16 @@ class Delivery:
 
 
 @dataclass
-class Road:
-    """The road of webhooks to the service, as the edge paves it. Closed, it takes them and brings them nowhere."""
+class WebhookEndpoint:
+    """Receives the provider's webhooks, and forwards them to the service as the edge does, or only accepts them."""
 
     address: str = ""
-    open: bool = False
+    forwarding: bool = False
     deliveries: list[Delivery] = field(default_factory=list)
     arrival: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def until(self, subject: str, kind: str, count: int = 1) -> list[Delivery]:
-        """The webhooks of a kind about a payment, once there are so many."""
+    async def until_received(self, subject: str, kind: str, count: int = 1) -> list[Delivery]:
+        """Return the webhooks of a kind about a payment once `count` have arrived."""
 
         def found():
             wanted = (f'"type":"{kind}"'.encode(), subject.encode())
@@ -56,8 +56,8 @@ class Road:
             await self.arrival.wait_for(lambda: len(found()) >= count)
         return found()
 
-    async def bring(self, body: bytes, headers: dict[str, str], caller: str = "edge") -> grpc.StatusCode:
-        """Hands a webhook to the service as the edge does; says how it was received."""
+    async def deliver(self, body: bytes, headers: dict[str, str], caller: str = "edge") -> grpc.StatusCode:
+        """Deliver a webhook to the service as the edge does; return the status."""
         metadata = [(name, value) for name, value in headers.items() if name.startswith("webhook-")]
         async with grpc.aio.insecure_channel(self.address) as channel:
             receive = channel.unary_unary(
@@ -80,11 +80,11 @@ class Road:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head)}
             body = await reader.readexactly(int(headers["content-length"]))
-            taken = not self.open or await self.bring(body, headers) is grpc.StatusCode.OK
+            accepted = not self.forwarding or await self.deliver(body, headers) is grpc.StatusCode.OK
             async with self.arrival:
                 self.deliveries.append(Delivery(headers, body))
                 self.arrival.notify_all()
-            status = HTTPStatus.NO_CONTENT if taken else HTTPStatus.BAD_GATEWAY
+            status = HTTPStatus.NO_CONTENT if accepted else HTTPStatus.BAD_GATEWAY
             writer.write(f"HTTP/1.1 {status} {status.phrase}\r\nconnection: close\r\n\r\n".encode())
             await writer.drain()
         writer.close()
@@ -92,13 +92,13 @@ class Road:
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider as its own staff sees it."""
+    """The provider's API, as its own staff uses it."""
 
     url: str
     http: httpx.AsyncClient
 
     async def ledger(self, payment_id: str) -> list[tuple[str, int]]:
-        """What ever happened to a payment there, in order."""
+        """Return all operations of a payment, in order."""
         entries, after = [], 0
         while True:
             page = (await self.http.get("/v1/ledger", params={"after": after})).json()
@@ -111,30 +111,30 @@ class Provider:
         (found,) = (await self.http.get("/v1/payments", params={"reference": payment_id})).json()["data"]
         return found
 
-    async def act(self, payment_id: str, action: str, **body: int) -> None:
-        """Something that the provider's staff does, without being asked by the shop."""
+    async def execute(self, payment_id: str, action: str, **body: int) -> None:
+        """Execute an operation that the shop did not request."""
         path = f"/v1/payments/{(await self.payment(payment_id))['id']}/{action}"
         answer = await self.http.post(path, json=body, headers={"idempotency-key": uuid.uuid4().hex})
         assert answer.status_code == 200, answer.text
 
-    async def hear(self, payment_id: str, amount: int = 1200) -> None:
-        """The authorization arrives that was long under way, and whose sender is gone."""
+    async def receive_authorization(self, payment_id: str, amount: int = 1200) -> None:
+        """Deliver an authorization request late, when its sender no longer waits."""
         body = {"reference": payment_id, "payment_method": "tok_ok", "amount": amount, "currency": "USD"}
         answer = await self.http.post("/v1/payments", json=body, headers={"idempotency-key": payment_id})
         assert answer.status_code == 201, answer.text
 
-    async def tale(self, payment_id: str, kind: str = "payment.authorized", **lies: object) -> bytes:
-        """A webhook's body about a payment: the truth, but for the lies."""
-        return json.dumps({"type": kind, "data": {**await self.payment(payment_id), **lies}}).encode()
+    async def webhook_body(self, payment_id: str, kind: str = "payment.authorized", **changes: object) -> bytes:
+        """A webhook's body about a payment: the truth, but for the changes."""
+        return json.dumps({"type": kind, "data": {**await self.payment(payment_id), **changes}}).encode()
 
-    async def misbehave(self, **faults: object) -> None:
+    async def set_faults(self, **faults: object) -> None:
         answer = await self.http.put("/v1/faults", json=faults)
         assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="session")
 def webhook_socket():
-    """Where webhooks arrive, also between two tests: then they wait."""
+    """The listening socket of the webhooks' endpoint, on which they wait between two tests."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         yield listener
 
@@ -171,7 +171,7 @@ async def provider(provider_url) -> AsyncIterator[Provider]:
     async with httpx.AsyncClient(base_url=provider_url, headers={"authorization": f"Bearer {KEY}"}) as http:
         provider = Provider(provider_url, http)
         yield provider
-        await provider.misbehave()
+        await provider.set_faults()
 
 
 @pytest.fixture
@@ -203,17 +203,17 @@ def settings(database, redis_url, event_prefix, provider_url) -> Settings:
 
 
 @pytest.fixture
-async def road(webhook_socket) -> AsyncIterator[Road]:
-    road = Road()
-    server = await asyncio.start_server(road.serve, sock=webhook_socket.dup())
+async def webhook_endpoint(webhook_socket) -> AsyncIterator[WebhookEndpoint]:
+    webhook_endpoint = WebhookEndpoint()
+    server = await asyncio.start_server(webhook_endpoint.serve, sock=webhook_socket.dup())
     async with server:
-        yield road
+        yield webhook_endpoint
 
 
 @pytest.fixture
-async def app(settings, issuer, road):
+async def app(settings, issuer, webhook_endpoint):
     async with serving("svc_payment", settings, compose, issuer) as app:
-        road.address = app.address
+        webhook_endpoint.address = app.address
         yield app
 
 
@@ -225,7 +225,7 @@ async def payments(app):
 
 
 @pytest.fixture
-async def counter(app):
+async def public_payments(app):
     """The service as clients reach it through the edge."""
     async with client_for(app.address, PaymentServiceStub, SERVICE) as stub:
         yield stub
@@ -233,28 +233,28 @@ async def counter(app):
 
 @pytest.fixture
 def staff(issuer):
-    """Makes calls as a member of staff: `with staff():`."""
+    """Make calls as a member of staff: `with staff():`."""
     return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
 
 
 @pytest.fixture
-def give_back(counter, staff):
-    """Refunds as a member of staff: `await give_back(refund(...))`."""
+def refund_as_staff(public_payments, staff):
+    """Refund as a member of staff: `await refund_as_staff(refund(...))`."""
 
-    async def give_back(request):
+    async def refund_as_staff(request):
         with staff():
-            return await counter.RefundPayment(request)
+            return await public_payments.RefundPayment(request)
 
-    return give_back
+    return refund_as_staff
 
 
 @pytest.fixture
 def customer(issuer):
-    """Makes calls as a customer: `with customer():`."""
+    """Make calls as a customer: `with customer():`."""
     return lambda user_id="user-1": as_user(f"Bearer {issuer.token(user_id)}")
 
 
 @pytest.fixture
 def payment_id() -> str:
-    """A name that the provider, which outlives the test, has not seen."""
+    """An id that is new to the provider, which outlives the test."""
     return f"payment-{uuid.uuid4().hex}"

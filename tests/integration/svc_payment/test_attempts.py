@@ -67,7 +67,7 @@ async def test_a_change_reported_during_an_attempt_is_fetched_by_the_next(
 ):
     attempt = await insert(db, reconciler, new_payment())
     finding = await reconciler.execute(attempt)
-    await books.provider.act(payment_id, "void")
+    await books.provider.execute(payment_id, "void")
     await make_due(db, payment_id)  # as the webhook of the void does
     assert await settle(db, reconciler, attempt, finding) is None
     assert await books.state(payment_id) == "AUTHORIZED", "the provider's answer is recorded"

@@ -1,4 +1,4 @@
-"""svc_payment as a process: what a `kill -9` leaves behind is finished by the next one, and a bad setting by none."""
+"""svc_payment as a process: the next one completes what a `kill -9` interrupts; invalid settings end the start."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from mesh.stack.process import Process, Program
 from mesh.stack.readiness import grpc_serving
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from tests.integration.svc_payment.orders import authorize, capture, eventually, insist, void
+from tests.integration.svc_payment.requests import authorize, capture, eventually, until_known, void
 
 
 @pytest.fixture
 def settings(settings):
-    """A process that is missed soon after its end."""
+    """Settings with short leases."""
     return replace(settings, payment_provider_timeout=1.0)
 
 
@@ -41,7 +41,7 @@ def program(settings, repository, free_port):
 
 @pytest.fixture
 def running(program, tmp_path):
-    """One life of the process: `async with running() as (process, payments)`; it ends by SIGKILL."""
+    """Run the process: `async with running() as (process, payments)`; it ends by SIGKILL."""
 
     @asynccontextmanager
     async def running():
@@ -61,7 +61,7 @@ def running(program, tmp_path):
 
 
 async def killed_during(process, work, reached) -> None:
-    """Kill the process at the moment that a condition holds while it works."""
+    """Kill the process as soon as a condition holds during a call."""
     call = asyncio.create_task(work)
     await eventually(reached)
     process.kill()
@@ -69,7 +69,7 @@ async def killed_during(process, work, reached) -> None:
         await call
 
 
-async def test_an_authorization_cut_off_by_a_kill_is_finished_by_the_next_process(running, books, payment_id):
+async def test_an_authorization_interrupted_by_a_kill_is_completed_by_the_next_process(running, books, payment_id):
     async def written():
         return await books.state(payment_id) is not None
 
@@ -77,34 +77,34 @@ async def test_an_authorization_cut_off_by_a_kill_is_finished_by_the_next_proces
         await killed_during(process, payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")), written)
     async with running() as (_, payments):
         await books.until_settled(payment_id, "AUTHORIZED")
-        payment = await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")))
+        payment = await until_known(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_slow_800")))
         assert payment.state == pb.PAYMENT_STATE_AUTHORIZED
     assert await books.ledger(payment_id) == [("authorized", 1200)]
     await books.check(payment_id)
 
 
-async def test_a_charge_of_which_the_killed_process_heard_nothing_is_found_not_repeated(running, books, payment_id):
+async def test_a_capture_whose_reply_a_kill_lost_is_found_and_not_repeated(running, books, payment_id):
     async def charged():
         return ("captured", 1200) in await books.ledger(payment_id)
 
     async with running() as (process, payments):
-        await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_capture_timeout_then_charged")))
+        await until_known(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_capture_timeout_then_charged")))
         await killed_during(process, payments.CapturePayment(capture(payment_id, request_id="r-1")), charged)
     async with running() as (_, payments):
         await books.until_settled(payment_id, "CAPTURED")
-        payment = await insist(lambda: payments.CapturePayment(capture(payment_id, request_id="r-1")))
+        payment = await until_known(lambda: payments.CapturePayment(capture(payment_id, request_id="r-1")))
         assert payment.state == pb.PAYMENT_STATE_CAPTURED
     assert await books.ledger(payment_id) == [("authorized", 1200), ("captured", 1200)]
     await books.check(payment_id)
 
 
-async def test_a_void_survives_the_process_that_took_it(running, books, payment_id):
-    async def asked():
+async def test_a_void_requested_before_a_kill_is_completed_by_the_next_process(running, books, payment_id):
+    async def requested():
         return await books.rows.fetchval("SELECT count(*) FROM entry WHERE kind = 'CANCEL'") > 0
 
     async with running() as (process, payments):
-        await insist(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_800")))
-        await killed_during(process, payments.VoidPayment(void(payment_id)), asked)
+        await until_known(lambda: payments.AuthorizePayment(authorize(payment_id, "tok_void_slow_800")))
+        await killed_during(process, payments.VoidPayment(void(payment_id)), requested)
     async with running():
         await books.until_settled(payment_id, "VOIDED")
     assert await books.ledger(payment_id) == [("authorized", 1200), ("voided", 1200)]
@@ -124,7 +124,7 @@ async def test_a_stopped_process_completes_the_attempt_whose_caller_is_gone(runn
     await books.until_settled(payment_id, "AUTHORIZED")
 
 
-async def test_kills_at_any_moment_lose_and_double_nothing(running, books, payment_id):
+async def test_kills_at_any_time_lose_nothing_and_repeat_nothing(running, books, payment_id):
     names = [f"{payment_id}-{number}" for number in range(12)]
 
     async def order(payments, name):
@@ -139,7 +139,7 @@ async def test_kills_at_any_moment_lose_and_double_nothing(running, books, payme
             await calls
     async with running() as (_, payments):
         for name in names:
-            await insist(lambda name=name: order(payments, name))
+            await until_known(lambda name=name: order(payments, name))
             await books.until_settled(name, "REFUNDED")
             assert await books.ledger(name) == [("authorized", 1200), ("captured", 1000), ("refunded", 1000)]
     await books.check(*names)
@@ -155,7 +155,7 @@ async def test_kills_at_any_moment_lose_and_double_nothing(running, books, payme
         ("PAYMENT_PROVIDER_TIMEOUT", "soon", "PAYMENT_PROVIDER_TIMEOUT must be float"),
     ],
 )
-async def test_a_setting_that_is_wrong_is_named_at_the_start(program, tmp_path, name, value, said):
+async def test_an_invalid_setting_is_named_at_the_start(program, tmp_path, name, value, said):
     process = Process(replace(program, env={**program.env, name: value}), tmp_path / "log")
     await process.start()
     with pytest.raises(StackError, match="exit code 2") as failure:

@@ -1,4 +1,4 @@
-"""A webhook that is sent again, and due payments of which another process holds one."""
+"""A webhook that is sent again, and due payments that another process has locked."""
 
 import asyncio
 import uuid
@@ -11,7 +11,7 @@ from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_payment.__main__ import CONCURRENCY, compose
 from tests.integration.database_control import connected
 from tests.integration.svc_payment.conftest import SERVICE
-from tests.integration.svc_payment.orders import authorize
+from tests.integration.svc_payment.requests import authorize
 from tests.integration.svc_payment.test_webhooks import signed
 
 ROW = "SELECT xmin::text FROM payment WHERE payment_id = $1"
@@ -19,29 +19,33 @@ DUE = "SELECT next_attempt_time IS NOT NULL FROM payment WHERE payment_id = $1"
 
 
 async def hint(provider, payment_id):
-    """A webhook that claims something new about a payment, so that the service asks the provider."""
+    """Return a webhook that reports something new about a payment, so that the service fetches its state."""
     operations = [
         {"id": f"op-{uuid.uuid4().hex}", "kind": kind, "amount": 1200, "idempotency_key": uuid.uuid4().hex}
         for kind in ("authorized", "captured")
     ]
-    body = await provider.tale(payment_id, status="captured", amount_captured=1200, version=2, operations=operations)
+    body = await provider.webhook_body(
+        payment_id, status="captured", amount_captured=1200, version=2, operations=operations
+    )
     return body, signed(body)
 
 
-async def test_a_webhook_that_is_sent_again_does_not_touch_its_payment_again(payments, road, books, payment_id):
+async def test_a_webhook_that_is_sent_again_does_not_change_its_payment_again(
+    payments, webhook_endpoint, books, payment_id
+):
     await payments.AuthorizePayment(authorize(payment_id))
     webhook = await hint(books.provider, payment_id)
     authorized = await books.rows.fetchval(ROW, payment_id)
-    assert await road.bring(*webhook) is grpc.StatusCode.OK
+    assert await webhook_endpoint.deliver(*webhook) is grpc.StatusCode.OK
     await books.until_settled(payment_id, "AUTHORIZED")
-    asked = await books.rows.fetchval(ROW, payment_id)
-    assert asked != authorized, "the first one made the service ask the provider"
-    assert await road.bring(*webhook) is grpc.StatusCode.OK
-    assert await books.rows.fetchval(ROW, payment_id) == asked
+    fetched = await books.rows.fetchval(ROW, payment_id)
+    assert fetched != authorized, "the first one made the service fetch the provider's state"
+    assert await webhook_endpoint.deliver(*webhook) is grpc.StatusCode.OK
+    assert await books.rows.fetchval(ROW, payment_id) == fetched
 
 
 async def test_due_payments_that_another_process_has_locked_do_not_keep_others_waiting(
-    settings, issuer, road, books, database
+    settings, issuer, webhook_endpoint, books, database
 ):
     """As many are locked as the worker attempts at a time."""
     locked = [f"payment-{uuid.uuid4().hex}" for _ in range(CONCURRENCY)]
@@ -52,13 +56,13 @@ async def test_due_payments_that_another_process_has_locked_do_not_keep_others_w
         client_for(app.address, PaymentServiceStub, SERVICE, caller="svc_order") as payments,
         connected(database) as another_process,
     ):
-        road.address = app.address
+        webhook_endpoint.address = app.address
         await asyncio.gather(*(payments.AuthorizePayment(authorize(payment_id)) for payment_id in (*locked, other)))
         overdue = "UPDATE payment SET next_attempt_time = now() - interval '1 minute' WHERE payment_id = ANY($1)"
         await books.rows.execute(overdue, locked)
         async with another_process.transaction():
             await another_process.execute("SELECT FROM payment WHERE payment_id = ANY($1) FOR UPDATE", locked)
-            assert await road.bring(*await hint(books.provider, other)) is grpc.StatusCode.OK
+            assert await webhook_endpoint.deliver(*await hint(books.provider, other)) is grpc.StatusCode.OK
             await eventually(
                 lambda: books.rows.fetchval(DUE, other), lambda is_due: not is_due, seconds=8
             )  # less than the service's lock_timeout

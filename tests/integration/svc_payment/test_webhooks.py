@@ -1,4 +1,4 @@
-"""The provider's webhooks: who is believed, what is counted once, and that nothing moves a payment back."""
+"""The provider's webhooks: which are accepted, each once, and that none returns a payment to an earlier state."""
 
 import asyncio
 import json
@@ -15,72 +15,72 @@ from mesh.simulators.webhooks import sign
 from shop.payment.v1 import payment_service_pb2 as pb
 from svc_payment.__main__ import compose
 from tests.integration.svc_payment.conftest import SECRET
-from tests.integration.svc_payment.orders import authorize, capture, eventually, of_order, refund, sums
+from tests.integration.svc_payment.requests import authorize, capture, eventually, of_order, refund, sums
 
 OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtb2YtYXQtbGVhc3QtMjQtYnl0ZXM="
 
 
 def signed(body: bytes, secrets=(SECRET,), event_id=None, age=0.0):
-    """A webhook as somebody who knows the secret could make it."""
+    """Return the headers of a webhook that is signed with the secrets."""
     return sign(secrets, event_id or f"evt_{uuid.uuid4().hex}", int(time.time() - age), body)
 
 
-async def heard(books) -> int:
+async def webhook_count(books) -> int:
     return await books.rows.fetchval("SELECT count(*) FROM webhook")
 
 
 @pytest.fixture
-async def paid(payments, payment_id):
-    """A payment that is authorized."""
+async def authorized_id(payments, payment_id):
+    """The id of an authorized payment."""
     await payments.AuthorizePayment(authorize(payment_id))
     return payment_id
 
 
-async def test_what_the_providers_staff_did_is_learned_by_its_webhook(payments, road, books, paid):
-    await payments.CapturePayment(capture(paid))
-    road.open = True
-    await books.provider.act(paid, "refunds", amount=300)
-    await eventually(lambda: arrived(books, paid, "PARTIALLY_REFUNDED"))
-    await books.provider.act(paid, "refunds", amount=900)
-    await eventually(lambda: arrived(books, paid, "REFUNDED"))
-    assert await books.events(paid) == ["Started", "Authorized", "Captured", "Refunded", "Refunded"]
-    await books.check(paid)
+async def test_refunds_by_the_providers_staff_are_recorded_after_their_webhooks(
+    payments, webhook_endpoint, books, authorized_id
+):
+    await payments.CapturePayment(capture(authorized_id))
+    webhook_endpoint.forwarding = True
+    await books.provider.execute(authorized_id, "refunds", amount=300)
+    await eventually(lambda: arrived(books, authorized_id, "PARTIALLY_REFUNDED"))
+    await books.provider.execute(authorized_id, "refunds", amount=900)
+    await eventually(lambda: arrived(books, authorized_id, "REFUNDED"))
+    assert await books.events(authorized_id) == ["Started", "Authorized", "Captured", "Refunded", "Refunded"]
+    await books.check(authorized_id)
 
 
 async def arrived(books, payment_id, state):
     return await books.state(payment_id) == state
 
 
-async def test_a_webhook_settles_what_is_unknown_before_anyone_asks(payments, road, books, payment_id):
-    road.open = True
+async def test_a_webhook_before_the_reply_records_the_authorization_once(payments, webhook_endpoint, books, payment_id):
+    webhook_endpoint.forwarding = True
     first = asyncio.create_task(payments.AuthorizePayment(authorize(payment_id, "tok_webhook_first")))
-    await road.until(payment_id, "payment.authorized")
+    await webhook_endpoint.until_received(payment_id, "payment.authorized")
     assert (await first).state == pb.PAYMENT_STATE_AUTHORIZED
     assert await books.events(payment_id) == ["Started", "Authorized"]
     await books.check(payment_id)
 
 
-async def test_webhooks_doubled_and_out_of_order_change_nothing_twice_and_nothing_back(
-    payments, road, books, payment_id
-):
-    road.open = True
-    await books.provider.misbehave(duplicate_webhooks=True, reorder_webhooks=True)
+async def test_duplicate_and_reordered_webhooks_change_nothing(payments, webhook_endpoint, books, payment_id):
+    webhook_endpoint.forwarding = True
+    await books.provider.set_faults(duplicate_webhooks=True, reorder_webhooks=True)
     await payments.AuthorizePayment(authorize(payment_id))
     await payments.CapturePayment(capture(payment_id))
     for kind in ("payment.captured", "payment.authorized"):
-        await road.until(payment_id, kind, count=2)
-    assert await heard(books) == 2
+        await webhook_endpoint.until_received(payment_id, kind, count=2)
+    assert await webhook_count(books) == 2
     await books.until_settled(payment_id, "CAPTURED")
     assert await books.events(payment_id) == ["Started", "Authorized", "Captured"]
     await books.check(payment_id)
 
 
-async def test_a_webhook_replayed_is_taken_and_counted_once(payments, road, books, paid):
-    body = await books.provider.tale(paid)
+async def test_a_replayed_webhook_is_accepted_and_claimed_once(payments, webhook_endpoint, books, authorized_id):
+    body = await books.provider.webhook_body(authorized_id)
     headers = signed(body)
-    answers = await asyncio.gather(*(road.bring(body, headers) for _ in range(5)))
+    answers = await asyncio.gather(*(webhook_endpoint.deliver(body, headers) for _ in range(5)))
     assert set(answers) == {grpc.StatusCode.OK}
-    assert await heard(books) == 1
+    assert await webhook_count(books) == 1
 
 
 @pytest.mark.parametrize(
@@ -97,38 +97,40 @@ async def test_a_webhook_replayed_is_taken_and_counted_once(payments, road, book
         ("without headers", lambda body: (body, {})),
     ],
 )
-async def test_a_webhook_that_cannot_be_trusted_is_refused_and_leaves_no_trace(road, books, paid, what, change):
-    body, headers = change(await books.provider.tale(paid))
-    assert await road.bring(body, headers) is grpc.StatusCode.UNAUTHENTICATED, what
-    assert await heard(books) == 0
+async def test_an_untrusted_webhook_is_rejected_and_not_remembered(
+    webhook_endpoint, books, authorized_id, what, change
+):
+    body, headers = change(await books.provider.webhook_body(authorized_id))
+    assert await webhook_endpoint.deliver(body, headers) is grpc.StatusCode.UNAUTHENTICATED, what
+    assert await webhook_count(books) == 0
 
 
-async def test_a_signed_body_that_is_no_event_of_ours_is_malformed(app, road, books):
+async def test_a_signed_body_that_is_not_an_event_is_malformed(app, webhook_endpoint, books):
     for body in (b"", b"[]", b"{}", b'{"type": "payment.captured", "data": {"id": 1}}', b"\xff"):
-        assert await road.bring(body, signed(body)) is grpc.StatusCode.INVALID_ARGUMENT
-    assert await heard(books) == 0
+        assert await webhook_endpoint.deliver(body, signed(body)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await webhook_count(books) == 0
 
 
-async def test_only_the_edge_brings_webhooks(road, books, paid):
-    body = await books.provider.tale(paid)
-    assert await road.bring(body, signed(body), caller="svc_order") is grpc.StatusCode.PERMISSION_DENIED
+async def test_only_the_edge_may_deliver_webhooks(webhook_endpoint, books, authorized_id):
+    body = await books.provider.webhook_body(authorized_id)
+    assert await webhook_endpoint.deliver(body, signed(body), caller="svc_order") is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_two_secrets_are_good_while_one_replaces_the_other(settings, issuer, road, books, paid):
-    body = await books.provider.tale(paid)
+async def test_both_secrets_are_valid_during_a_rotation(settings, issuer, webhook_endpoint, books, authorized_id):
+    body = await books.provider.webhook_body(authorized_id)
     both = replace(settings, payment_webhook_secret=f"{OTHER_SECRET}, {SECRET}")
     async with serving("svc_payment", both, compose, issuer) as app:
-        road.address = app.address
+        webhook_endpoint.address = app.address
         for secrets in ((SECRET,), (OTHER_SECRET,), (SECRET, OTHER_SECRET)):
-            assert await road.bring(body, signed(body, secrets)) is grpc.StatusCode.OK
+            assert await webhook_endpoint.deliver(body, signed(body, secrets)) is grpc.StatusCode.OK
     after = replace(settings, payment_webhook_secret=OTHER_SECRET)
     async with serving("svc_payment", after, compose, issuer) as app:
-        road.address = app.address
-        assert await road.bring(body, signed(body, (SECRET,))) is grpc.StatusCode.UNAUTHENTICATED
+        webhook_endpoint.address = app.address
+        assert await webhook_endpoint.deliver(body, signed(body, (SECRET,))) is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
-    "lies",
+    "changes",
     [
         {
             "status": "captured",
@@ -144,33 +146,37 @@ async def test_two_secrets_are_good_while_one_replaces_the_other(settings, issue
     ],
     ids=["never happened", "another amount", "another currency"],
 )
-async def test_what_a_signed_webhook_says_is_a_hint_and_the_provider_is_asked(payments, road, books, paid, lies):
-    before = await payments.GetPaymentByOrder(of_order(paid))
-    body = await books.provider.tale(paid, **lies)
-    assert await road.bring(body, signed(body)) is grpc.StatusCode.OK
-    await books.until_settled(paid, "AUTHORIZED")
-    after = await payments.GetPaymentByOrder(of_order(paid))
+async def test_false_content_of_a_signed_webhook_is_not_recorded(
+    payments, webhook_endpoint, books, authorized_id, changes
+):
+    before = await payments.GetPaymentByOrder(of_order(authorized_id))
+    body = await books.provider.webhook_body(authorized_id, **changes)
+    assert await webhook_endpoint.deliver(body, signed(body)) is grpc.StatusCode.OK
+    await books.until_settled(authorized_id, "AUTHORIZED")
+    after = await payments.GetPaymentByOrder(of_order(authorized_id))
     assert (after, sums(after)) == (before, (1200, 0, 0))
-    await books.check(paid)
+    await books.check(authorized_id)
 
 
-async def test_a_webhook_about_a_payment_that_is_not_ours_is_taken_and_forgotten(road, books, paid):
-    body = await books.provider.tale(paid, reference="payment-of-another-shop")
-    assert await road.bring(body, signed(body)) is grpc.StatusCode.OK
-    assert await heard(books) == 1
-    assert await books.state(paid) == "AUTHORIZED"
+async def test_a_webhook_of_an_unknown_payment_is_accepted_and_changes_nothing(webhook_endpoint, books, authorized_id):
+    body = await books.provider.webhook_body(authorized_id, reference="payment-of-another-shop")
+    assert await webhook_endpoint.deliver(body, signed(body)) is grpc.StatusCode.OK
+    assert await webhook_count(books) == 1
+    assert await books.state(authorized_id) == "AUTHORIZED"
 
 
-async def test_an_old_webhook_about_a_refunded_payment_changes_nothing(payments, give_back, road, books, paid):
-    old = await books.provider.tale(paid)
-    await payments.CapturePayment(capture(paid))
-    await give_back(refund(paid))
-    assert await road.bring(old, signed(old)) is grpc.StatusCode.OK
-    await books.until_settled(paid, "REFUNDED")
-    assert await books.events(paid) == ["Started", "Authorized", "Captured", "Refunded"]
+async def test_an_old_webhook_about_a_refunded_payment_changes_nothing(
+    payments, refund_as_staff, webhook_endpoint, books, authorized_id
+):
+    old = await books.provider.webhook_body(authorized_id)
+    await payments.CapturePayment(capture(authorized_id))
+    await refund_as_staff(refund(authorized_id))
+    assert await webhook_endpoint.deliver(old, signed(old)) is grpc.StatusCode.OK
+    await books.until_settled(authorized_id, "REFUNDED")
+    assert await books.events(authorized_id) == ["Started", "Authorized", "Captured", "Refunded"]
 
 
-async def test_a_webhook_is_forgotten_long_after_the_provider_has_stopped_to_send_it(settings, issuer, books):
+async def test_webhooks_are_purged_after_their_retention(settings, issuer, books):
     ages = {"evt_old": timedelta(days=31), "evt_young": timedelta(days=29)}
     insert = "INSERT INTO webhook VALUES ('payment_provider', $1, 'payment.captured', now() - $2::interval)"
     for event_id, age in ages.items():

@@ -1,4 +1,4 @@
-"""What svc_order and staff ask for, and what must be true of the books whenever nothing is under way."""
+"""The requests of svc_order and staff, and the checks of both ledgers."""
 
 import asyncio
 import uuid
@@ -14,11 +14,11 @@ from chassis.types.money import minor_units, money
 from shop.payment.v1 import payment_service_pb2 as pb
 
 AMOUNT = 1200
-#: The provider is asked again, and again, about what is not known.
+#: Unknown results take several attempts.
 eventually = partial(testing.eventually, seconds=60)
 
 
-def a_key() -> str:
+def new_key() -> str:
     return uuid.uuid4().hex
 
 
@@ -35,21 +35,21 @@ def authorize(payment_id, token="tok_ok", amount=AMOUNT, **changes):
 
 
 def capture(payment_id, amount=None, request_id=None, currency="USD"):
-    request = pb.CapturePaymentRequest(payment_id=payment_id, request_id=request_id or a_key())
+    request = pb.CapturePaymentRequest(payment_id=payment_id, request_id=request_id or new_key())
     if amount is not None:
         request.amount.CopyFrom(money(amount, currency))
     return request
 
 
 def refund(payment_id, amount=None, request_id=None, reason="came broken", currency="USD"):
-    request = pb.RefundPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or a_key())
+    request = pb.RefundPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or new_key())
     if amount is not None:
         request.amount.CopyFrom(money(amount, currency))
     return request
 
 
-def void(payment_id, request_id=None, reason="order given up"):
-    return pb.VoidPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or a_key())
+def void(payment_id, request_id=None, reason="order cancelled"):
+    return pb.VoidPaymentRequest(payment_id=payment_id, reason=reason, request_id=request_id or new_key())
 
 
 def of_order(payment_id):
@@ -61,8 +61,8 @@ def sums(payment) -> tuple[int, int, int]:
     return tuple(minor_units(amount, "amount") for amount in amounts)
 
 
-async def insist(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
-    """Repeat a request by its key until its outcome is known, as a saga does."""
+async def until_known(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
+    """Repeat a request with its key until its result is known, as a saga does."""
     async with asyncio.timeout(60):
         while True:
             with suppress(OutcomeUnknown):
@@ -78,13 +78,13 @@ _BROKEN = {
                    coalesce(sum(amount) FILTER (WHERE kind = 'CHARGE'), 0),
                    coalesce(sum(amount) FILTER (WHERE kind = 'REFUND'), 0)
             FROM entry WHERE entry.payment_id = p.payment_id AND outcome = 'SUCCESS')""",
-    "every version was told": """
+    "every version was published": """
         SELECT payment_id FROM payment p
         WHERE version <> (SELECT count(*) FROM outbox WHERE key = p.payment_id)""",
-    "no operation ends before it is asked for, or in another amount": """
+    "no result precedes its request or has another amount": """
         SELECT payment_id FROM entry e JOIN entry r USING (payment_id, operation_id)
         WHERE r.outcome = 'REQUEST' AND e.outcome <> 'REQUEST' AND (e.entry_id < r.entry_id OR e.amount <> r.amount)""",
-    "what is unwanted holds nothing": """
+    "a voided or failed payment holds no funds": """
         SELECT payment_id FROM payment p WHERE next_attempt_time IS NULL
         AND (void_request_time IS NOT NULL OR state IN ('VOIDED', 'FAILED')) AND captured <> refunded""",
 }
@@ -92,7 +92,7 @@ _KINDS = {"AUTHORIZATION": "authorized", "CHARGE": "captured", "REFUND": "refund
 
 
 class Books:
-    """The service's database and the provider's ledger, side by side."""
+    """The service's database and the provider's ledger."""
 
     def __init__(self, rows: asyncpg.Connection, provider: Any) -> None:
         self.rows = rows
@@ -102,7 +102,7 @@ class Books:
         return await self.provider.ledger(payment_id)
 
     async def state(self, payment_id) -> str:
-        """Where a payment stands by its row: nobody is asked on the way."""
+        """Return the state in the payment's row, without a call of the service."""
         return await self.rows.fetchval("SELECT state FROM payment WHERE payment_id = $1", payment_id)
 
     async def events(self, payment_id) -> list[str]:
@@ -110,7 +110,7 @@ class Books:
         return [row["type"].removeprefix("shop.payment.v1.Payment") for row in found]
 
     async def until_settled(self, payment_id, state) -> None:
-        """Wait until nothing is left to do, and check where that led."""
+        """Wait until no attempt is scheduled, and check the state."""
         due = "SELECT next_attempt_time FROM payment WHERE payment_id = $1"
 
         async def settled():
@@ -120,7 +120,7 @@ class Books:
         assert await self.state(payment_id) == state
 
     async def check(self, *payment_ids) -> None:
-        """The service's books hold together, and agree with the provider's about these payments."""
+        """Check the service's ledger, and that it agrees with the provider's about these payments."""
         for rule, query in _BROKEN.items():
             assert not await self.rows.fetch(query), rule
         for payment_id in payment_ids:
