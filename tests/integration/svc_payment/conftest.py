@@ -220,14 +220,14 @@ async def app(settings, issuer, webhook_endpoint):
 @pytest.fixture
 async def payments(app):
     """The service as svc_order calls it."""
-    async with client_for(app.address, PaymentServiceStub, SERVICE, caller="svc_order") as stub:
+    async with client_for(app.address, PaymentServiceStub, caller="svc_order") as stub:
         yield stub
 
 
 @pytest.fixture
 async def public_payments(app):
     """The service as clients reach it through the edge."""
-    async with client_for(app.address, PaymentServiceStub, SERVICE) as stub:
+    async with client_for(app.address, PaymentServiceStub) as stub:
         yield stub
 
 

@@ -49,9 +49,7 @@ def running(program, tmp_path):
         await process.start()
         try:
             await process.until_ready()
-            async with client_for(
-                program.address, PaymentServiceStub, "shop.payment.v1.PaymentService", caller="svc_order"
-            ) as payments:
+            async with client_for(program.address, PaymentServiceStub, caller="svc_order") as payments:
                 yield process, payments
         finally:
             process.kill()

@@ -10,7 +10,6 @@ from chassis.testing import client_for, eventually, serving
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_payment.__main__ import CONCURRENCY, compose
 from tests.integration.database_control import connected
-from tests.integration.svc_payment.conftest import SERVICE
 from tests.integration.svc_payment.requests import authorize
 from tests.integration.svc_payment.test_webhooks import signed
 
@@ -53,7 +52,7 @@ async def test_due_payments_that_another_process_has_locked_do_not_keep_others_w
     woken_only = replace(settings, reconcile_seconds=3600)
     async with (
         serving("svc_payment", woken_only, compose, issuer) as app,
-        client_for(app.address, PaymentServiceStub, SERVICE, caller="svc_order") as payments,
+        client_for(app.address, PaymentServiceStub, caller="svc_order") as payments,
         connected(database) as another_process,
     ):
         webhook_endpoint.address = app.address

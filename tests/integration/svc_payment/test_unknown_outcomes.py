@@ -35,7 +35,7 @@ def another(settings, issuer, webhook_endpoint):
     async def another(**changes):
         async with (
             serving("svc_payment", replace(settings, **changes), compose, issuer) as app,
-            client_for(app.address, PaymentServiceStub, "shop.payment.v1.PaymentService", caller="svc_order") as stub,
+            client_for(app.address, PaymentServiceStub, caller="svc_order") as stub,
         ):
             webhook_endpoint.address = app.address
             yield stub
