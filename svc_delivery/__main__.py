@@ -3,7 +3,6 @@
 from chassis import App, run
 from chassis.external.webhooks import secrets_of
 from chassis.work.worker import Worker
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatch
 from svc_delivery.service import DeliveryService
@@ -18,7 +17,7 @@ async def compose(app: App, settings: Settings) -> None:
     db = await app.database()
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     app.on_close(courier.aclose)
-    dispatch = Dispatch(db, app.client(OrderServiceStub), courier)
+    dispatch = Dispatch(courier)
     worker = Worker(db, dispatch, name="dispatch", concurrency=settings.dispatch_concurrency)
     app.on_close(lambda: worker.close(app.settings.drain_seconds))
     delivery = DeliveryService(db, days_ahead=settings.slot_days_ahead)

@@ -1,4 +1,4 @@
-"""Converts shipments to messages and events, and orders and consignments to shipments and tracking updates."""
+"""Converts shipments to messages and events, and requests and consignments to shipments and tracking updates."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,22 +7,20 @@ from itertools import pairwise
 from chassis import Record, timestamp
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import shipment_service_pb2 as pb
-from shop.order.v1.order_service_pb2 import Order
 from shop.type.v1.address_pb2 import Address
-from svc_delivery import domain_shipment
 from svc_delivery.courier import Consignment, CourierAddress, Status
 from svc_delivery.domain_shipment import Shipment, State, TrackingUpdate
 
 
-def shipment_from_order(order: Order, now: datetime) -> Shipment:
-    """Return the new shipment of a reserved order."""
+def shipment_from_request(request: pb.CreateShipmentRequest, now: datetime) -> Shipment:
+    """Return the new shipment of an order."""
     return Shipment(
-        id=domain_shipment.shipment_id(order.order_id),
-        order_id=order.order_id,
-        user_id=order.user_id,
-        shipping_address=order.shipping_address.SerializeToString(),
-        slot_id=order.slot_id,
-        weight_grams=sum(line.weight_grams * line.quantity for line in order.lines),
+        id=request.shipment_id,
+        order_id=request.order_id,
+        user_id=request.user_id,
+        shipping_address=request.shipping_address.SerializeToString(),
+        slot_id=request.slot_id,
+        weight_grams=request.weight_grams,
         create_time=now,
         update_time=now,
     )

@@ -1,6 +1,6 @@
 """Submits shipments to the courier, as jobs of `chassis.work.worker`: each is resumed until the courier has answered.
 
-order reserved (svc_order) -> shipment CREATED -> submitted to the courier: LABELLED, or rejected: FAILED
+shipment CREATED, with its job -> submitted to the courier: LABELLED, or rejected: FAILED
 """
 
 import logging
@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeAlias
 
-from chassis import Database, Transaction, current_time, outbox
+from chassis import Transaction, current_time, outbox
 from chassis.domain.backoff import backoff
 from chassis.external.api import CallResult, Ok, Refused, Unknown
-from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
-from shop.order.v1.order_service_pb2 import Order, StartFulfillmentRequest
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_delivery import converters_shipment as converters
 from svc_delivery import domain_shipment, store_dispatch, store_shipment
 from svc_delivery.courier import Consignment, Courier
-from svc_delivery.domain_shipment import DispatchJob, Shipment, State, shipment_id
+from svc_delivery.domain_shipment import DispatchJob, Shipment, State
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +24,8 @@ _REJECTED = "The courier does not take this parcel."
 #: The actor of the transitions that the courier reports.
 COURIER = "courier"
 
-#: What an attempt ends with: the order that it reserved, why it cannot be shipped, the courier's answer, or None for a
-#: shipment that needs no courier any more.
-Result: TypeAlias = Order | OrderNotFound | OrderNotShippable | CallResult[Consignment] | None
+#: What an attempt ends with: the courier's answer, or None for a shipment that needs no courier any more.
+Result: TypeAlias = CallResult[Consignment] | None
 
 
 class Dispatch:
@@ -38,34 +34,17 @@ class Dispatch:
     Implements `chassis.work.worker.Jobs`.
     """
 
-    def __init__(self, db: Database, orders: OrderServiceStub, courier: Courier) -> None:
-        """Reserve orders in svc_order by `orders`."""
-        self._db = db
-        self._orders = orders
+    def __init__(self, courier: Courier) -> None:
+        """Submit shipments to `courier`."""
         self._courier = courier
         self.lease = _LEASE
 
-    async def reserve(self, order_id: str, actor: str) -> Order:
-        """Reserve an order for its shipment, after which it cannot be cancelled; `actor` requests it.
-
-        Raises OrderNotFound or OrderNotShippable; after any other error the job reserves it later.
-        """
-        async with self._db.transaction() as tx:
-            await store_dispatch.insert_reservation(tx, order_id, actor, self.lease)
-        result = await self._reserve(order_id)
-        if not isinstance(result, Order):
-            async with self._db.transaction() as tx:
-                await store_dispatch.delete_jobs_of(tx, order_id)
-            raise result
-        return result
-
-    async def create_shipment(self, tx: Transaction, order: Order, actor: str) -> DispatchJob | None:
-        """Create the shipment of a reserved order, and return its claimed job; None when the shipment exists."""
-        shipment = converters.shipment_from_order(order, await current_time(tx))
+    async def create_shipment(self, tx: Transaction, shipment: Shipment, actor: str) -> DispatchJob | None:
+        """Insert a shipment that `actor` requested, and return its claimed job; None when its id or order has one."""
         if not await store_shipment.insert_shipment(tx, shipment, actor):
             return None
         await outbox.add(tx, converters.shipment_created_event(shipment))
-        return await store_dispatch.insert_claimed(tx, shipment, actor, self.lease)
+        return await store_dispatch.insert_claimed(tx, shipment, self.lease)
 
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
         """Return the orders whose next attempt is due, the most overdue first."""
@@ -82,8 +61,6 @@ class Dispatch:
     async def execute(self, job: DispatchJob) -> Result:
         """Submit the shipment to the courier, which creates at most one parcel for each shipment id."""
         shipment = job.shipment
-        if shipment is None:
-            return await self._reserve(job.order_id)
         if shipment.consignment_id or shipment.state is not State.CREATED:
             return None
         return await self._submit_to_courier(shipment, again=job.attempt > 1)
@@ -91,20 +68,14 @@ class Dispatch:
     async def settle(self, tx: Transaction, job: DispatchJob, result: Result) -> DispatchJob | None:
         """Write the courier's answer; an unknown one is looked up by the next attempt, after a pause."""
         match result:
-            case Order():
-                return await self.create_shipment(tx, result, job.actor)
             case Unknown(cause):
                 log.warning("courier does not answer", extra={"order": job.order_id, "cause": cause})
                 await store_dispatch.postpone(tx, job, backoff(job.attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
-            case OrderNotFound() | OrderNotShippable():
-                log.warning("order cannot be shipped", extra={"order": job.order_id, "reason": result.reason})
-                await store_dispatch.delete(tx, job)
             case Ok() | Refused() | None:
                 await self._complete(tx, job, result)
         return None
 
     async def _complete(self, tx: Transaction, job: DispatchJob, result: Ok[Consignment] | Refused | None) -> None:
-        assert job.shipment is not None, "nothing else was submitted"
         # The shipment first, as a webhook locks it: the two never wait for each other.
         before = await store_shipment.lock_shipment(tx, job.shipment.id)
         if not await store_dispatch.delete(tx, job):
@@ -117,13 +88,6 @@ class Dispatch:
             case Refused(code):
                 log.warning("courier rejects shipment", extra={"shipment": before.id, "code": code})
                 await record(tx, before, [domain_shipment.reject(before, _REJECTED, now)], COURIER)
-
-    async def _reserve(self, order_id: str) -> Order | OrderNotFound | OrderNotShippable:
-        request = StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id(order_id))
-        try:
-            return await self._orders.StartFulfillment(request)
-        except (OrderNotFound, OrderNotShippable) as error:
-            return error
 
     async def _submit_to_courier(self, shipment: Shipment, *, again: bool) -> CallResult[Consignment]:
         if again:

@@ -4,12 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from itertools import pairwise
-from uuid import UUID, uuid5
 
 from chassis.domain.transitions import Transitions
 from shop.delivery.v1.delivery_errors import ShipmentStateConflict
-
-_SHIPMENTS = UUID("6f6d5c3e-6d1c-4a34-9e53-1d5c1b3f7a10")
 
 
 class State(Enum):
@@ -90,23 +87,15 @@ class DispatchJob:
     """One claimed attempt at submitting an order's shipment to the courier."""
 
     order_id: str
-    #: Who requested the shipment.
-    actor: str
     #: The number of this attempt, counted from 1. Each claim has another one, so it is the fencing token too.
     attempt: int
     traceparent: str
-    #: None until the order is reserved for it.
-    shipment: Shipment | None
+    shipment: Shipment
 
     @property
     def id(self) -> str:
         """Return the id of the job: an order has one."""
         return self.order_id
-
-
-def shipment_id(order_id: str) -> str:
-    """Return the id of an order's shipment: always the same one, so that a repeat finds what the first try created."""
-    return f"shipment-{uuid5(_SHIPMENTS, order_id).hex}"
 
 
 def apply_tracking_update(shipment: Shipment, update: TrackingUpdate, now: datetime) -> tuple[Shipment, ...]:

@@ -118,27 +118,21 @@ WITH changed AS (
     RETURNING 1
 ) SELECT count(*) FROM changed;
 
--- name: insert_dispatch
--- Inserts the job of an order that is about to be reserved, due after a lease; leaves one that exists.
-INSERT INTO dispatch (order_id, actor, traceparent, attempts, next_attempt_time, in_progress)
-VALUES ($1, $2, $3, 0, now() + $4::interval, true) ON CONFLICT DO NOTHING;
-
 -- name: insert_claimed_dispatch
--- Inserts the job of a new shipment, claimed, or claims the one that reserved its order; returns the attempt's number.
-INSERT INTO dispatch (order_id, actor, traceparent, attempts, next_attempt_time, in_progress)
-VALUES ($1, $2, $3, 1, now() + $4::interval, true)
-ON CONFLICT (order_id) DO UPDATE
-SET attempts = dispatch.attempts + 1, next_attempt_time = excluded.next_attempt_time, in_progress = true
-RETURNING attempts;
+-- Inserts the job of a new shipment, claimed.
+INSERT INTO dispatch (order_id, traceparent, attempts, next_attempt_time, in_progress)
+VALUES ($1, $2, 1, now() + $3::interval, true);
 
 -- name: list_due_dispatches
 -- Lists the orders whose jobs are due, the most overdue first.
 SELECT order_id FROM dispatch WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1;
 
 -- name: claim_dispatch
--- Claims a job that is due for the length of a lease.
+-- Claims a job that is due for the length of a lease; returns it with its shipment.
 UPDATE dispatch SET attempts = attempts + 1, next_attempt_time = now() + $2::interval, in_progress = true
-WHERE order_id = $1 AND next_attempt_time <= now() RETURNING *;
+FROM shipment
+WHERE dispatch.order_id = $1 AND next_attempt_time <= now() AND shipment.order_id = dispatch.order_id
+RETURNING shipment.*, attempts, traceparent;
 
 -- name: renew_dispatch
 -- Extends a claim, unless it was lost.
@@ -171,9 +165,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING
 -- Reads shipments.
 SELECT * FROM shipment WHERE shipment_id = ANY($1::text[]);
 
--- name: read_shipment_of_order
--- Reads the shipment of one order.
-SELECT * FROM shipment WHERE order_id = $1;
+-- name: read_shipment_of
+-- Reads the shipment of one order that has this id.
+SELECT * FROM shipment WHERE order_id = $1 AND shipment_id = $2;
 
 -- name: lock_shipment
 -- Locks one shipment for a change.

@@ -1,8 +1,9 @@
-"""The RPCs of shipments: staff ships orders, the courier's webhooks update the shipments, customers watch them."""
+"""The RPCs of shipments: svc_order creates them, the courier's webhooks update the shipments, customers watch them."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
@@ -12,11 +13,11 @@ from chassis import (
     Database,
     Transaction,
     Watch,
+    current_call,
     current_time,
     current_user,
     owner_filter,
     require_owner,
-    stored_reply,
     transactional,
 )
 from chassis.external import webhooks
@@ -26,20 +27,21 @@ from chassis.work.worker import Worker
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.delivery.v1.delivery_errors import ShipmentNotFound
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceServicer
-from shop.order.v1.order_service_pb2 import Order
 from svc_delivery import converters_shipment as converters
 from svc_delivery import store_dispatch, store_shipment
 from svc_delivery.courier import Consignment, consignment_from_json
 from svc_delivery.dispatch import COURIER, Dispatch, Result, record
-from svc_delivery.domain_shipment import TRANSITIONS, DispatchJob, Shipment, State, apply_tracking_update, shipment_id
+from svc_delivery.domain_shipment import TRANSITIONS, DispatchJob, Shipment, State, apply_tracking_update
 
 log = logging.getLogger(__name__)
 
+#: The part of a caller's deadline that is kept for the reply.
+_REPLY_SECONDS = 0.25
 _SHIPMENTS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 
 
 class ShipmentService(ShipmentServiceServicer):
-    """Ships orders by the courier and tracks their parcels."""
+    """Submits shipments to the courier and tracks their parcels."""
 
     def __init__(
         self, db: Database, dispatch: Dispatch, worker: Worker[DispatchJob, Result], webhook_secrets: Sequence[str]
@@ -52,13 +54,13 @@ class ShipmentService(ShipmentServiceServicer):
         self.shipments: Watch[pb.Shipment] = Watch(db.change_feed, self._read_shipments)
 
     async def CreateShipment(self, request: pb.CreateShipmentRequest, context: Context) -> pb.Shipment:
-        if await stored_reply(self.db, request, pb.Shipment) is None:
-            order = await self.dispatch.reserve(request.order_id, current_user().id)
-            await self._create_shipment(request, context, order)
-        else:
-            await self._make_job_due(request.order_id)
-        await asyncio.wait({self.worker.start(request.order_id)})
-        return await self._read_shipment(shipment_id(request.order_id))
+        await self._create_shipment(request, context)
+        call = current_call()
+        left = call.remaining() if call else None
+        with suppress(TimeoutError):  # the shipment exists however long the courier takes
+            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
+                await self.worker.join(request.order_id)
+        return await self._read_shipment(request.shipment_id)
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.Shipment:
         shipment = await self._read_shipment(request.shipment_id)
@@ -110,20 +112,16 @@ class ShipmentService(ShipmentServiceServicer):
         return await self._apply_webhook(request, context, webhook)
 
     @transactional
-    async def _create_shipment(self, request: pb.CreateShipmentRequest, tx: Transaction, order: Order) -> pb.Shipment:
-        job = await self.dispatch.create_shipment(tx, order, current_user().id)
+    async def _create_shipment(self, request: pb.CreateShipmentRequest, tx: Transaction) -> pb.Shipment:
+        """Insert a shipment and its job, or let the next attempt of an existing job begin now: its caller waits."""
+        shipment = converters.shipment_from_request(request, await current_time(tx))
+        job = await self.dispatch.create_shipment(tx, shipment, request.actor)
         if job is None:
-            await store_dispatch.make_due(tx, order.order_id)
-        else:
-            self.db.on_commit(tx, lambda: self.worker.start(job.id, job))
-        shipment = await store_shipment.read_shipment(tx, shipment_id(order.order_id))
+            shipment = await store_shipment.read_shipment_of(tx, request.order_id, request.shipment_id)
+            await store_dispatch.make_due(tx, request.order_id)
+        self.db.on_commit(tx, lambda: self.worker.start(request.order_id, job))
         (reply,) = await _with_histories(tx, [shipment])
         return reply
-
-    async def _make_job_due(self, order_id: str) -> None:
-        """Let the next attempt begin now: the caller who repeats its request waits for the shipment."""
-        async with self.db.transaction() as tx:
-            await store_dispatch.make_due(tx, order_id)
 
     @transactional
     async def _apply_webhook(self, _request: HttpBody, tx: Transaction, webhook: Webhook[Consignment]) -> Empty:

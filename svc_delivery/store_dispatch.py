@@ -3,24 +3,18 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from chassis import Record, Transaction, current_call
+from chassis import Transaction, current_call
 from svc_delivery.domain_shipment import DispatchJob, Shipment
 from svc_delivery.store import sql
 from svc_delivery.store_shipment import shipment_from_row
 
 
-async def insert_reservation(tx: Transaction, order_id: str, actor: str, lease: timedelta) -> None:
-    """Write the job of an order that is about to be reserved, due after the lease; leave one that exists."""
-    await tx.execute(sql.insert_dispatch, order_id, actor, _traceparent(), lease)
-
-
-async def insert_claimed(tx: Transaction, shipment: Shipment, actor: str, lease: timedelta) -> DispatchJob:
-    """Write the job of a new shipment, claimed; take over one that reserved its order."""
-    traceparent = _traceparent()
-    attempt = await tx.fetchval(sql.insert_claimed_dispatch, shipment.order_id, actor, traceparent, lease)
-    return DispatchJob(
-        order_id=shipment.order_id, actor=actor, attempt=attempt, traceparent=traceparent, shipment=shipment
-    )
+async def insert_claimed(tx: Transaction, shipment: Shipment, lease: timedelta) -> DispatchJob:
+    """Write the job of a new shipment, claimed."""
+    call = current_call()
+    traceparent = call.traceparent if call else ""
+    await tx.execute(sql.insert_claimed_dispatch, shipment.order_id, traceparent, lease)
+    return DispatchJob(order_id=shipment.order_id, attempt=1, traceparent=traceparent, shipment=shipment)
 
 
 async def list_due(tx: Transaction, limit: int) -> Sequence[str]:
@@ -31,7 +25,10 @@ async def list_due(tx: Transaction, limit: int) -> Sequence[str]:
 async def claim(tx: Transaction, order_id: str, lease: timedelta) -> DispatchJob | None:
     """Claim a job that is due for the length of the lease; return None when it is not due."""
     row = await tx.fetchrow(sql.claim_dispatch, order_id, lease)
-    return _job_from_rows(row, await tx.fetchrow(sql.read_shipment_of_order, order_id)) if row else None
+    if row is None:
+        return None
+    shipment = shipment_from_row(row)
+    return DispatchJob(order_id=order_id, attempt=row["attempts"], traceparent=row["traceparent"], shipment=shipment)
 
 
 async def renew(tx: Transaction, job: DispatchJob, lease: timedelta) -> None:
@@ -57,18 +54,3 @@ async def delete(tx: Transaction, job: DispatchJob) -> bool:
 async def delete_jobs_of(tx: Transaction, order_id: str) -> None:
     """Delete the job of an order, also one that is claimed: nothing remains to be done."""
     await tx.execute(sql.delete_dispatch, order_id)
-
-
-def _traceparent() -> str:
-    call = current_call()
-    return call.traceparent if call else ""
-
-
-def _job_from_rows(row: Record, shipment: Record | None) -> DispatchJob:
-    return DispatchJob(
-        order_id=row["order_id"],
-        actor=row["actor"],
-        attempt=row["attempts"],
-        traceparent=row["traceparent"],
-        shipment=shipment_from_row(shipment) if shipment else None,
-    )

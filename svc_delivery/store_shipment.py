@@ -5,13 +5,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from chassis import Record, Transaction
-from shop.delivery.v1.delivery_errors import ShipmentNotFound
+from shop.delivery.v1.delivery_errors import ShipmentIdTaken, ShipmentNotFound
 from svc_delivery.domain_shipment import Shipment, State
 from svc_delivery.store import sql
 
 
 async def insert_shipment(tx: Transaction, shipment: Shipment, actor: str) -> bool:
-    """Write a new shipment; False when its order has one."""
+    """Write a new shipment; return False when its id exists or its order has one."""
     fresh = await tx.fetchval(
         sql.insert_shipment,
         shipment.id,
@@ -40,6 +40,14 @@ async def read_shipment(tx: Transaction, shipment_id: str) -> Shipment:
 async def read_shipments(tx: Transaction, ids: Collection[str]) -> list[Shipment]:
     """Return the shipments that exist."""
     return [shipment_from_row(row) for row in await tx.fetch(sql.read_shipments, list(ids))]
+
+
+async def read_shipment_of(tx: Transaction, order_id: str, shipment_id: str) -> Shipment:
+    """Return the shipment of an order; raises ShipmentIdTaken unless it has this id."""
+    row = await tx.fetchrow(sql.read_shipment_of, order_id, shipment_id)
+    if row is None:
+        raise ShipmentIdTaken(shipment_id=shipment_id)
+    return shipment_from_row(row)
 
 
 async def lock_shipment(tx: Transaction, shipment_id: str) -> Shipment:

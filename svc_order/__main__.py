@@ -7,6 +7,7 @@ from chassis import App, run
 from chassis.work.worker import Worker
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order.events import HANDLERS
@@ -24,8 +25,9 @@ async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
     db = await app.database()
     inventory, payment = app.client(InventoryServiceStub), app.client(PaymentServiceStub)
-    delivery = app.client(DeliveryServiceStub)
-    sagas = SagaOrchestrator(inventory, delivery, payment, lease=timedelta(seconds=settings.saga_lease_seconds))
+    delivery, shipments = app.client(DeliveryServiceStub), app.client(ShipmentServiceStub)
+    lease = timedelta(seconds=settings.saga_lease_seconds)
+    sagas = SagaOrchestrator(inventory, delivery, payment, shipments, lease=lease)
     worker = Worker(db, sagas, name="saga", concurrency=settings.saga_concurrency)
     app.background(worker.run(settings.saga_poll_seconds))
     app.on_close(partial(worker.close, _LONGEST_STEP))
@@ -36,6 +38,7 @@ async def compose(app: App, settings: Settings) -> None:
         pricing=Pricing(app.client(CatalogServiceStub), delivery),
         inventory=inventory,
         payment=payment,
+        shipments=shipments,
         return_window=timedelta(days=settings.return_days),
     )
     app.serve(orders, SagaService(db, worker))

@@ -8,12 +8,13 @@ from google.protobuf.message import Message
 from chassis import Record, timestamp
 from chassis.types.money import minor_units, money
 from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
 from svc_order.domain import Order, State
-from svc_order.domain_pricing import CatalogPrice, Line, OrderTotals
+from svc_order.domain_pricing import CatalogPrice, Line, OrderTotals, weight_grams
 
 
 def order_to_proto(order: Order) -> pb.Order:
@@ -59,6 +60,21 @@ def _line_to_proto(line: Line, currency: str) -> pb.OrderLine:
         tax=money(line.tax, currency),
         total=money(line.total, currency),
         weight_grams=line.weight_grams,
+    )
+
+
+def shipment_to_proto(order: Order) -> shipment_pb.Shipment:
+    """Return the shipment of an order as far as svc_order knows it."""
+    return shipment_pb.Shipment(
+        shipment_id=order.shipment_id,
+        order_id=order.id,
+        user_id=order.user_id,
+        state=shipment_pb.SHIPMENT_STATE_CREATED,
+        shipping_address=Address.FromString(order.shipping_address),
+        slot_id=order.slot_id,
+        weight_grams=weight_grams(order.totals.lines),
+        create_time=timestamp(order.update_time),
+        update_time=timestamp(order.update_time),
     )
 
 

@@ -105,16 +105,15 @@ class Order:
             return self
         return replace(self, fulfillment_state=to, update_time=now)
 
-    def with_shipment(self, shipment_id: str, now: datetime, *, is_shippable: bool) -> "Order":
-        """Return the order with its shipment, after which it cannot be cancelled; raises OrderNotShippable.
+    def with_shipment(self, now: datetime, *, is_shippable: bool) -> "Order":
+        """Return the order with the id of its shipment, after which it cannot be cancelled; raises OrderNotShippable.
 
-        `is_shippable` is its saga's: whether the parcel may leave.
+        `is_shippable` is its saga's: whether the order may be shipped, or is.
         """
         if not is_shippable:
             compensating = self.state is State.CONFIRMED
             raise OrderNotShippable(order_id=self.id, state="being cancelled" if compensating else self.state.name)
-        if self.shipment_id not in ("", shipment_id):
-            raise OrderNotShippable(order_id=self.id, state="on its way")
+        shipment_id = f"shipment-{self.id.removeprefix('order-')}"
         return self if self.shipment_id else replace(self, shipment_id=shipment_id, update_time=now)
 
 

@@ -22,8 +22,11 @@ class Step(Enum):
     BOOK_SLOT = "book_slot"
     AUTHORIZE_PAYMENT = "authorize_payment"
     CONFIRM_RESERVATION = "confirm_reservation"
-    #: Waits for the courier's events.
+    #: Waits for ShipOrder.
     AWAIT_SHIPMENT = "await_shipment"
+    CREATE_SHIPMENT = "create_shipment"
+    #: Waits for the courier's events.
+    AWAIT_PICKUP = "await_pickup"
     CAPTURE_PAYMENT = "capture_payment"
     FULFILL_RESERVATION = "fulfill_reservation"
 
@@ -31,8 +34,11 @@ class Step(Enum):
 _ORDER = tuple(Step)
 #: The steps that are undone. Releasing the reservation undoes its confirmation too.
 _UNDOABLE = frozenset({Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.AUTHORIZE_PAYMENT})
-#: From this step on the parcel is on its way: the saga goes forward, or is parked, but never back.
-_PIVOT = _ORDER.index(Step.CAPTURE_PAYMENT)
+_WAITING = frozenset({Step.AWAIT_SHIPMENT, Step.AWAIT_PICKUP})
+#: From this step on the saga goes forward, or is parked, and compensates only when an operator says so.
+_PIVOT = _ORDER.index(Step.CREATE_SHIPMENT)
+#: From this step on the parcel has left, and nothing compensates.
+_DEPARTED = _ORDER.index(Step.CAPTURE_PAYMENT)
 
 
 class SagaState(Enum):
@@ -112,6 +118,8 @@ class Saga:
     cancel_reason: str = ""
     #: The words of the user who cancelled the order, or of the operator who compensated the saga.
     message: str = ""
+    #: The member of staff who called ShipOrder.
+    shipment_actor: str = ""
     #: The state that RetrySaga returns it to; None unless it is PARKED.
     parked_from: SagaState | None = None
     #: Grows with each attempt and each result: a process that has an older one lost its lease, and writes nothing.
@@ -125,17 +133,17 @@ class Saga:
 
     @property
     def is_awaiting_shipment(self) -> bool:
-        """Return whether only an event of the parcel resumes it."""
+        """Return whether only ShipOrder resumes it."""
         return self.state is SagaState.RUNNING and self.step is Step.AWAIT_SHIPMENT
 
     @property
     def is_shippable(self) -> bool:
-        """Return whether the parcel may leave, or has left."""
+        """Return whether the order may be shipped, or is."""
         return self.is_awaiting_shipment or self.is_past_pivot
 
     @property
     def is_past_pivot(self) -> bool:
-        """Return whether it can no longer compensate."""
+        """Return whether it no longer compensates by itself."""
         return _ORDER.index(self.step) >= _PIVOT
 
     def claimed(self, now: datetime, lease: timedelta) -> "Saga":
@@ -181,9 +189,21 @@ class Saga:
             recorded  # at the same version: the process that executes the step finds the cancellation when it settles
         )
 
-    def shipped(self, now: datetime) -> "Saga":
-        """Return the saga resumed by the parcel's departure; the same saga when it does not wait for that."""
-        return _at(self, Step.CAPTURE_PAYMENT, now) if self.is_awaiting_shipment else self
+    def with_shipment_requested(self, actor: str, now: datetime) -> "Saga":
+        """Return the saga resumed by ShipOrder; the same saga when it does not wait for that."""
+        if not self.is_awaiting_shipment:
+            return self
+        return _at(replace(self, shipment_actor=actor), Step.CREATE_SHIPMENT, now)
+
+    def departed(self, now: datetime) -> "Saga":
+        """Return the saga resumed by the parcel's departure; the same saga when it does not wait for that.
+
+        The parcel may depart before CREATE_SHIPMENT has a definite outcome: its departure is one.
+        """
+        goes_forward = SagaState.RUNNING in (self.state, self.parked_from)
+        if not goes_forward or not _ORDER.index(Step.AWAIT_SHIPMENT) <= _ORDER.index(self.step) < _DEPARTED:
+            return self
+        return _at(_in_state(self, SagaState.RUNNING, parked_from=None, reason=""), Step.CAPTURE_PAYMENT, now)
 
     def parked(self, reason: str) -> "Saga":
         """Return the saga waiting for an operator; an error in compensating does not replace the first reason."""
@@ -203,7 +223,7 @@ class Saga:
 
         Raises SagaStateConflict.
         """
-        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or self.is_past_pivot:
+        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or _ORDER.index(self.step) >= _DEPARTED:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.COMPENSATING.name)
         reasoned = replace(self, reason="COMPENSATED_BY_OPERATOR", message=message, parked_from=None)
         return _undo_from(reasoned, _ORDER.index(self.step), now)
@@ -220,7 +240,7 @@ def _forward(saga: Saga, now: datetime) -> Saga:
     if position + 1 == len(_ORDER):
         return _in_state(saga, SagaState.DONE, version=saga.version + 1)
     step = _ORDER[position + 1]
-    return _at(saga, step, now + NEVER if step is Step.AWAIT_SHIPMENT else now)
+    return _at(saga, step, now + NEVER if step in _WAITING else now)
 
 
 def _undo_previous(saga: Saga, now: datetime) -> Saga:

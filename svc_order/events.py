@@ -9,7 +9,7 @@ from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import converters, store
 from svc_order.domain import Fulfillment, Order, Payment, deliver_if_arrived
-from svc_order.domain_saga import SagaState, Step
+from svc_order.domain_saga import Done, SagaState, Step
 
 _FULFILLMENT = {
     delivery_pb.SHIPMENT_STATE_PICKED_UP: Fulfillment.SHIPPED,
@@ -26,7 +26,9 @@ async def on_shipment_status_changed(tx: Transaction, event: delivery_events.Shi
     if fulfillment is None:
         return
     saga, order, now = await store.lock_saga_and_order(tx, event.order_id)
-    if fulfillment is not Fulfillment.RETURNED and (resumed := saga.shipped(now)) is not saga:
+    if fulfillment is not Fulfillment.RETURNED and (resumed := saga.departed(now)) is not saga:
+        if saga.step is Step.CREATE_SHIPMENT:
+            await store.write_step(tx, saga, Done())  # the attempt in progress no longer settles it
         await store.update_saga(tx, resumed)
     await _save(tx, order, deliver_if_arrived(order.with_fulfillment(fulfillment, now), now))
 

@@ -59,9 +59,9 @@ SELECT order_id, orders.create_time, saga.state AS saga, step, attempts FROM ord
 WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED';
 
 -- eventually: no_saga_is_running I09
--- Every saga has ended, is parked, or waits for the shipment.
+-- Every saga has ended, is parked, or waits for staff to ship its order or for the parcel to leave.
 SELECT saga_id, state, step, attempts, next_attempt_time FROM saga
-WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step = 'await_shipment');
+WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step IN ('await_shipment', 'await_pickup'));
 
 -- copy: orders
 -- The orders, with the columns that other services share.

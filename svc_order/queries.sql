@@ -85,7 +85,7 @@ ORDER BY next_attempt_time LIMIT $1;
 -- name: update_saga
 -- Replaces the mutable columns of a saga; one that has ended loses its payment method.
 UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
-    parked_from = $8, version = $9, retries = $10, message = $11, update_time = now(),
+    parked_from = $8, version = $9, retries = $10, message = $11, shipment_actor = $12, update_time = now(),
     payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
 WHERE saga_id = $1;
 

@@ -16,8 +16,10 @@ from chassis.cancellation import cancelled_from_outside
 from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.delivery.v1.delivery_errors import BookingNotFound
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_errors import ReservationNotFound
@@ -28,6 +30,7 @@ from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.type.v1.address_pb2 import Address
 from svc_order import converters, domain_saga, store
 from svc_order.domain import Order, deliver_if_arrived
+from svc_order.domain_pricing import weight_grams
 from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown
 
 
@@ -63,6 +66,7 @@ class SagaOrchestrator:
         inventory: InventoryServiceStub,
         delivery: DeliveryServiceStub,
         payment: PaymentServiceStub,
+        shipments: ShipmentServiceStub,
         *,
         lease: timedelta,
     ) -> None:
@@ -71,11 +75,13 @@ class SagaOrchestrator:
         self._inventory = inventory
         self._delivery = delivery
         self._payment = payment
+        self._shipments = shipments
         self._do: dict[Step, Callable[[Claim], Awaitable[StepResult]]] = {
             Step.RESERVE_STOCK: self._reserve_stock,
             Step.BOOK_SLOT: self._book_slot,
             Step.AUTHORIZE_PAYMENT: self._authorize_payment,
             Step.CONFIRM_RESERVATION: self._confirm_reservation,
+            Step.CREATE_SHIPMENT: self._create_shipment,
             Step.CAPTURE_PAYMENT: self._capture_payment,
             Step.FULFILL_RESERVATION: self._fulfill_reservation,
         }
@@ -203,6 +209,19 @@ class SagaOrchestrator:
     async def _confirm_reservation(self, job: Claim) -> StepResult:
         request = inventory_pb.ConfirmReservationRequest(reservation_id=job.order.reservation_id)
         await self._inventory.ConfirmReservation(request)
+        return Done()
+
+    async def _create_shipment(self, job: Claim) -> StepResult:
+        request = shipment_pb.CreateShipmentRequest(
+            order_id=job.order.id,
+            shipment_id=job.order.shipment_id,
+            user_id=job.order.user_id,
+            shipping_address=Address.FromString(job.order.shipping_address),
+            slot_id=job.order.slot_id,
+            weight_grams=weight_grams(job.order.totals.lines),
+            actor=job.saga.shipment_actor,
+        )
+        await self._shipments.CreateShipment(request)
         return Done()
 
     async def _capture_payment(self, job: Claim) -> StepResult:

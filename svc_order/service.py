@@ -10,6 +10,7 @@ from functools import partial
 from chassis import (
     Context,
     Database,
+    OutcomeUnknown,
     Transaction,
     Watch,
     current_call,
@@ -25,6 +26,9 @@ from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.types.money import money
 from chassis.types.pagination import END_OF_TIME, Keyset, parse_time
 from chassis.work.worker import Worker
+from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
+from shop.delivery.v1.delivery_errors import ShipmentNotFound
+from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
@@ -47,7 +51,7 @@ _ORDERS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 
 
 class OrderService(OrderServiceServicer):
-    """Places, shows and cancels orders."""
+    """Places, shows, cancels and ships orders."""
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class OrderService(OrderServiceServicer):
         pricing: Pricing,
         inventory: InventoryServiceStub,
         payment: PaymentServiceStub,
+        shipments: ShipmentServiceStub,
         return_window: timedelta,
     ) -> None:
         """`sagas` begins sagas and `worker` executes them; `return_window` is counted from an order's delivery."""
@@ -67,6 +72,7 @@ class OrderService(OrderServiceServicer):
         self.pricing = pricing
         self.inventory = inventory
         self.payment = payment
+        self.shipments = shipments
         self.return_window = return_window
         self.orders: Watch[Order] = Watch(db.change_feed, self._read_orders)
 
@@ -169,29 +175,48 @@ class OrderService(OrderServiceServicer):
             steps=map(converters.step_to_proto, steps),
         )
 
+    async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> shipment_pb.Shipment:
+        shipment = await stored_reply(self.db, request, shipment_pb.Shipment)
+        if shipment is None:
+            await self._check_shippable(request.order_id)
+            shipment = await self._request_shipment(request, context)
+        if await self._drive(request.order_id):
+            with suppress(ShipmentNotFound, OutcomeUnknown):
+                get_shipment = shipment_pb.GetShipmentRequest(shipment_id=shipment.shipment_id)
+                return await self.shipments.GetShipment(get_shipment)
+        return shipment
+
     @transactional
-    async def StartFulfillment(self, request: pb.StartFulfillmentRequest, tx: Transaction) -> pb.Order:
+    async def _request_shipment(self, request: pb.ShipOrderRequest, tx: Transaction) -> shipment_pb.Shipment:
+        """Make the step due that creates the order's shipment, and return the shipment as it will be created."""
         saga, before, now = await store.lock_saga_and_order(tx, request.order_id)
-        after = before.with_shipment(request.shipment_id, now, is_shippable=saga.is_shippable)
+        after = before.with_shipment(now, is_shippable=saga.is_shippable)
+        await store.update_saga(tx, saga.with_shipment_requested(current_user().id, now))
         saved = await store.update_order(tx, before, after)
         await outbox.add(tx, *converters.order_changed_events(before, saved))
-        return converters.order_to_proto(saved)
+        self.db.on_commit(tx, partial(self.worker.start, saga.id))
+        return converters.shipment_to_proto(saved)
 
     async def drive_and_reload(self, order: pb.Order) -> pb.Order:
         """Execute an order's saga for as long as the caller waits, and return the order as far as it came."""
-        call = current_call()
-        left = call.remaining() if call else None
-        key = saga_id(order.order_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
-                # The commit has started the saga. For a repeated request it may have ended, or be left behind.
-                if not await self.worker.join(key):
-                    await asyncio.wait([self.worker.start(key)])
+        await self._drive(order.order_id)
         try:
             async with self.db.connection() as tx:
                 return converters.order_to_proto(await store.read_order(tx, order.order_id))
         except UNAVAILABLE_ERRORS:  # the change is committed all the same: an error would say that it is not
             return order
+
+    async def _drive(self, order_id: str) -> bool:
+        """Execute an order's saga for as long as the caller waits; return whether it has come to a pause or its end."""
+        call, key = current_call(), saga_id(order_id)
+        left = call.remaining() if call else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
+                # The commit has started the saga. For a repeated request it may have ended, or be left behind.
+                if not await self.worker.join(key):
+                    await asyncio.wait([self.worker.start(key)])
+                return True
+        return False
 
     async def complete_orders(self) -> bool:
         """Complete some orders that can no longer be returned; return whether there may be more."""
@@ -210,6 +235,13 @@ class OrderService(OrderServiceServicer):
         async with self.db.connection() as tx:
             if await store.count_pending(tx, current_user().id) >= _MAX_OPEN_ORDERS:
                 raise TooManyOpenOrders(limit=_MAX_OPEN_ORDERS)
+
+    async def _check_shippable(self, order_id: str) -> None:
+        """Raise OrderNotFound or OrderNotShippable. Outside of the transaction, which stores errors: these may pass."""
+        async with self.db.connection() as tx:
+            order = await store.read_order(tx, order_id)
+            saga = store.saga_from_row(await store.read_saga_row(tx, saga_id(order_id)))
+        order.with_shipment(order.update_time, is_shippable=saga.is_shippable)
 
     async def _validate_payment_method(self, token: str, totals: OrderTotals) -> None:
         amount = money(totals.total, totals.currency)

@@ -202,6 +202,7 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
         saga.version,
         saga.retries,
         saga.message,
+        saga.shipment_actor,
     )
 
 
@@ -242,6 +243,7 @@ def saga_from_row(row: Record) -> Saga:
         reason=row["reason"],
         cancel_reason=row["cancel_reason"],
         message=row["message"],
+        shipment_actor=row["shipment_actor"],
         parked_from=SagaState[row["parked_from"]] if row["parked_from"] else None,
         version=row["version"],
         traceparent=row["traceparent"],

@@ -31,11 +31,11 @@ WORKLOADS = {EDGE, ANY_WORKLOAD, *SERVICES}
 WITH_NATURAL_KEY = {
     "shop.delivery.v1.DeliveryService/BookSlot",
     "shop.delivery.v1.DeliveryService/ReleaseSlot",
+    "shop.delivery.v1.ShipmentService/CreateShipment",
     "shop.inventory.v1.InventoryService/ConfirmReservation",
     "shop.inventory.v1.InventoryService/FulfillReservation",
     "shop.inventory.v1.InventoryService/ReleaseReservation",
     "shop.inventory.v1.InventoryService/ReserveStock",
-    "shop.order.v1.OrderService/StartFulfillment",
     "shop.user.v1.AuthService/Login",
     "shop.user.v1.AuthService/Logout",
     "shop.user.v1.AuthService/RefreshToken",

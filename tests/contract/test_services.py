@@ -1,5 +1,8 @@
 """The table of gRPC services is whole: each has a workload here, and is found by its stub and its servicer."""
 
+import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,23 @@ def test_a_class_that_is_not_of_exactly_one_service_is_an_error(kind: type) -> N
         service_of_servicer(kind())
     with pytest.raises(LookupError, match="no service of the contract"):
         service_of_stub(kind)
+
+
+def called_by(workload: str) -> set[str]:
+    """Return the workloads whose RPCs a workload may call."""
+    rpcs = [rpc for rpc in RPCS.values() if rpc.admits(workload)]
+    return {SERVICES[rpc.service].workload for rpc in rpcs} - {workload}
+
+
+def test_no_services_call_each_other_in_a_circle() -> None:
+    TopologicalSorter({workload: called_by(workload) for workload in WORKLOADS}).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_service_imports_no_contract_but_its_own_and_those_of_services_that_it_may_call(workload: str) -> None:
+    imported = set()
+    for path in (ROOT / workload).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (found := re.match(r"shop\.(\w+)\.v1", node.module or "")):
+                imported.add(f"svc_{found[1]}")
+    assert imported & set(WORKLOADS) <= {workload} | called_by(workload)

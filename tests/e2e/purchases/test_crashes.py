@@ -17,19 +17,19 @@ from tests.e2e.stacks import COMMAND
 UNDER_WAY = """
 SELECT CASE state WHEN 'COMPENSATING' THEN 'undo ' ELSE '' END || step FROM saga
 WHERE state IN ('RUNNING', 'COMPENSATING') AND attempts > 0 AND next_attempt_time > now()
-    AND step <> 'await_shipment' AND update_time > $1"""
+    AND step NOT IN ('await_shipment', 'await_pickup') AND update_time > $1"""
 #: Where it is killed, one after the other: at every step, and wherever one is undone.
 TARGETS = (
     "reserve_stock",
     "book_slot",
     "authorize_payment",
     "confirm_reservation",
+    "create_shipment",
     "capture_payment",
     "fulfill_reservation",
     "undo authorize_payment",
     "undo book_slot",
     "undo reserve_stock",
-    "authorize_payment",
 )
 #: After so long a kill takes any step: what shoppers do is left to chance.
 PATIENCE = 20.0

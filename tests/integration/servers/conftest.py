@@ -25,7 +25,8 @@ def ports():
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ingress(tmp_path_factory):
     ports = Ports(free_base())
-    orders, users, catalogs, reflection = GrpcServer(), GrpcServer(), [GrpcServer(), GrpcServer()], GrpcServer()
+    orders, users, shipments, reflection = GrpcServer(), GrpcServer(), GrpcServer(), GrpcServer()
+    catalogs = [GrpcServer(), GrpcServer()]
     async with AsyncExitStack() as stack:
         stack.enter_context(ports.hold())
         edge = await stack.enter_async_context(http_server())
@@ -38,6 +39,7 @@ async def ingress(tmp_path_factory):
             services={
                 "svc_order": [await stack.enter_async_context(orders.listening())],
                 "svc_catalog": [await stack.enter_async_context(one.listening()) for one in catalogs],
+                "svc_delivery": [await stack.enter_async_context(shipments.listening())],
                 "svc_user": [await stack.enter_async_context(users.listening())],
                 "svc_inventory": [address(ports.held)],  # nobody is there
             },
@@ -51,6 +53,7 @@ async def ingress(tmp_path_factory):
             inner=inputs.inner,
             orders=orders,
             users=users,
+            shipments=shipments,
             catalogs=catalogs,
             reflection=reflection,
             log=bootstrap.with_name("ingress.log"),

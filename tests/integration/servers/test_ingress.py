@@ -22,7 +22,7 @@ GET_ORDER = "/shop.order.v1.OrderService/GetOrder"
 WATCH_ORDER = "/shop.order.v1.OrderService/WatchOrder"
 GET_PRODUCT = "/shop.catalog.v1.CatalogService/GetProduct"
 LOGIN = "/shop.user.v1.AuthService/Login"
-FOR_SERVICES_ONLY = "/shop.order.v1.OrderService/StartFulfillment"
+FOR_SERVICES_ONLY = "/shop.delivery.v1.ShipmentService/CreateShipment"
 
 
 async def call(address, path, *metadata, timeout=30.0, body=b""):
@@ -65,20 +65,21 @@ async def test_streams_pass(ingress):
         "/shop.order.v1.OrderService/getorder",
         "/shop.order.v1.OrderService/GetOrder/",
         "/shop.order.v1.OrderService%2FGetOrder",
-        "/shop.order.v1.OrderService/StartFulfillment%2f",
-        "/shop.order.v1.OrderService/GetOrder%2f..%2fStartFulfillment",
-        "/shop.order.v1.OrderService/GetOrder;/StartFulfillment",
+        "/shop.delivery.v1.ShipmentService/CreateShipment%2f",
+        "/shop.delivery.v1.ShipmentService/GetShipment%2f..%2fCreateShipment",
+        "/shop.delivery.v1.ShipmentService/GetShipment;/CreateShipment",
         "/shop.payment.v1.PaymentService/GetPayment",  # a service that this stack leaves out
     ],
 )
 async def test_methods_that_do_not_admit_the_edge_are_unimplemented(ingress, path):
-    before = ingress.orders.calls.total()
+    before = ingress.orders.calls.total() + ingress.shipments.calls.total()
     assert (await refusal(ingress.address, path)).code() is grpc.StatusCode.UNIMPLEMENTED
-    assert ingress.orders.calls.total() == before
+    assert ingress.orders.calls.total() + ingress.shipments.calls.total() == before
 
 
 async def test_dots_and_double_slashes_reach_no_other_method(ingress):
-    for path in ("//shop.order.v1.OrderService/StartFulfillment", "/shop.order.v1.OrderService/x/../StartFulfillment"):
+    service = "/shop.delivery.v1.ShipmentService"
+    for path in (f"/{service}/CreateShipment", f"{service}/x/../CreateShipment"):
         assert (await refusal(ingress.address, path)).code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -136,8 +137,8 @@ async def test_a_retried_call_goes_to_another_process(ingress):
 
 
 async def test_within_the_mesh_a_caller_keeps_its_name_and_reaches_methods_for_services(ingress):
-    seen = await call(ingress.inner, FOR_SERVICES_ONLY, ("x-shop-caller", "svc_delivery"))
-    assert seen["metadata"]["x-shop-caller"] == "svc_delivery"
+    seen = await call(ingress.inner, FOR_SERVICES_ONLY, ("x-shop-caller", "svc_order"))
+    assert seen["metadata"]["x-shop-caller"] == "svc_order"
 
 
 async def test_grpc_web_is_translated(ingress, http):

@@ -1,4 +1,4 @@
-"""svc_delivery with the courier simulator as a process of its own, and with the real svc_order."""
+"""svc_delivery with the courier simulator as a process of its own; it calls no other service."""
 
 import os
 import subprocess
@@ -15,7 +15,6 @@ import pytest
 from google.type.dayofweek_pb2 import DayOfWeek
 from google.type.money_pb2 import Money
 
-from chassis import Database, current_time
 from chassis.testing import as_user, client_for, serving
 from shop.delivery.v1 import delivery_service_pb2 as pb
 from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
@@ -24,13 +23,6 @@ from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.type.v1.address_pb2 import Address
 from svc_delivery.__main__ import compose
 from svc_delivery.settings import Settings
-from svc_order import store as order_store
-from svc_order.__main__ import compose as compose_orders
-from svc_order.domain import Order
-from svc_order.domain import State as OrderState
-from svc_order.domain_pricing import Line, OrderTotals
-from svc_order.domain_saga import NEVER, Saga, Step, saga_id
-from svc_order.settings import Settings as OrderSettings
 
 SECRET = "whsec_c2ltdWxhdG9ycy1hbmQtdGhlLXNob3Atc2hhcmUtdGhpcw=="
 KEY = "key-of-the-tests"
@@ -129,36 +121,19 @@ async def rows(database):
 
 
 @pytest.fixture
-async def orders_app(fresh_database, redis_url, event_prefix, issuer):
-    """svc_order, called by svc_delivery only; no other service runs."""
-    async with fresh_database("svc_order") as url:
-        settings = OrderSettings(
-            database_url=url, redis_url=redis_url, event_prefix=event_prefix, upstreams="*=127.0.0.1:1"
-        )
-        async with serving("svc_order", settings, compose_orders, issuer) as app:
-            yield app
-
-
-@pytest.fixture
-def orders_address():
-    """The address of svc_order: none answers, unless a test needs orders and overrides this."""
-    return "127.0.0.1:1"
-
-
-@pytest.fixture
 def courier_timeout():
     """The timeout of a courier call in seconds: generous, unless a test waits for it and parametrizes this."""
     return 7.0
 
 
 @pytest.fixture
-def settings(database, redis_url, event_prefix, courier, *, orders_address, courier_timeout):
+def settings(database, redis_url, event_prefix, courier, courier_timeout):
     """Settings with short intervals."""
     return Settings(
         database_url=database,
         redis_url=redis_url,
         event_prefix=event_prefix,
-        upstreams=f"shop.order.v1.OrderService={orders_address}",
+        upstreams="*=127.0.0.1:1",  # it calls no other service
         courier_url=courier.url,
         courier_key=KEY,
         courier_webhook_secret=SECRET,
@@ -238,74 +213,39 @@ def create_zone(delivery, staff):
     return create_zone
 
 
-@pytest.fixture
-async def insert_order(orders_app):
-    """Insert an order into svc_order, CONFIRMED as its saga leaves it: `await insert_order("order-1")`."""
-    async with Database.open(orders_app.settings.database_url, 1) as database:
-
-        async def insert_order(
-            order_id, *, user_id="user-1", slot_id="", state=OrderState.CONFIRMED, step=Step.AWAIT_SHIPMENT, **address
-        ):
-            async with database.transaction() as tx:
-                order = an_order(order_id, user_id, slot_id, await current_time(tx), address)
-                await order_store.insert_order(tx, replace(order, state=state))
-                saga = Saga(
-                    id=saga_id(order_id), order_id=order_id, step=step, next_attempt_time=order.create_time + NEVER
-                )
-                await order_store.insert_saga(tx, saga, "tok_ok", order.create_time)
-            return order_id
-
-        yield insert_order
-
-
-def an_order(order_id, user_id, slot_id, now, address) -> Order:
-    line = Line(
-        sku="sku-1",
-        product_id="product-1",
-        name="Tea",
-        quantity=3,
-        unit_price=10_000,
-        tax_rate_basis_points=700,
-        tax=1_963,
-        total=30_000,
-        weight_grams=400,
-    )
+def shipment_request(order_id, *, user_id="user-1", slot_id="", **address) -> shipment_pb.CreateShipmentRequest:
+    """Return the request for the shipment of an order to ADDRESS, with changed fields if any."""
     to = Address()
     to.CopyFrom(ADDRESS)
     to.MergeFrom(Address(**address))
-    return Order(
-        id=order_id,
+    return shipment_pb.CreateShipmentRequest(
+        order_id=order_id,
+        shipment_id=shipment_id(order_id),
         user_id=user_id,
-        totals=OrderTotals(currency="THB", lines=(line,), shipping_fee=0, tax_total=1_963),
-        shipping_address=to.SerializeToString(),
+        shipping_address=to,
         slot_id=slot_id,
-        reservation_id=f"reservation-{order_id}",
-        payment_id=f"payment-{order_id}",
-        create_time=now,
-        update_time=now,
+        weight_grams=1200,
+        actor="staff-1",
     )
 
 
-@pytest.fixture
-def request_shipment(shipments, staff, order_id):
-    """Request the shipment of the order as staff: `shipment = await request_shipment()`."""
-
-    async def request_shipment(request_id="ship"):
-        with staff():
-            return await shipments.CreateShipment(
-                shipment_pb.CreateShipmentRequest(order_id=order_id, request_id=request_id)
-            )
-
-    return request_shipment
+def shipment_id(order_id) -> str:
+    return f"shipment-{order_id.removeprefix('order-')}"
 
 
 @pytest.fixture
-def ship(insert_order, request_shipment, order_id):
-    """Insert an order and request its shipment: `shipment = await ship()`."""
+async def shipment_client(app):
+    """ShipmentService as svc_order calls it."""
+    async with client_for(app.address, ShipmentServiceStub, caller="svc_order") as stub:
+        yield stub
 
-    async def ship(**changes):
-        await insert_order(order_id, **changes)
-        return await request_shipment()
+
+@pytest.fixture
+def ship(shipment_client, order_id):
+    """Create the shipment of the order, or repeat the request: `shipment = await ship()`."""
+
+    async def ship(of=order_id, **changes):
+        return await shipment_client.CreateShipment(shipment_request(of, **changes))
 
     return ship
 

@@ -29,11 +29,6 @@ OK, UNAUTHENTICATED, INVALID_ARGUMENT = (
 
 
 @pytest.fixture
-def orders_address(orders_app):
-    return orders_app.address
-
-
-@pytest.fixture
 def webhooks(app):
     return CourierWebhooks(app.address)
 

@@ -7,31 +7,21 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from datetime import timedelta
 
 import pytest
 
-from chassis import Database, current_call
+from chassis import Database, current_call, current_time
 from chassis.external.api import Refused, Unknown
-from chassis.rpc.client import Clients
 from chassis.telemetry import trace_id
 from chassis.testing import as_user, eventually
 from shop.delivery.v1 import shipment_service_pb2 as pb
-from shop.order.v1.order_errors import OrderNotCancellable
-from shop.order.v1.order_service_pb2 import CancelOrderRequest
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from svc_delivery import store_dispatch
+from svc_delivery.converters_shipment import shipment_from_request
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatch
-from svc_delivery.domain_shipment import shipment_id
+from tests.integration.svc_delivery.conftest import shipment_id, shipment_request
 from tests.integration.svc_delivery.courier_webhooks import CourierWebhooks
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
-
-
-@pytest.fixture
-def orders_address(orders_app):
-    return orders_app.address
 
 
 @pytest.fixture
@@ -79,107 +69,60 @@ async def test_a_webhook_before_the_answer_ends_the_dispatch(ship, courier, app,
 
 @pytest.mark.parametrize("rejection", [{"postal_code": "00000"}, {"fault": "declined"}])
 async def test_a_shipment_that_the_courier_rejects_is_failed_and_can_be_returned(
-    ship, request_shipment, update_status, courier, rejection
+    ship, update_status, courier, rejection
 ):
     await courier.inject_faults(next=[rejection["fault"]] if "fault" in rejection else [])
     shipment = await ship(**{name: value for name, value in rejection.items() if name != "fault"})
     assert shipment.state == pb.SHIPMENT_STATE_FAILED
     assert shipment.updates[-1].note == "The courier does not take this parcel."
-    assert await request_shipment() == shipment
+    assert await ship() == shipment
     assert (await update_status(shipment, pb.SHIPMENT_STATE_RETURNED)).state == pb.SHIPMENT_STATE_RETURNED
 
 
-async def test_a_repeated_request_looks_up_a_lost_answer_at_once(ship, request_shipment, courier, rows):
+async def test_a_repeated_request_looks_up_a_lost_answer_at_once(ship, courier, rows):
     await courier.inject_faults(next=["create_500_then_done"])
     first = await ship()
     await rows.execute("UPDATE dispatch SET next_attempt_time = now() + interval '1 hour'")
-    second = await request_shipment()
+    second = await ship()
     assert (first.state, second.state) == (pb.SHIPMENT_STATE_CREATED, LABELLED)
     assert len(await courier.consignments(first.shipment_id)) == 1
     assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
 
 
-async def test_an_order_with_a_shipment_cannot_be_cancelled(ship, orders_app, customer, order_id):
-    await ship()
-    clients = Clients(f"*={orders_app.address}", "edge")
-    orders = clients.stub(OrderServiceStub)
-    with customer("user-1"), pytest.raises(OrderNotCancellable):
-        await orders.CancelOrder(CancelOrderRequest(order_id=order_id, request_id="cancel"))
-    await clients.close()
-
-
 class Steps:
     """The steps of a dispatch one by one: a process that dies after one leaves its rows so."""
 
-    def __init__(self, settings, db, dispatch, insert_order):
+    def __init__(self, settings, db, dispatch):
         self.settings = settings
         self.db = db
         self.dispatch = dispatch
-        self.insert_order = insert_order
 
-    async def insert_job(self, order_id):
+    async def create(self, order_id, *, lease_expired=True):
         async with self.db.transaction() as tx:
-            await store_dispatch.insert_reservation(tx, order_id, "staff-1", timedelta())
-
-    async def reserve(self, order_id):
-        order = await self.dispatch.reserve(order_id, "staff-1")
-        await self._expire_lease(order_id)
-        return order
-
-    async def create(self, order_id):
-        order = await self.reserve(order_id)
-        async with self.db.transaction() as tx:
-            await self.dispatch.create_shipment(tx, order, "staff-1")
-        await self._expire_lease(order_id)
-
-    async def _expire_lease(self, order_id):
-        await self.db.pool.execute("UPDATE dispatch SET next_attempt_time = now() WHERE order_id = $1", order_id)
+            shipment = shipment_from_request(shipment_request(order_id), await current_time(tx))
+            await self.dispatch.create_shipment(tx, shipment, "staff-1")
+        if lease_expired:
+            await self.db.pool.execute("UPDATE dispatch SET next_attempt_time = now() WHERE order_id = $1", order_id)
 
 
 @pytest.fixture
-async def steps(settings, insert_order):
-    clients = Clients(settings.upstreams, "svc_delivery")
+async def steps(settings):
     courier = Courier(url=settings.courier_url, key=settings.courier_key, timeout=settings.courier_timeout)
     async with Database.open(settings.database_url, 2) as db:
-        yield Steps(settings, db, Dispatch(db, clients.stub(OrderServiceStub), courier), insert_order)
+        yield Steps(settings, db, Dispatch(courier))
     await courier.aclose()
-    await clients.close()
 
 
-@pytest.mark.parametrize("last_step", ["insert_job", "reserve", "create"])
-async def test_a_dispatch_is_resumed_after_the_process_has_died(steps, order_id, replica, rows, last_step):
-    await steps.insert_order(order_id)
-    await getattr(steps, last_step)(order_id)
+async def test_a_dispatch_is_resumed_after_the_process_has_died(steps, order_id, replica, rows):
+    await steps.create(order_id)
     async with replica():
-        look = lambda: rows.fetchrow("SELECT state, shipment_id FROM shipment")  # noqa: E731
-        shipped = await eventually(look, lambda row: row is not None and row["state"] == "LABELLED")
-    assert shipped["shipment_id"] == shipment_id(order_id)
+        await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
     actors = await rows.fetch("SELECT actor FROM shipment_update ORDER BY version")
     assert [row["actor"] for row in actors] == ["staff-1", "courier"]
     assert await rows.fetchval("SELECT count(*) FROM outbox") == 2
 
 
-async def test_the_job_of_an_order_that_cannot_be_shipped_is_deleted(steps, order_id, replica, rows):
-    await steps.insert_job(order_id)
-    async with replica():
-        await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
-    assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
-
-
-async def test_a_shipment_is_submitted_even_when_a_failed_request_has_deleted_the_job(steps, order_id, replica, rows):
-    """Two requests race: one fails just before the order becomes shippable, the other reserves it and dies."""
-    await steps.insert_order(order_id)
-    order = await steps.reserve(order_id)
-    async with steps.db.transaction() as tx:
-        await store_dispatch.delete_jobs_of(tx, order_id)
-        await steps.dispatch.create_shipment(tx, order, "staff-1")
-    await expire_leases(rows)
-    async with replica():
-        await eventually(lambda: rows.fetchval("SELECT state FROM shipment"), lambda state: state == "LABELLED")
-
-
 async def test_an_attempt_that_lost_its_claim_writes_nothing(steps, order_id, rows):
-    await steps.insert_order(order_id)
     await steps.create(order_id)
     first = await claim(steps, order_id)
     result = await steps.dispatch.execute(first)
@@ -199,24 +142,20 @@ async def test_an_attempt_that_lost_its_claim_writes_nothing(steps, order_id, ro
 
 
 async def test_the_events_of_a_resumed_dispatch_have_the_trace_of_its_request(steps, order_id, replica, rows):
-    await steps.insert_order(order_id)
     with as_user():
         requested = trace_id(current_call().traceparent)
-        await steps.insert_job(order_id)
+        await steps.create(order_id)
     async with replica():
         await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     published = await rows.fetch("SELECT traceparent FROM outbox")
     assert [trace_id(row["traceparent"]) for row in published] == [requested] * 2
 
 
-async def test_a_repeated_request_leaves_an_attempt_in_progress_alone(steps, request_shipment, order_id, rows):
-    await steps.insert_order(order_id)
-    order = await steps.dispatch.reserve(order_id, "staff-1")
-    async with steps.db.transaction() as tx:
-        await steps.dispatch.create_shipment(tx, order, "staff-1")
+async def test_a_repeated_request_leaves_an_attempt_in_progress_alone(steps, ship, order_id, rows):
+    await steps.create(order_id, lease_expired=False)
     job = await rows.fetchrow("SELECT * FROM dispatch")
-    for key in ("ship", "ship", "another-key"):
-        assert (await request_shipment(key)).state == pb.SHIPMENT_STATE_CREATED
+    for _ in range(3):
+        assert (await ship()).state == pb.SHIPMENT_STATE_CREATED
     assert await rows.fetchrow("SELECT * FROM dispatch") == job
 
 
@@ -228,8 +167,7 @@ async def claim(steps, order_id):
 async def test_two_processes_ship_each_order_once(steps, order_id, replica, courier, rows):
     names = [f"{order_id}-{number}" for number in range(12)]
     for name in names:
-        await steps.insert_order(name)
-        await steps.insert_job(name)
+        await steps.create(name)
     async with replica(), replica():
         await eventually(lambda: rows.fetchval("SELECT count(*) FROM dispatch"), lambda count: count == 0)
     assert await rows.fetchval("SELECT count(*) FROM shipment WHERE state = 'LABELLED'") == 12
@@ -257,9 +195,8 @@ def process_of(settings, **streams):
 async def test_a_process_killed_during_the_courier_call_leaves_one_parcel_and_the_next_process_finds_it(
     steps, order_id, replica, courier, rows
 ):
-    await steps.insert_order(order_id)
     await courier.inject_faults(next=["create_timeout_then_done"])
-    await steps.insert_job(order_id)
+    await steps.create(order_id)
     with process_of(replace(steps.settings, courier_timeout=60.0)) as process:
         (made,) = await eventually(lambda: courier.consignments(shipment_id(order_id)), len)
         assert await rows.fetchval("SELECT state FROM shipment") == "CREATED"

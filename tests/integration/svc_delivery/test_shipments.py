@@ -4,21 +4,13 @@ import asyncio
 
 import pytest
 
-from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, InvalidRequest, RoleMissing
+from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import shipment_service_pb2 as pb
-from shop.delivery.v1.delivery_errors import ShipmentNotFound, ShipmentStateConflict
-from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
-from svc_order.domain import State as OrderState
-from svc_order.domain_saga import Step
-from tests.integration.svc_delivery.conftest import ADDRESS
+from shop.delivery.v1.delivery_errors import ShipmentIdTaken, ShipmentNotFound, ShipmentStateConflict
+from tests.integration.svc_delivery.conftest import ADDRESS, shipment_request
 
 CREATED, LABELLED, PICKED_UP, IN_TRANSIT, OUT, DELIVERED, FAILED, RETURNED = range(1, 9)
-
-
-@pytest.fixture
-def orders_address(orders_app):
-    return orders_app.address
 
 
 async def test_shipping_an_order_submits_its_parcel_to_the_courier(ship, courier, order_id):
@@ -32,47 +24,34 @@ async def test_shipping_an_order_submits_its_parcel_to_the_courier(ship, courier
     assert consignment["weight_grams"] == 1200
 
 
-async def test_an_order_has_one_shipment_however_often_it_is_requested(ship, request_shipment, courier):
+async def test_an_order_has_one_shipment_however_often_it_is_requested(ship, courier):
     shipment = await ship()
-    assert await request_shipment() == shipment
-    assert await request_shipment("another-key") == shipment
+    assert await ship() == shipment
     assert len(await courier.consignments(shipment.shipment_id)) == 1
 
 
-async def test_ten_concurrent_requests_create_one_shipment(insert_order, request_shipment, order_id, courier, rows):
-    await insert_order(order_id)
-    answers = await asyncio.gather(*(request_shipment(f"k-{number}") for number in range(10)))
+async def test_ten_concurrent_requests_create_one_shipment(ship, courier, rows):
+    answers = await asyncio.gather(*(ship() for _ in range(10)))
     assert len({answer.shipment_id for answer in answers}) == 1
     assert len(await courier.consignments(answers[0].shipment_id)) == 1
     published = await rows.fetch("SELECT type FROM outbox ORDER BY id")
     assert [row["type"].rpartition(".")[2] for row in published] == ["ShipmentCreated", "ShipmentStatusChanged"]
 
 
-async def test_an_order_that_cannot_be_shipped_leaves_no_shipment_and_no_job(
-    request_shipment, insert_order, order_id, rows
-):
-    with pytest.raises(OrderNotFound):
-        await request_shipment()
-    await insert_order(order_id, state=OrderState.PENDING, step=Step.AUTHORIZE_PAYMENT)
-    with pytest.raises(OrderNotShippable):
-        await request_shipment()
-    assert await rows.fetchval("SELECT count(*) FROM dispatch") == 0
-    assert await rows.fetchval("SELECT count(*) FROM shipment") == 0
+async def test_an_order_has_no_second_shipment_and_an_id_no_second_order(ship, shipment_client, order_id, rows):
+    shipment = await ship()
+    for fields in ({"shipment_id": "shipment-2"}, {"order_id": "order-2"}):
+        request = shipment_request(order_id)
+        request.MergeFrom(pb.CreateShipmentRequest(**fields))
+        with pytest.raises(ShipmentIdTaken):
+            await shipment_client.CreateShipment(request)
+    assert await rows.fetchval("SELECT count(*) FROM shipment") == 1
+    assert await ship() == shipment
 
 
-async def test_a_key_whose_request_failed_can_be_used_again(request_shipment, ship, shipments, staff):
-    with pytest.raises(OrderNotFound):
-        await request_shipment()
-    assert (await ship()).state == LABELLED
-    with staff(), pytest.raises(IdempotencyKeyReused):
-        await shipments.CreateShipment(pb.CreateShipmentRequest(order_id="order-2", request_id="ship"))
-
-
-async def test_customers_and_couriers_may_not_create_shipments(shipments, customer, order_id):
-    request = pb.CreateShipmentRequest(order_id=order_id, request_id="k-1")
-    for roles in ((), ("courier",)):
-        with customer("user-1", *roles), pytest.raises(RoleMissing):
-            await shipments.CreateShipment(request)
+async def test_no_user_creates_a_shipment_past_svc_order(shipments, staff, order_id):
+    with staff(), pytest.raises(CallerDenied):
+        await shipments.CreateShipment(shipment_request(order_id))
 
 
 async def test_a_shipment_of_another_user_is_not_found(ship, shipments, customer):
@@ -89,15 +68,8 @@ async def test_a_shipment_of_another_user_is_not_found(ship, shipments, customer
         assert seen == shipment
 
 
-async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(
-    shipments, staff, customer, insert_order, order_id
-):
-    created = []
-    for number in range(5):
-        name = f"{order_id}-{number}"
-        await insert_order(name, user_id=f"user-{number % 2}")
-        with staff():
-            created.append(await shipments.CreateShipment(pb.CreateShipmentRequest(order_id=name, request_id=name)))
+async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(ship, shipments, staff, customer, order_id):
+    created = [await ship(f"{order_id}-{number}", user_id=f"user-{number % 2}") for number in range(5)]
 
     async def listed(**filters):
         return list((await shipments.ListShipments(pb.ListShipmentsRequest(**filters))).shipments)

@@ -11,11 +11,6 @@ from tests.integration.svc_delivery.conftest import SECRET, courier_client, cour
 
 
 @pytest.fixture
-def orders_address(orders_app):
-    return orders_app.address
-
-
-@pytest.fixture
 def edge_address(free_port):
     """The edge's address, which the courier needs before the edge starts."""
     return f"127.0.0.1:{free_port()}"

@@ -51,6 +51,12 @@ ADDRESS = Address(
 )
 
 
+def upstreams(addresses, **others):
+    """Return the setting UPSTREAMS; `others` replaces the address of a workload."""
+    services = [*((PARTS[name], name) for name in PARTS), ("shop.delivery.v1.ShipmentService", "svc_delivery")]
+    return ",".join(f"{service}={ {**addresses, **others}[name] }" for service, name in services)
+
+
 @dataclass
 class Shop:
     """The stubs that a test buys and operates with, and the ports and databases behind them."""
@@ -66,8 +72,8 @@ class Shop:
     databases: dict[str, str]
     issuer: object
 
-    def customer(self, name="customer-1"):
-        return as_user(f"Bearer {self.issuer.token(name, 'customer')}")
+    def customer(self, name="customer-1", *roles):
+        return as_user(f"Bearer {self.issuer.token(name, *roles or ('customer',))}")
 
     def staff(self):
         return as_user(f"Bearer {self.issuer.token('staff-1', 'staff', 'admin')}")
@@ -117,7 +123,7 @@ def part(templates, redis_url, event_prefix, issuer, partners):
             "database_connections": 5,
             "redis_url": redis_url,
             "event_prefix": event_prefix,
-            "upstreams": ",".join(f"{PARTS[one]}={addresses[one]}" for one in PARTS),
+            "upstreams": upstreams(addresses),
             **{
                 key: value
                 for key, value in {**OUTSIDE, **partners}.items()

@@ -54,10 +54,11 @@ async def saga_of(shop, order_id):
         return await shop.sagas.GetSaga(sagas_pb.GetSagaRequest(saga_id=saga_id(order_id)))
 
 
-async def ship(shop, order_id):
-    request = shipment_pb.CreateShipmentRequest(order_id=order_id, request_id=f"ship-{order_id}")
+async def ship(shop, order_id, request_id=None, orders=None):
+    """Ship an order as staff does."""
+    request = pb.ShipOrderRequest(order_id=order_id, request_id=request_id or f"ship-{order_id}")
     with shop.staff():
-        return await shop.shipments.CreateShipment(request)
+        return await (orders or shop.orders).ShipOrder(request)
 
 
 async def move(shop, shipment, *states):

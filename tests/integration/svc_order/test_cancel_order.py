@@ -4,16 +4,15 @@ import asyncio
 
 import pytest
 
-from chassis.testing import client_for, eventually
+from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.order.v1 import order_events_pb2 as order_events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.conftest import PARTS, buy
+from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
@@ -28,20 +27,8 @@ from tests.integration.svc_order.shop_queries import (
 )
 
 
-@pytest.fixture
-async def shipping(shop):
-    """A stub of the orders as the deliveries have it."""
-    address = shop.addresses["svc_order"]
-    async with client_for(address, OrderServiceStub, PARTS["svc_order"], caller="svc_delivery") as orders:
-        yield orders
-
-
 def cancel(order_id, request_id="c-1", reason=""):
     return pb.CancelOrderRequest(order_id=order_id, reason=reason, request_id=request_id)
-
-
-def start(order_id, shipment_id="shipment-1"):
-    return pb.StartFulfillmentRequest(order_id=order_id, shipment_id=shipment_id)
 
 
 async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then(shop, rows):
@@ -120,49 +107,44 @@ async def test_what_has_ended_is_not_cancelled_but_what_is_cancelled_may_be_canc
             await shop.orders.CancelOrder(cancel("order-none", "c-4"))
 
 
-async def test_an_order_tied_to_its_shipment_is_not_cancelled_and_takes_no_other_shipment(shop, shipping, rows):
+async def test_a_shipped_order_is_not_cancelled(shop, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-    tied = await shipping.StartFulfillment(start(order.order_id))
-    assert await shipping.StartFulfillment(start(order.order_id)) == tied
-    with pytest.raises(OrderNotShippable):
-        await shipping.StartFulfillment(start(order.order_id, "shipment-2"))
-    with pytest.raises(OrderNotFound):
-        await shipping.StartFulfillment(start("order-none"))
+    shipment = await ship(shop, order.order_id)
     with shop.customer():
         for _ in range(2):
             with pytest.raises(OrderNotCancellable):
                 await shop.orders.CancelOrder(cancel(order.order_id))
         kept = await get(shop, order.order_id)
-    assert (kept.state, kept.shipment_id) == (pb.ORDER_STATE_CONFIRMED, "shipment-1")
-    told = await rows.fetch("SELECT payload FROM outbox WHERE type LIKE '%FulfillmentStateChanged' ORDER BY id")
-    changes = [order_events.OrderFulfillmentStateChanged.FromString(row["payload"]) for row in told]
+    assert (kept.state, kept.shipment_id) == (pb.ORDER_STATE_CONFIRMED, shipment.shipment_id)
+    published = await rows.fetch("SELECT payload FROM outbox WHERE type LIKE '%FulfillmentStateChanged' ORDER BY id")
+    changes = [order_events.OrderFulfillmentStateChanged.FromString(row["payload"]) for row in published]
     assert [(one.fulfillment_state, one.shipment_id) for one in changes] == [
         (pb.FULFILLMENT_STATE_ALLOCATED, ""),
-        (pb.FULFILLMENT_STATE_ALLOCATED, "shipment-1"),
+        (pb.FULFILLMENT_STATE_ALLOCATED, shipment.shipment_id),
     ]
     assert str(changes[-1].version) == kept.etag
 
 
-async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(shop, shipping, rows):
+async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(shop, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         await shop.orders.CancelOrder(cancel(order.order_id))
         with pytest.raises(OrderNotShippable):
             await ship(shop, order.order_id)
         async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, _):
-            with pytest.raises(OrderNotShippable) as refusal:
-                await shipping.StartFulfillment(start(order_id))
-            assert refusal.value.metadata["state"] == "PENDING"
+            with pytest.raises(OrderNotShippable) as error:
+                await ship(shop, order_id)
+            assert error.value.metadata["state"] == "PENDING"
 
 
-async def test_of_a_shipment_and_a_cancellation_at_once_one_wins(shop, shipping):
+async def test_of_a_shipment_and_a_cancellation_at_once_one_wins(shop):
     with shop.customer():
         orders = await asyncio.gather(*(shop.orders.CreateOrder(buy(("shirt", 1))) for _ in range(8)))
         calls = [
             (
                 shop.orders.CancelOrder(cancel(order.order_id, order.order_id)),
-                shipping.StartFulfillment(start(order.order_id)),
+                ship(shop, order.order_id),
             )
             for order in orders
         ]
@@ -179,21 +161,24 @@ async def test_of_a_shipment_and_a_cancellation_at_once_one_wins(shop, shipping)
             if isinstance(loser, OrderNotShippable):
                 assert (now.state, now.shipment_id) == (pb.ORDER_STATE_CANCELLED, "")
             else:
-                assert (now.state, now.shipment_id) == (pb.ORDER_STATE_CONFIRMED, "shipment-1")
+                assert (now.state, now.shipment_id) == (
+                    pb.ORDER_STATE_CONFIRMED,
+                    order.order_id.replace("order-", "shipment-"),
+                )
 
 
-async def test_what_an_operator_undid_is_not_shipped_by_a_repeat_that_comes_late(shop, shipping):
+async def test_an_order_that_an_operator_compensated_is_not_shipped_again(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-    await shipping.StartFulfillment(start(order.order_id))
+    await ship(shop, order.order_id)
     with shop.staff():
         request = sagas_pb.CompensateSagaRequest(saga_id=saga_id(order.order_id), reason="refused", request_id="u-1")
         await shop.sagas.CompensateSaga(request)
     with pytest.raises(OrderNotShippable):
-        await shipping.StartFulfillment(start(order.order_id))
+        await ship(shop, order.order_id, "another-key")
     with shop.customer():
         cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
         assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
     assert (cancelled.state_reason, cancelled.state_message) == ("COMPENSATED_BY_OPERATOR", "refused")
     with pytest.raises(OrderNotShippable):
-        await shipping.StartFulfillment(start(order.order_id))
+        await ship(shop, order.order_id, "a-third-key")

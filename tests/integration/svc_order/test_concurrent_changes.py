@@ -20,6 +20,7 @@ from svc_order.settings import Settings
 from tests.integration.database_control import connected, until_blocked
 
 NOWHERE = "127.0.0.1:1"
+SHIP = pb.ShipOrderRequest(order_id="order-1", request_id="ship-1")
 ORDER = """
 INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
     tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time)
@@ -49,10 +50,10 @@ async def rows(database):
 
 @pytest.fixture
 def orders(database, redis_url, event_prefix, issuer):
-    """Serves svc_order and lends a stub of it: `async with orders(caller="svc_delivery") as stub`."""
+    """Serves svc_order and lends a stub of it: `async with orders() as stub`."""
 
     @asynccontextmanager
-    async def orders(*, inventory=NOWHERE, caller="edge"):
+    async def orders(*, inventory=NOWHERE):
         settings = Settings(
             database_url=database,
             redis_url=redis_url,
@@ -63,7 +64,7 @@ def orders(database, redis_url, event_prefix, issuer):
         )
         async with (
             serving("svc_order", settings, compose, issuer) as app,
-            client_for(app.address, OrderServiceStub, "shop.order.v1.OrderService", caller=caller) as stub,
+            client_for(app.address, OrderServiceStub) as stub,
         ):
             yield stub
 
@@ -84,14 +85,14 @@ async def test_an_order_that_is_completed_keeps_a_refund_that_was_written_in_the
     assert tuple(order) == ("PARTIALLY_REFUNDED", 3)
 
 
-async def test_an_order_whose_cancellation_commits_first_is_not_shipped(orders, rows):
+async def test_an_order_whose_cancellation_commits_first_is_not_shipped(orders, rows, issuer):
     await rows.execute(ORDER, "order-1", "CONFIRMED")
     await rows.execute(SAGA, "await_shipment", "infinity")
-    async with orders(caller="svc_delivery") as stub:
-        request = pb.StartFulfillmentRequest(order_id="order-1", shipment_id="s-1")
+    async with orders() as stub:
         async with rows.transaction():
             await rows.execute("UPDATE saga SET state = 'COMPENSATING', step = 'authorize_payment'")
-            shipping = asyncio.create_task(stub.StartFulfillment(request))
+            with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
+                shipping = asyncio.create_task(stub.ShipOrder(SHIP))
             await until_blocked(rows)
         with pytest.raises(OrderNotShippable):
             await shipping

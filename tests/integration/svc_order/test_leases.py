@@ -25,7 +25,7 @@ from svc_order import store
 from svc_order.domain import Order
 from svc_order.domain_pricing import OrderTotals
 from svc_order.domain_saga import Saga
-from tests.integration.svc_order.conftest import PARTS, QUICK, buy
+from tests.integration.svc_order.conftest import PARTS, QUICK, buy, upstreams
 from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
@@ -79,7 +79,7 @@ def child(shop, surroundings, free_port, tmp_path):
             **surroundings,
             "LISTEN": address,
             "DATABASE_URL": shop.databases["svc_order"],
-            "UPSTREAMS": ",".join(f"{PARTS[one]}={shop.addresses[one]}" for one in PARTS),
+            "UPSTREAMS": upstreams(shop.addresses),
             **{name.upper(): str(value) for name, value in QUICK.items()},
         }
         command = [sys.executable, "-m", "svc_order"]

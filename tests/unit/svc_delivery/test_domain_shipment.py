@@ -16,7 +16,6 @@ from svc_delivery.domain_shipment import (
     apply_tracking_update,
     path_between,
     reject,
-    shipment_id,
 )
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -143,14 +142,6 @@ def test_a_rejection_fails_a_shipment_unless_it_was_moved():
     assert (rejected.state, rejected.reason) == (State.FAILED, "not taken")
     moved = a_shipment(State.PICKED_UP)
     assert reject(moved, "not taken", LATER) is moved
-
-
-def test_the_shipment_of_an_order_always_has_the_same_id_and_no_other_order_has_it():
-    names = [shipment_id(f"order-{number}") for number in range(100)]
-    assert names == [shipment_id(f"order-{number}") for number in range(100)]
-    assert len(set(names)) == 100
-    assert shipment_id("o" * 64) != shipment_id("o" * 63)
-    assert len(shipment_id("o" * 64)) <= 64
 
 
 def walks():

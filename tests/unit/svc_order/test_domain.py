@@ -150,23 +150,22 @@ def test_a_parcel_never_goes_back_but_an_allocation_can_be_undone(state, to):
         assert ranks.index(after) == max(ranks.index(state), ranks.index(to))
 
 
-def test_an_order_is_tied_to_one_shipment_and_only_while_its_saga_lets_it_go():
+def test_an_order_has_one_shipment_whose_id_it_keeps():
     order = an_order(state=State.CONFIRMED)
-    tied = order.with_shipment("shipment-1", LATER, is_shippable=True)
-    assert (tied.shipment_id, tied.update_time) == ("shipment-1", LATER)
-    assert tied.with_shipment("shipment-1", LATER, is_shippable=True) is tied
-    with pytest.raises(OrderNotShippable) as refusal:
-        tied.with_shipment("shipment-2", LATER, is_shippable=True)
-    assert refusal.value.metadata["state"] == "on its way"
+    shipped = order.with_shipment(LATER, is_shippable=True)
+    assert (shipped.shipment_id, shipped.update_time) == ("shipment-1", LATER)
+    assert shipped.with_shipment(LATER, is_shippable=True) is shipped
+    assigned_before = an_order(state=State.CONFIRMED, shipment_id="shipment-of-before")
+    assert assigned_before.with_shipment(LATER, is_shippable=True) is assigned_before
 
 
 @pytest.mark.parametrize("shipment_id", ["", "shipment-1"])
-def test_an_order_that_is_given_up_cannot_be_shipped_even_by_a_repeat(shipment_id):
-    for state, told in ((State.CONFIRMED, "being cancelled"), (State.CANCELLED, "CANCELLED")):
+def test_an_order_whose_saga_compensates_is_not_shippable_even_if_it_was_shipped(shipment_id):
+    for state, named in ((State.CONFIRMED, "being cancelled"), (State.CANCELLED, "CANCELLED")):
         order = an_order(state=state, shipment_id=shipment_id)
-        with pytest.raises(OrderNotShippable) as refusal:
-            order.with_shipment("shipment-1", LATER, is_shippable=False)
-        assert refusal.value.metadata["state"] == told
+        with pytest.raises(OrderNotShippable) as error:
+            order.with_shipment(LATER, is_shippable=False)
+        assert error.value.metadata["state"] == named
 
 
 def test_a_parcel_that_arrived_before_the_money_makes_the_order_delivered():

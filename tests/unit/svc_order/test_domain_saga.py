@@ -37,9 +37,39 @@ def test_four_steps_bring_it_to_wait_for_the_parcel():
     assert saga.next_attempt_time > NOW + timedelta(days=365)
 
 
-def test_the_parcel_sets_it_going_to_its_end():
+def test_a_shipped_order_has_its_shipment_created_and_waits_for_the_departure():
     saga, _ = walk(a_saga(), *[Done()] * 4)
-    saga, taken = walk(saga.shipped(NOW), Done(), Done())
+    requested = saga.with_shipment_requested("staff-1", NOW)
+    assert (requested.step, requested.next_attempt_time, requested.shipment_actor) == (
+        Step.CREATE_SHIPMENT,
+        NOW,
+        "staff-1",
+    )
+    assert requested.with_shipment_requested("staff-2", NOW) is requested
+    waiting, taken = walk(requested, Unknown("UNAVAILABLE"), Done())
+    assert [step for _, step in taken] == [Step.CREATE_SHIPMENT] * 2
+    assert (waiting.state, waiting.step) == (SagaState.RUNNING, Step.AWAIT_PICKUP)
+    assert waiting.next_attempt_time > NOW + timedelta(days=365)
+
+
+def test_no_shipment_is_requested_of_a_saga_that_does_not_wait_for_it():
+    for saga in (a_saga(), a_saga(step=Step.AUTHORIZE_PAYMENT, state=SagaState.COMPENSATING)):
+        assert saga.with_shipment_requested("staff-1", NOW) is saga
+
+
+def test_a_refused_shipment_parks_the_saga_and_only_an_operator_compensates_it():
+    saga, _ = walk(a_saga(step=Step.CREATE_SHIPMENT), Refused("SHIPMENT_ID_TAKEN"))
+    assert (saga.state, saga.step, saga.reason) == (SagaState.PARKED, Step.CREATE_SHIPMENT, "SHIPMENT_ID_TAKEN")
+    with pytest.raises(OrderNotCancellable):
+        saga.cancelled(NOW, "CHANGED_MIND", "", "shipment-1")
+    compensating = saga.compensated_by_operator(NOW, "the courier is bankrupt")
+    assert (compensating.state, compensating.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+
+
+def test_the_departure_of_the_parcel_resumes_the_saga_to_its_end():
+    saga, _ = walk(a_saga(), *[Done()] * 4)
+    saga, _ = walk(saga.with_shipment_requested("staff-1", NOW), Done())
+    saga, taken = walk(saga.departed(NOW), Done(), Done())
     assert [step for _, step in taken] == [Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION]
     assert saga.state is SagaState.DONE
 
@@ -78,7 +108,7 @@ def test_waiting_for_a_provider_uses_up_no_attempts():
 
 def test_past_the_pivot_a_refusal_waits_for_a_person_and_nothing_is_undone():
     saga, _ = walk(a_saga(), *[Done()] * 4)
-    saga, _ = walk(saga.shipped(NOW), Refused("PAYMENT_STATE_CONFLICT"))
+    saga, _ = walk(saga.departed(NOW), Refused("PAYMENT_STATE_CONFLICT"))
     assert (saga.state, saga.step) == (SagaState.PARKED, Step.CAPTURE_PAYMENT)
     with pytest.raises(SagaStateConflict):
         saga.compensated_by_operator(NOW, "no")
@@ -115,7 +145,7 @@ def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
     with pytest.raises(OrderNotCancellable):
         saga.cancelled(NOW, "CHANGED_MIND", "", "shipment-1")
     with pytest.raises(OrderNotCancellable):
-        saga.shipped(NOW).cancelled(NOW, "CHANGED_MIND", "", "")
+        saga.departed(NOW).cancelled(NOW, "CHANGED_MIND", "", "")
 
 
 def test_by_hand_the_present_step_is_undone_too():
@@ -191,7 +221,7 @@ def test_what_is_given_up_already_cannot_be_wished_away(ended):
     assert stuck.cancelled(NOW, "CHANGED_MIND", "", "") is stuck
 
 
-@pytest.mark.parametrize("step", [Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION])
+@pytest.mark.parametrize("step", list(Step)[list(Step).index(Step.CREATE_SHIPMENT) :])
 @pytest.mark.parametrize("state", [SagaState.RUNNING, SagaState.PARKED, SagaState.DONE])
 def test_nothing_is_cancelled_past_the_pivot(state, step):
     with pytest.raises(OrderNotCancellable):
@@ -229,6 +259,16 @@ def test_a_saga_that_goes_forward_again_has_nothing_to_give_a_reason_for():
     assert (retried.reason, retried.next_attempt_time, retried.is_active) == ("", NOW, True)
 
 
+@pytest.mark.parametrize("state", SagaState)
+def test_only_a_saga_whose_state_leads_to_compensating_is_reopened(state):
+    saga = a_saga(state=state, step=Step.AUTHORIZE_PAYMENT)
+    if state is SagaState.DONE:
+        with pytest.raises(ValueError, match="cannot go from DONE to COMPENSATING"):
+            saga.reopened(Step.AUTHORIZE_PAYMENT, NOW)
+    else:
+        assert saga.reopened(Step.AUTHORIZE_PAYMENT, NOW).state is SagaState.COMPENSATING
+
+
 def test_only_what_is_parked_can_be_set_going():
     for state in (SagaState.RUNNING, SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
         with pytest.raises(SagaStateConflict) as refusal:
@@ -243,27 +283,41 @@ def test_by_hand_only_what_goes_forward_is_turned_around():
     for step in (Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION):
         with pytest.raises(SagaStateConflict):
             a_saga(step=step).parked("UNAVAILABLE").compensated_by_operator(NOW, "no")
-    waiting = a_saga(step=Step.AWAIT_SHIPMENT).compensated_by_operator(NOW, "the courier lost it")
-    assert (waiting.state, waiting.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+    for step in (Step.AWAIT_SHIPMENT, Step.CREATE_SHIPMENT, Step.AWAIT_PICKUP):
+        waiting = a_saga(step=step).compensated_by_operator(NOW, "the courier lost it")
+        assert (waiting.state, waiting.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
     parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE").compensated_by_operator(NOW, "no")
     assert parked.parked_from is None
 
 
-def test_a_parcel_leaves_only_while_its_saga_waits_for_it_or_has_let_it_go():
-    ships = {step for step in Step if a_saga(step=step).is_shippable}
-    assert ships == {Step.AWAIT_SHIPMENT, Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION}
+def test_an_order_is_shippable_from_its_confirmation_on_unless_its_saga_compensates():
+    shippable = {step for step in Step if a_saga(step=step).is_shippable}
+    assert shippable == set(list(Step)[4:])
     assert a_saga(state=SagaState.DONE, step=Step.FULFILL_RESERVATION).is_shippable
     assert not a_saga(state=SagaState.PARKED, step=Step.AWAIT_SHIPMENT).is_shippable
     for state in (SagaState.COMPENSATING, SagaState.COMPENSATED):
         assert not any(a_saga(state=state, step=step).is_shippable for step in UNDONE)
 
 
-def test_a_parcel_that_leaves_sets_only_a_waiting_saga_going():
-    waiting = a_saga(step=Step.AWAIT_SHIPMENT, next_attempt_time=NOW + domain_saga.NEVER)
-    gone = waiting.shipped(NOW)
-    assert (gone.step, gone.next_attempt_time, gone.version) == (Step.CAPTURE_PAYMENT, NOW, 2)
-    for other in (gone, a_saga(), a_saga(state=SagaState.COMPENSATING, step=Step.AUTHORIZE_PAYMENT)):
-        assert other.shipped(NOW) is other
+@pytest.mark.parametrize("step", [Step.AWAIT_SHIPMENT, Step.CREATE_SHIPMENT, Step.AWAIT_PICKUP])
+def test_a_departed_parcel_resumes_a_saga_that_waits_for_it_or_still_creates_its_shipment(step):
+    departed = a_saga(step=step, next_attempt_time=NOW + domain_saga.NEVER).departed(NOW)
+    assert (departed.step, departed.next_attempt_time, departed.version) == (Step.CAPTURE_PAYMENT, NOW, 2)
+    assert departed.departed(NOW) is departed
+
+
+def test_a_departed_parcel_resumes_a_saga_that_was_parked_without_knowing_of_its_shipment():
+    parked = a_saga(step=Step.CREATE_SHIPMENT).parked("UNAVAILABLE")
+    departed = parked.departed(NOW)
+    assert (departed.state, departed.parked_from, departed.reason) == (SagaState.RUNNING, None, "")
+    assert departed.step is Step.CAPTURE_PAYMENT
+
+
+def test_a_departed_parcel_changes_no_other_saga():
+    compensating = a_saga(state=SagaState.COMPENSATING, step=Step.AUTHORIZE_PAYMENT)
+    done = a_saga(state=SagaState.DONE, step=Step.FULFILL_RESERVATION)
+    for saga in (a_saga(), compensating, compensating.parked("UNAVAILABLE"), done):
+        assert saga.departed(NOW) is saga
 
 
 @pytest.mark.parametrize("state", State)

@@ -180,3 +180,17 @@ class BookingReleased(ShopError):
             f"The order {order_id} has been released from its slot and can book none.",
             {"order_id": str(order_id)},
         )
+
+
+class ShipmentIdTaken(ShopError):
+    """The order has another shipment, or the shipment id belongs to another order."""
+
+    code = 6  # ALREADY_EXISTS
+    reason = "SHIPMENT_ID_TAKEN"
+    domain = "delivery.shop"
+
+    def __init__(self, *, shipment_id: Detail) -> None:
+        super().__init__(
+            f"The shipment {shipment_id} exists with other contents, or its order has another shipment.",
+            {"shipment_id": str(shipment_id)},
+        )

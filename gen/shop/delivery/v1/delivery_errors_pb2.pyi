@@ -52,6 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The state of the shipment does not allow the transition."""
     ERROR_REASON_BOOKING_RELEASED: _ErrorReason.ValueType  # 14
     """The slot booking of the order was released."""
+    ERROR_REASON_SHIPMENT_ID_TAKEN: _ErrorReason.ValueType  # 15
+    """The order has another shipment, or the shipment id belongs to another order."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons of DeliveryService and ShipmentService."""
@@ -86,4 +88,6 @@ ERROR_REASON_SHIPMENT_STATE_CONFLICT: ErrorReason.ValueType  # 13
 """The state of the shipment does not allow the transition."""
 ERROR_REASON_BOOKING_RELEASED: ErrorReason.ValueType  # 14
 """The slot booking of the order was released."""
+ERROR_REASON_SHIPMENT_ID_TAKEN: ErrorReason.ValueType  # 15
+"""The order has another shipment, or the shipment id belongs to another order."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

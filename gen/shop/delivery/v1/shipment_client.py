@@ -18,18 +18,6 @@ class ShipmentClient:
         stub: Any = shipment_service_pb2_grpc.ShipmentServiceStub
         self._stub: shipment_service_pb2_grpc.ShipmentServiceStub = stub(channel)
 
-    async def create_shipment(
-        self, *, order_id: str, request_id: str = "", timeout: float | None = None
-    ) -> shipment_service_pb2.Shipment:
-        """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
-        one shipment: a repeat returns it. CREATED in the reply means that the courier has not
-        confirmed yet; the submission is retried until it does.
-        """
-        request = shipment_service_pb2.CreateShipmentRequest(
-            order_id=order_id, request_id=request_id or new_key()
-        )
-        return await self._stub.CreateShipment(request, timeout=timeout)
-
     async def get_shipment(
         self, *, shipment_id: str, timeout: float | None = None
     ) -> shipment_service_pb2.Shipment:

@@ -185,20 +185,42 @@ class CreateShipmentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
+    SLOT_ID_FIELD_NUMBER: _builtins.int
+    WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
-    request_id: _builtins.str
-    """The idempotency key: a repeat with the same key takes effect once."""
+    shipment_id: _builtins.str
+    """The id of the new shipment; a repeat with the same order and id returns the shipment."""
+    user_id: _builtins.str
+    """The user who placed the order."""
+    slot_id: _builtins.str
+    """The slot that the order has booked; empty when it has none."""
+    weight_grams: _builtins.int
+    """The weight of the parcel in grams."""
+    actor: _builtins.str
+    """The member of staff who requested the shipment; recorded in its history."""
+    @_builtins.property
+    def shipping_address(self) -> _address_pb2.Address:
+        """The destination."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
-        request_id: _builtins.str = ...,
+        shipment_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        shipping_address: _address_pb2.Address | None = ...,
+        slot_id: _builtins.str = ...,
+        weight_grams: _builtins.int = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "order_id", b"order_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "slot_id", b"slot_id", "user_id", b"user_id", "weight_grams", b"weight_grams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,9 +74,9 @@ class ShipmentServiceServicer:
     """
 
     def CreateShipment(self, request, context):
-        """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
-        one shipment: a repeat returns it. CREATED in the reply means that the courier has not
-        confirmed yet; the submission is retried until it does.
+        """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
+        repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+        submission is retried until it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,9 +19,9 @@ class ShipmentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.CreateShipmentRequest, _shipment_service_pb2.Shipment]
-    """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
-    one shipment: a repeat returns it. CREATED in the reply means that the courier has not
-    confirmed yet; the submission is retried until it does.
+    """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
+    repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+    submission is retried until it does.
     """
     GetShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.GetShipmentRequest, _shipment_service_pb2.Shipment]
     """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
@@ -48,9 +48,9 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shipment_service_pb2.CreateShipmentRequest,
         context: _aio.ServicerContext[_shipment_service_pb2.CreateShipmentRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
-        """Creates the shipment of an order that is CONFIRMED, and submits it to the courier. An order has
-        one shipment: a repeat returns it. CREATED in the reply means that the courier has not
-        confirmed yet; the submission is retried until it does.
+        """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
+        repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+        submission is retried until it does.
         """
 
     @_abc_1.abstractmethod

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from google.type import money_pb2
+from shop.delivery.v1 import shipment_service_pb2
 from shop.order.v1 import order_service_pb2
 from shop.order.v1 import order_service_pb2_grpc
 from shop.type.v1 import address_pb2
@@ -111,3 +112,13 @@ class OrderClient:
         """Gets the history of an order: its state transitions and the steps of its saga."""
         request = order_service_pb2.GetOrderTimelineRequest(order_id=order_id)
         return await self._stub.GetOrderTimeline(request, timeout=timeout)
+
+    async def ship_order(
+        self, *, order_id: str, request_id: str = "", timeout: float | None = None
+    ) -> shipment_service_pb2.Shipment:
+        """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
+        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        the courier has not confirmed yet; the submission is retried until it does.
+        """
+        request = order_service_pb2.ShipOrderRequest(order_id=order_id, request_id=request_id or new_key())
+        return await self._stub.ShipOrder(request, timeout=timeout)

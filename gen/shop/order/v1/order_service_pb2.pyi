@@ -763,27 +763,27 @@ class GetOrderTimelineRequest(_message.Message):
 Global___GetOrderTimelineRequest: _TypeAlias = GetOrderTimelineRequest  # noqa: Y015
 
 @_typing.final
-class StartFulfillmentRequest(_message.Message):
-    """Request of StartFulfillment."""
+class ShipOrderRequest(_message.Message):
+    """Request of ShipOrder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
-    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
-    shipment_id: _builtins.str
-    """The shipment."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
-        shipment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "shipment_id", b"shipment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StartFulfillmentRequest: _TypeAlias = StartFulfillmentRequest  # noqa: Y015
+Global___ShipOrderRequest: _TypeAlias = ShipOrderRequest  # noqa: Y015

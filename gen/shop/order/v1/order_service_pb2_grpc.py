@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from shop.delivery.v1 import shipment_service_pb2 as shop_dot_delivery_dot_v1_dot_shipment__service__pb2
 from shop.order.v1 import order_service_pb2 as shop_dot_order_dot_v1_dot_order__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -70,10 +71,10 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetOrderTimelineRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.OrderTimeline.FromString,
                 _registered_method=True)
-        self.StartFulfillment = channel.unary_unary(
-                '/shop.order.v1.OrderService/StartFulfillment',
-                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
-                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
+        self.ShipOrder = channel.unary_unary(
+                '/shop.order.v1.OrderService/ShipOrder',
+                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ShipOrderRequest.SerializeToString,
+                response_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
                 _registered_method=True)
 
 
@@ -134,10 +135,10 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def StartFulfillment(self, request, context):
-        """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
-        order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
-        another shipment, or when the order is being cancelled.
+    def ShipOrder(self, request, context):
+        """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
+        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        the courier has not confirmed yet; the submission is retried until it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,10 +182,10 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.GetOrderTimelineRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.OrderTimeline.SerializeToString,
             ),
-            'StartFulfillment': grpc.unary_unary_rpc_method_handler(
-                    servicer.StartFulfillment,
-                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.FromString,
-                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.SerializeToString,
+            'ShipOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShipOrder,
+                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.ShipOrderRequest.FromString,
+                    response_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -388,7 +389,7 @@ class OrderService:
             _registered_method=True)
 
     @staticmethod
-    def StartFulfillment(request,
+    def ShipOrder(request,
             target,
             options=(),
             channel_credentials=None,
@@ -401,9 +402,9 @@ class OrderService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/shop.order.v1.OrderService/StartFulfillment',
-            shop_dot_order_dot_v1_dot_order__service__pb2.StartFulfillmentRequest.SerializeToString,
-            shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
+            '/shop.order.v1.OrderService/ShipOrder',
+            shop_dot_order_dot_v1_dot_order__service__pb2.ShipOrderRequest.SerializeToString,
+            shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
             options,
             channel_credentials,
             insecure,

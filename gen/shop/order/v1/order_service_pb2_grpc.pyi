@@ -5,6 +5,7 @@ Orders: their prices, states and timelines."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from shop.delivery.v1 import shipment_service_pb2 as _shipment_service_pb2
 from shop.order.v1 import order_service_pb2 as _order_service_pb2
 import abc as _abc_1
 
@@ -37,10 +38,10 @@ class OrderServiceStub:
     """
     GetOrderTimeline: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderTimelineRequest, _order_service_pb2.OrderTimeline]
     """Gets the history of an order: its state transitions and the steps of its saga."""
-    StartFulfillment: _aio.UnaryUnaryMultiCallable[_order_service_pb2.StartFulfillmentRequest, _order_service_pb2.Order]
-    """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
-    order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
-    another shipment, or when the order is being cancelled.
+    ShipOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ShipOrderRequest, _shipment_service_pb2.Shipment]
+    """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
+    to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+    the courier has not confirmed yet; the submission is retried until it does.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -110,14 +111,14 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gets the history of an order: its state transitions and the steps of its saga."""
 
     @_abc_1.abstractmethod
-    def StartFulfillment(
+    def ShipOrder(
         self,
-        request: _order_service_pb2.StartFulfillmentRequest,
-        context: _aio.ServicerContext[_order_service_pb2.StartFulfillmentRequest, _abc.Awaitable[_order_service_pb2.Order]],
-    ) -> _abc.Awaitable[_order_service_pb2.Order]:
-        """Assigns a shipment to a CONFIRMED order, which can no longer be cancelled, and returns the
-        order. A repeat with the same shipment does nothing. Fails with `ORDER_NOT_SHIPPABLE` for
-        another shipment, or when the order is being cancelled.
+        request: _order_service_pb2.ShipOrderRequest,
+        context: _aio.ServicerContext[_order_service_pb2.ShipOrderRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
+    ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
+        """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
+        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        the courier has not confirmed yet; the submission is retried until it does.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _aio.Server) -> None: ...
