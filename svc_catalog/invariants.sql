@@ -9,3 +9,11 @@ WHERE delete_time IS NULL AND NOT EXISTS (
 SELECT product_id, lowest_price, least FROM product
 JOIN (SELECT product_id, min(price) AS least FROM variant WHERE NOT dropped GROUP BY product_id) AS variants USING (product_id)
 WHERE delete_time IS NULL AND lowest_price <> least;
+
+-- always: categories_are_trees
+-- Every category is a root or below one.
+WITH RECURSIVE rooted AS (
+    SELECT category_id FROM category WHERE parent_id IS NULL
+    UNION
+    SELECT category.category_id FROM category JOIN rooted ON category.parent_id = rooted.category_id
+) SELECT category_id, parent_id FROM category WHERE category_id NOT IN (SELECT category_id FROM rooted);

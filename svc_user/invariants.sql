@@ -16,3 +16,8 @@ SELECT user_id, roles, roles_after FROM account
 JOIN LATERAL (SELECT roles_after FROM role_change WHERE role_change.user_id = account.user_id
     ORDER BY change_id DESC LIMIT 1) AS last ON true
 WHERE NOT (roles @> roles_after AND roles_after @> roles);
+
+-- always: address_book_has_one_default
+-- An address book that is not empty has exactly one default.
+SELECT user_id, count(*) FILTER (WHERE is_default) AS defaults FROM address
+GROUP BY user_id HAVING count(*) FILTER (WHERE is_default) <> 1;

@@ -14,6 +14,7 @@ from shop.chassis.v1.chassis_errors import (
     TokenInvalid,
     TokenMissing,
 )
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_errors import LastAdmin, RefreshTokenInvalid, UserNotFound, VersionMismatch
 from shop.user.v1.user_events_pb2 import UserRolesChanged, UserUpdated
@@ -107,6 +108,17 @@ async def test_the_event_of_an_update_names_the_fields_without_their_values(user
     assert await events(rows, UserUpdated, me.user_id) == [
         UserUpdated(user_id=me.user_id, version=2, changed_fields=["phone"])
     ]
+
+
+async def test_an_account_is_neither_read_nor_updated_after_the_end_of_the_session(users, ann, rows):
+    with bearing(ann[1]):
+        await users.auth.Logout(auth_pb.LogoutRequest())
+        with pytest.raises(TokenInvalid):
+            await users.accounts.GetMe(pb.GetMeRequest())
+        with pytest.raises(TokenInvalid):
+            await users.accounts.UpdateMe(update("phone", phone="+66 1"))
+    (row,) = await rows("SELECT phone FROM account WHERE email = $1", ann[0])
+    assert row["phone"] == ""
 
 
 async def test_admins_read_other_users_and_customers_do_not(users, ann, admin):

@@ -190,13 +190,19 @@ async def test_a_forged_page_token_is_rejected(book, key):
         await book.addresses.ListAddresses(address_pb.ListAddressesRequest(page_token=page_token(*key)))
 
 
-async def test_the_address_book_is_closed_after_the_end_of_the_session(book):
-    await book.addresses.CreateAddress(create("home"))
+async def test_every_method_is_rejected_after_the_end_of_the_session(book):
+    home = await book.addresses.CreateAddress(create("home"))
     await book.auth.Logout(auth_pb.LogoutRequest())
-    with pytest.raises(TokenInvalid):
-        await book.addresses.ListAddresses(address_pb.ListAddressesRequest())
-    with pytest.raises(TokenInvalid):
-        await book.addresses.CreateAddress(create("work"))
+    for call in (
+        lambda: book.addresses.ListAddresses(address_pb.ListAddressesRequest()),
+        lambda: book.addresses.GetAddress(address_pb.GetAddressRequest(address_id=home.address_id)),
+        lambda: book.addresses.CreateAddress(create("work")),
+        lambda: book.addresses.UpdateAddress(edit(home.address_id, "label", label="nest")),
+        lambda: book.addresses.SetDefaultAddress(choose(home.address_id)),
+        lambda: book.addresses.DeleteAddress(delete(home.address_id)),
+    ):
+        with pytest.raises(TokenInvalid):
+            await call()
 
 
 async def test_a_request_rejected_for_its_ended_session_succeeds_with_the_same_request_id_after_a_login(users, ann):

@@ -70,6 +70,9 @@ VIOLATIONS = {
             VALUES (sha256('1'), 's', now(), '')""",
         "roles_have_a_history": """INSERT INTO role_change (user_id, actor, roles_before, roles_after, traceparent)
             VALUES ('u', 'me', '{customer}', '{customer,staff}', '')""",  # and is an admin
+        "address_book_has_one_default": """INSERT INTO address (address_id, user_id, label, recipient, phone, line1,
+            line2, city, region, postal_code, country_code, is_default, version, create_time, update_time)
+            VALUES ('a', 'u', '', '', '', '', '', '', '', '', 'TH', false, 1, now(), now())""",
     },
     "svc_catalog": {
         "product_has_variants": """INSERT INTO product (product_id, name, description, brand, status, lowest_price,
@@ -78,6 +81,8 @@ VIOLATIONS = {
             version) VALUES ('p', 'n', '', '', 'ACTIVE', 1, 1);
             INSERT INTO variant (sku, product_id, position, attributes, price, currency, tax_rate_basis_points,
                 weight_grams) VALUES ('A', 'p', 1, '{}', 2, 'THB', 0, 0)""",
+        "categories_are_trees": """INSERT INTO category (category_id, parent_id, name, position, version)
+            VALUES ('a', 'b', 'A', 1, 1), ('b', 'a', 'B', 1, 1)""",
     },
     "svc_inventory": {
         "never_oversold": "ALTER TABLE stock DROP CONSTRAINT never_oversold;"
