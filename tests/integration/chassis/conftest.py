@@ -1,4 +1,4 @@
-"""The chassis on real servers: a database with a scratch table, and services whose handlers each test writes itself."""
+"""The chassis on real servers: a database with a scratch table, and services whose handlers each test defines."""
 
 import asyncio
 import io
@@ -94,7 +94,7 @@ def connect():
 
 @pytest.fixture
 def log():
-    """What the chassis logs, at every level, as the lines that a service writes."""
+    """The log of the chassis, at every level, in a service's format."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter("svc_toy"))
@@ -124,7 +124,7 @@ class Log:
 
 
 class Failure:
-    """A call that failed, as its client sees it."""
+    """A failed call, as its client sees it."""
 
     def __init__(self, error):
         self.code = error.code()

@@ -1,4 +1,4 @@
-"""Who may call what: every access of the contract, every caller, every kind of token; and no secret is logged."""
+"""Access: every access of the contract, every caller, every kind of token; and no secret is logged."""
 
 import time
 
@@ -140,7 +140,7 @@ async def test_the_caller_decides_before_any_token(app, seen, issuer, access, ca
     assert len(seen) == allowed
 
 
-async def test_a_request_is_not_looked_at_before_its_caller_may_call(app):
+async def test_request_is_not_decoded_before_its_caller_is_admitted(app):
     async with client_for(app.address, InventoryServiceStub, INVENTORY, caller="stranger") as client:
         with pytest.raises(CallerDenied):
             await client.GetStock(inventory.GetStockRequest(sku="?"))
@@ -149,7 +149,7 @@ async def test_a_request_is_not_looked_at_before_its_caller_may_call(app):
             await client.GetStock(inventory.GetStockRequest(sku="?"))
 
 
-async def test_a_stream_is_kept_as_any_other_call(serve):
+async def test_access_to_a_stream_is_checked_like_any_other_call(serve):
     async def watch(request, context):
         yield order.WatchOrderResponse(resume_token=current_user().id)
 
@@ -158,13 +158,13 @@ async def test_a_stream_is_kept_as_any_other_call(serve):
             await anext(client.WatchOrder(order.WatchOrderRequest(order_id="o-1")))
 
 
-def test_a_handler_that_needs_a_user_outside_of_a_call_is_told_so():
+def test_current_user_outside_of_a_call_raises():
     with pytest.raises(LookupError):
         current_user()
 
 
 async def test_no_secret_of_a_request_or_token_is_in_the_log_at_any_level(serve, connect, failure, issuer, log):
-    """S36: with the request served, refused, and failing, on a service that logs everything."""
+    """With the request served, rejected, and failing, on a service that logs everything."""
     outcomes = iter([None, EmailTaken(), ValueError("unexpected")])
 
     async def register(request, context):

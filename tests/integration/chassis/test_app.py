@@ -1,4 +1,4 @@
-"""A service as a process: it serves, drains, and ends; and when it cannot start it says why in one line."""
+"""A service as a process: it serves, drains, and ends; an error at its start is one line."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ SERVICE = "shop.inventory.v1.InventoryService"
 PASSWORD = "canary-9f2c"
 
 
-async def test_it_serves_until_it_is_told_to_stop_and_then_drains(start, environment):
+async def test_a_service_serves_until_sigterm_and_then_drains(start, environment):
     connection = await asyncpg.connect(environment["DATABASE_URL"])
     await connection.execute("INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('a', 'bkk', 5, 1)")
     await connection.close()
@@ -51,7 +51,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_then_drains(start, environ
     assert all(line["level"] in ("INFO", "WARNING") for line in service.lines)
 
 
-async def test_it_is_gone_soon_after_it_was_told_to_stop_while_redis_is_away(start, environment):
+async def test_a_service_ends_soon_after_sigterm_while_redis_is_unavailable(start, environment):
     async with start(**{**environment, "REDIS_URL": "unix:///nowhere/redis.sock"}, DRAIN_SECONDS="0.1") as service:
         await service.said("serving")
         service.child.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ async def test_a_port_in_use_is_named(start, environment):
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-async def test_what_keeps_it_from_starting_is_said_in_one_line_without_secrets(start, environment, changes, said):
+async def test_an_error_at_start_is_one_line_without_secrets(start, environment, changes, said):
     async with start(**environment | changes) as service:
         assert await service.ended() == 2
     (line,) = service.lines
@@ -94,7 +94,7 @@ async def test_what_keeps_it_from_starting_is_said_in_one_line_without_secrets(s
     assert PASSWORD not in str(line)
 
 
-async def test_a_role_that_the_database_refuses_is_said_in_one_line(start, environment):
+async def test_a_role_that_the_database_rejects_is_one_line(start, environment):
     url = environment["DATABASE_URL"].replace("//postgres:", "//nobody_knows_it:")
     async with start(**environment | {"DATABASE_URL": url}) as service:
         assert await service.ended() == 2
@@ -109,7 +109,7 @@ async def test_migrate_brings_the_database_up_to_date_and_ends(start, postgres, 
     assert (line["message"], line["applied"]) == ("migrated", [])
 
 
-async def test_migrate_says_when_it_cannot(start, environment):
+async def test_migrate_reports_its_failure(start, environment):
     async with start("migrate", MIGRATION_DATABASE_URL=f"postgresql://svc:{PASSWORD}@127.0.0.1:1/x") as service:
         assert await service.ended() == 2
     (line,) = service.lines
@@ -118,7 +118,7 @@ async def test_migrate_says_when_it_cannot(start, environment):
 
 @pytest.mark.parametrize("failure", [ValueError, asyncio.CancelledError])
 async def test_background_work_that_ends_by_itself_ends_the_process(serve, failure):
-    """A cancellation too, when nobody cancelled it: a relay that has silently ended would be missed by nobody."""
+    """Even by a cancellation that leaked out of it: a service would otherwise run on without its relay."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
 
@@ -135,7 +135,7 @@ async def test_background_work_that_ends_by_itself_ends_the_process(serve, failu
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
 
-async def test_background_work_that_is_ended_at_shutdown_ends_nothing(serve, log):
+async def test_background_work_that_is_cancelled_at_shutdown_is_no_failure(serve, log):
     async def compose(app):
         app.background(asyncio.Event().wait())
 

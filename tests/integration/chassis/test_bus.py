@@ -1,4 +1,4 @@
-"""The contract of an event bus, kept by both: in order for each key, at least once for each group, whoever crashes."""
+"""The contract of an event bus, for both: delivery in order per key, at least once per group, under any crash."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ class OnRedis:
         self.prefix = prefix
 
     async def publish_strange(self, topic):
-        """What a stranger may put on the stream."""
+        """Publish records that no service of ours would."""
         async with redis.asyncio.from_url(self.address, protocol=2) as client:
             await client.xadd(f"{self.prefix}{topic}", {"hello": "world"})
             await client.xadd(f"{self.prefix}{topic}", {b"ce_type": b"\xff\xfe", b"ce_subject": b"a\0b", b"\xff": b""})
@@ -119,7 +119,7 @@ def event(number=0, *, key="k", topic=TOPIC):
 
 @asynccontextmanager
 async def taking(bus, group, topics=(TOPIC,)):
-    """Join a group; lends a function that takes a number of events."""
+    """Join a group; yield a function that receives a number of events."""
     async with bus.subscribe(group, topics) as subscription, aclosing(subscription.__aiter__()) as batches:
 
         async def take(count, *, acknowledge=True):
@@ -139,19 +139,19 @@ async def take(bus, group, count, topics=(TOPIC,), *, acknowledge=True):
         return await take(count, acknowledge=acknowledge)
 
 
-async def test_what_goes_in_comes_out_as_it_was(bus):
+async def test_a_published_event_is_delivered_unchanged(bus):
     sent = [event(number, key=f"k-{number}") for number in range(3)]
     await bus.publish(sent)
     assert sorted(await take(bus, "g", 3), key=sent.index) == sent
 
 
-async def test_an_event_of_the_largest_size_that_the_outbox_takes_gets_through(bus):
+async def test_an_event_of_the_outboxs_largest_size_is_delivered(bus):
     sent = replace(event(), payload=bytes(outbox.LARGEST_BYTES), key="k" * 256)
     await bus.publish([sent])
     assert await take(bus, "g", 1) == [sent]
 
 
-async def test_events_of_a_key_come_in_their_order(bus):
+async def test_events_of_a_key_are_delivered_in_order(bus):
     sent = [event(number, key=f"key-{number % 7}") for number in range(700)]
     for start in range(0, 700, 100):
         await bus.publish(sent[start : start + 100])
@@ -161,14 +161,14 @@ async def test_events_of_a_key_come_in_their_order(bus):
     assert came == {f"key-{key}": [one for one in sent if one.key == f"key-{key}"] for key in range(7)}
 
 
-async def test_each_group_gets_everything_and_a_new_one_starts_at_the_oldest(bus):
+async def test_each_group_gets_all_events_and_a_new_one_starts_at_the_oldest(bus):
     sent = [event(number) for number in range(5)]
     await bus.publish(sent)
     assert await take(bus, "first", 5) == sent
     assert await take(bus, "second", 5) == sent
 
 
-async def test_what_was_acknowledged_comes_no_more_and_what_was_not_comes_again(bus):
+async def test_only_unacknowledged_events_are_delivered_again(bus):
     sent = [event(number) for number in range(4)]
     await bus.publish(sent[:2])
     assert await take(bus, "g", 2) == sent[:2]
@@ -181,7 +181,7 @@ async def test_what_was_acknowledged_comes_no_more_and_what_was_not_comes_again(
     assert await take(bus, "g", 1) == [last]
 
 
-async def test_what_a_crashed_consumer_had_taken_comes_to_the_next(bus, server, repository):
+async def test_unacknowledged_events_of_a_crashed_consumer_are_delivered_to_the_next(bus, server, repository):
     sent = [event(number) for number in range(3)]
     await bus.publish(sent)
     words = (server.kind, server.address, server.prefix, "g", TOPIC)
@@ -220,10 +220,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("moment", ["wherever it is", "about to read"])
-async def test_a_leader_that_was_stopped_for_too_long_takes_nothing_more_when_it_wakes(
-    redis_url, event_prefix, repository, moment
-):
-    """F03: another leads by then, and two that read would break the order."""
+async def test_a_leader_paused_longer_than_its_lease_reads_nothing_more(redis_url, event_prefix, repository, moment):
+    """Another leads by then, and two readers would break the order."""
     async with (
         RedisBus.open(redis_url, event_prefix) as bus,
         python(LEADER, redis_url, event_prefix, "g", TOPIC, moment, cwd=repository) as stopped,
@@ -247,8 +245,8 @@ async def test_a_leader_that_was_stopped_for_too_long_takes_nothing_more_when_it
         assert await stopped.stdout.read() == b""
 
 
-async def test_of_two_versions_of_a_service_with_other_topics_one_reads(redis_url, event_prefix):
-    """While one replaces the other; two that read would break the order."""
+async def test_of_two_versions_of_a_service_with_different_topics_one_reads(redis_url, event_prefix):
+    """While one replaces the other: two readers would break the order."""
     async with RedisBus.open(redis_url, event_prefix) as bus:
         sent = [event(number) for number in range(4)]
         async with taking(bus, "g", [TOPIC, "shop.toy.v1.Other"]) as newer, taking(bus, "g") as older:
@@ -277,7 +275,7 @@ def large(count):
     return [replace(event(), payload=bytes(2_000)) for _ in range(count)]
 
 
-async def test_a_redis_that_fills_up_forgets_what_is_acknowledged_and_goes_on(small_redis):
+async def test_a_full_redis_deletes_acknowledged_events_and_accepts_new_ones(small_redis):
     async with taking(small_redis, "g") as take:
         for _ in range(60):
             sent = large(100)
@@ -286,7 +284,7 @@ async def test_a_redis_that_fills_up_forgets_what_is_acknowledged_and_goes_on(sm
             assert await take(100) == sent
 
 
-async def test_a_redis_that_fills_up_refuses_events_rather_than_lose_one_that_a_group_needs(small_redis):
+async def test_a_full_redis_rejects_events_rather_than_lose_an_unacknowledged_one(small_redis):
     sent = large(100)
     await small_redis.publish(sent)
     assert await take(small_redis, "reads", 100) == sent
@@ -306,7 +304,7 @@ async def is_acknowledged(bus):
     return group["pending"] == 0
 
 
-async def test_when_the_one_that_reads_leaves_the_other_goes_on_where_it_stood(bus):
+async def test_the_next_leader_continues_where_the_last_one_ended(bus):
     sent = [event(number) for number in range(30)]
     await bus.publish(sent[:10])
     came = []
@@ -337,7 +335,7 @@ async def test_one_subscription_reads_several_topics(bus):
     assert [one for one in came if one.topic != TOPIC] == sent[3:]
 
 
-async def test_a_subscriber_may_be_there_before_the_topic_and_hears_at_once(bus):
+async def test_a_subscriber_to_a_new_topic_gets_its_events_at_once(bus):
     async with taking(bus, "g") as take:
         hearing = asyncio.create_task(take(1))
         sent = event()
@@ -345,8 +343,8 @@ async def test_a_subscriber_may_be_there_before_the_topic_and_hears_at_once(bus)
         assert await hearing == [sent]
 
 
-async def test_strange_records_come_through_as_events_without_a_type_or_as_they_are_and_stop_nobody(bus, server):
-    """Anyone who may write to the broker may write anything; the consumer buries it."""
+async def test_foreign_records_are_delivered_and_block_no_others(bus, server):
+    """Any client of the broker may write anything; the consumer dead-letters it."""
     first, last = event(), event()
     await bus.publish([first])
     strange = await server.publish_strange(TOPIC)
@@ -360,7 +358,7 @@ async def test_strange_records_come_through_as_events_without_a_type_or_as_they_
     assert "" in {one.type for one in others}
 
 
-async def test_the_prefix_keeps_meshes_apart(bus, server):
+async def test_the_prefix_separates_meshes(bus, server):
     async with server.bus.open(server.address, server.prefix + "other.") as other:
         mine, theirs = event(1), event(2)
         await bus.publish([mine])
@@ -369,11 +367,11 @@ async def test_the_prefix_keeps_meshes_apart(bus, server):
         assert await take(other, "g", 1) == [theirs]
 
 
-async def test_publishing_nothing_is_nothing(bus):
+async def test_publishing_no_events_has_no_effect(bus):
     await bus.publish([])
 
 
-async def test_publishing_to_a_bus_that_is_away_is_an_error(server):
+async def test_publishing_to_an_unavailable_bus_raises(server):
     away = {"redis": "unix:///nowhere/redis.sock", "kafka": "127.0.0.1:1"}[server.kind]
     async with asyncio.timeout(PATIENCE), server.bus.open(away, server.prefix) as bus:
         with pytest.raises((RedisError, KafkaError)):
@@ -381,7 +379,7 @@ async def test_publishing_to_a_bus_that_is_away_is_an_error(server):
 
 
 @pytest.mark.parametrize("known", [(), (TOPIC,)], ids=["a new topic", "a known topic"])
-async def test_a_kafka_that_is_away_leaves_no_client_behind_at_each_try(known):
+async def test_an_attempt_to_reach_an_unavailable_kafka_leaks_no_client(known):
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     bus = KafkaBus("127.0.0.1:1")
@@ -393,13 +391,13 @@ async def test_a_kafka_that_is_away_leaves_no_client_behind_at_each_try(known):
     assert told == []
 
 
-def test_an_event_survives_its_headers():
+def test_an_event_is_restored_from_its_headers():
     sent = event()
     assert Event.from_headers(sent.topic, sent.headers(), sent.payload) == sent
 
 
-def test_an_event_without_an_id_of_its_own_has_always_the_same():
-    """So that the inbox knows it again."""
+def test_an_event_without_an_id_gets_a_stable_one():
+    """So that the inbox recognizes it."""
     ids = {Event.from_headers(TOPIC, {"ce_id": "not a uuid"}, b"payload").id for _ in range(2)}
     others = {Event.from_headers(TOPIC, {}, b"payload").id, Event.from_headers("other", {}, b"payload").id}
     assert len(ids) == 1

@@ -1,4 +1,4 @@
-"""The cache: whole messages for a while, never staler than a change; without Redis it is as if nothing were kept."""
+"""The cache: messages with an expiry, never older than a change; without Redis each read is a miss."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from shop.inventory.v1 import inventory_service_pb2 as pb
 
 
 class Truth:
-    """What the cache stands before; counts how often it is read."""
+    """The source that the cache loads from; counts its loads."""
 
     def __init__(self):
         self.available = 1
@@ -33,7 +33,7 @@ def truth():
 
 @pytest.fixture
 async def cache(redis_url, event_prefix, monkeypatch):
-    """One that never takes a busy Redis for one that is away."""
+    """A cache whose timeout a busy Redis does not exceed."""
     monkeypatch.setattr("chassis.cache._TIMEOUT_SECONDS", 30)
     cache = Cache.connect(redis_url, event_prefix)
     yield cache
@@ -44,12 +44,12 @@ async def available(cache, truth, group="g", entry="a", seconds=60):
     return (await cache.get_or_load(group, entry, pb.Stock, seconds, truth.read)).available
 
 
-async def test_what_was_read_once_is_read_no_more(cache, truth):
+async def test_a_cached_message_is_not_loaded_again(cache, truth):
     assert [await available(cache, truth) for _ in range(3)] == [1, 1, 1]
     assert truth.reads == 1
 
 
-async def test_entries_of_a_group_are_apart_and_dropped_together(cache, truth):
+async def test_entries_of_a_group_are_separate_and_invalidated_together(cache, truth):
     for entry in ("a", "b"):
         await available(cache, truth, entry=entry)
     await available(cache, truth, group="other")
@@ -60,7 +60,7 @@ async def test_entries_of_a_group_are_apart_and_dropped_together(cache, truth):
     assert await available(cache, truth, group="other") == 1
 
 
-async def test_after_a_drop_what_is_read_is_kept_again_and_of_the_drop_itself_nothing_stays(
+async def test_after_an_invalidation_messages_are_cached_again_and_its_marker_expires(
     cache, truth, redis_url, event_prefix
 ):
     await cache.invalidate("g")
@@ -70,7 +70,7 @@ async def test_after_a_drop_what_is_read_is_kept_again_and_of_the_drop_itself_no
         assert 0 < await client.ttl(f"{event_prefix}:g:epoch") <= 3_600
 
 
-async def test_several_groups_are_dropped_at_once(cache, truth):
+async def test_several_groups_are_invalidated_at_once(cache, truth):
     for group in ("g", "h"):
         await available(cache, truth, group=group)
     truth.available = 2
@@ -78,8 +78,8 @@ async def test_several_groups_are_dropped_at_once(cache, truth):
     assert [await available(cache, truth, group=group) for group in ("g", "h")] == [2, 2]
 
 
-async def test_what_was_read_before_a_change_is_not_kept_after_it(cache, truth):
-    """Or a slow reader would put the old value back for its whole life."""
+async def test_a_message_loaded_before_an_invalidation_is_not_cached_after_it(cache, truth):
+    """Or a slow reader would cache the old value for its whole lifetime."""
     reading, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow():
@@ -109,21 +109,21 @@ async def test_an_empty_message_is_not_a_miss(cache):
     assert reads == [1]
 
 
-async def test_a_group_lives_from_its_first_entry_on_and_no_longer(cache, truth, redis_url, event_prefix):
+async def test_a_group_expires_after_its_first_entrys_lifetime(cache, truth, redis_url, event_prefix):
     await available(cache, truth, seconds=100)
     await available(cache, truth, entry="b", seconds=1000)
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
         assert 90 < await client.ttl(f"{event_prefix}:g") <= 100
 
 
-async def test_a_group_does_not_grow_without_end(cache, truth, redis_url, event_prefix):
+async def test_a_group_has_a_maximum_number_of_entries(cache, truth, redis_url, event_prefix):
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
         await client.hset(f"{event_prefix}:g", mapping={str(number): b"" for number in range(1_000)})
         await available(cache, truth, entry="one-more")
         assert await client.hlen(f"{event_prefix}:g") == 1_000
 
 
-async def test_what_another_version_kept_is_a_miss(cache, truth, redis_url, event_prefix):
+async def test_an_entry_of_another_version_is_a_miss(cache, truth, redis_url, event_prefix):
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
         await client.hset(f"{event_prefix}:g", "a", b"\xff\xff")
     assert await available(cache, truth) == 1
@@ -137,7 +137,7 @@ async def test_two_services_do_not_see_each_others_entries(cache, truth, redis_u
     await other.close()
 
 
-async def test_an_error_of_the_reader_is_the_callers_and_is_not_kept(cache, truth):
+async def test_an_error_of_the_load_is_raised_and_not_cached(cache, truth):
     async def fail():
         raise LookupError("absent")
 
@@ -146,7 +146,7 @@ async def test_an_error_of_the_reader_is_the_callers_and_is_not_kept(cache, trut
     assert await available(cache, truth) == 1
 
 
-async def test_a_redis_that_is_away_reads_as_a_miss_soon_and_is_used_again_when_it_is_back(tmp_path, truth, log):
+async def test_an_unavailable_redis_is_a_quick_miss_and_is_used_again_later(tmp_path, truth, log):
     sockets = tmp_path / "s"
     sockets.mkdir()
     async with Redis(tmp_path, sockets) as server:
@@ -163,7 +163,7 @@ async def test_a_redis_that_is_away_reads_as_a_miss_soon_and_is_used_again_when_
     await cache.close()
 
 
-async def test_a_redis_that_hangs_costs_a_reader_a_moment_and_not_more(tmp_path, truth):
+async def test_a_hanging_redis_delays_a_reader_by_the_timeout_alone(tmp_path, truth):
     async with Redis(tmp_path) as server:
         cache = Cache.connect(server.url, "x")
         await available(cache, truth)
@@ -182,8 +182,8 @@ async def is_kept(cache, truth):
     return truth.reads == before
 
 
-async def test_a_reader_that_is_cancelled_leaves_no_answer_of_its_own_to_the_next(cache):
-    """A connection that is handed on with an answer under way would give each reader another's entry."""
+async def test_a_cancelled_reader_leaves_no_response_on_its_connection(cache):
+    """A connection reused with a response pending would return another reader's entry to each."""
 
     async def read(number):
         async def one():

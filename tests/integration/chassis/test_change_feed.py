@@ -1,4 +1,4 @@
-"""A watcher wakes for its own keys, whichever process changed them, and ends when the server drains."""
+"""The change feed: subscribers are woken for their own keys, by changes of any process, and drained at shutdown."""
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager
@@ -16,24 +16,24 @@ SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LI
 
 
 @pytest.fixture
-def patient(monkeypatch):
-    """Watchers never look by themselves: only news wake them."""
+def no_poll(monkeypatch):
+    """Only notifications wake subscribers, never the poll."""
     monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 3600.0)
 
 
-pytestmark = pytest.mark.usefixtures("patient")
+pytestmark = pytest.mark.usefixtures("no_poll")
 
 
 @asynccontextmanager
 async def listening(database):
     task = asyncio.create_task(database.change_feed.listen(database.pool))
     try:
-        heard = Watcher(database.change_feed, "ready")
+        ready = Watcher(database.change_feed, "ready")
         async with asyncio.timeout(30):
-            while heard.wakes < 2:  # the first is the present; a notification that is heard is the second
+            while ready.wakes < 2:  # the first is the present; a received notification is the second
                 await notify(database, "ready")
                 await asyncio.sleep(0.01)
-        await cancel_and_wait(heard.task)
+        await cancel_and_wait(ready.task)
         yield
     finally:
         await cancel_and_wait(task)
@@ -72,7 +72,7 @@ async def watching(change_feed, *keys):
     await cancel_and_wait(watcher.task)
 
 
-async def test_a_watcher_begins_with_the_present_and_wakes_for_its_keys_only(database):
+async def test_a_subscriber_gets_its_keys_at_once_and_then_only_their_changes(database):
     async with (
         listening(database),
         watching(database.change_feed, "a", "b") as mine,
@@ -88,7 +88,7 @@ async def test_a_watcher_begins_with_the_present_and_wakes_for_its_keys_only(dat
         assert mine.wakes == 3
 
 
-async def test_another_process_is_heard_too(database_url, database):
+async def test_a_change_of_another_process_wakes_subscribers(database_url, database):
     async with (
         Database.open(database_url) as other,
         listening(database),
@@ -98,7 +98,7 @@ async def test_another_process_is_heard_too(database_url, database):
         await eventually(lambda: watcher.wakes == 2)
 
 
-async def test_news_that_come_while_a_watcher_is_at_work_are_not_lost(database):
+async def test_a_notification_while_a_subscriber_works_is_not_lost(database):
     async with (
         listening(database),
         watching(database.change_feed, "later") as later,
@@ -112,7 +112,7 @@ async def test_news_that_come_while_a_watcher_is_at_work_are_not_lost(database):
             await anext(changes)
 
 
-async def test_when_the_connection_breaks_another_takes_its_place_and_everybody_looks(database):
+async def test_a_broken_connection_is_replaced_and_all_subscribers_are_woken(database):
     async with listening(database), watching(database.change_feed, "a") as watcher:
         broken = await listener(database)
         await database.pool.execute("SELECT pg_terminate_backend($1)", broken)
@@ -126,40 +126,40 @@ async def has_another_listener(database, than):
     return await listener(database) not in (None, than)
 
 
-async def test_at_the_end_every_watcher_is_sent_away():
-    news = ChangeFeed()
-    async with watching(news, "a") as first, watching(news, "b") as second:
-        news.close()
+async def test_closing_drains_all_subscribers():
+    feed = ChangeFeed()
+    async with watching(feed, "a") as first, watching(feed, "b") as second:
+        feed.close()
         await asyncio.gather(first.task, second.task)
     assert isinstance(first.ended, Draining)
     assert isinstance(second.ended, Draining)
 
 
-async def test_a_watcher_that_comes_after_the_end_is_sent_away_too():
-    """One whose call was let in just before."""
-    news = ChangeFeed()
-    news.close()
-    watcher = Watcher(news, "a")
+async def test_a_subscription_after_the_close_is_drained():
+    """One whose call was admitted just before."""
+    feed = ChangeFeed()
+    feed.close()
+    watcher = Watcher(feed, "a")
     async with asyncio.timeout(30):
         await watcher.task
     assert isinstance(watcher.ended, Draining)
 
 
-async def test_a_watcher_that_leaves_leaves_nothing_behind():
-    news = ChangeFeed()
-    async with watching(news, "a", "b"), watching(news, "a"):
-        assert set(news._subscribers) == {"a", "b"}
-    assert news._subscribers == {}
+async def test_an_ended_subscription_leaves_nothing_behind():
+    feed = ChangeFeed()
+    async with watching(feed, "a", "b"), watching(feed, "a"):
+        assert set(feed._subscribers) == {"a", "b"}
+    assert feed._subscribers == {}
 
 
-async def test_a_watcher_looks_by_itself_when_news_were_lost(monkeypatch):
+async def test_a_subscriber_is_woken_by_the_poll_without_notifications(monkeypatch):
     monkeypatch.setattr("chassis.postgres.change_feed._POLL_SECONDS", 0.02)
     async with watching(ChangeFeed(), "a") as watcher:
         await eventually(lambda: watcher.wakes >= 3)
 
 
-async def test_whatever_the_database_client_makes_of_a_broken_connection_it_listens_again(database, monkeypatch):
-    """Under load it finds some of them in the middle of its own protocol."""
+async def test_after_any_connection_error_the_feed_listens_again(database, monkeypatch):
+    """Under load asyncpg reports some of them as errors of its own protocol."""
     monkeypatch.setattr("chassis.postgres.change_feed._RECONNECT_SECONDS", 0.01)
     listen = asyncpg.Connection.add_listener
     troubles = [asyncpg.InternalClientError("x"), asyncpg.InterfaceError("x"), ConnectionResetError()]

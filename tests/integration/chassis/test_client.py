@@ -1,4 +1,4 @@
-"""Calls between services: deadline, identity and trace go along, refusals come back, and repeats are safe."""
+"""Calls between services: deadline, identity and trace are passed on, errors restored, idempotent calls retried."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ RESERVE = inventory.ReserveStockRequest(
 
 @pytest.fixture
 async def pair(serve):
-    """Lends svc_order, whose GetOrder calls svc_inventory's GetStock, with each one's call and the time that it had."""
+    """Yield svc_order, whose GetOrder calls svc_inventory's GetStock, with each one's call and its remaining time."""
     seen = {}
 
     async def get_stock(request, context):
@@ -49,7 +49,7 @@ async def pair(serve):
         await client.close()
 
 
-async def test_deadline_identity_and_trace_go_along(pair, issuer):
+async def test_deadline_identity_and_trace_are_passed_on(pair, issuer):
     above, seen = pair
     authorization = f"Bearer {issuer.token('user-1', 'staff')}"
     async with client_for(above.address, OrderServiceStub, ORDER) as client:
@@ -82,8 +82,8 @@ async def test_without_a_deadline_the_contract_sets_one(serve):
     assert 0 < seen[2] < 1.1 < contract
 
 
-async def test_a_call_that_has_no_time_left_makes_no_other_call(serve, connect, failure):
-    """The second service would work for nobody."""
+async def test_a_call_after_its_deadline_makes_no_other_call(serve, connect, failure):
+    """The second service's work would be wasted."""
     calls = []
 
     async def get_stock(request, context):
@@ -122,7 +122,7 @@ async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
             await going
 
 
-async def test_a_refusal_comes_back_as_its_class(serve):
+async def test_an_error_is_raised_as_its_class(serve):
     async def get_stock(request, context):
         raise SkuNotFound(sku=request.sku)
 
@@ -132,7 +132,7 @@ async def test_a_refusal_comes_back_as_its_class(serve):
     assert (refusal.value.metadata, refusal.value.message) == ({"sku": "a"}, SkuNotFound(sku="a").message)
 
 
-async def test_a_refusal_of_a_stream_comes_back_as_its_class_after_what_was_told(serve):
+async def test_an_error_of_a_stream_is_raised_as_its_class_after_its_messages(serve):
     async def watch(request, context):
         yield inventory.WatchAvailabilityResponse(resume_token="1")
         raise SkuNotFound(sku="a")
@@ -148,7 +148,7 @@ async def test_a_refusal_of_a_stream_comes_back_as_its_class_after_what_was_told
 
 
 class Flaky:
-    """Is away `times` times, then answers."""
+    """Is unavailable `times` times, then replies."""
 
     def __init__(self, times, reply):
         self.times = times
@@ -162,14 +162,14 @@ class Flaky:
         return self.reply
 
 
-async def test_what_only_reads_is_repeated_while_the_service_is_away(serve):
+async def test_a_read_is_retried_while_the_service_is_unavailable(serve):
     get_stock = Flaky(2, inventory.Stock(sku="a"))
     async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
         assert (await client.GetStock(STOCK)).sku == "a"
     assert get_stock.calls == 3
 
 
-async def test_what_has_a_key_is_repeated_too_but_not_for_ever(serve):
+async def test_a_request_with_a_request_id_is_retried_a_limited_number_of_times(serve):
     reserve = Flaky(100, None)
     async with (
         serve(ReserveStock=reserve) as app,
@@ -181,8 +181,8 @@ async def test_what_has_a_key_is_repeated_too_but_not_for_ever(serve):
     assert reserve.calls == 3
 
 
-async def test_what_may_not_be_repeated_is_sent_once(serve):
-    """Login makes a new session each time."""
+async def test_a_request_that_is_not_idempotent_is_sent_once(serve):
+    """Login creates a new session each time."""
     assert RPCS[f"/{USER}/Login"].idempotency_level is IdempotencyLevel.UNKNOWN
     login = Flaky(1, user.Tokens())
     request = user.LoginRequest(email="a@example.com", password="password-1")
@@ -192,7 +192,7 @@ async def test_what_may_not_be_repeated_is_sent_once(serve):
     assert login.calls == 1
 
 
-async def test_a_refusal_is_never_repeated(serve):
+async def test_a_rejected_request_is_not_retried(serve):
     calls = []
 
     async def get_stock(request, context):
@@ -205,7 +205,7 @@ async def test_a_refusal_is_never_repeated(serve):
     assert len(calls) == 1
 
 
-async def test_a_service_that_does_not_answer_leaves_the_outcome_unknown(serve):
+async def test_a_service_without_a_reply_leaves_the_outcome_unknown(serve):
     async def get_stock(request, context):
         await asyncio.Event().wait()
 
@@ -215,7 +215,7 @@ async def test_a_service_that_does_not_answer_leaves_the_outcome_unknown(serve):
     assert unknown.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_service_that_is_gone_leaves_the_outcome_unknown_in_good_time():
+async def test_a_service_that_ended_leaves_the_outcome_unknown_before_the_deadline():
     """Not only when the deadline passes."""
     async with client_for("127.0.0.1:1", InventoryServiceStub, INVENTORY) as client:
         with pytest.raises(OutcomeUnknown) as unknown:
@@ -223,7 +223,7 @@ async def test_a_service_that_is_gone_leaves_the_outcome_unknown_in_good_time():
     assert unknown.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_service_that_sheds_leaves_the_outcome_unknown(serve):
+async def test_an_overloaded_service_leaves_the_outcome_unknown(serve):
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def get_stock(request, context):
@@ -245,7 +245,7 @@ async def test_a_service_that_sheds_leaves_the_outcome_unknown(serve):
     assert unknown.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_where_services_are_is_said_by_name_or_for_all_the_rest(serve):
+async def test_upstreams_name_services_or_all_others(serve):
     async def get_stock(request, context):
         return inventory.Stock(sku=request.sku)
 
@@ -258,18 +258,18 @@ async def test_where_services_are_is_said_by_name_or_for_all_the_rest(serve):
 
 
 @pytest.mark.parametrize("upstreams", ["nonsense", "=127.0.0.1:1", f"{ORDER}="])
-def test_upstreams_that_are_no_addresses_are_refused(upstreams):
+def test_malformed_upstreams_are_rejected(upstreams):
     with pytest.raises(UpstreamError):
         Clients(upstreams, "edge")
 
 
-def test_a_service_that_upstreams_do_not_name_is_refused():
+def test_a_service_without_an_upstream_is_an_error():
     with pytest.raises(UpstreamError, match=INVENTORY):
         Clients(f"{ORDER}=127.0.0.1:1", "edge").stub(InventoryServiceStub, INVENTORY)
 
 
-async def test_what_is_closed_at_shutdown_may_still_call_others(serve):
-    """As svc_order does, whose steps under way come to an end."""
+async def test_resources_that_close_at_shutdown_may_still_call_services(serve):
+    """As in svc_order, whose running steps end."""
     answers = []
 
     async def get_stock(request, context):

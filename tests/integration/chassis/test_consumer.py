@@ -1,4 +1,4 @@
-"""Consuming events: each counts once, poison is buried and the rest goes on, whatever comes."""
+"""Consuming events: each is applied once, a poison event is dead-lettered and blocks no others."""
 
 import asyncio
 import uuid
@@ -34,7 +34,7 @@ def stock_changed(sku="a", available=0, **changes):
 
 
 class Projection:
-    """A handler that writes down what it is told, in order, and fails where it is told to."""
+    """A handler that records its events in order, and fails for those that a test names."""
 
     def __init__(self):
         self.attempts = []
@@ -83,7 +83,7 @@ async def buried(database):
 
 
 async def pending(bus, group="svc_toy"):
-    """Events taken by the group and not acknowledged."""
+    """Events delivered to the group and not acknowledged."""
     return (await bus._client.xpending(bus._prefix + TOPIC, group))["pending"]
 
 
@@ -100,7 +100,7 @@ async def test_events_are_applied_in_order_and_acknowledged(database, bus, proje
     assert await applied(database) == [f"a={number}" for number in range(20)]
 
 
-async def test_an_event_that_comes_twice_counts_once(database, bus, projection):
+async def test_an_event_delivered_twice_is_applied_once(database, bus, projection):
     first, second = stock_changed(available=1), stock_changed(available=2)
     async with consuming(database, bus, projection):
         await bus.publish([first, first, second])
@@ -109,7 +109,7 @@ async def test_an_event_that_comes_twice_counts_once(database, bus, projection):
     assert await applied(database) == ["a=1", "a=2"]
 
 
-async def test_two_consumers_each_apply_it_once(database, bus):
+async def test_two_consumers_each_apply_an_event_once(database, bus):
     event = stock_changed(available=1)
     projections = {"svc_one": Projection(), "svc_two": Projection()}
     async with (
@@ -122,7 +122,7 @@ async def test_two_consumers_each_apply_it_once(database, bus):
     assert await applied(database) == ["a=1", "a=1"]
 
 
-async def test_two_processes_of_a_service_apply_it_once_between_them(database_url, database, bus, projection):
+async def test_two_processes_of_a_service_together_apply_an_event_once(database_url, database, bus, projection):
     async with (
         Database.open(database_url) as other,
         consuming(database, bus, projection),
@@ -135,7 +135,7 @@ async def test_two_processes_of_a_service_apply_it_once_between_them(database_ur
     assert await applied(database) == [f"a={number}" for number in range(30)]
 
 
-async def test_a_handler_that_fails_for_a_while_leaves_nothing_of_its_failed_tries(database, bus, projection):
+async def test_failed_attempts_of_a_handler_leave_no_effect(database, bus, projection):
     projection.troubles["a"] = [asyncpg.DeadlockDetectedError("x"), ValueError("x")]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
@@ -145,7 +145,7 @@ async def test_a_handler_that_fails_for_a_while_leaves_nothing_of_its_failed_tri
     assert await buried(database) == []
 
 
-async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bus, projection, log):
+async def test_a_poison_event_is_dead_lettered_with_its_error_and_blocks_no_others(database, bus, projection, log):
     projection.troubles["poison"] = ValueError("canary")
     event = stock_changed("poison", 1, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
     async with consuming(database, bus, projection):
@@ -178,9 +178,7 @@ async def test_poison_is_buried_with_its_cause_and_the_rest_goes_on(database, bu
     ],
     ids=["payload that is no message", "no type", "no type and NUL", "NUL in a text"],
 )
-async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
-    database, bus, projection, changes, attempts
-):
+async def test_an_undecodable_event_is_dead_lettered_without_retries(database, bus, projection, changes, attempts):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
         await eventually(lambda: everything_is_acknowledged(bus))
@@ -188,8 +186,8 @@ async def test_what_can_never_be_applied_is_buried_soon_and_the_rest_goes_on(
     assert [letter["attempts"] for letter in await buried(database)] == [attempts]
 
 
-async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database, bus, projection):
-    """As after a crash between burying it and acknowledging it."""
+async def test_a_poison_event_delivered_again_is_dead_lettered_once(database, bus, projection):
+    """As after a crash between dead-lettering and acknowledging it."""
     poison = stock_changed(payload=b"\xff\xff\xff")
     async with consuming(database, bus, projection):
         await bus.publish([poison, poison, stock_changed("b", 1)])
@@ -198,8 +196,8 @@ async def test_poison_that_comes_again_is_buried_once_and_stops_nobody(database,
     assert len(await buried(database)) == 1
 
 
-async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database, bus, projection, monkeypatch):
-    """Or an event that came while the database went and came back would be buried for it."""
+async def test_a_failure_of_the_database_is_no_attempt_of_the_event(database, bus, projection, monkeypatch):
+    """Or an event delivered during an outage of the database would be dead-lettered."""
     monkeypatch.setattr("chassis.events.consumer._FIRST_PAUSE", timedelta(milliseconds=1))
     projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
     async with consuming(database, bus, projection):
@@ -210,7 +208,7 @@ async def test_trouble_of_the_database_is_never_an_attempt_of_the_event(database
     assert await buried(database) == []
 
 
-async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus, projection):
+async def test_an_error_text_with_a_nul_is_dead_lettered(database, bus, projection):
     projection.troubles["a"] = ValueError("n\0l" + "x" * 5000)
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a"), stock_changed("b", 1)])
@@ -219,7 +217,7 @@ async def test_an_error_that_speaks_of_nul_is_buried_all_the_same(database, bus,
     assert len((await buried(database))[0]["error"]) <= 1000
 
 
-async def test_records_that_are_no_events_are_buried_and_the_rest_goes_on(database, bus, projection):
+async def test_records_that_are_no_events_are_dead_lettered_and_block_no_others(database, bus, projection):
     await bus._client.xadd(bus._prefix + TOPIC, {"hello": "world"})
     await bus._client.xadd(bus._prefix + TOPIC, {b"\xff": b"\0\xff"})
     async with consuming(database, bus, projection):
@@ -229,7 +227,7 @@ async def test_records_that_are_no_events_are_buried_and_the_rest_goes_on(databa
     assert len(await buried(database)) == 2
 
 
-async def test_events_that_nobody_here_handles_are_passed_over(database, bus, projection):
+async def test_events_without_a_handler_are_skipped(database, bus, projection):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(type="shop.inventory.v1.StockCounted"), stock_changed("b", 1)])
         await eventually(lambda: everything_is_acknowledged(bus))
@@ -254,7 +252,7 @@ async def test_an_event_is_applied_in_the_trace_that_caused_it_and_for_no_user(d
     assert len(seen[1].traceparent) == len(trace)
 
 
-async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_next(database, bus):
+async def test_an_event_of_a_cancelled_consumer_is_applied_by_the_next(database, bus):
     began = asyncio.Event()
 
     class Slow(Projection):
@@ -275,13 +273,13 @@ async def test_a_consumer_that_is_stopped_in_the_middle_leaves_the_event_to_the_
 
 @pytest.fixture
 async def small(database_url, monkeypatch):
-    """A database with one connection, for which nobody waits long."""
+    """A database with one connection and a short timeout for it."""
     async with Database.open(database_url, connections=1) as small:
         monkeypatch.setattr("chassis.postgres.database._ACQUIRE_SECONDS", 0.05)
         yield small
 
 
-async def test_a_full_pool_is_no_fault_of_the_event(database, small, bus, projection, log):
+async def test_a_full_pool_is_no_attempt_of_the_event(database, small, bus, projection, log):
     async with consuming(small, bus, projection):
         async with small.connection():
             await bus.publish([stock_changed("a", 1)])
@@ -293,6 +291,6 @@ async def test_a_full_pool_is_no_fault_of_the_event(database, small, bus, projec
     assert {"Overloaded()"} == {line["error"] for line in log.lines("consumer restarts")}
 
 
-async def test_a_message_that_is_no_event_is_refused_when_the_consumer_is_made(database, bus, projection):
+async def test_a_handler_of_a_message_that_is_no_event_is_rejected_at_construction(database, bus, projection):
     with pytest.raises(KeyError):
         Consumer("svc_toy", database, bus, {pb.Stock: projection.on_stock_changed})

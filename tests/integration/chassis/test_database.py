@@ -1,4 +1,4 @@
-"""The database: transactions that are done or not done whoever is cancelled, and a pool that never leaks."""
+"""The database: transactions that commit or roll back under any cancellation, and a pool that never leaks."""
 
 import asyncio
 import random
@@ -29,7 +29,7 @@ async def test_a_transaction_commits_at_its_end(database):
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, KeyboardInterrupt])
-async def test_an_error_rolls_everything_back_and_goes_on(database, error):
+async def test_an_error_rolls_back_and_is_raised(database, error):
     async def fail():
         async with database.transaction() as tx:
             await tx.execute(INSERT, "a")
@@ -133,8 +133,8 @@ async def test_a_callback_that_fails_fails_neither_the_committed_transaction_nor
     assert "ZeroDivisionError" in log.text
 
 
-async def test_a_transaction_cancelled_at_any_moment_is_done_or_not_done_and_leaks_nothing(database):
-    """M1: measured without the shield, 45 of 50 cancelled transactions had committed."""
+async def test_a_transaction_cancelled_at_any_time_commits_or_rolls_back_and_leaks_nothing(database):
+    """Without the shield, 45 of 50 cancelled transactions had committed."""
     chance = random.Random(7)
     told = {}
 
@@ -223,7 +223,7 @@ async def test_a_connection_killed_inside_a_transaction_is_an_error_and_the_pool
     await assert_whole(database)
 
 
-async def test_a_full_pool_is_overloaded_after_the_callers_patience_and_no_later(database_url, monkeypatch):
+async def test_a_full_pool_is_overloaded_at_the_callers_deadline(database_url, monkeypatch):
     monkeypatch.setattr("chassis.postgres.database._ACQUIRE_SECONDS", 60)
     async with Database.open(database_url, connections=1) as database, database.transaction():
         enter_call(Call(method="test", deadline=time.monotonic() + 0.2))
@@ -235,7 +235,7 @@ async def test_a_full_pool_is_overloaded_after_the_callers_patience_and_no_later
         enter_call(None)
 
 
-async def test_a_full_pool_serves_whoever_waits_once_it_has_room(database_url):
+async def test_a_full_pool_serves_waiting_callers_once_a_connection_is_free(database_url):
     async with Database.open(database_url, connections=2) as database:
 
         async def write(number):
@@ -246,7 +246,7 @@ async def test_a_full_pool_serves_whoever_waits_once_it_has_room(database_url):
         assert len(await ids(database)) == 100
 
 
-async def test_waiters_that_are_cancelled_take_no_connection_with_them(database_url):
+async def test_cancelled_waiters_leak_no_connection(database_url):
     async with Database.open(database_url, connections=2) as database:
         async with database.connection(), database.connection():
             waiters = [asyncio.create_task(use(database)) for _ in range(50)]
@@ -258,7 +258,7 @@ async def test_waiters_that_are_cancelled_take_no_connection_with_them(database_
         await assert_whole(database, size=2)
 
 
-async def test_what_may_not_be_interrupted_ends_before_its_caller_is_cancelled():
+async def test_shielded_work_ends_before_its_caller_is_cancelled():
     finished = []
     go_on = asyncio.Event()
 
@@ -278,7 +278,7 @@ async def test_what_may_not_be_interrupted_ends_before_its_caller_is_cancelled()
     assert finished == [True]
 
 
-async def test_what_may_not_be_interrupted_tells_its_own_outcome():
+async def test_shielded_work_returns_or_raises_its_own_result():
     async def fail():
         raise ValueError("own")
 
@@ -296,7 +296,7 @@ async def use(database):
 
 
 async def assert_whole(database, size=5):
-    """Every connection is back, out of any transaction, and of use."""
+    """Every connection is back in the pool, outside of a transaction, and usable."""
     await eventually(lambda: database.pool.get_idle_size() == database.pool.get_size())
     assert await asyncio.gather(*(use(database) for _ in range(2 * size))) == [1] * 2 * size
     await eventually(lambda: has_no_transaction_open(database))
@@ -308,7 +308,7 @@ async def has_no_transaction_open(database):
     )
 
 
-async def test_a_transaction_that_somehow_did_not_end_is_not_handed_on(database_url):
+async def test_a_connection_in_a_transaction_is_not_reused(database_url):
     async with Database.open(database_url, 1) as database:
         async with database.connection() as connection:
             await connection.execute("BEGIN")
@@ -333,7 +333,7 @@ async def test_a_begin_that_is_cancelled_leaves_no_transaction_open(database_url
                 assert not connection.is_in_transaction()
 
 
-async def test_an_error_is_told_although_its_connection_is_lost_meanwhile(database):
+async def test_an_error_is_raised_although_its_connection_is_lost(database):
     async def fail():
         async with database.transaction() as tx:
             pid = await tx.fetchval("SELECT pg_backend_pid()")
@@ -348,7 +348,7 @@ async def test_an_error_is_told_although_its_connection_is_lost_meanwhile(databa
 
 
 async def test_a_transaction_that_fails_is_rolled_back_before_its_connection_goes_back(database):
-    """The pool would do it too, and complain aloud."""
+    """The pool would do it too, with a warning."""
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     with pytest.raises(ValueError, match="own"):
@@ -357,7 +357,7 @@ async def test_a_transaction_that_fails_is_rolled_back_before_its_connection_goe
     assert told == []
 
 
-async def test_nobody_waits_without_end(database_url, monkeypatch):
+async def test_every_wait_for_the_database_is_bounded(database_url, monkeypatch):
     monkeypatch.setattr("chassis.postgres.database._STATEMENT_SECONDS", 0.1)
     async with Database.open(database_url) as database:
         with pytest.raises(TimeoutError):
@@ -386,5 +386,5 @@ async def test_nobody_waits_without_end(database_url, monkeypatch):
     ],
     ids=lambda one: getattr(one, "__name__", one),
 )
-def test_what_is_trouble_of_the_database_is_no_fault_of_what_was_asked(error, away):
+def test_errors_of_an_unavailable_database_are_not_the_requests(error, away):
     assert issubclass(error, UNAVAILABLE_ERRORS) is away

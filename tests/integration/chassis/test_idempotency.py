@@ -1,4 +1,4 @@
-"""Doing a change once: the first answer is the only answer, whoever repeats it and however many at once."""
+"""Idempotency: a change takes effect once, and each repetition gets the first reply, also of concurrent ones."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ def enter(user_id="user-1", method="/shop.X/Change", caller="edge"):
     enter_call(Call(method=method, caller=caller, user=User(id=user_id) if user_id else None))
 
 
-async def test_a_repeated_request_gets_the_first_answer(database, change):
+async def test_a_repeated_request_gets_the_first_reply(database, change):
     first = await idempotent(database, request(), pb.StockLevel, change)
     assert "idempotent-replayed" not in current_call().trailers
     assert not is_replay()
@@ -65,14 +65,14 @@ async def test_a_repeated_request_gets_the_first_answer(database, change):
     assert (change.runs, await change.effects()) == (1, 1)
 
 
-async def test_another_request_under_the_same_key_is_refused(database, change):
+async def test_another_request_with_the_same_key_is_rejected(database, change):
     await idempotent(database, request(), pb.StockLevel, change)
     with pytest.raises(IdempotencyKeyReused):
         await idempotent(database, request(on_hand=2), pb.StockLevel, change)
     assert await change.effects() == 1
 
 
-async def test_a_refusal_is_kept_and_what_led_to_it_is_not(database, change):
+async def test_an_error_is_stored_and_its_changes_are_rolled_back(database, change):
     change.error = InsufficientStock(available="a=1")
     with pytest.raises(InsufficientStock):
         await idempotent(database, request(), pb.StockLevel, change)
@@ -84,7 +84,7 @@ async def test_a_refusal_is_kept_and_what_led_to_it_is_not(database, change):
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError("x"), asyncpg.UniqueViolationError("x")], ids=repr)
-async def test_a_failure_that_may_pass_frees_the_key(database, change, error):
+async def test_an_unexpected_error_frees_the_key(database, change, error):
     change.error = error
     with pytest.raises(type(error)):
         await idempotent(database, request(), pb.StockLevel, change)
@@ -107,13 +107,13 @@ async def test_a_cancelled_change_frees_the_key(database, change):
     assert await change.effects() == 1
 
 
-async def test_twenty_at_once_have_one_effect_and_one_answer(database, change):
+async def test_twenty_requests_at_once_have_one_effect_and_one_reply(database, change):
     answers = await asyncio.gather(*(idempotent(database, request(), pb.StockLevel, change) for _ in range(20)))
     assert {answer.etag for answer in answers} == {"effect-1"}
     assert (change.runs, await change.effects()) == (1, 1)
 
 
-async def test_twenty_at_once_have_one_refusal(database, change):
+async def test_twenty_requests_at_once_have_one_error(database, change):
     change.error = InsufficientStock(available="a=1")
     outcomes = await asyncio.gather(
         *(idempotent(database, request(), pb.StockLevel, change) for _ in range(20)), return_exceptions=True
@@ -122,7 +122,7 @@ async def test_twenty_at_once_have_one_refusal(database, change):
     assert (change.runs, await change.effects()) == (1, 0)
 
 
-async def test_whoever_waits_for_a_first_that_fails_takes_its_place(database, change):
+async def test_a_request_that_waits_for_one_that_fails_is_carried_out(database, change):
     began, fail = asyncio.Event(), asyncio.Event()
 
     async def failing(tx):
@@ -140,7 +140,7 @@ async def test_whoever_waits_for_a_first_that_fails_takes_its_place(database, ch
     assert (await second).etag == "effect-1"
 
 
-async def test_whoever_has_waited_long_enough_is_told_that_the_first_is_still_at_work(database_url, change):
+async def test_a_request_that_waits_too_long_for_the_first_is_in_flight(database_url, change):
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(tx):
@@ -164,8 +164,8 @@ async def test_whoever_has_waited_long_enough_is_told_that_the_first_is_still_at
     [{"user_id": "user-2"}, {"method": "/shop.X/Other"}, {"user_id": "", "caller": "svc_order"}],
     ids=["of another user", "of another method", "of a workload"],
 )
-async def test_a_key_is_only_its_owners(database, change, other):
-    """S28: to whoever else uses it, it is a new one, and says nothing about the first."""
+async def test_a_key_belongs_to_its_principal_and_method(database, change, other):
+    """For another principal it is a new one, and reveals nothing about the first."""
     mine = await idempotent(database, request(), pb.StockLevel, change)
     enter(**other)
     assert await stored_reply(database, request(), pb.StockLevel) is None
@@ -180,7 +180,7 @@ async def test_a_key_of_one_workload_is_new_to_another(database, change):
     assert change.runs == 2
 
 
-async def test_whoever_asks_first_is_told_what_was_answered_before(database, change):
+async def test_stored_reply_returns_the_first_reply_or_error(database, change):
     first = await idempotent(database, request(), pb.StockLevel, change)
     assert await stored_reply(database, request(), pb.StockLevel) == first
     assert current_call().trailers["idempotent-replayed"] == "true"
@@ -194,7 +194,7 @@ async def test_whoever_asks_first_is_told_what_was_answered_before(database, cha
 
 
 @pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError, asyncpg.SerializationError])
-async def test_a_deadlock_is_tried_again(database, change, error):
+async def test_a_deadlock_is_retried(database, change, error):
     troubles = [error("x"), error("x")]
 
     async def troubled(tx):
@@ -208,7 +208,7 @@ async def test_a_deadlock_is_tried_again(database, change, error):
 
 
 async def test_two_changes_that_deadlock_both_take_effect(database):
-    """A real one: each locks what the other wants next."""
+    """A real one: each locks first what the other locks next."""
     await database.pool.execute("INSERT INTO note (id) VALUES ('a'), ('b')")
     both = asyncio.Barrier(2)
 
@@ -234,7 +234,7 @@ async def test_two_changes_that_deadlock_both_take_effect(database):
     assert await database.pool.fetchval("SELECT array_agg(DISTINCT body) FROM note") == ["11"]
 
 
-async def test_a_deadlock_without_end_is_told(database):
+async def test_a_deadlock_that_does_not_end_is_raised(database):
     async def hopeless(tx):
         raise asyncpg.DeadlockDetectedError("x")
 
@@ -249,7 +249,7 @@ async def test_outside_of_a_call_there_is_no_principal(database, change):
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_a_replay_says_so_in_the_trailers(serve, connect, database, issuer, refused):
+async def test_a_replay_is_marked_in_the_trailers(serve, connect, database, issuer, refused):
     change = Change(database)
     if refused:
         change.error = InsufficientStock(available="a=1")

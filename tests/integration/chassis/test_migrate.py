@@ -39,7 +39,7 @@ async def things(url):
         await connection.close()
 
 
-async def test_everything_is_applied_once_in_order_the_chassis_first(url, package):
+async def test_migrations_are_applied_once_in_order_the_chassiss_first(url, package):
     applied = await migrate(url, package)
     assert applied[0].startswith("chassis/0001")
     assert applied[-2:] == ["svc_new/0001_create_thing", "svc_new/0002_fill_thing"]
@@ -54,7 +54,7 @@ async def test_a_later_migration_is_applied_later(url, package):
     assert await things(url) == [1, 2, 3]
 
 
-async def test_an_edited_migration_is_refused_and_nothing_after_it_is_applied(url, package):
+async def test_an_edited_migration_is_rejected_and_no_later_one_is_applied(url, package):
     await migrate(url, package)
     add(package, "0001_create_thing", "CREATE TABLE thing (id bigint)")
     add(package, "0003_fill_more", "INSERT INTO thing VALUES (3)")
@@ -63,14 +63,14 @@ async def test_an_edited_migration_is_refused_and_nothing_after_it_is_applied(ur
     assert await things(url) == [1, 2]
 
 
-async def test_a_migration_that_vanished_is_refused(url, package):
+async def test_a_missing_migration_is_rejected(url, package):
     await migrate(url, package)
     (package / "migrations" / "0002_fill_thing.sql").unlink()
     with pytest.raises(MigrationError, match="0002_fill_thing"):
         await migrate(url, package)
 
 
-async def test_a_migration_that_fails_leaves_nothing_of_itself_and_is_applied_when_it_is_mended(url, package):
+async def test_a_failed_migration_leaves_no_effect_and_is_applied_once_repaired(url, package):
     add(package, "0003_break", "INSERT INTO thing VALUES (3); SELECT 1 / 0;")
     with pytest.raises(MigrationError, match="svc_new/0003_break: division by zero"):
         await migrate(url, package)
@@ -79,7 +79,7 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself_and_is_applied_wh
     assert await migrate(url, package) == ["svc_new/0003_break"]
 
 
-async def test_many_at_once_apply_each_migration_once(url, package):
+async def test_concurrent_processes_apply_each_migration_once(url, package):
     applied = await asyncio.gather(*(migrate(url, package) for _ in range(8)))
     assert sorted(len(names) for names in applied)[:-1] == [0] * 7
     assert await things(url) == [1, 2]

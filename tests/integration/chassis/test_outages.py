@@ -1,4 +1,4 @@
-"""Servers that go away and come back: nothing is lost, nothing has to be restarted, and clients are told the truth."""
+"""Servers that are unavailable for a while: nothing is lost or has to be restarted, and clients get true statuses."""
 
 import asyncio
 import tempfile
@@ -90,7 +90,7 @@ async def has_applied(database, figures):
     return [row["what"] for row in rows] == figures
 
 
-async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redis_alone):
+async def test_relay_consumer_and_change_feed_survive_every_server(postgres_alone, redis_alone):
     woken = asyncio.Event()
 
     async def watch(database):
@@ -133,7 +133,7 @@ async def test_relay_consumer_and_news_outlive_every_server(postgres_alone, redi
         await eventually(woken.is_set, seconds=PATIENCE)
 
 
-async def test_while_the_database_is_away_nothing_is_acknowledged(postgres_alone, redis_alone):
+async def test_while_the_database_is_unavailable_nothing_is_acknowledged(postgres_alone, redis_alone):
     async with Database.open(postgres_alone.url) as database, RedisBus.open(redis_alone.url) as bus:
         await tell(database, 1, 2)
         async with working(Relay(database, bus, "svc_toy").run()):
@@ -152,14 +152,12 @@ async def is_drained(database):
 
 
 async def pending(bus):
-    """Events that were taken and not acknowledged."""
+    """Events that were delivered and not acknowledged."""
     groups = await bus._client.xinfo_groups("shop.inventory.v1.Stock")
     return sum(group["pending"] for group in groups)
 
 
-async def test_a_call_that_needs_the_database_is_told_to_come_back_and_is_served_when_it_is_back(
-    serve, connect, failure, postgres_alone
-):
+async def test_a_call_without_the_database_is_unavailable_and_is_served_later(serve, connect, failure, postgres_alone):
     """F06."""
     metadata = (("x-shop-caller", "edge"),)
     async with Database.open(postgres_alone.url) as database:

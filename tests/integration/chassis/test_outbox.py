@@ -1,4 +1,4 @@
-"""The outbox: what commits is published, in order, by one process at a time, and nothing else ever is."""
+"""The outbox: exactly the committed events are published, in order, by one process at a time."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -77,7 +77,7 @@ async def is_drained(database):
     return not await database.pool.fetchval("SELECT count(*) FROM outbox WHERE publish_time IS NULL")
 
 
-async def test_what_commits_is_published_with_all_that_belongs_to_it(database, bus, published):
+async def test_a_committed_event_is_published_with_all_its_attributes(database, bus, published):
     with as_user():
         async with relaying(database, bus):
             await tell(database, stock(3), events.ReservationReleased(reservation_id="r-1"))
@@ -91,7 +91,7 @@ async def test_what_commits_is_published_with_all_that_belongs_to_it(database, b
     assert changed.time.endswith("Z")
 
 
-async def test_what_does_not_commit_is_never_published(database, bus, published):
+async def test_an_event_that_does_not_commit_is_not_published(database, bus, published):
     async def fail():
         async with database.transaction() as tx:
             await outbox.add(tx, stock(1))
@@ -105,7 +105,7 @@ async def test_what_does_not_commit_is_never_published(database, bus, published)
     assert figures(await published()) == [2]
 
 
-async def test_nothing_is_published_before_it_commits(database, bus, published):
+async def test_no_event_is_published_before_it_commits(database, bus, published):
     async with relaying(database, bus):
         async with database.transaction() as tx:
             await outbox.add(tx, stock(1))
@@ -116,8 +116,8 @@ async def test_nothing_is_published_before_it_commits(database, bus, published):
     assert figures(await published()) == [2, 1]
 
 
-async def test_a_late_commit_with_a_lower_id_is_not_stepped_over(database_url, database, bus, published):
-    """P13: a cursor on the sequence would lose it."""
+async def test_a_late_commit_with_a_lower_id_is_not_skipped(database_url, database, bus, published):
+    """A cursor on the sequence would lose it."""
     async with relaying(database, bus):
         late = await asyncpg.connect(database_url)
         transaction = late.transaction()
@@ -133,7 +133,7 @@ async def test_a_late_commit_with_a_lower_id_is_not_stepped_over(database_url, d
     assert figures(await published()) == [2, 3, 4, 1]
 
 
-async def test_events_come_in_the_order_in_which_they_were_told(database, bus, published):
+async def test_events_are_published_in_the_order_in_which_they_were_added(database, bus, published):
     async with relaying(database, bus):
         for start in range(0, 60, 3):
             await tell(database, *map(stock, range(start, start + 3)))
@@ -157,17 +157,17 @@ async def test_events_of_one_key_come_in_the_order_of_their_changes_wherever_pos
     assert figures(await published()) == [1, 2, 3]
 
 
-async def test_telling_nothing_is_nothing(database):
+async def test_adding_no_events_has_no_effect(database):
     await tell(database)
     assert await is_drained(database)
 
 
-async def test_a_message_that_is_no_event_cannot_be_told(database):
+async def test_a_message_that_is_no_event_cannot_be_added(database):
     with pytest.raises(KeyError):
         await tell(database, pb.Stock())
 
 
-async def test_events_may_belong_to_traces_of_their_own_by_their_keys(database):
+async def test_events_may_have_traces_of_their_own_by_key(database):
     with as_user():
         async with database.transaction() as tx:
             await outbox.add(tx, stock(1, "a"), stock(2, "b"), traces={"a": "trace-of-a", "c": "trace-of-c"})
@@ -177,7 +177,7 @@ async def test_events_may_belong_to_traces_of_their_own_by_their_keys(database):
 
 
 def sized(size):
-    """An event of exactly so many bytes."""
+    """An event of exactly this many bytes."""
     empty = events.StockChanged(sku="a", location_id="x" * size)
     return events.StockChanged(sku="a", location_id="x" * (2 * size - empty.ByteSize()))
 
@@ -194,7 +194,7 @@ async def test_the_largest_event_is_published(database, bus, published):
     [lambda: sized(outbox.LARGEST_BYTES + 1), lambda: stock(1, "k" * (outbox.LONGEST_KEY + 1))],
     ids=["payload", "key"],
 )
-async def test_a_larger_event_fails_the_change_that_tells_it_rather_than_stop_all_that_come_after(database, event):
+async def test_a_larger_event_fails_its_change_rather_than_block_later_events(database, event):
     async def change():
         async with database.transaction() as tx:
             await tx.execute("INSERT INTO note (id) VALUES ('changed')")
@@ -205,10 +205,8 @@ async def test_a_larger_event_fails_the_change_that_tells_it_rather_than_stop_al
     assert await database.pool.fetchval("SELECT (SELECT count(*) FROM note) + (SELECT count(*) FROM outbox)") == 0
 
 
-async def test_a_relay_that_dies_between_publishing_and_remembering_publishes_again_and_the_inbox_drops_it(
-    database, bus, published
-):
-    """Its connection is killed by a trigger at exactly that moment."""
+async def test_a_relay_that_crashes_after_publishing_publishes_again_and_the_inbox_drops_it(database, bus, published):
+    """A trigger kills its connection between the two."""
     await database.pool.execute(
         """CREATE SEQUENCE deaths;
            CREATE TABLE applied (what int);
@@ -237,7 +235,7 @@ async def has_applied(database, what):
     return [row["what"] for row in await database.pool.fetch("SELECT what FROM applied")] == what
 
 
-async def test_of_two_relays_one_works_and_the_other_takes_over_when_it_ends(database_url, database, bus, published):
+async def test_of_two_relays_one_leads_and_the_other_takes_over_when_it_ends(database_url, database, bus, published):
     async with Database.open(database_url) as other, relaying(other, bus):
         async with relaying(database, bus):
             await eventually(lambda: leader(database))
@@ -259,7 +257,7 @@ def connection_pid(holder):
     return holder._con.get_server_pid() if holder._con else None
 
 
-async def test_a_leader_whose_connection_is_killed_loses_nothing_and_somebody_leads_again(
+async def test_a_leader_whose_connection_is_killed_loses_nothing_and_is_replaced(
     database_url, database, bus, published
 ):
     async with Database.open(database_url) as other, relaying(other, bus), relaying(database, bus):
@@ -281,7 +279,7 @@ async def has_another_leader(database, than):
     return await leader(database) not in (None, than)
 
 
-async def test_a_relay_that_is_stopped_gives_the_lead_away(database, bus):
+async def test_a_cancelled_relay_releases_the_leaders_lock(database, bus):
     for _ in range(3):
         async with relaying(database, bus):
             await eventually(lambda: leader(database))
@@ -290,7 +288,7 @@ async def test_a_relay_that_is_stopped_gives_the_lead_away(database, bus):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Nobody looks by itself: only hints wake anyone."""
+    """Only hints wake relays, never the poll."""
     monkeypatch.setattr("chassis.events.outbox._POLL_SECONDS", 3600.0)
 
 
@@ -312,7 +310,7 @@ async def test_more_than_one_batch_is_drained_at_once(database, bus, published):
     assert figures(await published()) == list(range(1_300))
 
 
-async def test_a_relay_that_has_published_all_rests(database, bus):
+async def test_a_relay_without_events_makes_no_queries(database, bus):
     relay = Relay(database, bus, "svc_toy")
     task = asyncio.create_task(relay.run())
     await tell(database, stock(1))
@@ -339,7 +337,7 @@ async def waits_in_second_place(database):
     )
 
 
-async def test_watchers_are_told_the_keys_of_what_is_published(database, bus):
+async def test_watchers_are_notified_of_the_keys_of_published_events(database, bus):
     heard = []
     async with database.connection() as listener:
         await listener.add_listener(CHANNEL, lambda *arguments: heard.append(arguments[-1]))

@@ -1,4 +1,4 @@
-"""The server pipeline on a real server: whatever a handler does, the client gets one clear answer in time."""
+"""The server pipeline on a real server: for any outcome of a handler the client gets one status in time."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def answering(request, context):
 
 
 class Waiting:
-    """A handler that waits, and tells what became of it."""
+    """A handler that waits, and records how it ended."""
 
     def __init__(self):
         self.began = 0
@@ -55,7 +55,7 @@ class Waiting:
         return pb.Stock(sku=request.sku)
 
 
-async def test_an_answer_is_logged_in_one_line_with_what_happened(serve, connect, log):
+async def test_a_call_is_logged_in_one_line(serve, connect, log):
     async with serve(GetStock=answering) as app, connect(app.address) as call:
         assert (await call.GetStock(REQUEST, metadata=EDGE)).sku == "a"
     (line,) = log.calls()
@@ -68,8 +68,8 @@ async def test_an_answer_is_logged_in_one_line_with_what_happened(serve, connect
 
 
 @pytest.mark.parametrize("rpc", ["GetStock", "WatchAvailability"])
-async def test_a_cancellation_that_leaks_out_of_an_inner_task_is_answered_at_once(serve, connect, failure, rpc):
-    """M3: grpc.aio by itself would leave a client without a deadline waiting for ever."""
+async def test_a_cancellation_that_leaks_out_of_an_inner_task_is_a_status_at_once(serve, connect, failure, rpc):
+    """grpc.aio alone would leave a client without a deadline waiting without limit."""
 
     async def unary(request, context):
         inner = asyncio.create_task(asyncio.Event().wait())
@@ -90,8 +90,8 @@ async def test_a_cancellation_that_leaks_out_of_an_inner_task_is_answered_at_onc
         assert failed.code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_client_that_leaves_ends_its_handler(serve, connect, log):
-    """M2: the handler sees CancelledError, though context.cancelled() does not say so."""
+async def test_a_client_that_cancels_ends_its_handler(serve, connect, log):
+    """The handler gets CancelledError, though context.cancelled() is False."""
     waiting = Waiting()
     async with serve(GetStock=waiting) as app, connect(app.address) as call:
         going = call.GetStock(REQUEST, metadata=EDGE)
@@ -121,7 +121,7 @@ async def test_the_contract_bounds_a_call_that_has_no_deadline(serve, connect, f
     assert waiting.ended == [asyncio.CancelledError]
 
 
-async def test_a_watcher_that_leaves_closes_its_handler(serve, connect, log):
+async def test_a_watcher_that_cancels_closes_its_handler(serve, connect, log):
     closed = asyncio.Event()
 
     async def stream(request, context):
@@ -140,8 +140,8 @@ async def test_a_watcher_that_leaves_closes_its_handler(serve, connect, log):
     assert [line["code"] for line in log.calls()] == ["CANCELLED"]
 
 
-async def test_a_watcher_that_leaves_between_two_messages_closes_its_handler(serve, connect, log):
-    """The handler is then suspended at its yield, where no cancellation reaches it."""
+async def test_a_watcher_that_cancels_between_two_messages_closes_its_handler(serve, connect, log):
+    """The handler is then suspended at its yield, where it gets no cancellation."""
     closed = asyncio.Event()
 
     async def stream(request, context):
@@ -182,8 +182,8 @@ def unspeakable():
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_an_unexpected_error_tells_the_client_an_id_and_the_log_everything(serve, connect, failure, log, error):
-    """M4: grpc.aio by itself sends the exception's text to the caller."""
+async def test_an_unexpected_error_is_an_id_for_the_client_and_logged_in_full(serve, connect, failure, log, error):
+    """grpc.aio alone sends the exception's text to the caller."""
     async with serve(GetStock=raising(error)) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
     assert failed.code is grpc.StatusCode.INTERNAL
@@ -194,7 +194,7 @@ async def test_an_unexpected_error_tells_the_client_an_id_and_the_log_everything
     assert type(error).__name__ in line["exception"]
 
 
-async def test_an_unexpected_error_of_a_stream_tells_the_client_an_id(serve, connect, failure, log):
+async def test_an_unexpected_error_of_a_stream_is_an_id_for_the_client(serve, connect, failure, log):
     async with serve(WatchAvailability=watching) as app, connect(app.address) as call:
         watch = call.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]), metadata=EDGE)
         failed = await failure(watch.read())
@@ -227,28 +227,28 @@ async def test_an_unexpected_error_of_a_stream_tells_the_client_an_id(serve, con
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_what_is_known_to_go_wrong_below_has_a_code_of_its_own(serve, connect, failure, error, code):
+async def test_each_known_failure_has_a_code_of_its_own(serve, connect, failure, error, code):
     async with serve(GetStock=raising(error)) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
     assert failed.code.name == code
     assert CANARY not in failed.text
 
 
-async def test_an_rpc_that_nobody_wrote_yet_is_unimplemented(serve, connect, failure):
+async def test_an_rpc_without_a_handler_is_unimplemented(serve, connect, failure):
     async with serve() as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
     assert failed.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("error", [Overloaded(), VersionConflict(), OperationInFlight()], ids=repr)
-async def test_what_passes_by_itself_says_when_to_come_back(serve, connect, failure, error):
+async def test_a_transient_error_says_when_to_retry(serve, connect, failure, error):
     async with serve(GetStock=raising(error)) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
     assert failed.reason in ("OVERLOADED", "WRITE_CONTENDED", "OPERATION_IN_FLIGHT")
     assert failed.details[error_details_pb2.RetryInfo].retry_delay.seconds >= 1
 
 
-async def test_a_refusal_carries_its_reason_and_its_request_is_logged(serve, connect, failure, log):
+async def test_an_error_has_its_reason_and_its_request_is_logged(serve, connect, failure, log):
     async with serve(GetStock=raising(InsufficientStock(available="a=1"))) as app, connect(app.address) as call:
         failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
     assert failed.reason == "INSUFFICIENT_STOCK"
@@ -257,7 +257,7 @@ async def test_a_refusal_carries_its_reason_and_its_request_is_logged(serve, con
     assert (line["level"], line["reason"], line["request"]) == ("WARNING", "INSUFFICIENT_STOCK", {"sku": "a"})
 
 
-async def test_a_refusal_that_has_much_to_tell_still_arrives(serve, connect, failure):
+async def test_an_error_with_large_metadata_arrives(serve, connect, failure):
     error = InsufficientStock(available=", ".join(f"{'s' * 60}{number}=0" for number in range(100)))
     async with serve(ReserveStock=raising(error)) as app, connect(app.address) as call:
         request = pb.ReserveStockRequest(reservation_id="r", order_id="o", lines=[pb.StockLine(sku="a", quantity=1)])
@@ -265,7 +265,7 @@ async def test_a_refusal_that_has_much_to_tell_still_arrives(serve, connect, fai
     assert failed.reason == "INSUFFICIENT_STOCK"
 
 
-async def test_a_broken_rule_names_every_field(serve, connect, failure):
+async def test_a_violation_names_every_field(serve, connect, failure):
     async with serve() as app, connect(app.address) as call:
         request = pb.ReserveStockRequest(order_id="o\0", lines=[pb.StockLine(sku="a", quantity=-2)])
         failed = await failure(call.ReserveStock(request, metadata=ORDER))
@@ -275,7 +275,7 @@ async def test_a_broken_rule_names_every_field(serve, connect, failure):
     assert all(violation.description and violation.reason for violation in violations)
 
 
-async def test_a_request_that_breaks_every_rule_still_gets_its_answer(serve, connect, failure):
+async def test_a_request_that_breaks_every_rule_gets_its_status(serve, connect, failure):
     """Metadata of more than 8 KiB would not arrive at all."""
     async with serve() as app, connect(app.address) as call:
         lines = [pb.StockLine(sku="?" * 64, quantity=-number) for number in range(150)]
@@ -285,8 +285,8 @@ async def test_a_request_that_breaks_every_rule_still_gets_its_answer(serve, con
 
 
 @pytest.mark.parametrize("seconds", [2**62, -(2**62)])
-async def test_a_request_that_has_no_json_gets_its_answer(serve, connect, failure, seconds):
-    """It cannot be logged, which is no reason for the client to hear of it."""
+async def test_a_request_without_a_json_form_gets_its_reply(serve, connect, failure, seconds):
+    """It cannot be logged, which is no error of the client's."""
     async with serve() as app, connect(app.address) as call:
         request = pb.ReserveStockRequest(reservation_id="r", order_id="o")
         request.ttl.seconds = seconds
@@ -294,7 +294,7 @@ async def test_a_request_that_has_no_json_gets_its_answer(serve, connect, failur
     assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 
 
-async def test_a_request_that_is_no_message_is_the_clients_fault_and_tells_nothing(serve, log):
+async def test_a_malformed_request_is_invalid_and_reveals_nothing(serve, log):
     async with serve(GetStock=answering) as app, grpc.aio.insecure_channel(app.address) as channel:
         send = channel.unary_unary("/shop.inventory.v1.InventoryService/GetStock")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -304,7 +304,7 @@ async def test_a_request_that_is_no_message_is_the_clients_fault_and_tells_nothi
     assert [line["reason"] for line in log.calls()] == ["INVALID_REQUEST"]
 
 
-async def test_an_answer_that_is_no_message_is_an_error_of_ours_and_tells_nothing(serve, connect, failure):
+async def test_a_reply_of_the_wrong_type_is_internal_and_reveals_nothing(serve, connect, failure):
     async def forgetful(request, context):
         return CANARY
 
@@ -314,7 +314,7 @@ async def test_an_answer_that_is_no_message_is_an_error_of_ours_and_tells_nothin
     assert failed.message.startswith("Internal error ")
 
 
-async def test_a_message_over_the_limit_is_refused_and_one_below_is_read(serve, connect, failure):
+async def test_a_message_over_the_limit_is_rejected_and_one_below_is_read(serve, connect, failure):
     """M5."""
     settings = Settings(max_request_bytes=10_000)
     async with serve(settings=settings, GetStock=answering) as app, connect(app.address) as call:
@@ -324,8 +324,8 @@ async def test_a_message_over_the_limit_is_refused_and_one_below_is_read(serve, 
         assert (await failure(call.GetStock(huge, metadata=EDGE))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_metadata_has_room_for_a_token_but_not_for_everything(serve, connect, failure):
-    """M5: between the soft and the hard limit gRPC refuses at random, so nothing of ours may come near."""
+async def test_metadata_has_room_for_a_token_and_a_limit(serve, connect, failure):
+    """Between the soft and the hard limit gRPC rejects at random, so our metadata must stay below both."""
     async with serve(GetStock=answering) as app, connect(app.address) as call:
         for _ in range(20):
             await call.GetStock(REQUEST, metadata=(*EDGE, ("padding", "x" * 6_000)))
@@ -333,7 +333,7 @@ async def test_metadata_has_room_for_a_token_but_not_for_everything(serve, conne
     assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_calls_above_the_limit_are_shed_at_once_and_later_ones_are_served(serve, connect, failure):
+async def test_calls_above_the_limit_are_rejected_at_once_and_later_ones_are_served(serve, connect, failure):
     """M6."""
     waiting = Waiting()
     settings = Settings(max_concurrent_rpcs=5)
@@ -347,7 +347,7 @@ async def test_calls_above_the_limit_are_shed_at_once_and_later_ones_are_served(
         assert (await call.GetStock(REQUEST, metadata=EDGE)).sku == "a"
 
 
-async def test_an_audited_call_leaves_its_record_whether_it_was_served_or_not(serve, connect, failure, issuer, log):
+async def test_an_audited_call_is_recorded_whether_it_was_served_or_not(serve, connect, failure, issuer, log):
     async def handler(request, context):
         return pb.StockLevel()
 
@@ -372,7 +372,7 @@ async def test_health_and_reflection_need_no_contract(serve):
         listing.cancel()
 
 
-async def test_a_trace_context_goes_on_and_one_that_is_none_is_replaced(serve, connect, log):
+async def test_a_valid_trace_context_is_continued_and_an_invalid_one_replaced(serve, connect, log):
     async with serve(GetStock=answering) as app, connect(app.address) as call:
         await call.GetStock(REQUEST, metadata=(*EDGE, ("traceparent", "00-" + "a" * 32 + "-" + "b" * 16 + "-01")))
         await call.GetStock(REQUEST, metadata=(*EDGE, ("traceparent", f"00-{CANARY}-b-01")))

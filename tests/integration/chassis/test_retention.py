@@ -1,4 +1,4 @@
-"""What nobody can ask for any more is forgotten, and nothing before: in every service that has a database."""
+"""Retention: rows are purged after their time, and none before, in every service that has a database."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from chassis import Settings
 from chassis.postgres import idempotency
 from chassis.testing import eventually
 
-#: How each row is made, by its name and its age; and the age at which it is forgotten.
+#: How each row is inserted, by its name and its age; and the age at which it is purged.
 RETENTION = {
     "outbox": (
         "INSERT INTO outbox (topic, key, type, payload, publish_time) VALUES ('t', $1, 't', '', now() - $2::interval)",
@@ -41,7 +41,7 @@ def settings(database_url, redis_url, event_prefix):
 
 
 @pytest.mark.parametrize("table", RETENTION)
-async def test_a_service_forgets_old_rows_and_keeps_young_ones(serve, settings, database, table):
+async def test_a_service_purges_old_rows_and_retains_recent_ones(serve, settings, database, table):
     insert, left, kept = RETENTION[table]
     for name, age in (("old", kept + timedelta(hours=1)), ("young", kept - timedelta(hours=1))):
         await database.pool.execute(insert, name, age)
@@ -56,7 +56,7 @@ async def test_a_service_forgets_old_rows_and_keeps_young_ones(serve, settings, 
         await eventually(only_the_young_one)
 
 
-async def test_an_event_that_waits_is_never_forgotten_however_old_it_is(database):
+async def test_an_unpublished_event_is_never_purged(database):
     await database.pool.execute(
         """INSERT INTO outbox (topic, key, type, payload, create_time)
            VALUES ('t', 'k', 't', '', now() - interval '1 year')"""
@@ -65,8 +65,8 @@ async def test_an_event_that_waits_is_never_forgotten_however_old_it_is(database
     assert await database.pool.fetchval("SELECT count(*) FROM outbox") == 1
 
 
-async def test_much_is_forgotten_a_part_at_a_time_and_it_says_when_there_is_more(database, monkeypatch):
-    """Or a table that has grown for long could not be cleaned within the time that a statement has."""
+async def test_a_purge_is_batched_and_returns_whether_there_is_more(database, monkeypatch):
+    """Or the purge of a large table could exceed the statement timeout."""
     monkeypatch.setattr("chassis.postgres.database._PURGE_BATCH", 10)
     await database.pool.execute(
         """INSERT INTO inbox (consumer, event_id, apply_time)
@@ -77,7 +77,7 @@ async def test_much_is_forgotten_a_part_at_a_time_and_it_says_when_there_is_more
     assert await database.pool.fetchval("SELECT count(*) FROM inbox") == 0
 
 
-def test_clients_are_told_for_how_long_a_request_can_be_repeated(repository: Path):
+def test_the_documented_retention_of_replies_is_the_real_one(repository: Path):
     told = f"{idempotency.RETENTION // timedelta(hours=1)} hours"
     for page in ("docs/clients.md", "docs/edge.md"):
         assert told in (repository / page).read_text(), page

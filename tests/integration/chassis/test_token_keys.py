@@ -13,7 +13,7 @@ from shop.user.v1 import auth_service_pb2 as user
 
 @pytest.fixture
 async def keys(serve, issuer):
-    """Lends the key source of a service whose calls reach svc_user, which publishes the issuer's key."""
+    """Yield the key source of a service whose calls reach svc_user, which publishes the issuer's key."""
 
     async def get_jwks(request, context):
         return user.JsonWebKeySet(keys=[user.JsonWebKey(**key) for key in (await issuer.keys())["keys"]])

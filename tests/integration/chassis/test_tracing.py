@@ -1,4 +1,4 @@
-"""Spans: a service that is told of a collector exports a span of every call, in the caller's trace."""
+"""Spans: a service with a collector exports a span of every call, event and job, in the trace of its cause."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ TRACE = "a1" * 16
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """What stands in the place of a collector: it keeps every span with the service that sent it."""
+    """A collector that records every span with the service that sent it."""
 
     def __init__(self):
         self.spans = []
@@ -66,7 +66,7 @@ async def service(start, environment, collector, users):
 
 
 async def ended(service):
-    """Have it stop, and so export what it still holds."""
+    """Stop it, so that it exports its buffered spans."""
     service.child.send_signal(signal.SIGTERM)
     assert await service.ended() == 0
 
@@ -93,9 +93,7 @@ async def test_every_call_is_a_span_of_its_service_in_the_callers_trace(service,
     assert {span.parent_span_id.hex() for _, span in spans} == {"b2" * 8}
 
 
-async def test_a_call_that_it_makes_itself_is_a_span_below_and_carries_one_trace_context(
-    service, collector, users, issuer
-):
+async def test_an_outgoing_call_is_a_span_below_and_carries_one_trace_context(service, collector, users, issuer):
     metadata = (
         ("x-shop-caller", "edge"),
         ("traceparent", f"00-{TRACE}-{'b2' * 8}-01"),
@@ -128,7 +126,7 @@ async def test_an_event_of_a_call_carries_the_calls_span(service, collector, env
     assert stored == f"00-{TRACE}-{spans['SetStock'].span_id.hex()}-01"
 
 
-#: What a consumer and a worker do: work in the trace that caused it, which calls another service and may fail.
+#: The work of a consumer or a worker: in the trace of its cause, it calls another service and may fail.
 WORK = """
 import asyncio, sys
 from chassis import telemetry
@@ -155,7 +153,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_work_outside_of_a_call_is_a_span_below_its_cause_and_above_its_calls(collector, users, repository):
+async def test_work_outside_of_a_call_is_a_span_between_its_cause_and_its_calls(collector, users, repository):
     parent = f"00-{TRACE}-{'b2' * 8}-01"
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", WORK, users.address, parent),

@@ -66,7 +66,7 @@ def invalid_request(type_name: str):
 
 @pytest.fixture
 async def served(issuer, repository):
-    """Every gRPC service, with handlers that only remember that they ran."""
+    """Every gRPC service, with handlers that only record their calls."""
     called = []
 
     def handler(path, *, streams):
@@ -115,7 +115,7 @@ async def outcome(stub, rpc, request, metadata):
     return grpc.StatusCode.OK
 
 
-async def test_every_rpc_refuses_a_request_that_breaks_a_rule_before_its_handler_runs(served, issuer):
+async def test_every_rpc_rejects_a_request_that_breaks_a_rule_before_its_handler_runs(served, issuer):
     stubs, called = served
     tried = {
         path: (rpc, invalid_request(rpc.request_type))

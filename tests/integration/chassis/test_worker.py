@@ -293,7 +293,7 @@ async def test_joining_a_job_waits_for_its_end_and_a_cancelled_caller_does_not_c
         assert not await worker.join("a")
 
 
-async def test_a_woken_worker_looks_at_once(database):
+async def test_a_woken_worker_polls_at_once(database):
     jobs = Jobs(database)
     async with running(database, jobs, poll=FAR) as worker:
         await add(database, "first")
@@ -304,7 +304,7 @@ async def test_a_woken_worker_looks_at_once(database):
         await eventually(lambda: done(database, "second"))
 
 
-async def test_a_wake_while_the_worker_looks_is_not_lost(database):
+async def test_a_wake_during_a_poll_is_not_lost(database):
     jobs = Jobs(database)
     looked = []
 

@@ -1,4 +1,4 @@
-"""Access tokens: one test for each attack of RFC 8725, and what the key source may do."""
+"""Access tokens: one test for each attack of RFC 8725, and for each state of the key source."""
 
 import asyncio
 import base64
@@ -55,7 +55,7 @@ def token(key=ED_KEY, algorithm="EdDSA", kid="ed", typ="at+jwt", headers=(), **c
 
 
 def forged(header, payload, sign=lambda _: b""):
-    """A token whose parts are put together by hand, as no library would."""
+    """A token assembled by hand, as no library would."""
     signed = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, payload))
     return (signed + b"." + base64.urlsafe_b64encode(sign(signed)).rstrip(b"=")).decode()
 
@@ -73,12 +73,12 @@ def verifier(keys):
 @pytest.mark.parametrize(
     ("key", "algorithm", "kid"), [(ED_KEY, "EdDSA", "ed"), (EC_KEY, "ES256", "ec"), (RSA_KEY, "RS256", "rsa")]
 )
-async def test_a_good_token_says_who_the_user_is(verifier, key, algorithm, kid):
+async def test_a_valid_token_identifies_its_user(verifier, key, algorithm, kid):
     user = await verifier.verify(token(key, algorithm, kid, sub="user-7", roles=["staff", "admin"], sid="s-1"))
     assert (user.id, user.roles, user.session_id) == ("user-7", {"staff", "admin"}, "s-1")
 
 
-async def test_the_media_type_may_be_written_out(verifier):
+async def test_the_typ_may_be_a_full_media_type(verifier):
     assert (await verifier.verify(token(typ="application/at+JWT"))).id == "user-1"
 
 
@@ -151,8 +151,8 @@ ATTACKS = [name for name, _ in attacks()]
 
 
 @pytest.mark.parametrize("place", range(len(ATTACKS)), ids=ATTACKS)
-async def test_a_token_that_is_not_quite_right_is_refused(verifier, place):
-    """Each is made now: one made when the tests were collected would by now be refused for its age."""
+async def test_an_invalid_token_is_rejected(verifier, place):
+    """Each is made now: one made at collection would be rejected for its age."""
     with pytest.raises(TokenRejected):
         await verifier.verify(list(attacks())[place][1])
 
@@ -161,7 +161,7 @@ async def test_a_token_that_is_not_quite_right_is_refused(verifier, place):
     ("key", "algorithm", "kid"), [(ED_KEY, "EdDSA", "ed"), (EC_KEY, "ES256", "ec"), (RSA_KEY, "RS256", "rsa")]
 )
 async def test_a_key_verifies_its_own_algorithm_alone(verifier, monkeypatch, key, algorithm, kid):
-    """PyJWT refuses a mismatch too, but older versions did not: look at what PyJWT is allowed to accept."""
+    """PyJWT rejects a mismatch too, but older versions did not: check the algorithms that PyJWT may accept."""
     allowed = []
     decode = jwt.decode
 
@@ -174,7 +174,7 @@ async def test_a_key_verifies_its_own_algorithm_alone(verifier, monkeypatch, key
     assert allowed == [[algorithm]]
 
 
-async def test_the_forger_of_these_tests_can_make_good_tokens(verifier):
+async def test_the_forging_function_of_these_tests_can_make_valid_tokens(verifier):
     """Or the attacks above would prove nothing."""
     good = forged({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"}, claims(), ED_KEY.sign)
     assert (await verifier.verify(good)).id == "user-1"
@@ -186,17 +186,17 @@ async def test_the_forger_of_these_tests_can_make_good_tokens(verifier):
         lambda parts: ".".join(base64.urlsafe_b64encode(part).decode() for part in parts)
     )
 )
-def test_any_text_is_refused_and_never_an_error(text):
+def test_any_text_is_rejected_and_no_unexpected_error(text):
     with pytest.raises(TokenRejected):
         asyncio.run(TokenVerifier(Keys(), ISSUER, AUDIENCE).verify(text))
 
 
-async def test_a_clock_may_be_half_a_minute_off(verifier):
+async def test_a_clock_skew_of_30_seconds_is_tolerated(verifier):
     assert (await verifier.verify(token(exp=int(time.time()) - 20))).id == "user-1"
 
 
-async def test_a_token_that_was_good_is_refused_once_it_has_expired(verifier, monkeypatch):
-    """Verified tokens are remembered, but no longer than they live."""
+async def test_a_cached_token_is_rejected_once_it_has_expired(verifier, monkeypatch):
+    """Verified tokens are cached, but no longer than they are valid."""
     monkeypatch.setattr("chassis.rpc.auth._LEEWAY_SECONDS", 0)
     short = token(exp=int(time.time()) + 4)
     await verifier.verify(short)
@@ -209,14 +209,14 @@ async def test_a_token_that_was_good_is_refused_once_it_has_expired(verifier, mo
             await asyncio.sleep(0.05)
 
 
-async def test_a_good_token_is_checked_against_the_keys_once(verifier, keys):
+async def test_a_valid_token_is_verified_by_the_keys_once(verifier, keys):
     good = token()
     for _ in range(3):
         await verifier.verify(good)
     assert keys.fetched == 1
 
 
-async def test_unknown_key_ids_do_not_hammer_the_key_source(verifier, keys):
+async def test_unknown_key_ids_do_not_cause_a_fetch_each(verifier, keys):
     async def attack(number):
         with pytest.raises(TokenRejected):
             await verifier.verify(token(kid=f"invented-{number}"))
@@ -225,7 +225,7 @@ async def test_unknown_key_ids_do_not_hammer_the_key_source(verifier, keys):
     assert keys.fetched == 1
 
 
-async def test_a_rotated_key_is_picked_up(verifier, keys):
+async def test_a_rotated_key_is_fetched(verifier, keys):
     await verifier.verify(token())
     fresh = Ed25519PrivateKey.generate()
     keys.keys = {"ed": keys.keys["ed"], "fresh": jwk(fresh, alg="EdDSA")}
@@ -235,7 +235,7 @@ async def test_a_rotated_key_is_picked_up(verifier, keys):
     assert keys.fetched == 2
 
 
-async def test_a_key_that_is_published_no_more_is_trusted_no_more(verifier, keys):
+async def test_a_key_that_is_no_longer_published_is_not_trusted(verifier, keys):
     await verifier.verify(token())
     fresh = Ed25519PrivateKey.generate()
     keys.keys = {"fresh": jwk(fresh, alg="EdDSA")}
@@ -245,14 +245,14 @@ async def test_a_key_that_is_published_no_more_is_trusted_no_more(verifier, keys
         await verifier.verify(token(jti="t-2"))
 
 
-async def test_verified_tokens_are_remembered_up_to_a_number(verifier, monkeypatch):
+async def test_verified_tokens_are_cached_up_to_a_number(verifier, monkeypatch):
     monkeypatch.setattr("chassis.rpc.auth._CACHED_TOKENS", 3)
     for number in range(10):
         await verifier.verify(token(jti=f"t-{number}"))
     assert 0 < len(verifier._verified) <= 3
 
 
-async def test_keys_that_cannot_be_read_do_not_spoil_the_others(keys):
+async def test_unsupported_keys_do_not_affect_the_others(keys):
     keys.keys["future"] = {"kty": "PQC", "use": "sig"}
     keys.keys["broken"] = {"kty": "OKP", "crv": "Ed25519", "x": "!"}
     keys.keys["secret"] = {"kty": "oct", "k": base64.urlsafe_b64encode(b"s" * 32).decode(), "alg": "HS256"}
@@ -269,7 +269,7 @@ async def test_keys_that_cannot_be_read_do_not_spoil_the_others(keys):
         await verifier.verify(token(RSA_KEY, "RS256", "encryption"))
 
 
-async def test_a_key_source_that_is_away_is_not_the_callers_fault_and_not_asked_at_every_call(monkeypatch):
+async def test_an_unavailable_key_source_is_no_invalid_token_and_is_not_fetched_at_every_call(monkeypatch):
     monkeypatch.setattr("chassis.rpc.auth._RETRY_FETCH_SECONDS", 60)
     asked = 0
 
@@ -288,7 +288,7 @@ async def test_a_key_source_that_is_away_is_not_the_callers_fault_and_not_asked_
     assert asked == 1
 
 
-async def test_a_key_source_that_comes_back_is_asked_again(keys):
+async def test_an_available_key_source_is_fetched_again(keys):
     answers = iter([ConnectionRefusedError()])
 
     async def flaky():
@@ -303,7 +303,7 @@ async def test_a_key_source_that_comes_back_is_asked_again(keys):
     assert (await verifier.verify(token())).id == "user-1"
 
 
-async def test_a_jwks_address_that_does_not_answer_is_a_key_source_that_is_away():
+async def test_a_jwks_address_without_a_response_is_an_unavailable_key_source():
     verifier = TokenVerifier(http_key_source("http://127.0.0.1:1/jwks"), ISSUER, AUDIENCE)
     with pytest.raises(KeysUnavailable):
         await verifier.verify(token())

@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""Cancellation of tasks until they have ended."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,7 @@ from contextlib import suppress
 from chassis.cancellation import cancel_and_wait
 
 
-async def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same():
+async def test_a_task_that_loses_its_first_cancellation_is_cancelled_again():
     losing = asyncio.Event()
 
     async def work() -> None:
@@ -22,7 +22,7 @@ async def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same():
     assert task.cancelled()
 
 
-async def test_tasks_that_have_ended_or_failed_by_themselves_are_left_as_they_are():
+async def test_tasks_that_have_ended_or_failed_are_left_as_they_are():
     async def fail() -> None:
         raise OSError("gone")
 

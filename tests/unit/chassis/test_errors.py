@@ -1,4 +1,4 @@
-"""Errors travel as google.rpc.Status and come back as the class that was raised, in a size that always arrives."""
+"""Errors are sent as google.rpc.Status and restored as the class that was raised, in a size that always arrives."""
 
 import importlib
 import inspect
@@ -26,14 +26,14 @@ def example(kind, text="x"):
 
 
 @pytest.mark.parametrize("kind", errors.ERRORS.values(), ids=lambda kind: f"{kind.domain}.{kind.reason}")
-def test_every_refusal_comes_back_as_itself(kind):
+def test_every_error_is_restored_as_its_class(kind):
     error = example(kind)
     back = error_from_status(status_pb2.Status.FromString(status_of(error).SerializeToString()))
     assert (type(back), back.message, back.metadata) == (kind, error.message, error.metadata)
 
 
 @pytest.mark.parametrize("kind", errors.ERRORS.values(), ids=lambda kind: f"{kind.domain}.{kind.reason}")
-def test_no_refusal_has_a_code_that_proxies_count_as_a_failure_of_the_server(kind):
+def test_no_error_has_a_code_that_proxies_count_as_a_server_failure(kind):
     failures = {
         code_pb2.UNKNOWN,
         code_pb2.INTERNAL,
@@ -44,7 +44,7 @@ def test_no_refusal_has_a_code_that_proxies_count_as_a_failure_of_the_server(kin
     assert kind.code not in failures | {code_pb2.OK, code_pb2.UNIMPLEMENTED}
 
 
-def test_a_status_has_exactly_one_error_info_and_then_what_tells_more():
+def test_a_status_has_exactly_one_error_info_and_then_its_details():
     status = status_of(InsufficientStock(available="a=1"), [error_details_pb2.RetryInfo()])
     assert [detail.type_url.rpartition(".")[2] for detail in status.details] == ["ErrorInfo", "RetryInfo"]
 
@@ -58,8 +58,8 @@ def test_a_reason_that_this_build_does_not_know_is_no_class():
 
 
 @given(st.text(max_size=20_000), st.integers(0, 300))
-def test_a_status_fits_into_metadata_whatever_it_tells(text, fields):
-    """Clients refuse trailers of more than 8 KiB, and then know nothing at all."""
+def test_a_status_of_any_error_fits_into_metadata(text, fields):
+    """Clients reject trailers of more than 8 KiB, and lose the whole status."""
     violations = [
         error_details_pb2.BadRequest.FieldViolation(field=text[:100], description=text) for _ in range(fields)
     ]
@@ -74,7 +74,7 @@ def test_a_status_fits_into_metadata_whatever_it_tells(text, fields):
         assert back.metadata == {"field": text, "problem": text}
 
 
-def test_an_internal_error_tells_its_id_and_nothing_else():
+def test_an_internal_error_has_its_id_alone():
     status, error_id = internal_status()
     assert (status.code, status.message, list(status.details)) == (code_pb2.INTERNAL, f"Internal error {error_id}.", [])
     assert internal_status()[1] != error_id
@@ -96,20 +96,20 @@ def test_a_call_that_ends_without_a_reason_has_an_unknown_outcome(code):
     assert (error.method, error.code.name) == ("/shop.X/Y", code)
 
 
-def test_a_call_that_was_refused_is_the_refusal():
+def test_a_rejected_call_raises_the_error():
     status = status_of(InsufficientStock(available="a=1")).SerializeToString()
     error = error_from_call("/shop.X/Y", failed(grpc.StatusCode.FAILED_PRECONDITION, status))
     assert (type(error), error.metadata) == (InsufficientStock, {"available": "a=1"})
 
 
 @pytest.mark.parametrize("details", [b"\xff\xff", b"", status_pb2.Status(code=9).SerializeToString()])
-def test_details_that_cannot_be_understood_leave_the_outcome_unknown(details):
+def test_malformed_details_leave_the_outcome_unknown(details):
     error = error_from_call("/shop.X/Y", failed(grpc.StatusCode.FAILED_PRECONDITION, details))
     assert isinstance(error, OutcomeUnknown)
 
 
-def test_every_refusal_that_the_contract_names_can_happen(repository):
-    """One that no code raises would be told to clients in vain."""
+def test_every_error_of_the_contract_is_raised_by_some_code(repository):
+    """One that no code raises would be documented for nothing."""
     folders = ("chassis", "edge_gateway", *SERVICES)
     sources = [path.read_text() for folder in folders for path in (repository / folder).glob("**/*.py")]
     words = set(re.findall(r"\w+", "".join(sources)))

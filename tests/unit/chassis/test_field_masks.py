@@ -1,4 +1,4 @@
-"""Which fields an update is about."""
+"""Update masks: the fields that an update changes."""
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -17,5 +17,5 @@ from shop.user.v1.user_service_pb2 import User
     ],
     ids=["a mask names them", "a mask clears what is empty", "no mask: what is filled in", "nothing at all"],
 )
-def test_an_update_is_about(user, paths, fields):
+def test_an_update_changes_the_masked_or_set_fields(user, paths, fields):
     assert updated_fields(user, FieldMask(paths=paths)) == fields

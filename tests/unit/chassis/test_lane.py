@@ -1,4 +1,4 @@
-"""The write lane: batches in order, each request with an outcome of its own, and nobody waits for another's trouble."""
+"""The write lane: batches in order, each request with an outcome of its own, independent of the others' failures."""
 
 import asyncio
 from itertools import chain
@@ -16,7 +16,7 @@ class Refused(Exception):
 
 
 class Counter:
-    """What a lane applies batches to; keeps the batches, and stands still while `open` is not set."""
+    """The target of a lane: it records the batches, and blocks while `open` is not set."""
 
     def __init__(self):
         self.batches = []
@@ -47,7 +47,7 @@ def lane(counter):
 
 
 async def busy(lane, counter):
-    """Put one batch in flight, so that what is submitted next waits for the one after it."""
+    """Put one batch in flight, so that the next requests wait for the one after it."""
     counter.open.clear()
     first = asyncio.create_task(lane.submit("first"))
     await eventually(lambda: counter.batches)
@@ -65,7 +65,7 @@ async def test_an_idle_lane_applies_at_once(lane, counter):
     assert counter.batches == [["a"]]
 
 
-async def test_requests_that_arrive_meanwhile_share_the_next_batch_in_order(lane, counter):
+async def test_requests_that_arrive_during_a_batch_share_the_next_one_in_order(lane, counter):
     first = await busy(lane, counter)
     rest = await submit(lane, "b", "a", "c")
     counter.open.set()
@@ -82,7 +82,7 @@ async def test_a_batch_is_bounded_and_the_rest_follows_in_order(lane, counter):
     assert list(chain(*counter.batches[1:])) == [str(number) for number in range(600)]
 
 
-async def test_a_refusal_is_only_its_own(lane, counter):
+async def test_an_error_is_only_its_requests(lane, counter):
     first = await busy(lane, counter)
     rest = await submit(lane, "a", "refuse b", "c")
     counter.open.set()
@@ -101,7 +101,7 @@ async def test_a_poisoned_request_fails_alone(lane, counter):
     assert counter.batches[1:] == [["a", "poison", "c"], ["a"], ["poison"], ["c"]]
 
 
-async def test_when_the_database_is_away_a_batch_fails_at_once_and_not_one_by_one(lane, counter):
+async def test_an_unavailable_database_fails_a_batch_at_once_and_not_one_by_one(lane, counter):
     first = await busy(lane, counter)
     rest = await submit(lane, "a", "b", "c")
     counter.troubles = [ConnectionRefusedError(), ConnectionRefusedError()]
@@ -111,7 +111,7 @@ async def test_when_the_database_is_away_a_batch_fails_at_once_and_not_one_by_on
     assert counter.batches == [["first"], ["a", "b", "c"]]
 
 
-async def test_whoever_gave_up_waiting_is_dropped(lane, counter):
+async def test_a_cancelled_waiting_request_is_dropped(lane, counter):
     first = await busy(lane, counter)
     gone, stays = await submit(lane, "gone", "stays")
     gone.cancel()
@@ -122,7 +122,7 @@ async def test_whoever_gave_up_waiting_is_dropped(lane, counter):
         await gone
 
 
-async def test_whoever_gives_up_while_a_poisoned_batch_is_taken_apart_is_dropped_too(lane, counter):
+async def test_a_request_cancelled_while_a_poisoned_batch_is_isolated_is_dropped(lane, counter):
     first = await busy(lane, counter)
     poison, gone, stays = await submit(lane, "poison", "gone", "stays")
     counter.watch = lambda batch: batch == ["poison"] and gone.cancel()
@@ -133,7 +133,7 @@ async def test_whoever_gives_up_while_a_poisoned_batch_is_taken_apart_is_dropped
         await poison
 
 
-async def test_giving_up_in_flight_leaves_the_others_their_replies(lane, counter):
+async def test_a_cancelled_request_in_flight_leaves_the_others_their_replies(lane, counter):
     first = await busy(lane, counter)
     first.cancel()
     (second,) = await submit(lane, "second")
@@ -156,14 +156,14 @@ async def test_a_conflict_has_the_whole_batch_applied_again(lane, counter, confl
     assert counter.batches == [["first"]] * 3 + [["a", "b"]]
 
 
-async def test_conflicts_without_end_are_told_to_the_caller(lane, counter):
+async def test_conflicts_that_do_not_end_are_raised(lane, counter):
     counter.troubles = [VersionConflict() for _ in range(1000)]
     with pytest.raises(VersionConflict):
         await lane.submit("a")
     assert 5 <= len(counter.batches) <= 50
 
 
-async def test_outcomes_that_do_not_match_the_requests_fail_them_rather_than_leave_them_waiting():
+async def test_a_wrong_number_of_outcomes_fails_all_requests():
     async def apply(requests):
         return []
 
@@ -172,7 +172,7 @@ async def test_outcomes_that_do_not_match_the_requests_fail_them_rather_than_lea
             await Lane(apply).submit("a")
 
 
-async def test_a_batch_has_neither_the_deadline_nor_the_identity_of_whoever_came_first():
+async def test_a_batch_has_neither_the_deadline_nor_the_identity_of_its_first_caller():
     calls = []
 
     async def apply(requests):
@@ -185,7 +185,7 @@ async def test_a_batch_has_neither_the_deadline_nor_the_identity_of_whoever_came
     assert calls == [None]
 
 
-async def test_each_request_of_a_batch_brings_the_trace_that_caused_it(counter):
+async def test_each_request_of_a_batch_has_its_own_trace(counter):
     seen = []
 
     async def apply(requests):
@@ -206,8 +206,8 @@ async def test_each_request_of_a_batch_brings_the_trace_that_caused_it(counter):
     assert expected[0] != expected[1]
 
 
-async def test_a_cancellation_that_leaks_out_of_a_batch_leaves_nobody_waiting(lane, counter):
-    """Such as that of a task within the database's client."""
+async def test_a_cancellation_that_leaks_out_of_a_batch_leaves_no_caller_waiting(lane, counter):
+    """Such as one of a task inside asyncpg."""
     first = await busy(lane, counter)
     (second,) = await submit(lane, "second")
     counter.troubles = [asyncio.CancelledError()]
@@ -228,7 +228,7 @@ async def test_a_deadline_of_one_caller_does_not_end_the_batch(lane, counter):
     assert await asyncio.gather(first, patient) == ["FIRST", "PATIENT"]
 
 
-async def test_an_idle_lane_adds_a_few_steps_of_the_loop_and_no_wait():
+async def test_an_idle_lane_adds_no_wait():
     steps = 0
     counting = True
 

@@ -1,4 +1,4 @@
-"""Money goes to minor units and back without loss, and what is no whole number of them is refused by name."""
+"""Money is converted to minor units and back without loss; an amount with a fraction of one is rejected by name."""
 
 from contextlib import suppress
 
@@ -32,7 +32,7 @@ def test_units_and_nanos_agree_in_sign_and_nanos_stay_below_one_unit(minor, curr
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), currencies)
-def test_any_amount_is_either_refused_or_says_exactly_what_it_said(units, nanos, currency):
+def test_any_amount_is_rejected_or_converted_exactly(units, nanos, currency):
     amount = Money(currency_code=currency, units=units, nanos=nanos)
     with suppress(InvalidRequest):
         assert money(minor_units(amount, "price"), currency) == amount
@@ -53,7 +53,7 @@ def test_any_amount_is_either_refused_or_says_exactly_what_it_said(units, nanos,
         ((MOST + 1) // 100, 0, "KWD", "larger than"),
     ],
 )
-def test_what_is_no_amount_here_is_refused(units, nanos, currency, problem):
+def test_an_invalid_amount_is_rejected(units, nanos, currency, problem):
     with pytest.raises(InvalidRequest, match=problem) as refusal:
         minor_units(Money(currency_code=currency, units=units, nanos=nanos), "price")
     assert refusal.value.metadata["field"] == "price"

@@ -1,4 +1,4 @@
-"""Named queries: what a queries.sql says, under its names."""
+"""Named queries: the statements of a queries.sql by name."""
 
 import pytest
 
@@ -24,12 +24,12 @@ def test_a_query_is_an_attribute_by_its_name(load):
     assert sql.count_all == "SELECT count(*)\nFROM note"
 
 
-def test_a_name_given_twice_is_refused(load):
+def test_a_duplicate_name_is_rejected(load):
     with pytest.raises(ValueError, match="twice"):
         load("-- name: a\nSELECT 1;\n-- name: a\nSELECT 2;\n")
 
 
-def test_a_query_that_nobody_wrote_is_named(load):
+def test_a_missing_query_is_named(load):
     with pytest.raises(AttributeError, match="missing"):
         load("-- name: a\nSELECT 1;").missing  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""No sensitive value of any message reaches the log, at any depth, and no message keeps a line from being written."""
+"""No sensitive value of any message reaches the log, at any depth, and any message can be logged."""
 
 import importlib
 import json
@@ -53,11 +53,11 @@ def filled(descriptor, depth=0):
 
 
 @pytest.mark.parametrize("descriptor", MESSAGE_TYPES, ids=lambda descriptor: descriptor.full_name)
-def test_no_sensitive_value_of_any_message_is_left(descriptor):
+def test_no_sensitive_value_of_any_message_remains(descriptor):
     assert CANARY not in json.dumps(redacted(filled(descriptor)))
 
 
-def test_the_canaries_are_there_to_be_found():
+def test_the_messages_contain_the_canaries():
     register = filled(user.RegisterRequest.DESCRIPTOR)
     assert register.password == CANARY
     assert redacted(register)["password"] == "***"
@@ -65,29 +65,29 @@ def test_the_canaries_are_there_to_be_found():
     assert CANARY in str(address)
 
 
-def test_what_is_not_sensitive_stays():
+def test_values_that_are_not_sensitive_remain():
     request = inventory.ReserveStockRequest(order_id="o-1", lines=[inventory.StockLine(sku="a", quantity=2)])
     assert redacted(request) == {"order_id": "o-1", "lines": [{"sku": "a", "quantity": 2}]}
 
 
-def test_an_empty_sensitive_field_is_not_made_up():
+def test_an_empty_sensitive_field_stays_absent():
     assert redacted(user.RegisterRequest()) == {}
 
 
-def test_of_a_body_that_nobody_can_read_only_the_size_is_told():
-    """Webhooks: what a partner sends may hold a shopper's address."""
+def test_of_an_opaque_body_only_the_size_is_logged():
+    """Webhooks: an external API's body may contain a customer's address."""
     body = HttpBody(content_type="application/json", data=CANARY.encode())
     assert redacted(body) == {"content_type": "application/json", "data": f"{len(CANARY)} bytes"}
 
 
 @pytest.mark.parametrize("seconds", [10**18, -(10**18)])
-def test_a_message_that_has_no_json_is_named_and_no_error(seconds):
+def test_a_message_without_a_json_form_is_named(seconds):
     request = inventory.ReserveStockRequest(order_id="o-1")
     request.ttl.seconds = seconds
     assert redacted(request) == {"unprintable": "shop.inventory.v1.ReserveStockRequest"}
 
 
-def test_values_of_a_map_are_looked_into():
+def test_values_of_a_map_are_redacted():
     file = FileDescriptorProto(name="toy/map.proto", package="shop.toy", syntax="proto3")
     file.dependency.append("shop/type/v1/address.proto")
     book = file.message_type.add(name="Book")

@@ -1,4 +1,4 @@
-"""Settings come from the environment, typed, and what is wrong is named."""
+"""Settings are read from the environment, typed, and an invalid one is named."""
 
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Annotated
@@ -24,7 +24,7 @@ def test_every_field_is_read_by_its_name_in_capitals():
     assert settings == Settings(api_key="k", patience_seconds=2.5, database_connections=3, events="kafka", eager=True)
 
 
-def test_what_is_not_set_has_its_default():
+def test_a_missing_setting_has_its_default():
     settings = Settings.from_env({"API_KEY": "k", "UNRELATED": "x"})
     assert (settings.patience_seconds, settings.events, settings.eager) == (1.5, "redis", False)
 
@@ -40,21 +40,21 @@ def test_what_is_not_set_has_its_default():
         ("LOG_LEVEL", "LOUD"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_by_name(name, text):
+def test_a_value_of_the_wrong_type_is_rejected_by_name(name, text):
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({"API_KEY": "k", name: text})
 
 
-def test_a_choice_may_be_written_in_small_letters():
+def test_a_choice_may_be_lower_case():
     assert Settings.from_env({"API_KEY": "k", "LOG_LEVEL": "debug"}).log_level == "DEBUG"
 
 
-def test_a_missing_value_is_refused_by_name():
+def test_a_missing_value_is_rejected_by_name():
     with pytest.raises(SettingsError, match="API_KEY is not set"):
         Settings.from_env({})
 
 
-def test_settings_do_not_change():
+def test_settings_are_immutable():
     with pytest.raises(FrozenInstanceError):
         Settings(api_key="k").api_key = "other"
 

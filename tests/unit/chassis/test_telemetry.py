@@ -1,4 +1,4 @@
-"""Log lines: one JSON object a line whatever is logged, and W3C trace context that nobody can smuggle text through."""
+"""Log lines: one JSON object a line for any value, and W3C trace context, in which no other text is accepted."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def log():
 
 
 class Log:
-    """A logger as a service has it, with its lines in memory."""
+    """A service's logger, with its lines in memory."""
 
     def __init__(self):
         self._stream = io.StringIO()
@@ -39,7 +39,7 @@ class Log:
         return json.loads(line)
 
 
-def test_a_line_says_when_where_how_grave_and_what(log):
+def test_a_line_has_time_service_level_and_message(log):
     log.logger.warning("cache %s", "cold", extra={"key": "k-1"})
     line = log.line()
     assert line.pop("time").endswith("+00:00")
@@ -47,7 +47,7 @@ def test_a_line_says_when_where_how_grave_and_what(log):
 
 
 @given(st.text(), st.text())
-def test_no_text_can_forge_a_second_line(message, value):
+def test_no_text_forges_a_second_line(message, value):
     log = Log()
     log.logger.error("%s", message, extra={"value": value})
     assert (log.text.count("\n"), len(log.text.splitlines())) == (1, 1)
@@ -55,18 +55,18 @@ def test_no_text_can_forge_a_second_line(message, value):
 
 
 @pytest.mark.parametrize("name", ["time", "level", "service", "trace_id"])
-def test_what_is_logged_cannot_pose_as_where_it_comes_from(log, name):
+def test_a_logged_value_cannot_replace_a_standard_field(log, name):
     with traced("", "test"):
         log.logger.warning("message", extra={name: "forged"})
     assert log.line()[name] != "forged"
 
 
-def test_values_that_have_no_json_are_written_as_text(log):
+def test_values_without_a_json_form_are_written_as_text(log):
     log.logger.warning("message", extra={"value": {1, 2}, "nested": {"a": object}})
     assert log.line()["value"] == "{1, 2}"
 
 
-def test_a_value_that_cannot_be_written_at_all_costs_only_itself(log, capsys):
+def test_a_value_without_a_text_form_loses_only_itself(log, capsys):
     class Spiteful:
         def __repr__(self):
             raise RuntimeError
@@ -83,7 +83,7 @@ def test_an_exception_is_one_field_of_the_line(log):
     assert "ValueError: first\nsecond" in log.line()["exception"]
 
 
-def test_an_exception_of_the_database_is_told_without_the_values_of_its_row(log):
+def test_an_exception_of_the_database_is_logged_without_the_values_of_its_row(log):
     error = asyncpg.UniqueViolationError('duplicate key value violates unique constraint "account_email_key"')
     error.detail = "Key (email)=(canary@example.com) already exists."
     log.logger.error("failed", exc_info=error)
@@ -98,7 +98,7 @@ def test_lines_of_a_call_carry_its_trace(log):
     assert log.line()["trace_id"] == traceparent.split("-")[1]
 
 
-def test_a_new_trace_is_valid_and_its_own():
+def test_a_new_trace_is_valid_and_unique():
     first, second = new_traceparent(), new_traceparent()
     assert extract({"traceparent": first}) == first
     assert trace_id(first) != trace_id(second)
@@ -118,14 +118,14 @@ def test_a_new_trace_is_valid_and_its_own():
         "00-" + "1" * 32 + "-" + "1" * 16 + "-01-more",
     ],
 )
-def test_a_trace_context_that_is_none_starts_a_new_trace(text):
+def test_an_invalid_trace_context_starts_a_new_trace(text):
     started = extract({"traceparent": text})
     assert started != text
     assert extract({"traceparent": started}) == started
     assert extract({}) not in ("", started)
 
 
-def test_being_traced_ends_with_its_block():
+def test_traced_ends_with_its_block():
     with traced(new_traceparent(), "outer"):
         outer = current_call()
         with traced("", "inner"):
@@ -134,7 +134,7 @@ def test_being_traced_ends_with_its_block():
     assert current_call() is None
 
 
-def test_what_is_sent_is_the_current_trace_and_nothing_outside_of_one():
+def test_inject_returns_the_current_trace_and_nothing_outside_of_one():
     traceparent = new_traceparent()
     with traced(traceparent, "test"):
         assert inject() == {"traceparent": traceparent}

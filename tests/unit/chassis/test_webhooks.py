@@ -1,4 +1,4 @@
-"""What is a webhook to believe, by the example of the standard and by all that is wrong with others."""
+"""Verification of webhooks, by the standard's example and by malformed variants of it."""
 
 from datetime import UTC, datetime
 
@@ -23,7 +23,7 @@ def reason(headers=HEADERS, body=BODY, secrets=(SECRET,)):
     return rejected.value.reason
 
 
-def test_the_example_of_the_standard_has_a_good_signature_and_only_then_is_its_body_looked_at():
+def test_the_example_of_the_standard_has_a_valid_signature_which_is_checked_before_the_body():
     assert reason() == "body_malformed"
     assert reason(body=BODY + b"\n") == "signature_mismatch"
 
@@ -49,7 +49,7 @@ def test_the_example_of_the_standard_has_a_good_signature_and_only_then_is_its_b
         ("webhook-signature", " ".join(["v1,AAAA"] * 8 + [HEADERS["webhook-signature"]]), "signature_mismatch"),
     ],
 )
-def test_headers_that_are_not_right_are_rejected(name, value, expected):
+def test_malformed_headers_are_rejected(name, value, expected):
     assert reason(HEADERS | {name: value}) == expected
 
 
@@ -61,11 +61,11 @@ def test_headers_that_are_not_right_are_rejected(name, value, expected):
         ("webhook-signature", "signature_mismatch"),
     ],
 )
-def test_no_header_may_be_missing(name, expected):
+def test_a_missing_header_is_rejected(name, expected):
     assert reason({other: value for other, value in HEADERS.items() if other != name}) == expected
 
 
-def test_one_good_signature_among_others_is_enough():
+def test_one_valid_signature_among_others_suffices():
     headers = HEADERS | {"webhook-signature": f"v1a,xx v1,AAAA {HEADERS['webhook-signature']}"}
     assert reason(headers) == "body_malformed"
 
@@ -73,6 +73,6 @@ def test_one_good_signature_among_others_is_enough():
 @pytest.mark.parametrize(
     "secret", ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_no base64", "whpk_" + "A" * 32, ""]
 )
-def test_a_secret_that_is_none_is_a_mistake_of_ours_and_never_a_rejection(secret):
+def test_a_malformed_secret_is_a_configuration_error_and_no_rejection(secret):
     with pytest.raises(ValueError, match="whsec_"):
         key_of(secret)
