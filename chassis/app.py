@@ -118,15 +118,13 @@ class App:
         self._closing.push_async_callback(cache.close)
         return cache
 
-    def client(self, stub: type[Stub], _service: str = "") -> Stub:
+    def client(self, stub: type[Stub]) -> Stub:
         """Return a stub of another service, such as `app.client(CatalogServiceStub)`; raises UpstreamError."""
         return self._clients.stub(stub)
 
-    def serve(self, *servicers: Any) -> None:
+    def serve(self, *servicers: object) -> None:
         """Serve servicers, each an instance of a generated servicer class; raises LookupError for anything else."""
         for servicer in servicers:
-            if isinstance(servicer, str) or callable(servicer):
-                continue
             service = service_of_servicer(servicer)
             service.register(servicer, self._server)
             self._services.append(service.name)

@@ -188,9 +188,7 @@ async def serving(
 
 
 @asynccontextmanager
-async def client_for(
-    address: str, stub: type[Stub], _service: str = "", *, caller: str = "edge"
-) -> AsyncIterator[Stub]:
+async def client_for(address: str, stub: type[Stub], *, caller: str = "edge") -> AsyncIterator[Stub]:
     """Yield a stub that calls the service at `address` as the workload `caller`."""
     clients = Clients(f"*={address}", caller)
     try:

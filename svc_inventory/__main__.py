@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from chassis import App, run
-from shop.inventory.v1.inventory_service_pb2_grpc import add_InventoryServiceServicer_to_server
 from svc_inventory.service import InventoryService
 from svc_inventory.settings import Settings
 
@@ -11,7 +10,7 @@ from svc_inventory.settings import Settings
 async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
     inventory = InventoryService(await app.database(), hold=timedelta(seconds=settings.hold_seconds))
-    app.serve("shop.inventory.v1.InventoryService", inventory, add_InventoryServiceServicer_to_server)
+    app.serve(inventory)
     app.repeat(inventory.expire_holds, settings.expire_seconds)
 
 

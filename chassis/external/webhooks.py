@@ -47,9 +47,6 @@ class Untrusted(Exception):
         self.reason = reason
 
 
-WebhookRejected = Untrusted
-
-
 @dataclass(frozen=True, slots=True)
 class Webhook(Generic[T]):
     """An `id`, the same when the webhook is sent again, a `type` such as payment.captured, and its `data`."""

@@ -33,7 +33,7 @@ class Clients:
         self._caller = caller
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    def stub(self, kind: type[Stub], _service: str = "") -> Stub:
+    def stub(self, kind: type[Stub]) -> Stub:
         """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address."""
         service = service_of_stub(kind)
         target = self._targets.get(service.name) or self._targets.get("*")

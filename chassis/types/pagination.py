@@ -97,25 +97,3 @@ def parse_time(part: str) -> datetime:
         return time.astimezone(UTC)
     except (ValueError, OverflowError):  # less than a day from the first or the last that datetime has
         raise PageTokenInvalid from None
-
-
-def page_size(requested: int) -> int:
-    """Return how many entries a page has; the contract's rules limit what a caller may request."""
-    return requested or _DEFAULT_SIZE
-
-
-def page_position(token: str, parts: int) -> list[str] | None:
-    """Return the position that a token of `parts` values holds, None for the first page; raises PageTokenInvalid."""
-    return [str(part) for part in Keyset(*[str] * parts, start=())._position(token)] if token else None  # noqa: SLF001
-
-
-def int_position(token: str, first: int) -> int:
-    """Return a position that is one natural number, `first` for the first page; raises PageTokenInvalid."""
-    position = page_position(token, 1)
-    return first if position is None else parse_uint(position[0])
-
-
-def time_position(token: str, first: tuple[datetime, str]) -> tuple[datetime, str]:
-    """Return the (time, id) after which a page begins; raises PageTokenInvalid."""
-    position = page_position(token, 2)
-    return first if position is None else (parse_time(position[0]), position[1])

@@ -25,7 +25,7 @@ def expand(registry: Registry, rules: Json) -> Json:
 
 def _standard(registry: Registry, extension: str) -> Json:
     predefined = option(registry, registry.extension(extension), "buf.validate.predefined")
-    rules = message_to_json_value(predefined, registry=registry) if predefined is not None else {}
+    rules: Any = message_to_json_value(predefined, registry=registry) if predefined is not None else {}
     expressions = [rule.get("expression", "") for rule in rules.get("cel", ())]
     patterns = [found[1] for found in map(_PATTERN.fullmatch, expressions) if found]
     return {"pattern": patterns[0]} if patterns else {}

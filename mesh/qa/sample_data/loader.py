@@ -85,12 +85,12 @@ class _Loader:
     def __init__(self, clients: Clients, on_progress: Callable[[Report], None]) -> None:
         self.report = Report()
         self._on_progress = on_progress
-        self._auth = clients.stub(AuthServiceStub, "shop.user.v1.AuthService")
-        self._users = clients.stub(UserServiceStub, "shop.user.v1.UserService")
-        self._catalog = clients.stub(CatalogServiceStub, "shop.catalog.v1.CatalogService")
-        self._categories = clients.stub(CategoryServiceStub, "shop.catalog.v1.CategoryService")
-        self._inventory = clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService")
-        self._delivery = clients.stub(DeliveryServiceStub, "shop.delivery.v1.DeliveryService")
+        self._auth = clients.stub(AuthServiceStub)
+        self._users = clients.stub(UserServiceStub)
+        self._catalog = clients.stub(CatalogServiceStub)
+        self._categories = clients.stub(CategoryServiceStub)
+        self._inventory = clients.stub(InventoryServiceStub)
+        self._delivery = clients.stub(DeliveryServiceStub)
 
     async def sign_in(self, admin: Person) -> None:
         """Make all further calls as the admin."""

@@ -65,9 +65,9 @@ class Stubs:
 async def stubs(stack):
     clients = Clients(f"*={stack.info['grpc']}", "edge")
     yield Stubs(
-        inventory=clients.stub(InventoryServiceStub, "shop.inventory.v1.InventoryService"),
-        orders=clients.stub(OrderServiceStub, "shop.order.v1.OrderService"),
-        payments=clients.stub(PaymentServiceStub, "shop.payment.v1.PaymentService"),
+        inventory=clients.stub(InventoryServiceStub),
+        orders=clients.stub(OrderServiceStub),
+        payments=clients.stub(PaymentServiceStub),
     )
     await clients.close()
 

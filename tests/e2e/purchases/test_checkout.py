@@ -35,7 +35,7 @@ async def test_an_order_by_json_is_confirmed_with_stock_slot_and_payment(market,
 async def test_an_order_by_grpc_through_the_ingress_is_confirmed(stubs, customer, market):
     sku = await market.new_sku(5)
     request = json_format.ParseDict(wish(sku, 2), pb.CreateOrderRequest())
-    with customer.acting():
+    with customer.as_user():
         order = await stubs.orders.CreateOrder(request)
         assert order.state == pb.ORDER_STATE_CONFIRMED
         assert await stubs.orders.GetOrder(pb.GetOrderRequest(order_id=order.order_id)) == order
@@ -128,7 +128,7 @@ async def test_a_repeated_request_gets_the_first_reply_by_json_and_grpc(market, 
     wanted = wish(sku, 2)
     first = await customer.front.post("/v1/orders", wanted)
     assert await customer.front.post("/v1/orders", wanted) == first
-    with customer.acting():
+    with customer.as_user():
         by_grpc = await stubs.orders.CreateOrder(json_format.ParseDict(wanted, pb.CreateOrderRequest()))
     assert by_grpc.order_id == first["orderId"]
     assert await market.available(sku) == 18
@@ -141,7 +141,7 @@ async def test_a_key_of_another_request_is_rejected_by_json_and_grpc(stubs, cust
     with pytest.raises(RequestRejected) as rejection:
         await customer.front.post("/v1/orders", other)
     assert (rejection.value.status, rejection.value.reason) == (422, "IDEMPOTENCY_KEY_REUSED")
-    with customer.acting(), pytest.raises(IdempotencyKeyReused):
+    with customer.as_user(), pytest.raises(IdempotencyKeyReused):
         await stubs.orders.CreateOrder(json_format.ParseDict(other, pb.CreateOrderRequest()))
     assert await orders_of(customer) == [first]
 
@@ -172,7 +172,7 @@ async def test_resources_of_another_user_are_not_found(stubs, customer, newcomer
             await attempt
         assert rejection.value.status == 404
         assert rejection.value.reason in ("ORDER_NOT_FOUND", "PAYMENT_NOT_FOUND")
-    with stranger.acting(), pytest.raises(OrderNotFound):
+    with stranger.as_user(), pytest.raises(OrderNotFound):
         await stubs.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
     assert (await customer.front.get(f"/v1/orders/{order_id}")) == order
 

@@ -22,26 +22,20 @@ from mesh.stack.servers import kafka
 from shop.inventory.v1.inventory_service_pb2_grpc import (
     InventoryServiceServicer,
     InventoryServiceStub,
-    add_InventoryServiceServicer_to_server,
 )
 from shop.order.v1.order_service_pb2_grpc import (
     OrderServiceServicer,
     OrderServiceStub,
-    add_OrderServiceServicer_to_server,
 )
-from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer, AuthServiceStub, add_AuthServiceServicer_to_server
-from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server
+from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer, AuthServiceStub
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub
 
-SERVICES = {
-    "shop.inventory.v1.InventoryService": (
-        InventoryServiceServicer,
-        InventoryServiceStub,
-        add_InventoryServiceServicer_to_server,
-    ),
-    "shop.order.v1.OrderService": (OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server),
-    "shop.user.v1.AuthService": (AuthServiceServicer, AuthServiceStub, add_AuthServiceServicer_to_server),
-    "shop.user.v1.UserService": (UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server),
-}
+SERVICES = (
+    (InventoryServiceServicer, InventoryServiceStub),
+    (OrderServiceServicer, OrderServiceStub),
+    (AuthServiceServicer, AuthServiceStub),
+    (UserServiceServicer, UserServiceStub),
+)
 
 
 @pytest.fixture
@@ -66,12 +60,12 @@ def serve(issuer):
         async def put_together(app, values):
             if compose:
                 await compose(app)
-            for service, (servicer, _, register) in SERVICES.items():
+            for servicer, _ in SERVICES:
                 toy = type("Toy", (servicer,), {})()
                 for rpc, handler in handlers.items():
                     if hasattr(toy, rpc):
                         setattr(toy, rpc, handler)
-                app.serve(service, toy, register)
+                app.serve(toy)
 
         async with serving(name, settings or Settings(), put_together, issuer) as app:
             yield app
@@ -86,7 +80,7 @@ def connect():
     @asynccontextmanager
     async def connect(address):
         async with grpc.aio.insecure_channel(address) as channel:
-            stubs = [stub(channel) for _, stub, _ in SERVICES.values()]
+            stubs = [stub(channel) for _, stub in SERVICES]
             yield SimpleNamespace(**{rpc: method for stub in stubs for rpc, method in vars(stub).items()})
 
     return connect

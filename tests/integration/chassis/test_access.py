@@ -110,7 +110,7 @@ async def test_the_token_decides_as_the_contract_says(app, seen, issuer, access,
     service, stub, rpc, request, caller = RPC[access]
     assert RPCS[f"/{service}/{rpc}"].access is access
     expected = EXPECTED[access][token]
-    async with client_for(app.address, stub, service, caller=caller) as client:
+    async with client_for(app.address, stub, caller=caller) as client:
         with as_user(authorization(issuer, token)):
             if expected == "served":
                 await getattr(client, rpc)(request)
@@ -129,7 +129,7 @@ async def test_the_token_decides_as_the_contract_says(app, seen, issuer, access,
 async def test_the_caller_decides_before_any_token(app, seen, issuer, access, caller):
     service, stub, rpc, request, _ = RPC[access]
     allowed = caller in RPCS[f"/{service}/{rpc}"].callers
-    async with client_for(app.address, stub, service, caller=caller) as client:
+    async with client_for(app.address, stub, caller=caller) as client:
         with as_user(authorization(issuer, "staff")):
             if allowed:
                 await getattr(client, rpc)(request)
@@ -141,10 +141,10 @@ async def test_the_caller_decides_before_any_token(app, seen, issuer, access, ca
 
 
 async def test_request_is_not_decoded_before_its_caller_is_admitted(app):
-    async with client_for(app.address, InventoryServiceStub, INVENTORY, caller="stranger") as client:
+    async with client_for(app.address, InventoryServiceStub, caller="stranger") as client:
         with pytest.raises(CallerDenied):
             await client.GetStock(inventory.GetStockRequest(sku="?"))
-    async with client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with client_for(app.address, InventoryServiceStub) as client:
         with pytest.raises(InvalidRequest):
             await client.GetStock(inventory.GetStockRequest(sku="?"))
 
@@ -153,7 +153,7 @@ async def test_access_to_a_stream_is_checked_like_any_other_call(serve):
     async def watch(request, context):
         yield order.WatchOrderResponse(resume_token=current_user().id)
 
-    async with serve(WatchOrder=watch) as app, client_for(app.address, OrderServiceStub, ORDER) as client:
+    async with serve(WatchOrder=watch) as app, client_for(app.address, OrderServiceStub) as client:
         with pytest.raises(TokenMissing):
             await anext(client.WatchOrder(order.WatchOrderRequest(order_id="o-1")))
 

@@ -25,7 +25,7 @@ async def test_a_service_serves_until_sigterm_and_then_drains(start, environment
     async with start(**environment, DRAIN_SECONDS="20") as service:
         address = (await service.said("serving"))["address"]
         async with (
-            client_for(address, InventoryServiceStub, SERVICE) as client,
+            client_for(address, InventoryServiceStub) as client,
             grpc.aio.insecure_channel(address) as channel,
         ):
             with pytest.raises(SkuNotFound):
@@ -149,7 +149,7 @@ async def test_a_service_with_the_fewest_connections_works(start, environment):
         address = (await service.said("serving"))["address"]
         connection = await asyncpg.connect(environment["DATABASE_URL"])
         await connection.execute("INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 't', '')")
-        async with client_for(address, InventoryServiceStub, SERVICE) as client:
+        async with client_for(address, InventoryServiceStub) as client:
             with pytest.raises(SkuNotFound):
                 await client.GetStock(pb.GetStockRequest(sku="other"))
         await eventually(lambda: connection.fetchval("SELECT publish_time FROM outbox"))

@@ -36,7 +36,7 @@ async def pair(serve):
 
     async with serve(GetStock=get_stock) as below:
         client = Clients(f"{INVENTORY}={below.address}", "svc_order")
-        stock = client.stub(InventoryServiceStub, INVENTORY)
+        stock = client.stub(InventoryServiceStub)
 
         async def get_order(request, context):
             seen["svc_order"] = current_call(), current_call().remaining()
@@ -52,7 +52,7 @@ async def pair(serve):
 async def test_deadline_identity_and_trace_are_passed_on(pair, issuer):
     above, seen = pair
     authorization = f"Bearer {issuer.token('user-1', 'staff')}"
-    async with client_for(above.address, OrderServiceStub, ORDER) as client:
+    async with client_for(above.address, OrderServiceStub) as client:
         with as_user(authorization):
             trace = current_call().traceparent
             answer = await client.GetOrder(order.GetOrderRequest(order_id="o-1"), timeout=1.5)
@@ -73,7 +73,7 @@ async def test_without_a_deadline_the_contract_sets_one(serve):
         seen.append(context.time_remaining())
         return inventory.Stock()
 
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         await client.GetStock(STOCK)
         await client.GetStock(STOCK, timeout=60)
         await client.GetStock(STOCK, timeout=1.0)
@@ -90,7 +90,7 @@ async def test_a_call_after_its_deadline_makes_no_other_call(serve, connect, fai
         calls.append(context.time_remaining())
         await asyncio.Event().wait()
 
-    async with serve(GetStock=get_stock) as below, client_for(below.address, InventoryServiceStub, INVENTORY) as stock:
+    async with serve(GetStock=get_stock) as below, client_for(below.address, InventoryServiceStub) as stock:
 
         async def get_jwks(request, context):
             await stock.GetStock(STOCK)
@@ -113,7 +113,7 @@ async def test_cancelling_a_call_cancels_the_calls_it_makes(serve):
         finally:
             ended.set()
 
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         going = asyncio.create_task(client.GetStock(STOCK))
         await eventually(began.is_set)
         going.cancel()
@@ -126,7 +126,7 @@ async def test_an_error_is_raised_as_its_class(serve):
     async def get_stock(request, context):
         raise SkuNotFound(sku=request.sku)
 
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         with pytest.raises(SkuNotFound) as refusal:
             await client.GetStock(STOCK)
     assert (refusal.value.metadata, refusal.value.message) == ({"sku": "a"}, SkuNotFound(sku="a").message)
@@ -139,7 +139,7 @@ async def test_an_error_of_a_stream_is_raised_as_its_class_after_its_messages(se
 
     async with (
         serve(WatchAvailability=watch) as app,
-        client_for(app.address, InventoryServiceStub, INVENTORY) as client,
+        client_for(app.address, InventoryServiceStub) as client,
     ):
         messages = client.WatchAvailability(inventory.WatchAvailabilityRequest(skus=["a"]))
         assert (await anext(messages)).resume_token == "1"
@@ -164,7 +164,7 @@ class Flaky:
 
 async def test_a_read_is_retried_while_the_service_is_unavailable(serve):
     get_stock = Flaky(2, inventory.Stock(sku="a"))
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         assert (await client.GetStock(STOCK)).sku == "a"
     assert get_stock.calls == 3
 
@@ -173,7 +173,7 @@ async def test_a_request_with_a_request_id_is_retried_a_limited_number_of_times(
     reserve = Flaky(100, None)
     async with (
         serve(ReserveStock=reserve) as app,
-        client_for(app.address, InventoryServiceStub, INVENTORY, caller="svc_order") as client,
+        client_for(app.address, InventoryServiceStub, caller="svc_order") as client,
     ):
         with pytest.raises(OutcomeUnknown) as unknown:
             await client.ReserveStock(RESERVE)
@@ -186,7 +186,7 @@ async def test_a_request_that_is_not_idempotent_is_sent_once(serve):
     assert RPCS[f"/{USER}/Login"].idempotency_level is IdempotencyLevel.UNKNOWN
     login = Flaky(1, user.Tokens())
     request = user.LoginRequest(email="a@example.com", password="password-1")
-    async with serve(Login=login) as app, client_for(app.address, AuthServiceStub, USER) as client:
+    async with serve(Login=login) as app, client_for(app.address, AuthServiceStub) as client:
         with pytest.raises(OutcomeUnknown):
             await client.Login(request)
     assert login.calls == 1
@@ -199,7 +199,7 @@ async def test_a_rejected_request_is_not_retried(serve):
         calls.append(request)
         raise SkuNotFound(sku="a")
 
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         with pytest.raises(SkuNotFound):
             await client.GetStock(STOCK)
     assert len(calls) == 1
@@ -209,7 +209,7 @@ async def test_a_service_without_a_reply_leaves_the_outcome_unknown(serve):
     async def get_stock(request, context):
         await asyncio.Event().wait()
 
-    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub, INVENTORY) as client:
+    async with serve(GetStock=get_stock) as app, client_for(app.address, InventoryServiceStub) as client:
         with pytest.raises(OutcomeUnknown) as unknown:
             await client.GetStock(STOCK, timeout=0.2)
     assert unknown.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -217,7 +217,7 @@ async def test_a_service_without_a_reply_leaves_the_outcome_unknown(serve):
 
 async def test_a_service_that_ended_leaves_the_outcome_unknown_before_the_deadline():
     """Not only when the deadline passes."""
-    async with client_for("127.0.0.1:1", InventoryServiceStub, INVENTORY) as client:
+    async with client_for("127.0.0.1:1", InventoryServiceStub) as client:
         with pytest.raises(OutcomeUnknown) as unknown:
             await client.GetStock(STOCK)
     assert unknown.value.code is grpc.StatusCode.UNAVAILABLE
@@ -234,7 +234,7 @@ async def test_an_overloaded_service_leaves_the_outcome_unknown(serve):
     settings = Settings(max_concurrent_rpcs=1)
     async with (
         serve(settings=settings, GetStock=get_stock) as app,
-        client_for(app.address, InventoryServiceStub, INVENTORY) as client,
+        client_for(app.address, InventoryServiceStub) as client,
     ):
         served = asyncio.create_task(client.GetStock(STOCK))
         await eventually(began.is_set)
@@ -251,9 +251,9 @@ async def test_upstreams_name_services_or_all_others(serve):
 
     async with serve(GetStock=get_stock) as app:
         clients = Clients(f"{ORDER}=127.0.0.1:1,*={app.address}", "edge")
-        assert (await clients.stub(InventoryServiceStub, INVENTORY).GetStock(STOCK)).sku == "a"
+        assert (await clients.stub(InventoryServiceStub).GetStock(STOCK)).sku == "a"
         with pytest.raises(OutcomeUnknown):
-            await clients.stub(OrderServiceStub, ORDER).GetOrder(order.GetOrderRequest(order_id="o"))
+            await clients.stub(OrderServiceStub).GetOrder(order.GetOrderRequest(order_id="o"))
         await clients.close()
 
 
@@ -265,7 +265,7 @@ def test_malformed_upstreams_are_rejected(upstreams):
 
 def test_a_service_without_an_upstream_is_an_error():
     with pytest.raises(UpstreamError, match=INVENTORY):
-        Clients(f"{ORDER}=127.0.0.1:1", "edge").stub(InventoryServiceStub, INVENTORY)
+        Clients(f"{ORDER}=127.0.0.1:1", "edge").stub(InventoryServiceStub)
 
 
 async def test_resources_that_close_at_shutdown_may_still_call_services(serve):
@@ -276,7 +276,7 @@ async def test_resources_that_close_at_shutdown_may_still_call_services(serve):
         return inventory.Stock(sku=request.sku)
 
     async def compose(app):
-        stock = app.client(InventoryServiceStub, INVENTORY)
+        stock = app.client(InventoryServiceStub)
 
         async def close():
             answers.append(await stock.GetStock(STOCK))

@@ -45,7 +45,7 @@ async def client(serve):
 
     async with (
         serve(GetOrder=get_order, WatchOrder=watch_order, ListOrders=list_orders) as app,
-        client_for(app.address, OrderServiceStub, ORDER) as client,
+        client_for(app.address, OrderServiceStub) as client,
     ):
         yield client
 
@@ -132,7 +132,7 @@ async def test_a_handler_that_finds_nothing_needs_no_check(serve, issuer):
     async def get_order(request, context):
         raise OrderNotFound(order_id=request.order_id)
 
-    async with serve(GetOrder=get_order) as app, client_for(app.address, OrderServiceStub, ORDER) as client:
+    async with serve(GetOrder=get_order) as app, client_for(app.address, OrderServiceStub) as client:
         with as_user(bearer(issuer, "user-1")), pytest.raises(OrderNotFound):
             await client.GetOrder(GET)
 
@@ -147,11 +147,10 @@ async def test_a_stored_reply_was_checked_when_it_was_made(serve, database, issu
 
         return await idempotent(database, request, inventory.StockLevel, change)
 
-    service = "shop.inventory.v1.InventoryService"
     request = inventory.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k")
     async with (
         serve(SetStock=set_stock) as app,
-        client_for(app.address, InventoryServiceStub, service) as client,
+        client_for(app.address, InventoryServiceStub) as client,
     ):
         with as_user(bearer(issuer, "user-1")):
             replies = [await client.SetStock(request) for _ in range(2)]

@@ -92,7 +92,7 @@ async def served(issuer, repository):
                 if rpc.service == service
             }
             servicer = type("Servicer", (getattr(module, f"{name}Servicer"),), handlers)()
-            app.serve(service, servicer, getattr(module, f"add_{name}Servicer_to_server"))
+            app.serve(servicer)
 
     async with (
         serving("svc_toy", Settings(), compose, issuer) as app,

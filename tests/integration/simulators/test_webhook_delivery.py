@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chassis.external import webhooks
-from chassis.external.webhooks import WebhookRejected
+from chassis.external.webhooks import Untrusted
 from svc_delivery.courier import consignment_from_json
 from svc_payment.provider import PaymentProvider, Status, payment_from_json
 
@@ -43,7 +43,7 @@ async def test_a_webhook_that_was_tampered_with_is_rejected(provider, receiver, 
         "no secret at all": lambda: verify(delivery, []),
     }
     for name, forgery in forgeries.items():
-        with pytest.raises(WebhookRejected) as rejected:
+        with pytest.raises(Untrusted) as rejected:
             forgery()
         assert rejected.value.reason == "signature_mismatch", name
 
@@ -55,7 +55,7 @@ async def test_a_webhook_is_valid_for_five_minutes(provider, receiver, secret, r
     for age in (timedelta(seconds=300), timedelta(seconds=-300)):
         assert verify(delivery, [secret], now=sent + age).data.reference == reference
     for age in (timedelta(seconds=301), timedelta(seconds=-301), timedelta(days=3)):
-        with pytest.raises(WebhookRejected, match="timestamp_out_of_window"):
+        with pytest.raises(Untrusted, match="timestamp_out_of_window"):
             verify(delivery, [secret], now=sent + age)
 
 
@@ -95,5 +95,5 @@ async def test_a_webhook_of_one_simulator_is_rejected_by_the_adapter_of_the_othe
 ):
     await provider.authorize(reference=reference, token="tok_ok", amount=1200, currency="USD")
     (delivery,) = await receiver.until(reference, 1)
-    with pytest.raises(WebhookRejected, match="body_malformed"):
+    with pytest.raises(Untrusted, match="body_malformed"):
         webhooks.verify(delivery.headers, delivery.body, [secret], datetime.now(UTC), read=consignment_from_json)

@@ -5,8 +5,6 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from svc_inventory.__main__ import compose
 from svc_inventory.settings import Settings
 
-SERVICE = "shop.inventory.v1.InventoryService"
-
 
 @pytest.fixture
 async def database(fresh_database):
@@ -24,12 +22,12 @@ async def app(database, redis_url, event_prefix, issuer):
 @pytest.fixture
 async def inventory(app):
     """The service as svc_order calls it."""
-    async with client_for(app.address, InventoryServiceStub, SERVICE, caller="svc_order") as stub:
+    async with client_for(app.address, InventoryServiceStub, caller="svc_order") as stub:
         yield stub
 
 
 @pytest.fixture
 async def public(app):
     """The service as clients reach it through the edge."""
-    async with client_for(app.address, InventoryServiceStub, SERVICE) as stub:
+    async with client_for(app.address, InventoryServiceStub) as stub:
         yield stub

@@ -150,9 +150,7 @@ async def test_two_processes_over_one_database_never_oversell(inventory, app, da
     settings = app.settings
     async with (
         serving("svc_inventory", settings, compose, issuer) as other,
-        client_for(
-            other.address, InventoryServiceStub, "shop.inventory.v1.InventoryService", caller="svc_order"
-        ) as twin,
+        client_for(other.address, InventoryServiceStub, caller="svc_order") as twin,
     ):
         bought = await asyncio.gather(*(buy(twin if number % 2 else inventory, number) for number in range(120)))
     assert sum(bought) == 30

@@ -146,7 +146,7 @@ def another(part, shop, free_port):
         addresses = {**shop.addresses, "svc_order": f"127.0.0.1:{free_port()}"}
         async with (
             part("svc_order", addresses, shop.databases, **{**QUICK, **changes}),
-            client_for(addresses["svc_order"], OrderServiceStub, PARTS["svc_order"]) as orders,
+            client_for(addresses["svc_order"], OrderServiceStub) as orders,
         ):
             yield orders
 
@@ -185,25 +185,25 @@ async def shop(part, templates, issuer, orders_settings, free_port):
     addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
     async with AsyncExitStack() as stack:
 
-        async def client(name, stub, service):
-            return await stack.enter_async_context(client_for(addresses[name], stub, service))
+        async def client(name, stub):
+            return await stack.enter_async_context(client_for(addresses[name], stub))
 
         databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
         stubs = {}
-        for name, service in PARTS.items():
+        for name in PARTS:
             changes = {**QUICK, **orders_settings} if name == "svc_order" else {}
             await stack.enter_async_context(part(name, addresses, databases, **changes))
             domain = name.removeprefix("svc_")
             stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
-            stubs[domain] = await client(name, stub, service)
+            stubs[domain] = await client(name, stub)
         shop = Shop(
             orders=stubs["order"],
-            sagas=await client("svc_order", SagaServiceStub, "shop.order.v1.SagaService"),
+            sagas=await client("svc_order", SagaServiceStub),
             catalog=stubs["catalog"],
             inventory=stubs["inventory"],
             payments=stubs["payment"],
             delivery=stubs["delivery"],
-            shipments=await client("svc_delivery", ShipmentServiceStub, "shop.delivery.v1.ShipmentService"),
+            shipments=await client("svc_delivery", ShipmentServiceStub),
             addresses=addresses,
             databases=databases,
             issuer=issuer,

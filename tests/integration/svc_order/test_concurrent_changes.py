@@ -10,7 +10,6 @@ from chassis import Settings as ParticipantSettings
 from chassis.testing import as_user, client_for, eventually, serving
 from shop.inventory.v1.inventory_service_pb2_grpc import (
     InventoryServiceServicer,
-    add_InventoryServiceServicer_to_server,
 )
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotShippable
@@ -128,7 +127,7 @@ async def test_a_step_is_repeated_under_its_first_key_until_its_outcome_is_known
     inventory = UnreachableInventory()
 
     async def compose_inventory(app, _settings):
-        app.serve("shop.inventory.v1.InventoryService", inventory, add_InventoryServiceServicer_to_server)
+        app.serve(inventory)
 
     await rows.execute(ORDER, "order-1", "PENDING")
     await rows.execute(LINE)

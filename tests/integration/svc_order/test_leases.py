@@ -25,7 +25,7 @@ from svc_order import store
 from svc_order.domain import Order
 from svc_order.domain_pricing import OrderTotals
 from svc_order.domain_saga import Saga
-from tests.integration.svc_order.conftest import PARTS, QUICK, buy, upstreams
+from tests.integration.svc_order.conftest import QUICK, buy, upstreams
 from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
@@ -86,7 +86,7 @@ def child(shop, surroundings, free_port, tmp_path):
         with (tmp_path / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
         try:
-            async with client_for(address, OrderServiceStub, PARTS["svc_order"]) as orders:
+            async with client_for(address, OrderServiceStub) as orders:
                 async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(60):
                     await channel.channel_ready()
                 yield process, orders
@@ -107,9 +107,7 @@ async def assert_all_is_secured_once(shop, order_id):
         assert await states_of(shop, order_id) == ["PENDING", "CONFIRMED"]
     assert (payment.state, payment.authorized_amount) == (payment_pb.PAYMENT_STATE_AUTHORIZED, order.total)
     assert set(steps.values()) == {saga_pb2.SAGA_STEP_STATE_DONE}
-    async with client_for(
-        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
-    ) as inventory:
+    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as inventory:
         request = inventory_pb.GetReservationRequest(reservation_id=order.reservation_id)
         assert (await inventory.GetReservation(request)).state == inventory_pb.RESERVATION_STATE_CONFIRMED
     assert await available(shop, "shirt") == 9

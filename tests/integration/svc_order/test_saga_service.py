@@ -17,7 +17,7 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order.domain_pricing import price_lines, quote
 from svc_order.domain_saga import Done, Refused, Saga, SagaState, Step, Unknown
 from svc_order.saga import Claim, SagaOrchestrator
-from tests.integration.svc_order.conftest import PARTS, buy
+from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
     available,
     being_paid,
@@ -203,14 +203,12 @@ async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there
 
 
 async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unknown(shop):
-    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"]) as denied:
+    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub) as denied:
         steps = SagaOrchestrator(denied, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
         order = an_order()
         saga = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
         assert await steps.execute(Claim(saga, order, "tok_ok")) == Unknown("CALLER_DENIED")
-    async with client_for(
-        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
-    ) as allowed:
+    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as allowed:
         steps = SagaOrchestrator(allowed, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
         unreadable = an_order(id="no such id", reservation_id="no such id")
         assert await steps.execute(Claim(saga, unreadable, "tok_ok")) == Refused("INVALID_REQUEST")
@@ -221,9 +219,7 @@ async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unkn
 
 
 async def test_stock_that_was_held_and_is_no_more_is_no_reason_to_go_on(shop):
-    async with client_for(
-        shop.addresses["svc_inventory"], InventoryServiceStub, PARTS["svc_inventory"], caller="svc_order"
-    ) as inventory:
+    async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as inventory:
         steps = SagaOrchestrator(inventory, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
         prices = {"shirt": a_price("shirt")}
         order = an_order(totals=quote(price_lines([("shirt", 1)], prices, "THB"), "THB", 0, 0))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chassis.external.webhooks import WebhookRejected, key_of, verify
+from chassis.external.webhooks import Untrusted, key_of, verify
 
 # The example of the Standard Webhooks specification.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -18,7 +18,7 @@ THEN = datetime.fromtimestamp(1614265330, UTC)
 
 
 def reason(headers=HEADERS, body=BODY, secrets=(SECRET,)):
-    with pytest.raises(WebhookRejected) as rejected:
+    with pytest.raises(Untrusted) as rejected:
         verify(headers, body, secrets, THEN, read=dict)
     return rejected.value.reason
 
