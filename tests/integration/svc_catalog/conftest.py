@@ -1,3 +1,4 @@
+import asyncpg
 import pytest
 
 from chassis.testing import as_user, client_for, serving
@@ -45,3 +46,25 @@ async def order_client(app):
 def staff(issuer):
     """`with staff():` makes the calls in the block as a user with the role `staff`."""
     return lambda: as_user(f"Bearer {issuer.token('staff-1', 'staff')}")
+
+
+@pytest.fixture
+def staff_catalog(catalog, staff):
+    """Calls CatalogService as staff."""
+    with staff():
+        yield catalog
+
+
+@pytest.fixture
+def staff_categories(categories, staff):
+    """Calls CategoryService as staff."""
+    with staff():
+        yield categories
+
+
+@pytest.fixture
+async def rows(database):
+    """Executes a statement on the service's database as its owner."""
+    connection = await asyncpg.connect(database)
+    yield connection.fetch
+    await connection.close()

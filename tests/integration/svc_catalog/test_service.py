@@ -17,7 +17,7 @@ from shop.catalog.v1.catalog_errors import (
     SkuTaken,
     VersionMismatch,
 )
-from shop.chassis.v1.chassis_errors import InvalidRequest, PageTokenInvalid, RoleMissing, TokenMissing
+from shop.chassis.v1.chassis_errors import CallerDenied, InvalidRequest, PageTokenInvalid, RoleMissing, TokenMissing
 
 
 def variant(sku, price=10_000, **changes):
@@ -217,6 +217,11 @@ async def test_batch_get_variants_returns_prices_and_marks_deleted_products_inac
     assert [(one.sku, one.active) for one in found.variants] == [("coat-1", False), ("shirt-1", True)]
     assert found.variants[1].price == money(19_900, "THB")
     assert (found.variants[1].name, found.variants[1].weight_grams) == ("Shirt", 200)
+
+
+async def test_batch_get_variants_is_denied_to_the_edge(catalog):
+    with pytest.raises(CallerDenied):
+        await catalog.BatchGetVariants(pb.BatchGetVariantsRequest(skus=["s"]))
 
 
 async def test_customers_and_anonymous_callers_cannot_create_products(catalog, issuer):
