@@ -184,7 +184,11 @@ def _about_access(policy: Policy | None, roles: list[str]) -> list[str]:
         return []
     notes = []
     if roles:
-        notes.append(f"For users with the role {' or '.join(f'`{role}`' for role in roles)}.")
+        named = " or ".join(f"`{role}`" for role in roles)
+        owner = "the owner, and for " if policy is not None and policy.access == "OWNER" else ""
+        notes.append(f"For {owner}users with the role {named}.")
+    elif policy.access == "OWNER":
+        notes.append("For the owner.")
     elif policy.access == "USER":
         notes.append("For signed-in users.")
     if (limit := policy.rate_limit) is not None:

@@ -324,3 +324,9 @@ def test_a_reply_may_be_a_field_of_the_message(library: Json) -> None:
 
     schema = found["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"type": "array", "items": {"$ref": "#/components/schemas/Shelf"}}
+
+
+def test_the_access_by_owner_names_the_owner_beside_the_roles(shop: Json) -> None:
+    get = shop["paths"]["/v1/orders/{orderId}"]["get"]
+    assert "For the owner, and for users with the role `staff` or `admin`." in get["description"]
+    assert get["x-roles"] == ["staff", "admin"]
