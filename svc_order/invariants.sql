@@ -49,9 +49,9 @@ SELECT saga_id, state FROM saga WHERE state IN ('DONE', 'COMPENSATED') AND payme
 
 -- always: every_version_has_an_event I21
 -- Every change of an order has an event, unless the event was purged.
-SELECT order_id, version, told FROM orders
-LEFT JOIN (SELECT key AS order_id, count(*) AS told FROM outbox GROUP BY key) AS events USING (order_id)
-WHERE version > coalesce(told, 0) AND create_time > now() - interval '6 days';
+SELECT order_id, version, published FROM orders
+LEFT JOIN (SELECT key AS order_id, count(*) AS published FROM outbox GROUP BY key) AS events USING (order_id)
+WHERE version > coalesce(published, 0) AND create_time > now() - interval '6 days';
 
 -- eventually: no_order_is_pending I09
 -- No order is pending, unless its saga is parked.

@@ -2,24 +2,34 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from chassis import Database, current_call, current_time
 from chassis.external.api import Refused, Unknown
+from chassis.postgres.migrate import migrate
 from chassis.telemetry import trace_id
 from chassis.testing import as_user, eventually
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from svc_delivery.converters_shipment import shipment_from_request
 from svc_delivery.courier import Courier
 from svc_delivery.dispatch import Dispatch
+from tests.integration.database_control import connected
 from tests.integration.svc_delivery.conftest import shipment_id, shipment_request
 from tests.integration.svc_delivery.courier_webhooks import CourierWebhooks
+
+SHIPMENT = """
+INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, slot_id, weight_grams, version,
+    create_time, update_time)
+VALUES ('shipment-1', 'with-shipment', 'user-1', 'CREATED', '', '', 1, 1, now(), now())"""
 
 LABELLED = pb.SHIPMENT_STATE_LABELLED
 
@@ -218,3 +228,18 @@ async def test_a_process_without_courier_settings_exits_and_names_the_setting(se
             _, printed = await asyncio.to_thread(process.communicate, None, 60)
         assert process.returncode == 2
         assert error in printed
+
+
+async def test_a_job_without_a_shipment_ends_when_svc_order_requests_shipments(fresh_database, tmp_path):
+    package = tmp_path / "svc_delivery"
+    (package / "migrations").mkdir(parents=True)
+    job = "INSERT INTO dispatch (order_id, actor, attempts, next_attempt_time) VALUES ($1, 'staff-1', 1, now())"
+    async with fresh_database("chassis") as url, connected(url) as rows:
+        for script in sorted(Path(str(files("svc_delivery"))).glob("migrations/*.sql")):
+            if script.name.startswith("0003"):
+                await rows.execute(SHIPMENT)
+                await rows.execute(job, "with-shipment")
+                await rows.execute(job, "without-shipment")
+            shutil.copy(script, package / "migrations")
+            await migrate(url, package)
+        assert [row["order_id"] for row in await rows.fetch("SELECT order_id FROM dispatch")] == ["with-shipment"]

@@ -41,7 +41,7 @@ QUICK = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 2.0, "complete_seconds
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
-    "payment_provider_timeout": 7.0,  # longer than the provider is ever asked to be slow
+    "payment_provider_timeout": 7.0,  # longer than the provider is slow in any test
     "courier_key": "key",
     "courier_webhook_secret": SECRET,
     "courier_timeout": 7.0,
@@ -176,7 +176,7 @@ async def rows(shop):
 
 @pytest.fixture
 def orders_settings():
-    """What a test wants the orders to be told; it says so by parametrizing this."""
+    """Settings of svc_order that a test changes by parametrizing this."""
     return {}
 
 

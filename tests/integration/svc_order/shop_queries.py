@@ -1,4 +1,4 @@
-"""What the tests of orders ask of the shop again and again."""
+"""Reads and operations of the shop that several tests of svc_order need."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ async def get(shop, order_id):
     return await shop.orders.GetOrder(pb.GetOrderRequest(order_id=order_id))
 
 
-async def reaches(shop, order_id, state):
+async def reached(shop, order_id, state):
     """Return an order once it is in a state."""
     return await eventually(lambda: get(shop, order_id), lambda one: one.state == state)
 
@@ -28,21 +28,21 @@ async def payment_of(shop, order):
     return await shop.payments.GetPayment(payment_pb.GetPaymentRequest(payment_id=order.payment_id))
 
 
-async def promise_heard(rows):
-    """Wait until the orders heard that money was promised, which sets a saga that was undone going once more."""
+async def authorization_applied(rows):
+    """Wait until svc_order has applied the event of the authorization, which reopens a compensated saga."""
     await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox"), bool)
 
 
 async def timeline(shop, order_id):
     """Return how the steps of an order's saga stand."""
-    told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
-    return {step.name: step.state for step in told.steps}
+    published = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
+    return {step.name: step.state for step in published.steps}
 
 
 async def states_of(shop, order_id):
     """Return the states that an order went through."""
-    told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
-    return [pb.OrderState.Name(one.to_state).removeprefix("ORDER_STATE_") for one in told.transitions]
+    published = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order_id))
+    return [pb.OrderState.Name(one.to_state).removeprefix("ORDER_STATE_") for one in published.transitions]
 
 
 def saga_id(order_id):
@@ -72,7 +72,7 @@ async def move(shop, shipment, *states):
 
 
 @asynccontextmanager
-async def being_paid(shop, rows, request, orders=None):
+async def paying(shop, rows, request, orders=None):
     """Buy something that takes a while to pay; lends the order's id while that step is under way, and the call."""
     placing = asyncio.create_task((orders or shop.orders).CreateOrder(request))
     try:

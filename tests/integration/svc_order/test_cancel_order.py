@@ -1,4 +1,4 @@
-"""Cancelling, while steps are under way and while somebody else begins to ship."""
+"""CancelOrder, during steps of the saga and concurrently with ShipOrder."""
 
 import asyncio
 
@@ -14,12 +14,12 @@ from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, Order
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
+    authorization_applied,
     available,
-    being_paid,
     get,
+    paying,
     payment_of,
-    promise_heard,
-    reaches,
+    reached,
     saga_id,
     ship,
     states_of,
@@ -31,9 +31,9 @@ def cancel(order_id, request_id="c-1", reason=""):
     return pb.CancelOrderRequest(order_id=order_id, reason=reason, request_id=request_id)
 
 
-async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then(shop, rows):
+async def test_a_cancellation_during_a_step_takes_effect_when_the_step_ends(shop, rows):
     with shop.customer():
-        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
+        async with paying(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
             cancelled = await shop.orders.CancelOrder(cancel(order_id, reason="changed my mind"))
             assert (await placing).state == pb.ORDER_STATE_CANCELLED
         payment = await payment_of(shop, cancelled)
@@ -46,7 +46,7 @@ async def test_a_wish_to_cancel_waits_for_the_step_under_way_and_is_granted_then
     assert await available(shop, "shirt") == 10
 
 
-async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, rows):
+async def test_a_step_is_shown_as_done_until_its_compensation_has_ended(shop, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_void_slow_3000"))
         cancelling = asyncio.create_task(shop.orders.CancelOrder(cancel(order.order_id)))
@@ -61,10 +61,10 @@ async def test_what_is_being_undone_is_told_as_done_until_it_is_undone(shop, row
     assert set(undone.values()) == {saga_pb2.SAGA_STEP_STATE_COMPENSATED}
 
 
-async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_counts(shop, rows, another):
+async def test_a_cancellation_at_another_process_takes_effect_too_and_the_first_one_counts(shop, rows, another):
     async with another() as orders:
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
+            async with paying(shop, rows, buy(("shirt", 2), token="tok_slow_3000")) as (order_id, placing):
                 assert (await orders.CancelOrder(cancel(order_id, "c-1", "first"))).state == pb.ORDER_STATE_PENDING
                 assert (await orders.CancelOrder(cancel(order_id, "c-2", "second"))).state == pb.ORDER_STATE_PENDING
                 assert (await placing).state == pb.ORDER_STATE_CANCELLED
@@ -74,10 +74,10 @@ async def test_a_wish_told_to_another_process_is_granted_too_and_the_first_one_c
     assert await available(shop, "shirt") == 10
 
 
-async def test_a_wish_that_meets_a_decline_still_ends_in_a_cancelled_order(shop, rows, provider):
+async def test_a_cancellation_during_a_declined_step_ends_in_a_cancelled_order(shop, rows, provider):
     with shop.customer():
         await provider(delay_ms=1500)
-        async with being_paid(shop, rows, buy(("shirt", 2), token="tok_declined")) as (order_id, placing):
+        async with paying(shop, rows, buy(("shirt", 2), token="tok_declined")) as (order_id, placing):
             await shop.orders.CancelOrder(cancel(order_id))
             await placing
         order = await get(shop, order_id)
@@ -87,14 +87,14 @@ async def test_a_wish_that_meets_a_decline_still_ends_in_a_cancelled_order(shop,
     assert await available(shop, "shirt") == 10
 
 
-async def test_what_has_ended_is_not_cancelled_but_what_is_cancelled_may_be_cancelled_again(shop, rows):
+async def test_a_rejected_order_is_not_cancellable_and_a_second_cancellation_changes_nothing(shop, rows):
     with shop.customer():
         rejected = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_declined"))
-        with pytest.raises(OrderNotCancellable) as refusal:
+        with pytest.raises(OrderNotCancellable) as error:
             await shop.orders.CancelOrder(cancel(rejected.order_id))
-        assert refusal.value.metadata["state"] == "REJECTED"
+        assert error.value.metadata["state"] == "REJECTED"
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await promise_heard(rows)
+        await authorization_applied(rows)
         cancelled = await shop.orders.CancelOrder(cancel(order.order_id, "c-2", "mine"))
         ended = await rows.fetch("SELECT saga_id, version FROM saga ORDER BY 1")
         await rows.execute("UPDATE saga SET next_attempt_time = now()")
@@ -132,13 +132,13 @@ async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(
         await shop.orders.CancelOrder(cancel(order.order_id))
         with pytest.raises(OrderNotShippable):
             await ship(shop, order.order_id)
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, _):
+        async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, _):
             with pytest.raises(OrderNotShippable) as error:
                 await ship(shop, order_id)
             assert error.value.metadata["state"] == "PENDING"
 
 
-async def test_of_a_shipment_and_a_cancellation_at_once_one_wins(shop):
+async def test_of_a_concurrent_shipment_and_cancellation_exactly_one_takes_effect(shop):
     with shop.customer():
         orders = await asyncio.gather(*(shop.orders.CreateOrder(buy(("shirt", 1))) for _ in range(8)))
         calls = [
@@ -177,7 +177,7 @@ async def test_an_order_that_an_operator_compensated_is_not_shipped_again(shop):
     with pytest.raises(OrderNotShippable):
         await ship(shop, order.order_id, "another-key")
     with shop.customer():
-        cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
+        cancelled = await reached(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
         assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
     assert (cancelled.state_reason, cancelled.state_message) == ("COMPENSATED_BY_OPERATOR", "refused")
     with pytest.raises(OrderNotShippable):

@@ -1,4 +1,4 @@
-"""svc_order alone over rows that a test wrote: changes that meet each other, equal times, and repeated steps."""
+"""svc_order alone over rows that a test inserted: concurrent changes, equal times, and repeated steps."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -70,7 +70,7 @@ def orders(database, redis_url, event_prefix, issuer):
     return orders
 
 
-async def test_an_order_that_is_completed_keeps_a_refund_that_was_written_in_the_same_moment(orders, rows):
+async def test_a_completed_order_keeps_a_concurrent_refund(orders, rows):
     await rows.execute(ORDER, "order-1", "DELIVERED")
     await rows.execute("INSERT INTO order_history VALUES ('order-1', 1, 'SHIPPED', 'DELIVERED', '', '2026-01-01', '')")
     refund = rows.transaction()
@@ -98,7 +98,7 @@ async def test_an_order_whose_cancellation_commits_first_is_not_shipped(orders, 
     assert await rows.fetchval("SELECT shipment_id FROM orders") == ""
 
 
-async def test_pages_of_orders_hold_each_order_once_though_all_were_made_in_one_moment(orders, rows, issuer):
+async def test_pages_list_each_order_once_when_all_have_the_same_create_time(orders, rows, issuer):
     made = [f"order-{number}" for number in range(7)]
     for order_id in made:
         await rows.execute(ORDER, order_id, "COMPLETED")
@@ -123,7 +123,7 @@ class UnreachableInventory(InventoryServiceServicer):
         await context.abort(grpc.StatusCode.INTERNAL, "")
 
 
-async def test_a_step_is_repeated_under_its_first_key_until_its_outcome_is_known(orders, rows, issuer):
+async def test_a_step_is_repeated_with_the_same_request_until_its_outcome_is_known(orders, rows, issuer):
     inventory = UnreachableInventory()
 
     async def compose_inventory(app, _settings):

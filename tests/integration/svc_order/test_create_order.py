@@ -1,4 +1,4 @@
-"""Which orders are taken, which are listed to whom, and what is answered when parts of the shop are away."""
+"""CreateOrder and its errors, lists by owner and state, and replies while the database is unavailable."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
 from tests.integration.svc_order.conftest import ADDRESS, buy
-from tests.integration.svc_order.shop_queries import available, get, payment_of, reaches, timeline
+from tests.integration.svc_order.shop_queries import available, get, payment_of, reached, timeline
 
 #: Copies of an order that wait for ever, since they have no sagas.
 WAITING = """
@@ -29,15 +29,15 @@ SELECT 'order-' || n, user_id, 'PENDING', payment_state, fulfillment_state, curr
 FROM orders, generate_series(1, $1) AS n"""
 
 
-async def test_too_many_orders_at_once_are_refused_until_some_are_through(shop, rows):
+async def test_a_customer_with_too_many_pending_orders_places_none_until_one_is_decided(shop, rows):
     with shop.customer():
         first = await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-0"))
         await rows.execute(WAITING, 19)
         await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-1"))
         await rows.execute("UPDATE orders SET state = 'PENDING' WHERE order_id = $1", first.order_id)
-        with pytest.raises(TooManyOpenOrders) as refusal:
+        with pytest.raises(TooManyOpenOrders) as error:
             await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-2"))
-        assert refusal.value.metadata["limit"] == "20"
+        assert error.value.metadata["limit"] == "20"
         assert (await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-0"))).order_id == first.order_id
     with shop.customer("customer-2"):
         await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-2"))
@@ -47,7 +47,7 @@ async def test_too_many_orders_at_once_are_refused_until_some_are_through(shop, 
     assert taken.state == pb.ORDER_STATE_CONFIRMED
 
 
-async def test_what_no_parcel_can_carry_is_refused(shop):
+async def test_a_cart_heavier_than_any_parcel_is_invalid(shop):
     with shop.staff():
         variant = catalog_pb.Variant(sku="anvil", price=money(100, "THB"), weight_grams=1_000_000)
         product = catalog_pb.Product(product_id="p-anvil", name="Anvil", variants=[variant])
@@ -57,12 +57,12 @@ async def test_what_no_parcel_can_carry_is_refused(shop):
         cart.lines.add(sku="anvil", quantity=100)
         assert (await shop.orders.PreviewOrder(cart)).shipping_fee == money(5_000 + 100_000 * 1_000, "THB")
         for quantity in (101, 999):
-            with pytest.raises(InvalidRequest) as refusal:
+            with pytest.raises(InvalidRequest) as error:
                 await shop.orders.CreateOrder(buy(("anvil", quantity)))
-            assert refusal.value.metadata["field"] == "lines"
+            assert error.value.metadata["field"] == "lines"
 
 
-async def test_a_preview_tells_what_is_short_and_leaves_delivery_out_where_it_goes_nowhere(shop):
+async def test_a_preview_lists_short_skus_and_has_no_shipping_fee_without_an_address(shop):
     lines = [
         pb.CartLine(sku="coat", quantity=6),
         pb.CartLine(sku="shirt", quantity=10),
@@ -83,7 +83,7 @@ async def test_a_preview_tells_what_is_short_and_leaves_delivery_out_where_it_go
     assert delivered.tax_total == money(7_000 * 11 + 700 * 10 + 1_047, "THB")
 
 
-async def test_an_order_keeps_what_it_was_bought_as(shop):
+async def test_an_order_keeps_the_prices_and_names_of_its_creation(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("coat", 1), ("shirt", 2)))
         assert await get(shop, order.order_id) == order
@@ -104,7 +104,7 @@ async def test_an_order_keeps_what_it_was_bought_as(shop):
     assert order.tax_total == money(7_000 + 1_400 + 458, "THB")
 
 
-async def test_what_was_withdrawn_is_not_sold_and_stays_in_the_orders_that_have_it(shop):
+async def test_a_deleted_product_cannot_be_ordered_and_stays_in_existing_orders(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     with shop.staff():
@@ -115,7 +115,7 @@ async def test_what_was_withdrawn_is_not_sold_and_stays_in_the_orders_that_have_
         assert await get(shop, order.order_id) == order
 
 
-async def test_a_card_that_is_known_to_be_bad_is_refused_before_there_is_an_order(shop, rows):
+async def test_an_invalid_payment_method_fails_before_an_order_is_inserted(shop, rows):
     with shop.customer(), pytest.raises(PaymentMethodInvalid):
         await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_expired_card"))
     assert await rows.fetchval("SELECT count(*) FROM orders") == 0
@@ -136,7 +136,7 @@ async def slot(shop):
         return await shop.delivery.CreateSlot(request)
 
 
-async def test_a_slot_is_booked_with_the_order_and_given_back_with_it(shop, slot):
+async def test_a_slot_is_booked_with_the_order_and_released_when_it_ends(shop, slot):
     async def places():
         open_slots = await shop.delivery.ListSlots(delivery_pb.ListSlotsRequest(zone_id="bangkok"))
         return sum(one.available for one in open_slots.slots)
@@ -154,15 +154,15 @@ async def test_a_slot_is_booked_with_the_order_and_given_back_with_it(shop, slot
     assert await available(shop, "shirt") == 10
 
 
-async def test_orders_are_listed_by_state_and_to_staff_by_customer(shop):
+async def test_a_list_is_filtered_by_state_and_for_staff_by_customer(shop):
     made = {}
     for name in ("customer-1", "customer-2"):
         with shop.customer(name):
             for token in ("tok_ok", "tok_declined"):
                 made[name, token] = (await shop.orders.CreateOrder(buy(("shirt", 1), token=token))).order_id
 
-    async def listed(**asked):
-        page = await shop.orders.ListOrders(pb.ListOrdersRequest(**asked))
+    async def listed(**filters):
+        page = await shop.orders.ListOrders(pb.ListOrdersRequest(**filters))
         assert not page.next_page_token
         return [order.order_id for order in page.orders][::-1]
 
@@ -181,7 +181,7 @@ async def test_orders_are_listed_by_state_and_to_staff_by_customer(shop):
         assert await listed(state=pb.ORDER_STATE_REJECTED) == [one[1], two[1]]
 
 
-async def test_orders_of_one_moment_are_listed_once_each(shop, rows):
+async def test_orders_with_the_same_create_time_are_listed_once_each(shop, rows):
     with shop.customer():
         made = {(await shop.orders.CreateOrder(buy(("shirt", 1)))).order_id for _ in range(3)}
         await rows.execute("UPDATE orders SET create_time = now()")
@@ -193,7 +193,7 @@ async def test_orders_of_one_moment_are_listed_once_each(shop, rows):
     assert (set(seen), token) == (made, "")
 
 
-async def test_watches_that_are_left_are_over_for_the_server_too(shop, another):
+async def test_a_closed_watch_frees_its_place_on_the_server(shop, another):
     async with another(max_concurrent_rpcs=4) as orders:
         with shop.customer():
             order = await shop.orders.CreateOrder(buy(("shirt", 1)))
@@ -249,7 +249,7 @@ async def cuttable(url, folder):
     await line.cut()
 
 
-async def test_an_order_that_was_taken_is_answered_though_the_database_went_away(shop, another, rows, tmp_path):
+async def test_a_placed_order_is_returned_although_the_database_became_unavailable(shop, another, rows, tmp_path):
     async with cuttable(shop.databases["svc_order"], tmp_path) as (url, line), another(database_url=url) as orders:
         with shop.customer():
             request = buy(("shirt", 1), token="tok_slow_3000", request_id="k-1")
@@ -258,7 +258,7 @@ async def test_an_order_that_was_taken_is_answered_though_the_database_went_away
             await line.cut()
             order = await placing
             assert order.state == pb.ORDER_STATE_PENDING
-            confirmed = await reaches(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
+            confirmed = await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
             assert (await payment_of(shop, order)).authorized_amount == order.total
             await line.lay()
             again = await eventually(lambda: orders.CreateOrder(request), lambda one: one == confirmed)

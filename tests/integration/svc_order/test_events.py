@@ -1,4 +1,4 @@
-"""What the orders learn from the events of others: once each, however often and in whatever order they come."""
+"""Events of shipments and payments: each takes effect once, however often and in whatever order they arrive."""
 
 import uuid
 from datetime import UTC, datetime
@@ -19,12 +19,12 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.topics import EVENTS
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
+    authorization_applied,
     available,
     get,
     move,
     payment_of,
-    promise_heard,
-    reaches,
+    reached,
     saga_of,
     ship,
     states_of,
@@ -37,11 +37,11 @@ ROAD = [
 
 
 @pytest.fixture
-async def tell(redis_url, event_prefix, rows):
-    """Publishes an event, `times` under one id, and returns once the orders have taken it."""
+async def publish(redis_url, event_prefix, rows):
+    """Publish an event, `times` with one id, and return once svc_order has applied it."""
     async with RedisBus.open(redis_url, event_prefix) as bus:
 
-        async def tell(message, times=1):
+        async def publish(message, times=1):
             kind = EVENTS[message.DESCRIPTOR.full_name]
             event = Event(
                 id=str(uuid.uuid4()),
@@ -55,18 +55,18 @@ async def tell(redis_url, event_prefix, rows):
             await bus.publish([event] * times)
             await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox WHERE event_id = $1", event.id), bool)
 
-        yield tell
+        yield publish
 
 
 @pytest.fixture
-def told(rows):
-    """Returns how often the orders told of each kind of change."""
+def published(rows):
+    """Count the published events of orders by type."""
 
-    async def told():
+    async def published():
         counts = await rows.fetch("SELECT type, count(*) FROM outbox GROUP BY 1")
         return {name.removeprefix("shop.order.v1.Order"): count for name, count in counts}
 
-    return told
+    return published
 
 
 def parcel(order, state):
@@ -77,25 +77,25 @@ def captured(order):
     return payment_events.PaymentCaptured(payment_id=order.payment_id, order_id=order.order_id, amount=order.total)
 
 
-async def test_a_parcel_whose_news_come_twice_and_in_the_wrong_order_arrives_once(shop, tell, told):
+async def test_duplicate_and_reordered_parcel_events_deliver_the_order_once(shop, publish, published):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     for state in (shipment_pb.SHIPMENT_STATE_CREATED, shipment_pb.SHIPMENT_STATE_LABELLED):
-        await tell(parcel(order, state))
+        await publish(parcel(order, state))
     with shop.customer():
         assert (await get(shop, order.order_id)).fulfillment_state == pb.FULFILLMENT_STATE_ALLOCATED
-    await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED), times=2)
+    await publish(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED), times=2)
     with shop.customer():
-        delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
+        delivered = await reached(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
     for state in (*ROAD, shipment_pb.SHIPMENT_STATE_FAILED):
-        await tell(parcel(order, state))
+        await publish(parcel(order, state))
     with shop.customer():
         assert await get(shop, order.order_id) == delivered
         assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
     saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == saga_pb2.SAGA_STATE_DONE)
     assert {step.name: step.attempts for step in saga.steps}["capture_payment"] == 1
-    assert await told() == {
+    assert await published() == {
         "Created": 1,
         "Confirmed": 1,
         "Shipped": 1,
@@ -106,45 +106,45 @@ async def test_a_parcel_whose_news_come_twice_and_in_the_wrong_order_arrives_onc
     assert await available(shop, "shirt") == 9
 
 
-async def test_whatever_is_heard_first_of_a_parcel_on_its_way_asks_for_the_money(shop, tell):
+async def test_any_first_event_of_a_departed_parcel_captures_the_payment(shop, publish):
     with shop.customer():
         for state in ROAD[:-1]:
             order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-            await tell(parcel(order, state))
-            shipped = await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+            await publish(parcel(order, state))
+            shipped = await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert shipped.payment_state == pb.ORDER_PAYMENT_STATE_PAID
             assert (await payment_of(shop, order)).captured_amount == order.total
 
 
-async def test_a_parcel_that_arrives_while_the_money_is_asked_for_stays_arrived(shop, tell, rows):
+async def test_a_parcel_that_arrives_during_the_capture_leaves_the_order_delivered(shop, publish, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_3000"))
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
-        asked = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
-        await eventually(lambda: rows.fetchval(asked), bool)
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
+        filters = "SELECT true FROM saga WHERE step = 'capture_payment' AND attempts = 1"
+        await eventually(lambda: rows.fetchval(filters), bool)
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
         assert (await get(shop, order.order_id)).state == pb.ORDER_STATE_CONFIRMED
-        delivered = await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
+        delivered = await reached(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
         assert await states_of(shop, order.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED"]
     assert delivered.fulfillment_state == pb.FULFILLMENT_STATE_DELIVERED
     assert delivered.payment_state == pb.ORDER_PAYMENT_STATE_PAID
 
 
-async def test_news_of_the_money_that_overtake_its_own_step_are_told_once(shop, tell, told):
+async def test_a_capture_event_before_the_capture_step_changes_the_order_once(shop, publish, published):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await tell(captured(order), times=2)
+        await publish(captured(order), times=2)
         paid = await get(shop, order.order_id)
         assert (paid.state, paid.payment_state) == (pb.ORDER_STATE_CONFIRMED, pb.ORDER_PAYMENT_STATE_PAID)
         assert int(paid.etag) == int(order.etag) + 1
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
-        await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
-        await tell(captured(order))
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
+        await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+        await publish(captured(order))
         assert (await get(shop, order.order_id)).payment_state == pb.ORDER_PAYMENT_STATE_PAID
-    assert (await told())["PaymentStateChanged"] == 2
+    assert (await published())["PaymentStateChanged"] == 2
 
 
-async def test_refunds_show_how_much_was_given_back_and_never_less_again(shop, tell):
+async def test_refunds_are_shown_and_later_events_of_less_change_nothing(shop, publish):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     shipment = await ship(shop, order.order_id)
@@ -154,7 +154,7 @@ async def test_refunds_show_how_much_was_given_back_and_never_less_again(shop, t
         return await eventually(lambda: get(shop, order.order_id), lambda one: one.payment_state == state)
 
     with shop.customer():
-        await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
+        await reached(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
     for amount, state in ((money(100, "THB"), "PARTIALLY_REFUNDED"), (None, "REFUNDED")):
         with shop.staff():
             request = payment_pb.RefundPaymentRequest(
@@ -163,26 +163,26 @@ async def test_refunds_show_how_much_was_given_back_and_never_less_again(shop, t
             await shop.payments.RefundPayment(request)
         with shop.customer():
             whole = await refunded(pb.OrderPaymentState.Value(f"ORDER_PAYMENT_STATE_{state}"))
-    await tell(
+    await publish(
         payment_events.PaymentRefunded(
             payment_id=order.payment_id,
             order_id=order.order_id,
             state=payment_pb.PAYMENT_STATE_PARTIALLY_REFUNDED,
         )
     )
-    await tell(captured(order))
+    await publish(captured(order))
     with shop.customer():
         assert await get(shop, order.order_id) == whole
 
 
-async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided_again(shop, tell, told, rows):
+async def test_an_authorization_after_the_compensation_is_voided_again(shop, publish, published, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await promise_heard(rows)
+        await authorization_applied(rows)
         request = pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1")
         cancelled = await shop.orders.CancelOrder(request)
     before = await saga_of(shop, order.order_id)
-    await tell(
+    await publish(
         payment_events.PaymentAuthorized(payment_id=order.payment_id, order_id=order.order_id, amount=order.total)
     )
     after = await eventually(
@@ -199,15 +199,15 @@ async def test_a_promise_that_is_heard_of_after_the_order_was_given_up_is_voided
     with shop.customer():
         assert await get(shop, order.order_id) == cancelled
         assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
-    assert (await told())["Cancelled"] == 1
+    assert (await published())["Cancelled"] == 1
     assert await available(shop, "shirt") == 10
 
 
-async def test_a_promise_to_an_order_that_stands_changes_nothing(shop, tell, rows):
+async def test_an_authorization_of_an_order_that_goes_forward_changes_nothing(shop, publish, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     version = await rows.fetchval("SELECT version FROM saga")
-    await tell(
+    await publish(
         payment_events.PaymentAuthorized(payment_id=order.payment_id, order_id=order.order_id, amount=order.total)
     )
     assert await rows.fetchval("SELECT version FROM saga WHERE step = 'await_shipment'") == version
@@ -215,50 +215,50 @@ async def test_a_promise_to_an_order_that_stands_changes_nothing(shop, tell, row
         assert await get(shop, order.order_id) == order
 
 
-async def test_what_is_told_of_an_order_says_what_others_need_to_know(shop, tell, rows):
+async def test_each_event_of_an_order_has_the_fields_of_its_contract(shop, publish, rows):
     with shop.customer():
         rejected = await shop.orders.CreateOrder(buy(("coat", 11)))
         order = await shop.orders.CreateOrder(buy(("shirt", 2)))
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
         kept = await shop.orders.CreateOrder(buy(("coat", 1)))
-        await tell(parcel(kept, shipment_pb.SHIPMENT_STATE_DELIVERED))
-        await reaches(shop, kept.order_id, pb.ORDER_STATE_DELIVERED)
+        await publish(parcel(kept, shipment_pb.SHIPMENT_STATE_DELIVERED))
+        await reached(shop, kept.order_id, pb.ORDER_STATE_DELIVERED)
 
-    async def told(kind, one):
+    async def published(kind, one):
         query = "SELECT payload FROM outbox WHERE type = $1 AND key = $2"
         (row,) = await rows.fetch(query, kind.DESCRIPTOR.full_name, one.order_id)
         return kind.FromString(row["payload"])
 
-    created = await told(order_events.OrderCreated, order)
+    created = await published(order_events.OrderCreated, order)
     assert (created.version, created.user_id, created.total) == (1, "customer-1", order.total)
     assert list(created.lines) == list(order.lines)
-    confirmed = await told(order_events.OrderConfirmed, order)
+    confirmed = await published(order_events.OrderConfirmed, order)
     assert (confirmed.reservation_id, confirmed.payment_id) == (order.reservation_id, order.payment_id)
     assert (str(confirmed.version), confirmed.total) == (order.etag, order.total)
-    assert (await told(order_events.OrderRejected, rejected)).reason == "INSUFFICIENT_STOCK"
-    assert (await told(order_events.OrderCancelled, order)).reason == "CANCELLED_BY_CUSTOMER"
-    assert (await told(order_events.OrderShipped, kept)).user_id == "customer-1"
-    assert (await told(order_events.OrderDelivered, kept)).order_id == kept.order_id
+    assert (await published(order_events.OrderRejected, rejected)).reason == "INSUFFICIENT_STOCK"
+    assert (await published(order_events.OrderCancelled, order)).reason == "CANCELLED_BY_CUSTOMER"
+    assert (await published(order_events.OrderShipped, kept)).user_id == "customer-1"
+    assert (await published(order_events.OrderDelivered, kept)).order_id == kept.order_id
 
 
-async def test_a_parcel_that_came_back_is_shown_and_one_in_trouble_is_not(shop, tell):
+async def test_a_returned_parcel_is_shown_and_a_failed_one_is_not(shop, publish):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
-        shipped = await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_PICKED_UP))
+        shipped = await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         assert shipped.fulfillment_state == pb.FULFILLMENT_STATE_SHIPPED
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_FAILED))
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_FAILED))
         assert await get(shop, order.order_id) == shipped
-        await tell(parcel(order, shipment_pb.SHIPMENT_STATE_RETURNED))
+        await publish(parcel(order, shipment_pb.SHIPMENT_STATE_RETURNED))
         assert (await get(shop, order.order_id)).fulfillment_state == pb.FULFILLMENT_STATE_RETURNED
 
 
-async def test_an_order_is_completed_when_its_time_to_be_given_back_is_over(shop, tell, told, rows):
+async def test_an_order_is_completed_when_its_return_window_has_ended(shop, publish, published, rows):
     with shop.customer():
         orders = [await shop.orders.CreateOrder(buy(("shirt", 1))) for _ in range(2)]
         for order in orders:
-            await tell(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
-            await reaches(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
+            await publish(parcel(order, shipment_pb.SHIPMENT_STATE_DELIVERED))
+            await reached(shop, order.order_id, pb.ORDER_STATE_DELIVERED)
         older, younger = orders
         for order, days in ((younger, 13), (older, 15)):
             await rows.execute(
@@ -267,9 +267,9 @@ async def test_an_order_is_completed_when_its_time_to_be_given_back_is_over(shop
                 order.order_id,
                 days,
             )
-        completed = await reaches(shop, older.order_id, pb.ORDER_STATE_COMPLETED)
+        completed = await reached(shop, older.order_id, pb.ORDER_STATE_COMPLETED)
         assert await states_of(shop, older.order_id) == ["PENDING", "CONFIRMED", "SHIPPED", "DELIVERED", "COMPLETED"]
         assert (await get(shop, younger.order_id)).state == pb.ORDER_STATE_DELIVERED
         watch = shop.orders.WatchOrder(pb.WatchOrderRequest(order_id=older.order_id))
         assert [message.order async for message in watch] == [completed]
-    assert (await told())["Completed"] == 1
+    assert (await published())["Completed"] == 1

@@ -1,4 +1,4 @@
-"""Who drives a saga: one process at a time, the next one soon after it died, and nobody twice."""
+"""Leases: one process executes a saga at a time, and another one resumes it after a crash; no step counts twice."""
 
 import asyncio
 import json
@@ -28,10 +28,10 @@ from svc_order.domain_saga import Saga
 from tests.integration.svc_order.conftest import QUICK, buy, upstreams
 from tests.integration.svc_order.shop_queries import (
     available,
-    being_paid,
     move,
+    paying,
     payment_of,
-    reaches,
+    reached,
     ship,
     states_of,
     timeline,
@@ -99,9 +99,9 @@ def child(shop, surroundings, free_port, tmp_path):
 
 
 async def assert_all_is_secured_once(shop, order_id):
-    """Everything that a confirmed order needs is there, and every step of its saga was taken."""
+    """Assert that the order holds stock and payment once, and that each step of its saga is done."""
     with shop.customer():
-        order = await reaches(shop, order_id, pb.ORDER_STATE_CONFIRMED)
+        order = await reached(shop, order_id, pb.ORDER_STATE_CONFIRMED)
         payment = await payment_of(shop, order)
         steps = await timeline(shop, order_id)
         assert await states_of(shop, order_id) == ["PENDING", "CONFIRMED"]
@@ -113,16 +113,16 @@ async def assert_all_is_secured_once(shop, order_id):
     assert await available(shop, "shirt") == 9
 
 
-async def test_a_step_that_takes_longer_than_its_lease_stays_with_its_process(shop, rows, another):
+async def test_a_step_longer_than_its_lease_stays_with_its_process(shop, rows, another):
     async with another():
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3500")) as (order_id, placing):
+            async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3500")) as (order_id, placing):
                 assert (await placing).state == pb.ORDER_STATE_CONFIRMED
     assert await rows.fetchval(ATTEMPTS) == 1
     await assert_all_is_secured_once(shop, order_id)
 
 
-async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows, another):
+async def test_a_process_that_lost_its_lease_writes_nothing(shop, rows, another):
     async def overtaken():
         # As if the first process had stood still for too long; again, should it have renewed its lease.
         await rows.execute("UPDATE saga SET next_attempt_time = now() WHERE attempts = 1")
@@ -130,7 +130,7 @@ async def test_who_lost_its_lease_says_nothing_however_its_step_ended(shop, rows
 
     async with another():
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
+            async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
                 await eventually(overtaken, lambda attempts: attempts == 2)
                 await placing
         await assert_all_is_secured_once(shop, order_id)
@@ -148,11 +148,11 @@ async def test_a_lease_that_was_lost_is_not_renewed(shop, rows):
     assert store.saga_from_row(await rows.fetchrow(query)).next_attempt_time < saga.next_attempt_time
 
 
-async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_one_order(shop, rows, child):
+async def test_another_process_completes_the_saga_of_a_killed_one_and_a_repeat_returns_its_order(shop, rows, child):
     request = buy(("shirt", 1), token="tok_slow_3000")
     async with child() as (process, orders):
         with shop.customer():
-            async with being_paid(shop, rows, request, orders) as (order_id, placing):
+            async with paying(shop, rows, request, orders) as (order_id, placing):
                 process.send_signal(signal.SIGKILL)
                 with pytest.raises(OutcomeUnknown):
                     await placing
@@ -161,28 +161,28 @@ async def test_what_a_killed_process_left_is_finished_and_its_customer_gets_the_
     await assert_all_is_secured_once(shop, order_id)
 
 
-async def test_a_process_that_ends_leaves_no_step_that_others_would_have_to_wait_for(shop, rows, another):
+async def test_a_process_that_is_stopped_settles_its_step_first(shop, rows, another):
     async with another(drain_seconds=0.1) as orders:
         with shop.customer():
-            async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000"), orders) as (order_id, _):
+            async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3000"), orders) as (order_id, _):
                 assert await rows.fetchval(STATE) == "RUNNING"
     assert await rows.fetchval(STATE) != "RUNNING"
     await assert_all_is_secured_once(shop, order_id)
 
 
 @pytest.mark.parametrize("orders_settings", [{"saga_concurrency": 1}], ids=["one at once"])
-async def test_new_orders_do_not_keep_those_that_were_left_behind_from_going_on(shop, rows):
+async def test_new_orders_do_not_delay_resumed_sagas(shop, rows):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         shipment = await ship(shop, order.order_id)
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_6000")) as (_, placing):
+        async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_6000")) as (_, placing):
             await move(shop, shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)
-            await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+            await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
             assert not placing.done()
 
 
-async def test_a_saga_that_is_due_is_waited_for_while_an_event_is_noted_on_it(fresh_database):
-    """Or whoever asked for it, a customer who cancels, would be answered before anything was done."""
+async def test_a_due_saga_is_claimed_after_a_transaction_that_applies_an_event_to_it(fresh_database):
+    """Or the reply to CancelOrder would come before the saga is claimed."""
     now = datetime.now(UTC)
     saga = Saga(id="saga-1", order_id="order-1", next_attempt_time=now)
     order = Order(

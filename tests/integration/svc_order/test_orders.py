@@ -1,4 +1,4 @@
-"""Orders through the whole shop: what is answered, what is held, and what is given back."""
+"""Orders through the whole shop: replies, and what is held and released."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ from tests.integration.svc_order.conftest import ADDRESS, buy
 from tests.integration.svc_order.shop_queries import available, get, move, payment_of, ship, timeline
 
 
-async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):
+async def test_an_order_is_confirmed_in_one_call_with_stock_slot_and_payment(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 2), ("coat", 1)))
         payment = await payment_of(shop, order)
@@ -40,7 +40,7 @@ async def test_an_order_is_confirmed_in_one_call_with_everything_secured(shop):
     assert steps == dict.fromkeys(done, saga_pb2.SAGA_STEP_STATE_DONE)
 
 
-async def test_the_price_is_the_servers_and_a_changed_one_is_refused(shop):
+async def test_the_price_is_the_catalogs_and_an_order_at_another_total_fails(shop):
     with shop.customer():
         preview = await shop.orders.PreviewOrder(
             pb.PreviewOrderRequest(
@@ -49,14 +49,14 @@ async def test_the_price_is_the_servers_and_a_changed_one_is_refused(shop):
         )
         order = await shop.orders.CreateOrder(buy(("shirt", 1), expected_total=preview.total))
         assert order.total == preview.total
-        with pytest.raises(PriceChanged) as refusal:
+        with pytest.raises(PriceChanged) as error:
             await shop.orders.CreateOrder(buy(("shirt", 1), expected_total=money(1, "THB")))
-        assert refusal.value.metadata["expected_total"] == "0.01 THB"
+        assert error.value.metadata["expected_total"] == "0.01 THB"
         with pytest.raises(CurrencyMismatch):
             await shop.orders.CreateOrder(buy(("shirt", 1), expected_total=money(1, "JPY")))
 
 
-async def test_a_repeat_returns_the_same_order_and_another_payload_is_refused(shop):
+async def test_a_repeat_returns_the_same_order_and_another_request_with_its_key_fails(shop):
     with shop.customer():
         first = await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-1"))
         again = await shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-1"))
@@ -66,7 +66,7 @@ async def test_a_repeat_returns_the_same_order_and_another_payload_is_refused(sh
     assert await available(shop, "shirt") == 9
 
 
-async def test_twenty_repeats_at_once_make_one_order(shop):
+async def test_twenty_concurrent_repeats_create_one_order(shop):
     with shop.customer():
         orders = await asyncio.gather(
             *(shop.orders.CreateOrder(buy(("shirt", 1), request_id="k-1")) for _ in range(20))
@@ -91,7 +91,7 @@ async def test_without_stock_the_order_is_rejected_and_holds_nothing(shop):
     assert (await available(shop, "shirt"), await available(shop, "coat")) == (10, 10)
 
 
-async def test_a_declined_card_rejects_the_order_and_gives_back_what_it_held(shop):
+async def test_a_declined_payment_rejects_the_order_and_releases_what_it_held(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_declined"))
         steps = await timeline(shop, order.order_id)
@@ -101,7 +101,7 @@ async def test_a_declined_card_rejects_the_order_and_gives_back_what_it_held(sho
     assert await available(shop, "shirt") == 10
 
 
-async def test_what_cannot_be_ordered_is_refused_before_anything_is_written(shop):
+async def test_an_order_that_cannot_be_placed_writes_nothing(shop):
     with shop.customer():
         with pytest.raises(SkuNotFound):
             await shop.orders.CreateOrder(buy(("nothing", 1)))
@@ -118,7 +118,7 @@ async def test_what_cannot_be_ordered_is_refused_before_anything_is_written(shop
         await shop.orders.CreateOrder(buy(("shirt", 1)))
 
 
-async def test_a_strangers_order_does_not_exist(shop):
+async def test_an_order_of_another_user_is_not_found(shop):
     with shop.customer("customer-1"):
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     requests = (
@@ -138,7 +138,7 @@ async def test_a_strangers_order_does_not_exist(shop):
         assert len((await shop.orders.ListOrders(pb.ListOrdersRequest(user_id="customer-1"))).orders) == 1
 
 
-async def test_a_confirmed_order_can_be_cancelled_and_gives_everything_back(shop):
+async def test_a_cancelled_order_releases_its_stock_and_payment(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 3)))
         request = pb.CancelOrderRequest(order_id=order.order_id, reason="changed my mind", request_id="c-1")
@@ -151,7 +151,7 @@ async def test_a_confirmed_order_can_be_cancelled_and_gives_everything_back(shop
     assert await available(shop, "shirt") == 10
 
 
-async def test_why_an_order_was_cancelled_is_a_code_and_what_was_said_stands_beside_it(shop):
+async def test_a_cancelled_order_has_a_reason_code_and_the_words_of_the_user(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     with shop.staff():
@@ -162,7 +162,7 @@ async def test_why_an_order_was_cancelled_is_a_code_and_what_was_said_stands_bes
     assert [(one.reason, one.message) for one in history.transitions][-1] == ("CANCELLED_BY_STAFF", "torn in the store")
 
 
-async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers_the_order(shop):
+async def test_a_departed_parcel_captures_the_payment_and_its_arrival_delivers_the_order(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     shipment = await ship(shop, order.order_id)
@@ -185,7 +185,7 @@ async def test_a_parcel_on_its_way_captures_the_payment_and_its_arrival_delivers
     assert steps["capture_payment"] == saga_pb2.SAGA_STEP_STATE_DONE
 
 
-async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_it_was_delivered(shop):
+async def test_an_order_whose_parcel_arrives_before_the_capture_is_shipped_before_it_is_delivered(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_capture_slow_1500"))
     shipment = await ship(shop, order.order_id)
@@ -193,8 +193,8 @@ async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_
         await move(shop, shipment, shipment_pb.ShipmentState.Value(f"SHIPMENT_STATE_{state}"))
     with shop.customer():
         await eventually(lambda: get(shop, order.order_id), lambda one: one.state == pb.ORDER_STATE_DELIVERED)
-        told = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))
-    assert [move.to_state for move in told.transitions] == [
+        published = await shop.orders.GetOrderTimeline(pb.GetOrderTimelineRequest(order_id=order.order_id))
+    assert [move.to_state for move in published.transitions] == [
         pb.ORDER_STATE_PENDING,
         pb.ORDER_STATE_CONFIRMED,
         pb.ORDER_STATE_SHIPPED,
@@ -202,18 +202,18 @@ async def test_a_parcel_that_is_quicker_than_its_money_was_still_shipped_before_
     ]
 
 
-async def test_watching_an_order_tells_every_state_until_its_end(shop):
+async def test_a_watch_sends_every_state_until_the_final_one(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         watch = shop.orders.WatchOrder(pb.WatchOrderRequest(order_id=order.order_id))
         async with asyncio.timeout(60):
             assert (await anext(watch)).order.state == pb.ORDER_STATE_CONFIRMED
             await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="c-1"))
-            told = [message.order.state async for message in watch]
-    assert told[-1] == pb.ORDER_STATE_CANCELLED
+            published = [message.order.state async for message in watch]
+    assert published[-1] == pb.ORDER_STATE_CANCELLED
 
 
-async def test_a_watch_resumed_at_its_last_token_tells_nothing_twice(shop):
+async def test_a_watch_resumed_at_its_last_token_sends_nothing_twice(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_declined"))
         watch = shop.orders.WatchOrder(pb.WatchOrderRequest(order_id=order.order_id, resume_token=order.etag))
@@ -230,7 +230,7 @@ async def test_orders_are_listed_newest_first_page_by_page(shop):
     assert rest.next_page_token == ""
 
 
-async def test_a_provider_that_charged_and_never_answered_is_asked_again_not_charged_again(shop):
+async def test_a_charge_whose_answer_was_lost_is_looked_up_and_not_repeated(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1), token="tok_500_then_charged"))
         order = await eventually(lambda: get(shop, order.order_id), lambda one: one.state != pb.ORDER_STATE_PENDING)

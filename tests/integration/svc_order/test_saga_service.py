@@ -1,4 +1,4 @@
-"""Sagas in the operators' hands: what waits for a person, and what a person can do about it."""
+"""SagaService: parked sagas, and what operators can do about them."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -20,11 +20,11 @@ from svc_order.saga import Claim, SagaOrchestrator
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
     available,
-    being_paid,
     get,
     move,
+    paying,
     payment_of,
-    reaches,
+    reached,
     saga_id,
     saga_of,
     ship,
@@ -56,7 +56,7 @@ def compensate(order_id, reason="", request_id="u-1"):
     return sagas_pb.CompensateSagaRequest(saga_id=saga_id(order_id), reason=reason, request_id=request_id)
 
 
-async def test_a_step_that_nobody_answers_waits_for_a_person_who_sets_it_going_again(shop, rows, provider):
+async def test_a_step_without_an_answer_parks_the_saga_until_it_is_retried(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
@@ -73,13 +73,13 @@ async def test_a_step_that_nobody_answers_waits_for_a_person_who_sets_it_going_a
         assert (going.state, going.attempts, going.reason) == (saga_pb2.SAGA_STATE_RUNNING, 0, "")
         assert (await shop.sagas.RetrySaga(retry(order.order_id))).state == saga_pb2.SAGA_STATE_RUNNING
     with shop.customer():
-        confirmed = await reaches(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
+        confirmed = await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
         payment = await payment_of(shop, confirmed)
     assert payment.authorized_amount == order.total
     assert (await saga_of(shop, order.order_id)).current_step == "await_shipment"
 
 
-async def test_a_saga_undone_by_hand_gives_back_what_it_held_and_tells_the_operators_words(shop, rows, provider):
+async def test_a_saga_compensated_by_an_operator_releases_what_it_held_and_keeps_their_words(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 4)))
@@ -87,7 +87,7 @@ async def test_a_saga_undone_by_hand_gives_back_what_it_held_and_tells_the_opera
     with shop.staff():
         await shop.sagas.CompensateSaga(compensate(order.order_id, "the provider is gone"))
     with shop.customer():
-        rejected = await reaches(shop, order.order_id, pb.ORDER_STATE_REJECTED)
+        rejected = await reached(shop, order.order_id, pb.ORDER_STATE_REJECTED)
     assert (rejected.state_reason, rejected.state_message) == ("COMPENSATED_BY_OPERATOR", "the provider is gone")
     assert await available(shop, "shirt") == 10
     with shop.staff():
@@ -97,14 +97,14 @@ async def test_a_saga_undone_by_hand_gives_back_what_it_held_and_tells_the_opera
                 await rpc(request)
 
 
-async def test_money_that_is_promised_after_all_to_an_order_undone_by_hand_is_let_go(shop, rows):
+async def test_an_authorization_during_an_operators_compensation_is_voided(shop, rows):
     with shop.customer():
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
+        async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
             with shop.staff():
                 turned = await shop.sagas.CompensateSaga(compensate(order_id))
             assert (turned.state, turned.current_step) == (saga_pb2.SAGA_STATE_COMPENSATING, "authorize_payment")
             await placing
-        order = await reaches(shop, order_id, pb.ORDER_STATE_REJECTED)
+        order = await reached(shop, order_id, pb.ORDER_STATE_REJECTED)
         payment = await eventually(
             lambda: payment_of(shop, order), lambda one: one.state == payment_pb.PAYMENT_STATE_VOIDED
         )
@@ -113,7 +113,7 @@ async def test_money_that_is_promised_after_all_to_an_order_undone_by_hand_is_le
     assert await available(shop, "shirt") == 10
 
 
-async def test_a_wish_to_cancel_what_waits_for_a_person_is_granted_when_it_goes_on(shop, rows, provider):
+async def test_a_cancellation_of_a_parked_saga_takes_effect_when_it_is_retried(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
@@ -127,12 +127,12 @@ async def test_a_wish_to_cancel_what_waits_for_a_person_is_granted_when_it_goes_
     with shop.staff():
         await shop.sagas.RetrySaga(retry(order.order_id))
     with shop.customer():
-        cancelled = await reaches(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
+        cancelled = await reached(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
         assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
     assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "too slow")
 
 
-async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_asked_for_anew(shop, rows, provider):
+async def test_a_declined_capture_parks_the_saga_and_a_retry_captures_with_a_new_key(shop, rows, provider):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
     shipment = await ship(shop, order.order_id)
@@ -152,7 +152,7 @@ async def test_money_refused_once_the_parcel_has_left_waits_for_a_person_and_is_
         await shop.sagas.RetrySaga(retry(order.order_id))
     with shop.customer():
         assert (
-            await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+            await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
         ).payment_state == pb.ORDER_PAYMENT_STATE_PAID
         await eventually(
             lambda: timeline(shop, order.order_id),
@@ -181,7 +181,7 @@ async def test_sagas_are_listed_oldest_first_page_by_page_and_by_state(shop):
     assert {saga.reason for saga in undone.sagas} == {"PAYMENT_DECLINED"}
 
 
-async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there_are(shop):
+async def test_only_staff_read_sagas_and_an_unknown_saga_is_not_found(shop):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         with pytest.raises(RoleMissing):
@@ -202,7 +202,7 @@ async def test_only_who_may_do_so_looks_after_sagas_and_only_after_such_as_there
             await shop.orders.GetOrder(pb.GetOrderRequest(order_id="order-none"))
 
 
-async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unknown(shop):
+async def test_a_step_denied_by_the_pipeline_has_an_unknown_outcome(shop):
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub) as denied:
         steps = SagaOrchestrator(denied, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
         order = an_order()
@@ -218,7 +218,7 @@ async def test_a_step_refused_by_who_may_call_whom_is_taken_for_nothing_but_unkn
         assert await steps.execute(Claim(confirming, order, "tok_ok")) == Refused("RESERVATION_NOT_FOUND")
 
 
-async def test_stock_that_was_held_and_is_no_more_is_no_reason_to_go_on(shop):
+async def test_a_released_reservation_refuses_the_step_that_made_it(shop):
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as inventory:
         steps = SagaOrchestrator(inventory, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
         prices = {"shirt": a_price("shirt")}

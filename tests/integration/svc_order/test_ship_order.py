@@ -12,7 +12,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
 from tests.integration.svc_order.conftest import ADDRESS, buy, upstreams
-from tests.integration.svc_order.shop_queries import being_paid, move, reaches, saga_of, ship, timeline
+from tests.integration.svc_order.shop_queries import move, paying, reached, saga_of, ship, timeline
 
 DONE = saga_pb2.SAGA_STEP_STATE_DONE
 
@@ -64,7 +64,7 @@ async def test_a_key_whose_request_failed_can_be_used_again_and_for_no_other_ord
     with pytest.raises(OrderNotFound):
         await ship(shop, "order-none", "k-1")
     with shop.customer():
-        async with being_paid(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
+        async with paying(shop, rows, buy(("shirt", 1), token="tok_slow_3000")) as (order_id, placing):
             with pytest.raises(OrderNotShippable):
                 await ship(shop, order_id, "k-1")
             assert await shipment_rows.fetchval("SELECT count(*) FROM shipment") == 0
@@ -118,12 +118,12 @@ async def test_a_parcel_that_departs_before_the_step_is_settled_settles_it(shop,
     await rows.execute("UPDATE saga_step SET state = 'RUNNING', end_time = NULL WHERE name = 'create_shipment'")
     await move(shop, shipment, shipment_pb.SHIPMENT_STATE_PICKED_UP)
     with shop.customer():
-        await reaches(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
+        await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
     saga = await eventually(lambda: saga_of(shop, order.order_id), lambda saga: saga.state == saga_pb2.SAGA_STATE_DONE)
     assert {step.name: step.state for step in saga.steps}["create_shipment"] == DONE
 
 
-async def test_a_saga_of_before_this_step_goes_on_when_its_parcel_departs(shop, order, rows):
+async def test_a_saga_without_this_step_goes_on_when_its_parcel_departs(shop, order, rows):
     shipment = await ship(shop, order.order_id)
     await rows.execute("UPDATE saga SET step = 'await_shipment'")
     await rows.execute("DELETE FROM saga_step WHERE name = 'create_shipment'")

@@ -1,4 +1,4 @@
-"""What an order costs, and where it stands."""
+"""Prices of orders, and their states."""
 
 from datetime import UTC, datetime
 
@@ -55,34 +55,34 @@ def test_lines_of_one_sku_are_added_up_and_taxed_once():
     assert (line.quantity, line.total, line.tax) == (3, 3210, 210)
 
 
-def test_what_is_not_on_sale_is_refused():
+def test_a_sku_that_is_not_on_sale_is_not_found():
     with pytest.raises(SkuNotFound):
         domain_pricing.price_lines([("b", 1)], {"a": a_price()}, "THB")
 
 
-def test_another_currency_is_refused():
+def test_a_price_in_another_currency_is_a_mismatch():
     with pytest.raises(CurrencyMismatch):
         domain_pricing.price_lines([("a", 1)], {"a": a_price(currency="JPY")}, "THB")
 
 
-def test_more_than_an_order_may_hold_is_refused_even_in_two_lines():
+def test_a_quantity_above_the_limit_is_too_large_even_in_two_lines():
     with pytest.raises(QuantityTooLarge):
         domain_pricing.price_lines([("a", 999), ("a", 1)], {"a": a_price()}, "THB")
 
 
-def test_an_order_may_be_over_a_million_millions_and_no_more():
+def test_the_largest_total_is_a_million_millions():
     lines = domain_pricing.price_lines([("a", 1)], {"a": a_price(unit_price=10**12)}, "THB")
     assert domain_pricing.quote(lines, "THB", 0, 0).total == 10**12
     with pytest.raises(TotalOutOfRange):
         domain_pricing.quote(lines, "THB", 1, 0)
 
 
-def test_as_many_as_an_order_may_hold_are_sold():
+def test_the_largest_quantity_is_sold():
     (line,) = domain_pricing.price_lines([("a", 999)], {"a": a_price()}, "THB")
     assert line.quantity == 999
 
 
-def test_an_order_over_nothing_is_refused():
+def test_a_total_of_zero_is_out_of_range():
     with pytest.raises(TotalOutOfRange):
         domain_pricing.quote(domain_pricing.price_lines([("a", 1)], {"a": a_price(unit_price=0)}, "THB"), "THB", 0, 0)
 
@@ -113,7 +113,7 @@ def test_a_total_is_the_sum_of_its_lines_and_the_fee(cart, prices, fee):
 
 @pytest.mark.parametrize("to", State)
 @pytest.mark.parametrize("state", State)
-def test_only_legal_moves_are_made(state, to):
+def test_only_transitions_of_the_table_change_an_order(state, to):
     order = an_order(state=state)
     moved = order.transition_to(to, LATER, "why")
     if domain.TRANSITIONS.allows(state, to):
@@ -124,7 +124,7 @@ def test_only_legal_moves_are_made(state, to):
 
 @pytest.mark.parametrize("to", Payment)
 @pytest.mark.parametrize("state", Payment)
-def test_a_payment_never_goes_back_but_a_promise_can_be_undone(state, to):
+def test_a_payment_only_progresses_except_that_an_authorization_can_be_voided(state, to):
     order = an_order(payment_state=state)
     paid = order.with_payment(to, LATER)
     after = paid.payment_state
@@ -138,7 +138,7 @@ def test_a_payment_never_goes_back_but_a_promise_can_be_undone(state, to):
 
 @pytest.mark.parametrize("to", Fulfillment)
 @pytest.mark.parametrize("state", Fulfillment)
-def test_a_parcel_never_goes_back_but_an_allocation_can_be_undone(state, to):
+def test_a_fulfillment_only_progresses_except_that_an_allocation_can_be_released(state, to):
     order = an_order(fulfillment_state=state)
     fulfilled = order.with_fulfillment(to, LATER)
     after = fulfilled.fulfillment_state
@@ -168,13 +168,13 @@ def test_an_order_whose_saga_compensates_is_not_shippable_even_if_it_was_shipped
         assert error.value.metadata["state"] == named
 
 
-def test_a_parcel_that_arrived_before_the_money_makes_the_order_delivered():
+def test_a_shipped_order_whose_parcel_has_arrived_is_delivered():
     order = an_order(state=State.SHIPPED, fulfillment_state=Fulfillment.DELIVERED)
     assert domain.deliver_if_arrived(order, LATER).state is State.DELIVERED
     assert domain.deliver_if_arrived(an_order(state=State.SHIPPED), LATER).state is State.SHIPPED
 
 
-def test_a_parcel_weighs_what_its_lines_weigh():
+def test_the_weight_of_a_parcel_is_that_of_its_lines():
     lines = domain_pricing.price_lines(
         [("a", 2), ("b", 1)], {"a": a_price(), "b": a_price("b", weight_grams=50)}, "THB"
     )

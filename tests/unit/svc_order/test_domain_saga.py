@@ -1,4 +1,4 @@
-"""The saga, walked through every outcome that its steps can have."""
+"""The saga, for every result that its steps can have."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,18 +21,18 @@ def a_saga(**changes):
     return Saga(**{"id": "saga-1", "order_id": "order-1", "next_attempt_time": NOW, **changes})
 
 
-def walk(saga, *outcomes):
-    """Return the saga after its steps had these outcomes, and the steps that were taken."""
-    taken = []
-    for outcome in outcomes:
-        taken.append((saga.state, saga.step))
-        saga = saga.claimed(NOW, LEASE).advanced(outcome, NOW, 0.5)
-    return saga, taken
+def walk(saga, *results):
+    """Return the saga after its steps had these results, and the steps that were executed."""
+    executed = []
+    for result in results:
+        executed.append((saga.state, saga.step))
+        saga = saga.claimed(NOW, LEASE).advanced(result, NOW, 0.5)
+    return saga, executed
 
 
-def test_four_steps_bring_it_to_wait_for_the_parcel():
-    saga, taken = walk(a_saga(), *[Done()] * 4)
-    assert [step for _, step in taken] == list(Step)[:4]
+def test_a_saga_awaits_its_shipment_after_four_steps():
+    saga, executed = walk(a_saga(), *[Done()] * 4)
+    assert [step for _, step in executed] == list(Step)[:4]
     assert saga.is_awaiting_shipment
     assert saga.next_attempt_time > NOW + timedelta(days=365)
 
@@ -46,8 +46,8 @@ def test_a_shipped_order_has_its_shipment_created_and_waits_for_the_departure():
         "staff-1",
     )
     assert requested.with_shipment_requested("staff-2", NOW) is requested
-    waiting, taken = walk(requested, Unknown("UNAVAILABLE"), Done())
-    assert [step for _, step in taken] == [Step.CREATE_SHIPMENT] * 2
+    waiting, executed = walk(requested, Unknown("UNAVAILABLE"), Done())
+    assert [step for _, step in executed] == [Step.CREATE_SHIPMENT] * 2
     assert (waiting.state, waiting.step) == (SagaState.RUNNING, Step.AWAIT_PICKUP)
     assert waiting.next_attempt_time > NOW + timedelta(days=365)
 
@@ -69,13 +69,13 @@ def test_a_refused_shipment_parks_the_saga_and_only_an_operator_compensates_it()
 def test_the_departure_of_the_parcel_resumes_the_saga_to_its_end():
     saga, _ = walk(a_saga(), *[Done()] * 4)
     saga, _ = walk(saga.with_shipment_requested("staff-1", NOW), Done())
-    saga, taken = walk(saga.departed(NOW), Done(), Done())
-    assert [step for _, step in taken] == [Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION]
+    saga, executed = walk(saga.departed(NOW), Done(), Done())
+    assert [step for _, step in executed] == [Step.CAPTURE_PAYMENT, Step.FULFILL_RESERVATION]
     assert saga.state is SagaState.DONE
 
 
 @pytest.mark.parametrize("position", range(4))
-def test_a_refusal_undoes_what_was_done_in_reverse(position):
+def test_a_refused_step_compensates_the_steps_before_it_in_reverse(position):
     saga, _ = walk(a_saga(), *[Done()] * position, Refused("NO"))
     undone = []
     while saga.state is SagaState.COMPENSATING:
@@ -87,13 +87,13 @@ def test_a_refusal_undoes_what_was_done_in_reverse(position):
     assert saga.reason == "NO"
 
 
-def test_an_unknown_outcome_is_repeated_and_never_undone():
+def test_a_step_with_an_unknown_outcome_is_repeated_and_not_compensated():
     saga, _ = walk(a_saga(), Done(), Done(), Unknown("UNAVAILABLE"))
     assert (saga.state, saga.step) == (SagaState.RUNNING, Step.AUTHORIZE_PAYMENT)
     assert saga.next_attempt_time > NOW
 
 
-def test_after_too_many_unknown_outcomes_it_waits_for_a_person():
+def test_a_saga_is_parked_after_too_many_unknown_outcomes():
     saga, _ = walk(a_saga(), *[Unknown("UNAVAILABLE")] * 12)
     assert saga.state is SagaState.PARKED
     retried = saga.retried(NOW)
@@ -101,12 +101,12 @@ def test_after_too_many_unknown_outcomes_it_waits_for_a_person():
     assert retried.retries == 1
 
 
-def test_waiting_for_a_provider_uses_up_no_attempts():
+def test_a_pending_step_uses_no_attempts():
     saga, _ = walk(a_saga(), Done(), Done(), *[Pending()] * 50)
     assert (saga.state, saga.step, saga.attempts) == (SagaState.RUNNING, Step.AUTHORIZE_PAYMENT, 0)
 
 
-def test_past_the_pivot_a_refusal_waits_for_a_person_and_nothing_is_undone():
+def test_a_step_refused_past_the_pivot_parks_the_saga_and_compensates_nothing():
     saga, _ = walk(a_saga(), *[Done()] * 4)
     saga, _ = walk(saga.departed(NOW), Refused("PAYMENT_STATE_CONFLICT"))
     assert (saga.state, saga.step) == (SagaState.PARKED, Step.CAPTURE_PAYMENT)
@@ -114,27 +114,27 @@ def test_past_the_pivot_a_refusal_waits_for_a_person_and_nothing_is_undone():
         saga.compensated_by_operator(NOW, "no")
 
 
-def test_a_wish_to_cancel_waits_for_the_step_under_way():
+def test_a_cancellation_waits_for_the_step_in_progress():
     saga, _ = walk(a_saga(), Done(), Done())
-    wished = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
-    assert wished.state is SagaState.RUNNING
-    granted = wished.advanced(Done(), NOW, 0.5)
-    assert (granted.state, granted.step, granted.reason) == (
+    cancelling = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
+    assert cancelling.state is SagaState.RUNNING
+    compensating = cancelling.advanced(Done(), NOW, 0.5)
+    assert (compensating.state, compensating.step, compensating.reason) == (
         SagaState.COMPENSATING,
         Step.AUTHORIZE_PAYMENT,
         "CHANGED_MIND",
     )
 
 
-def test_a_wish_to_cancel_does_not_wait_for_a_provider():
+def test_a_cancellation_does_not_wait_for_a_pending_step():
     saga, _ = walk(a_saga(), Done(), Done())
-    granted = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "").advanced(Pending(), NOW, 0.5)
-    assert (granted.state, granted.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
+    compensating = saga.claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "").advanced(Pending(), NOW, 0.5)
+    assert (compensating.state, compensating.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
 
 
-def test_a_wish_is_noted_once():
-    wished = a_saga().cancelled(NOW, "FIRST", "", "")
-    assert wished.cancelled(NOW, "SECOND", "", "") is wished
+def test_the_first_cancellation_counts():
+    cancelling = a_saga().cancelled(NOW, "FIRST", "", "")
+    assert cancelling.cancelled(NOW, "SECOND", "", "") is cancelling
 
 
 def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
@@ -148,36 +148,36 @@ def test_a_confirmed_order_is_cancelled_at_once_until_it_has_a_shipment():
         saga.departed(NOW).cancelled(NOW, "CHANGED_MIND", "", "")
 
 
-def test_by_hand_the_present_step_is_undone_too():
+def test_an_operator_compensates_the_current_step_too():
     saga, _ = walk(a_saga(), Done(), Done(), *[Unknown("UNAVAILABLE")] * 12)
     back = saga.compensated_by_operator(NOW, "the provider rang")
     assert (back.state, back.step) == (SagaState.COMPENSATING, Step.AUTHORIZE_PAYMENT)
     assert (back.reason, back.message) == ("COMPENSATED_BY_OPERATOR", "the provider rang")
 
 
-def test_a_payment_that_came_too_late_is_undone_again():
+def test_a_compensated_saga_is_reopened_for_a_late_payment():
     saga, _ = walk(a_saga(), Refused("NO"))
     assert saga.state is SagaState.COMPENSATED
     saga, _ = walk(saga.reopened(Step.AUTHORIZE_PAYMENT, NOW), Done(), Done(), Done())
     assert saga.state is SagaState.COMPENSATED
 
 
-def test_the_claim_of_a_step_ends_with_its_lease():
+def test_a_claim_ends_with_its_lease():
     claimed = a_saga(attempts=3).claimed(NOW, LEASE)
     assert (claimed.attempts, claimed.next_attempt_time, claimed.version) == (4, NOW + LEASE, 2)
 
 
-@pytest.mark.parametrize("outcome", [Done(), Refused("NO"), Unknown("UNAVAILABLE"), Pending()], ids=repr)
-def test_after_any_outcome_of_any_step_who_took_it_has_no_more_say(outcome):
+@pytest.mark.parametrize("result", [Done(), Refused("NO"), Unknown("UNAVAILABLE"), Pending()], ids=repr)
+def test_each_result_of_each_step_ends_the_claim(result):
     forth = [a_saga(step=step, attempts=attempts) for step in Step for attempts in (1, 12)]
     back = [
         a_saga(state=SagaState.COMPENSATING, step=step, attempts=attempts) for step in UNDONE for attempts in (1, 12)
     ]
     for saga in (*forth, *back):
-        assert saga.advanced(outcome, NOW, 0.5).version > saga.version
+        assert saga.advanced(result, NOW, 0.5).version > saga.version
 
 
-def test_tries_grow_apart_up_to_a_quarter_of_a_minute():
+def test_the_pause_between_attempts_doubles_up_to_fifteen_seconds():
     pauses = []
     saga = a_saga()
     for _ in range(11):
@@ -189,22 +189,22 @@ def test_tries_grow_apart_up_to_a_quarter_of_a_minute():
     assert spread.next_attempt_time - NOW == timedelta(milliseconds=200)
 
 
-def test_a_provider_that_works_on_it_is_asked_again_in_a_second():
-    asked = a_saga(step=Step.AUTHORIZE_PAYMENT, attempts=2).claimed(NOW, LEASE).advanced(Pending(), NOW, 0.5)
-    assert (asked.next_attempt_time, asked.attempts) == (NOW + timedelta(seconds=1), 2)
+def test_a_pending_step_is_called_again_after_a_second():
+    claimed = a_saga(step=Step.AUTHORIZE_PAYMENT, attempts=2).claimed(NOW, LEASE).advanced(Pending(), NOW, 0.5)
+    assert (claimed.next_attempt_time, claimed.attempts) == (NOW + timedelta(seconds=1), 2)
 
 
-def test_a_wish_leaves_the_step_to_whoever_is_at_it():
+def test_a_cancellation_leaves_the_claim_of_the_step_alone():
     claimed = a_saga().claimed(NOW, LEASE)
-    wished = claimed.cancelled(NOW, "CHANGED_MIND", "it is too small", "")
-    assert (wished.version, wished.next_attempt_time) == (claimed.version, claimed.next_attempt_time)
-    assert (wished.cancel_reason, wished.message) == ("CHANGED_MIND", "it is too small")
+    cancelling = claimed.cancelled(NOW, "CHANGED_MIND", "it is too small", "")
+    assert (cancelling.version, cancelling.next_attempt_time) == (claimed.version, claimed.next_attempt_time)
+    assert (cancelling.cancel_reason, cancelling.message) == ("CHANGED_MIND", "it is too small")
 
 
-def test_a_refusal_grants_a_wish_in_the_words_of_the_wish():
-    wished = a_saga(step=Step.BOOK_SLOT).claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
-    granted = wished.advanced(Refused("SLOT_FULL"), NOW, 0.5)
-    assert (granted.state, granted.step, granted.reason) == (
+def test_a_refused_step_of_a_cancelled_order_compensates_with_the_reason_of_the_cancellation():
+    cancelling = a_saga(step=Step.BOOK_SLOT).claimed(NOW, LEASE).cancelled(NOW, "CHANGED_MIND", "", "")
+    compensating = cancelling.advanced(Refused("SLOT_FULL"), NOW, 0.5)
+    assert (compensating.state, compensating.step, compensating.reason) == (
         SagaState.COMPENSATING,
         Step.RESERVE_STOCK,
         "CHANGED_MIND",
@@ -214,7 +214,7 @@ def test_a_refusal_grants_a_wish_in_the_words_of_the_wish():
 @pytest.mark.parametrize(
     "ended", [{"state": SagaState.COMPENSATING}, {"state": SagaState.COMPENSATED}], ids=["on its way back", "undone"]
 )
-def test_what_is_given_up_already_cannot_be_wished_away(ended):
+def test_a_cancellation_changes_no_saga_that_compensates(ended):
     saga = a_saga(step=Step.BOOK_SLOT, reason="PAYMENT_DECLINED", **ended)
     assert saga.cancelled(NOW, "CHANGED_MIND", "", "") is saga
     stuck = a_saga(state=SagaState.COMPENSATING, step=Step.BOOK_SLOT).parked("UNAVAILABLE")
@@ -228,15 +228,15 @@ def test_nothing_is_cancelled_past_the_pivot(state, step):
         a_saga(state=state, step=step).cancelled(NOW, "CHANGED_MIND", "", "")
 
 
-def test_a_wish_for_what_waits_for_a_person_is_kept_until_it_goes_on():
+def test_a_cancellation_of_a_parked_saga_is_kept_until_it_is_retried():
     parked = a_saga(step=Step.BOOK_SLOT).parked("UNAVAILABLE")
-    wished = parked.cancelled(NOW, "CHANGED_MIND", "", "")
-    assert (wished.state, wished.cancel_reason) == (SagaState.PARKED, "CHANGED_MIND")
-    back = wished.retried(NOW).claimed(NOW, LEASE).advanced(Done(), NOW, 0.5)
+    cancelling = parked.cancelled(NOW, "CHANGED_MIND", "", "")
+    assert (cancelling.state, cancelling.cancel_reason) == (SagaState.PARKED, "CHANGED_MIND")
+    back = cancelling.retried(NOW).claimed(NOW, LEASE).advanced(Done(), NOW, 0.5)
     assert (back.state, back.step) == (SagaState.COMPENSATING, Step.BOOK_SLOT)
 
 
-def test_trouble_in_undoing_does_not_hide_why_the_order_was_given_up():
+def test_an_error_in_compensating_does_not_replace_the_first_reason():
     back = a_saga(state=SagaState.COMPENSATING, step=Step.BOOK_SLOT, reason="PAYMENT_DECLINED")
     stuck = back.claimed(NOW, LEASE).advanced(Refused("BOOKING_STATE_CONFLICT"), NOW, 0.5)
     assert (stuck.state, stuck.parked_from, stuck.reason) == (
@@ -252,7 +252,7 @@ def test_trouble_in_undoing_does_not_hide_why_the_order_was_given_up():
     )
 
 
-def test_a_saga_that_goes_forward_again_has_nothing_to_give_a_reason_for():
+def test_a_retried_saga_that_goes_forward_has_no_reason():
     parked = a_saga(step=Step.BOOK_SLOT, attempts=12).advanced(Unknown("UNAVAILABLE"), NOW, 0.5)
     assert (parked.state, parked.reason) == (SagaState.PARKED, "UNAVAILABLE")
     retried = parked.retried(NOW)
@@ -269,14 +269,14 @@ def test_only_a_saga_whose_state_leads_to_compensating_is_reopened(state):
         assert saga.reopened(Step.AUTHORIZE_PAYMENT, NOW).state is SagaState.COMPENSATING
 
 
-def test_only_what_is_parked_can_be_set_going():
+def test_only_a_parked_saga_is_retried():
     for state in (SagaState.RUNNING, SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
-        with pytest.raises(SagaStateConflict) as refusal:
+        with pytest.raises(SagaStateConflict) as error:
             a_saga(state=state).retried(NOW)
-        assert refusal.value.metadata["state"] == state.name
+        assert error.value.metadata["state"] == state.name
 
 
-def test_by_hand_only_what_goes_forward_is_turned_around():
+def test_an_operator_compensates_only_a_saga_that_goes_forward_before_the_departure():
     for state in (SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED):
         with pytest.raises(SagaStateConflict):
             a_saga(state=state).compensated_by_operator(NOW, "no")
@@ -326,20 +326,20 @@ def test_an_order_is_cancelled_only_before_it_is_shipped(state):
     if state in (State.PENDING, State.CONFIRMED):
         assert domain_saga.cancel(order, saga, NOW, "CHANGED_MIND", "").state is SagaState.COMPENSATING
     else:
-        with pytest.raises(OrderNotCancellable) as refusal:
+        with pytest.raises(OrderNotCancellable) as error:
             domain_saga.cancel(order, saga, NOW, "CHANGED_MIND", "")
-        assert refusal.value.metadata["state"] == state.name
+        assert error.value.metadata["state"] == state.name
 
 
-def test_each_step_makes_of_the_order_what_it_secured():
-    def after(order, step, outcome=Done(), state=SagaState.RUNNING):  # noqa: B008  frozen
-        return domain_saga.after_step(order, a_saga(state=state), step, outcome, NOW)
+def test_each_completed_step_changes_the_order():
+    def after(order, step, result=Done(), state=SagaState.RUNNING):  # noqa: B008  frozen
+        return domain_saga.after_step(order, a_saga(state=state), step, result, NOW)
 
     order = an_order()
     for step in (Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.FULFILL_RESERVATION):
         assert after(order, step) is order
-    for outcome in (Refused("NO"), Unknown("UNAVAILABLE"), Pending()):
-        assert after(order, Step.AUTHORIZE_PAYMENT, outcome) is order
+    for result in (Refused("NO"), Unknown("UNAVAILABLE"), Pending()):
+        assert after(order, Step.AUTHORIZE_PAYMENT, result) is order
     assert after(order, Step.AUTHORIZE_PAYMENT, state=SagaState.COMPENSATING) is order
     authorized = after(order, Step.AUTHORIZE_PAYMENT)
     assert (authorized.state, authorized.payment_state) == (State.PENDING, Payment.AUTHORIZED)
@@ -349,7 +349,7 @@ def test_each_step_makes_of_the_order_what_it_secured():
     assert (shipped.state, shipped.payment_state) == (State.SHIPPED, Payment.PAID)
 
 
-def test_an_order_that_was_confirmed_is_cancelled_and_never_rejected():
+def test_a_confirmed_order_whose_saga_is_compensated_is_cancelled_and_not_rejected():
     saga = a_saga(state=SagaState.COMPENSATED, reason="COMPENSATED_BY_OPERATOR", message="the shelf fell")
     order = an_order(state=State.CONFIRMED, payment_state=Payment.AUTHORIZED, fulfillment_state=Fulfillment.ALLOCATED)
     ended = domain_saga.after_step(order, saga, Step.RESERVE_STOCK, Done(), NOW)
@@ -361,34 +361,34 @@ def test_an_order_that_was_confirmed_is_cancelled_and_never_rejected():
     assert (ended.payment_state, ended.fulfillment_state) == (Payment.UNPAID, Fulfillment.UNFULFILLED)
 
 
-def test_orders_end_as_their_sagas_do():
+def test_a_compensated_saga_rejects_its_order_or_cancels_it_when_that_was_requested():
     order = an_order()
     saga, _ = walk(a_saga(), Refused("INSUFFICIENT_STOCK"))
     rejected = domain_saga.after_step(order, saga, Step.RESERVE_STOCK, Refused("INSUFFICIENT_STOCK"), NOW)
     assert (rejected.state, rejected.state_reason) == (State.REJECTED, "INSUFFICIENT_STOCK")
-    wished, _ = walk(a_saga().cancelled(NOW, "CHANGED_MIND", "", ""), Refused("INSUFFICIENT_STOCK"))
-    cancelled = domain_saga.after_step(order, wished, Step.RESERVE_STOCK, Refused("INSUFFICIENT_STOCK"), NOW)
+    cancelling, _ = walk(a_saga().cancelled(NOW, "CHANGED_MIND", "", ""), Refused("INSUFFICIENT_STOCK"))
+    cancelled = domain_saga.after_step(order, cancelling, Step.RESERVE_STOCK, Refused("INSUFFICIENT_STOCK"), NOW)
     assert (cancelled.state, cancelled.state_reason) == (State.CANCELLED, "CHANGED_MIND")
 
 
-OUTCOMES = st.sampled_from([Done(), Done(), Done(), Refused("NO"), Unknown("UNAVAILABLE"), Pending()])
+RESULTS = st.sampled_from([Done(), Done(), Done(), Refused("NO"), Unknown("UNAVAILABLE"), Pending()])
 
 
-@given(outcomes=st.lists(OUTCOMES, max_size=60), cancel_at=st.integers(0, 60))
-def test_whatever_happens_the_saga_makes_legal_moves_and_its_version_grows(outcomes, cancel_at):
-    """Walk at random: an order is CONFIRMED only with everything done, given up only with all of it undone."""
+@given(results=st.lists(RESULTS, max_size=60), cancel_at=st.integers(0, 60))
+def test_any_sequence_of_results_makes_legal_transitions_and_the_version_grows(results, cancel_at):
+    """A confirmed order has each step done, a rejected or cancelled one has each step compensated."""
     saga, order, held = a_saga(), an_order(), set()
-    for turn, outcome in enumerate(outcomes):
+    for turn, result in enumerate(results):
         if saga.state not in (SagaState.RUNNING, SagaState.COMPENSATING) or saga.is_awaiting_shipment:
             break
         before, step, back = saga, saga.step, saga.state is SagaState.COMPENSATING
         saga = saga.claimed(NOW, LEASE)
         if turn == cancel_at:
             saga = saga.cancelled(NOW, "CHANGED_MIND", "", "")
-        saga = saga.advanced(outcome, NOW, 0.5)
-        if isinstance(outcome, Done):
+        saga = saga.advanced(result, NOW, 0.5)
+        if isinstance(result, Done):
             (held.discard if back else held.add)(step)
-        order = domain_saga.after_step(order, saga, step, outcome, NOW)
+        order = domain_saga.after_step(order, saga, step, result, NOW)
         assert saga.version > before.version
     if order.state is State.CONFIRMED:
         assert held == set(list(Step)[:4])

@@ -35,7 +35,7 @@ class QuantityTooLarge(ShopError):
 
     def __init__(self, *, limit: Detail, sku: Detail, quantity: Detail) -> None:
         super().__init__(
-            f"An order holds at most {limit} of {sku}; {quantity} were asked for.",
+            f"An order holds at most {limit} of {sku}; {quantity} were requested.",
             {"limit": str(limit), "sku": str(sku), "quantity": str(quantity)},
         )
 
