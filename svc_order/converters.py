@@ -13,8 +13,8 @@ from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
-from svc_order.domain import Order, State
-from svc_order.domain_pricing import CatalogPrice, Line, OrderTotals, weight_grams
+from svc_order.domain import Line, Order, OrderTotals, State
+from svc_order.domain_pricing import CatalogPrice, weight_grams
 
 
 def order_to_proto(order: Order) -> pb.Order:

@@ -9,7 +9,6 @@ from enum import Enum
 
 from chassis.domain.transitions import Transitions
 from shop.order.v1.order_errors import OrderNotShippable
-from svc_order.domain_pricing import OrderTotals
 
 
 class State(Enum):
@@ -60,6 +59,43 @@ class Fulfillment(Enum):
 
 _PAYMENT_RANKS = {state: rank for rank, state in enumerate(Payment)}
 _FULFILLMENT_RANKS = {state: rank for rank, state in enumerate(Fulfillment)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One SKU of an order, as the catalog described it when the order was placed."""
+
+    sku: str
+    product_id: str
+    name: str
+    quantity: int
+    unit_price: int
+    tax_rate_basis_points: int
+    #: Included in `total`.
+    tax: int
+    total: int
+    weight_grams: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderTotals:
+    """What a cart costs, line by line and with its delivery."""
+
+    currency: str
+    lines: tuple[Line, ...]
+    shipping_fee: int
+    #: Included in `total`.
+    tax_total: int
+
+    @property
+    def subtotal(self) -> int:
+        """Return the sum of the lines."""
+        return sum(line.total for line in self.lines)
+
+    @property
+    def total(self) -> int:
+        """Return what is charged."""
+        return self.subtotal + self.shipping_fee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

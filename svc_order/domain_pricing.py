@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shop.order.v1.order_errors import CurrencyMismatch, QuantityTooLarge, SkuNotFound, TotalOutOfRange
+from svc_order.domain import Line, OrderTotals
 
 _MAX_QUANTITY = 999
 _MAX_TOTAL = 10**12
@@ -21,43 +22,6 @@ class CatalogPrice:
     currency: str
     tax_rate_basis_points: int
     weight_grams: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One SKU of an order, as the catalog described it when the order was placed."""
-
-    sku: str
-    product_id: str
-    name: str
-    quantity: int
-    unit_price: int
-    tax_rate_basis_points: int
-    #: Included in `total`.
-    tax: int
-    total: int
-    weight_grams: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderTotals:
-    """What a cart costs, line by line and with its delivery."""
-
-    currency: str
-    lines: tuple[Line, ...]
-    shipping_fee: int
-    #: Included in `total`.
-    tax_total: int
-
-    @property
-    def subtotal(self) -> int:
-        """Return the sum of the lines."""
-        return sum(line.total for line in self.lines)
-
-    @property
-    def total(self) -> int:
-        """Return what is charged."""
-        return self.subtotal + self.shipping_fee
 
 
 def price_lines(cart: Sequence[tuple[str, int]], prices: Mapping[str, CatalogPrice], currency: str) -> tuple[Line, ...]:

@@ -13,7 +13,7 @@ from shop.order.v1.order_errors import CurrencyMismatch, PriceChanged
 from shop.type.v1.address_pb2 import Address
 from svc_order import domain_pricing
 from svc_order.converters import catalog_price_from_proto
-from svc_order.domain_pricing import OrderTotals
+from svc_order.domain import OrderTotals
 
 #: The heaviest parcel that QuoteDelivery accepts.
 _MAX_WEIGHT_GRAMS = 100_000_000

@@ -37,8 +37,7 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order import converters, domain_saga, store
-from svc_order.domain import TRANSITIONS, Order, State
-from svc_order.domain_pricing import OrderTotals
+from svc_order.domain import TRANSITIONS, Order, OrderTotals, State
 from svc_order.domain_saga import Saga, StepResult, saga_id
 from svc_order.pricing import Pricing, check_expected_total
 from svc_order.saga import Claim, SagaOrchestrator
@@ -144,7 +143,7 @@ class OrderService(OrderServiceServicer):
 
     @transactional
     async def _cancel(self, request: pb.CancelOrderRequest, tx: Transaction) -> pb.Order:
-        """Turn the saga around, and return the order as it was before: only `drive_and_reload` reads what follows."""
+        """Make the saga compensate; return the order as it was before: only `drive_and_reload` reads what follows."""
         saga, order, now = await store.lock_saga_and_order(tx, request.order_id)
         require_owner(order.user_id, OrderNotFound(order_id=order.id))
         if order.state is not State.CANCELLED:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from chassis import Queries, Record, Transaction
 from shop.order.v1.order_errors import OrderNotFound, SagaNotFound
-from svc_order.domain import Fulfillment, Order, Payment, State
-from svc_order.domain_pricing import Line, OrderTotals
+from svc_order.domain import Fulfillment, Line, Order, OrderTotals, Payment, State
 from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown, saga_id
 
 sql = Queries(Path(__file__).parent / "queries.sql")

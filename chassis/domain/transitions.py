@@ -50,10 +50,11 @@ class Transitions(Generic[S, Effect]):
         return paths.get(end)
 
     def diagram(self) -> str:
-        """Return the state diagram in Mermaid's notation."""
+        """Return the state diagram in Mermaid's notation, from the states that no transition enters or the first."""
         states = dict.fromkeys(state for edge in self._edges for state in edge)
         entered = {end for _, end in self._edges}
-        lines = [f"    [*] --> {state.name}" for state in states if state not in entered]
+        starts = [state for state in states if state not in entered] or [*states][:1]
+        lines = [f"    [*] --> {state.name}" for state in starts]
         lines += [f"    {start.name} --> {end.name}" for start, end in self._edges]
         lines += [f"    {state.name} --> [*]" for state in states if self.is_final(state)]
         return "\n".join(("stateDiagram-v2", *lines))

@@ -22,8 +22,7 @@ from shop.order.v1 import saga_pb2
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import store
-from svc_order.domain import Order
-from svc_order.domain_pricing import OrderTotals
+from svc_order.domain import Order, OrderTotals
 from svc_order.domain_saga import Saga
 from tests.integration.svc_order.conftest import QUICK, buy, upstreams
 from tests.integration.svc_order.shop_queries import (

@@ -81,3 +81,12 @@ def test_the_diagram_shows_each_transition_where_the_machine_starts_and_where_it
         "    CANCELLED --> [*]",
         "    RETURNED --> [*]",
     ]
+
+
+def test_diagram_starts_at_the_first_state_when_a_transition_enters_every_state():
+    class Light(Enum):
+        RED = "RED"
+        GREEN = "GREEN"
+
+    circle = Transitions.between({Light.RED: [Light.GREEN], Light.GREEN: [Light.RED]})
+    assert circle.diagram().splitlines()[1] == "    [*] --> RED"
