@@ -140,7 +140,7 @@ VIOLATIONS = {
         + _STAGE.format(version=2, state="FAILED"),
         "shipment_transitions_are_legal": _STAGE.format(version=1, state="CREATED")
         + _STAGE.format(version=2, state="DELIVERED"),
-        "no_dispatch_is_pending": "INSERT INTO dispatch VALUES ('o', 'me', 1, now())",
+        "no_dispatch_is_pending": "INSERT INTO dispatch VALUES ('o', 1, now())",
     },
 }
 #: svc_user's checks hold only with an admin.
