@@ -13,8 +13,9 @@ import pytest
 from mesh.codegen.tools import BIN
 from tests.e2e.stacks import CheckedOut, cleaned
 
-NEW = ("svc_wishlist/", "protos/shop/wishlist/", "gen/shop/wishlist/")
-TESTS = ("tests/unit/svc_wishlist/", "tests/integration/svc_wishlist/", "tests/contract/reviewed_access/wishlist.txt")
+#: A name that no service has: one of this repository may well be called wishlist.
+NEW = ("svc_keepsake/", "protos/shop/keepsake/", "gen/shop/keepsake/")
+TESTS = ("tests/unit/svc_keepsake/", "tests/integration/svc_keepsake/", "tests/contract/reviewed_access/keepsake.txt")
 GENERATED = ("gen/shop/", "docs/errors.md", "docs/events.md", "docs/openapi.json")
 CACHES = {"__pycache__", ".cache", ".ruff_cache", ".pytest_cache", ".git"}
 ANN = {"email": "ann@example.com", "password": "a long enough password"}
@@ -67,9 +68,9 @@ def before(checkout):
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory, checkout, before):
-    """The command of the copy, after `shopmesh new wishlist`."""
+    """The command of the copy, after `shopmesh new keepsake`."""
     with cleaned(CheckedOut(tmp_path_factory.mktemp("stack"), checkout.root)) as cli:
-        done = cli.run("new", "wishlist")
+        done = cli.run("new", "keepsake")
         assert done.returncode == 0, done.stdout + done.stderr
         yield cli
 
@@ -86,13 +87,13 @@ def test_it_writes_its_folder_its_protos_its_tests_and_generated_files_alone(che
 
 @pytest.mark.usefixtures("command")
 def test_what_it_writes_passes_the_checks(checkout):
-    own = ("tests/unit/svc_wishlist", "tests/integration/svc_wishlist")
-    checkout.run("ruff", "check", "--no-cache", "svc_wishlist", *own)
-    checkout.run("ruff", "format", "--no-cache", "--check", "svc_wishlist", *own)
-    checkout.run("mypy", "--cache-dir", str(checkout.root / ".cache" / "mypy"), "svc_wishlist")
+    own = ("tests/unit/svc_keepsake", "tests/integration/svc_keepsake")
+    checkout.run("ruff", "check", "--no-cache", "svc_keepsake", *own)
+    checkout.run("ruff", "format", "--no-cache", "--check", "svc_keepsake", *own)
+    checkout.run("mypy", "--cache-dir", str(checkout.root / ".cache" / "mypy"), "svc_keepsake")
     checkout.run("python", "-m", "mesh.codegen", "--check")
     options = ("-q", "-n", "0", "-p", "no:cacheprovider")
-    passed = checkout.run("python", "-m", "pytest", *options, "tests/contract", "-k", "wishlist or reviewed", *own)
+    passed = checkout.run("python", "-m", "pytest", *options, "tests/contract", "-k", "keepsake or reviewed", *own)
     assert " passed" in passed
 
 
@@ -103,19 +104,19 @@ def test_it_is_served_by_json_and_grpc_and_verified(command):
         token = client.post("/v1/auth/login", json=ANN).json()["accessToken"]
         client.headers["authorization"] = f"Bearer {token}"
         repeated = [
-            client.post("/v1/wishlists", json={"title": "Birthday"}, headers={"idempotency-key": "one"}).json()
+            client.post("/v1/keepsakes", json={"title": "Birthday"}, headers={"idempotency-key": "one"}).json()
             for _ in range(2)
         ]
         assert repeated[0] == repeated[1]
-        wishlist_id = repeated[0]["wishlistId"]
-        assert client.post(f"/v1/wishlists/{wishlist_id}/archive", json={"requestId": "two"}).status_code == 200
-        assert [one["state"] for one in client.get("/v1/wishlists").json()["wishlists"]] == ["WISHLIST_STATE_ARCHIVED"]
+        keepsake_id = repeated[0]["keepsakeId"]
+        assert client.post(f"/v1/keepsakes/{keepsake_id}/archive", json={"requestId": "two"}).status_code == 200
+        assert [one["state"] for one in client.get("/v1/keepsakes").json()["keepsakes"]] == ["KEEPSAKE_STATE_ARCHIVED"]
     with grpc.insecure_channel(info["grpc"]) as channel:
-        get = channel.unary_unary("/shop.wishlist.v1.WishlistService/GetWishlist")
-        request = b"\x0a" + bytes([len(wishlist_id)]) + wishlist_id.encode()
+        get = channel.unary_unary("/shop.keepsake.v1.KeepsakeService/GetKeepsake")
+        request = b"\x0a" + bytes([len(keepsake_id)]) + keepsake_id.encode()
         assert b"Birthday" in get(request, metadata=[("authorization", f"Bearer {token}")], timeout=30)
     checks = command.json("verify")
-    assert "wishlist_version" in str(checks)
+    assert "keepsake_version" in str(checks)
     assert command.run("down").returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -95,7 +96,7 @@ async def test_verify_shows_the_rows_that_violate_an_invariant(stack):
     assert set(broken) == {"counters_are_reservations", "counters_are_movements"}
     assert [row["sku"] for row in broken["counters_are_reservations"]] == ["BEANS-DOI-CHANG-250"]
     assert "BEANS-DOI-CHANG-250" in shown.stdout
-    assert "2 of 7" in shown.stdout
+    assert re.search(r"^2 of \d+ invariants are violated", shown.stdout, re.MULTILINE)
 
 
 async def test_verify_finds_an_order_of_the_history_that_does_not_exist(stack, tmp_path):

@@ -1,8 +1,11 @@
 """Every check of a service's database finds its violation, and nothing in an empty database."""
 
+from pathlib import Path
+
 import asyncpg
 import pytest
 
+from chassis import Queries
 from mesh.qa.verify.checks import EVERYWHERE, read_service
 from mesh.services import SERVICES
 
@@ -50,7 +53,8 @@ INSERT INTO account (user_id, email, password_hash, registration_id, display_nam
     update_time)
 VALUES ('u', 'a@b.co', '$argon2id$', 'r', '', '', '{{{roles}}}', 1, now(), now());"""
 
-#: A violation of each check; foreign keys and triggers are off, so that a single row is enough.
+#: A violation of each check; foreign keys and triggers are off, so that a single row is enough. A service may have its
+#: own in tests/integration/svc_x/violations.sql, under the name of the check.
 VIOLATIONS = {
     EVERYWHERE: {
         "stored_reply_is_complete": """INSERT INTO idempotency (principal, method, key, request_hash)
@@ -153,9 +157,17 @@ CHECKS = [
 ]
 
 
+def violation(service: str, check: str) -> str:
+    """Return the SQL that violates the check, empty when there is none."""
+    own = Path(__file__).parents[1] / service / "violations.sql"
+    if own.exists() and check in Queries(own).names():
+        return getattr(Queries(own), check)
+    return VIOLATIONS.get(service, {}).get(check) or VIOLATIONS[EVERYWHERE].get(check, "")
+
+
 @pytest.mark.parametrize(("service", "check"), CHECKS, ids=lambda one: getattr(one, "name", one))
 async def test_a_check_finds_the_rows_that_violate_it(fresh_database, service, check):
-    broken = VIOLATIONS.get(service, {}).get(check.name) or VIOLATIONS[EVERYWHERE].get(check.name, "")
+    broken = violation(service, check.name)
     async with fresh_database(service) as url:
         connection = await asyncpg.connect(url)
         try:
