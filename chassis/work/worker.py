@@ -199,18 +199,25 @@ class Worker(Generic[J, Result]):
 
     @asynccontextmanager
     async def _renewing(self, job: J) -> AsyncIterator[None]:
-        """Keep the claim while the job is executed."""
-        renewal = asyncio.create_task(self._renew(job))
+        """Keep the claim while the job is executed. Most jobs end before the first renewal, and cost only its timer."""
+        renewals: list[asyncio.Task[None]] = []
+        timer = asyncio.get_running_loop().call_later(
+            self._renewal_seconds(), lambda: renewals.append(asyncio.create_task(self._renew(job)))
+        )
         try:
             yield
         finally:
-            await cancel_and_wait(renewal)  # a renewal after the settlement would move the next attempt's time
+            timer.cancel()
+            await cancel_and_wait(*renewals)  # a renewal after the settlement would move the next attempt's time
 
     async def _renew(self, job: J) -> None:
         while True:
-            await asyncio.sleep(self._jobs.lease.total_seconds() / _RENEWALS_PER_LEASE)
             try:
                 async with self._db.transaction() as tx:
                     await self._jobs.renew(tx, job)
             except Exception as error:  # noqa: BLE001  the next renewal may still be in time
                 log.warning("lease not renewed", extra={"work": self._name, "job": job.id, "error": repr(error)})
+            await asyncio.sleep(self._renewal_seconds())
+
+    def _renewal_seconds(self) -> float:
+        return self._jobs.lease.total_seconds() / _RENEWALS_PER_LEASE
