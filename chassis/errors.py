@@ -9,6 +9,7 @@ Domain code raises and catches classes:
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NoReturn
 
 import grpc
@@ -29,11 +30,12 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def status_of(error: ShopError, details: Sequence[object] = ()) -> status_pb2.Status:
-    """Return the error as google.rpc.Status: exactly one ErrorInfo, then those of `details` that fit."""
+    """Return the error as google.rpc.Status: one ErrorInfo, a RetryInfo if it has one, and those `details` that fit."""
     metadata = {name: _cut(value) for name, value in error.metadata.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=metadata)
     status = status_pb2.Status(code=error.code, message=_cut(error.message))
-    for detail in (info, *details):
+    retry = [] if error.retry_seconds is None else [_retry_info(error.retry_seconds)]
+    for detail in (info, *retry, *details):
         packed = AnyMessage()
         packed.Pack(detail)  # type: ignore[arg-type]
         if detail is info or status.ByteSize() + packed.ByteSize() <= _STATUS_BYTES:
@@ -52,6 +54,12 @@ async def abort(context: Context, status: status_pb2.Status) -> NoReturn:
     context.set_trailing_metadata((*(context.trailing_metadata() or ()), (DETAILS_KEY, status.SerializeToString())))
     await context.abort(_CODES[status.code], status.message)
     raise AssertionError("abort always raises")
+
+
+def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    return info
 
 
 def _cut(text: str) -> str:

@@ -26,7 +26,9 @@ def payment_from_request(request: pb.AuthorizePaymentRequest) -> Payment:
     )
 
 
-def amount_from_request(payment: Payment, request: pb.CapturePaymentRequest | pb.RefundPaymentRequest) -> int | None:
+def amount_from_request(
+    payment: Payment, request: pb.CapturePaymentRequest | pb.RefundPaymentRequest | pb.RefundOrderPaymentRequest
+) -> int | None:
     """Return the amount of a request in minor units, None for one without; raises CurrencyMismatch."""
     if not request.HasField("amount"):
         return None

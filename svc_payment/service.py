@@ -95,6 +95,17 @@ class PaymentService(PaymentServiceServicer):
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Context) -> pb.Payment:
         return await self._operation_result(request.payment_id, await self._request_refund(request, context))
 
+    async def RefundOrderPayment(self, request: pb.RefundOrderPaymentRequest, context: Context) -> pb.Payment:
+        return await self._operation_result(request.payment_id, await self._request_order_refund(request, context))
+
+    async def ReauthorizePayment(self, request: pb.ReauthorizePaymentRequest, context: Context) -> pb.Payment:
+        async with self.db.connection() as tx:
+            payment = await store.read_payment(tx, request.payment_id)
+        if payment.state is not State.AUTHORIZED:
+            wanted = State.AUTHORIZED.name
+            raise PaymentStateConflict(payment_id=payment.id, state=payment.state.name, wanted=wanted)
+        return converters.payment_to_proto(payment)
+
     async def VoidPayment(self, request: pb.VoidPaymentRequest, context: Context) -> pb.Payment:
         if not (await self._request_void(request, context)).payment_id:
             raise PaymentNotFound(payment_id=request.payment_id)
@@ -158,6 +169,15 @@ class PaymentService(PaymentServiceServicer):
 
     @transactional
     async def _request_refund(self, request: pb.RefundPaymentRequest, tx: Transaction) -> pb.PaymentTransaction:
+        before = await store.lock_payment(tx, request.payment_id)
+        amount = converters.amount_from_request(before, request)
+        after = domain_requests.request_refund(before, amount, request.reason, new_operation_id())
+        return await self._save_request(tx, before, after, OperationKind.REFUND)
+
+    @transactional
+    async def _request_order_refund(
+        self, request: pb.RefundOrderPaymentRequest, tx: Transaction
+    ) -> pb.PaymentTransaction:
         before = await store.lock_payment(tx, request.payment_id)
         amount = converters.amount_from_request(before, request)
         after = domain_requests.request_refund(before, amount, request.reason, new_operation_id())

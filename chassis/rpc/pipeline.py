@@ -203,8 +203,6 @@ class _CallScope:
 
     def _status(self, error: BaseException) -> status_pb2.Status:  # noqa: PLR0911  a table
         match error:
-            case chassis_errors.OperationInFlight():
-                return _retry_later(error)
             case ShopError():
                 return status_of(error)
             case _Invalid():
@@ -212,11 +210,11 @@ class _CallScope:
             case TimeoutError():
                 return status_pb2.Status(code=4, message="The deadline passed; the outcome is unknown.")
             case Overloaded() | asyncpg.TooManyConnectionsError():
-                return _retry_later(chassis_errors.Overloaded())
+                return status_of(chassis_errors.Overloaded())
             case Draining():
                 return status_pb2.Status(code=14, message="The server is going away; resume the stream.")
             case _ if isinstance(error, _CONTENDED):
-                return _retry_later(chassis_errors.WriteContended())
+                return status_of(chassis_errors.WriteContended())
             case NotImplementedError():
                 return status_pb2.Status(code=12, message="Not implemented.")
             case _ if isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *UNAVAILABLE_ERRORS)):
@@ -249,9 +247,3 @@ class _CallScope:
 def grpc_name(code: int) -> str:
     """Return the name of a gRPC status code."""
     return next(status.name for status in grpc.StatusCode if status.value[0] == code)
-
-
-def _retry_later(error: ShopError, seconds: int = 1) -> status_pb2.Status:
-    retry = error_details_pb2.RetryInfo()
-    retry.retry_delay.FromSeconds(seconds)
-    return status_of(error, [retry])

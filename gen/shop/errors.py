@@ -32,6 +32,8 @@ class ShopError(Exception):
     domain: ClassVar[str]
     http_status: ClassVar[int | None] = None
     """The status at the JSON edge where it differs from the one that `code` maps to."""
+    retry_seconds: ClassVar[float | None] = None
+    """How long a client should wait before it repeats the call."""
 
     message: str
     metadata: dict[str, str]

@@ -74,6 +74,7 @@ class {_camel(reason.name)}(ShopError):
     reason = "{reason.name}"
     domain = "{reason.domain}"
     {f"http_status = {reason.error.http_status}" if reason.error.http_status else ""}
+    {f"retry_seconds = {seconds(reason.error.retry_after)}" if reason.error.HasField("retry_after") else ""}
 
     def __init__(self{", " + keywords if keywords else ""}) -> None:
         super().__init__({message}, {{{metadata}}})

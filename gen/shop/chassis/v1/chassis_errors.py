@@ -80,6 +80,8 @@ class OperationInFlight(ShopError):
     reason = "OPERATION_IN_FLIGHT"
     domain = "chassis.shop"
 
+    retry_seconds = 1.0
+
     def __init__(self) -> None:
         super().__init__("A request with this request_id is still at work.", {})
 
@@ -90,6 +92,8 @@ class Overloaded(ShopError):
     code = 8  # RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
     domain = "chassis.shop"
+
+    retry_seconds = 1.0
 
     def __init__(self) -> None:
         super().__init__("The service is at its limit; try again later.", {})
@@ -112,6 +116,8 @@ class WriteContended(ShopError):
     code = 10  # ABORTED
     reason = "WRITE_CONTENDED"
     domain = "chassis.shop"
+
+    retry_seconds = 1.0
 
     def __init__(self) -> None:
         super().__init__("Others changed the same rows at once; try again.", {})

@@ -169,6 +169,7 @@ class Error(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     code: _code_pb2.Code.ValueType
     """The gRPC status code. Never one that a proxy counts as the server's own failure."""
     message: _builtins.str
@@ -177,16 +178,23 @@ class Error(_message.Message):
     """
     http_status: _builtins.int
     """The HTTP status at the JSON edge, if it differs from the one that `code` maps to."""
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """How long a client should wait before it repeats the call: google.rpc.RetryInfo, and Retry-After
+        at the JSON edge.
+        """
+
     def __init__(
         self,
         *,
         code: _code_pb2.Code.ValueType = ...,
         message: _builtins.str = ...,
         http_status: _builtins.int = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "http_status", b"http_status", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "http_status", b"http_status", "message", b"message", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,9 @@ class PaymentClient:
         request_id: str = "",
         timeout: float | None = None,
     ) -> payment_service_pb2.Payment:
-        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED."""
+        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED. While the reply
+        of the provider is not known, `pending_refund_amount` contains the amount.
+        """
         request = payment_service_pb2.RefundPaymentRequest(
             payment_id=payment_id, amount=amount, reason=reason, request_id=request_id or new_key()
         )

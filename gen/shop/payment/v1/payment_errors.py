@@ -112,3 +112,16 @@ class CurrencyMismatch(ShopError):
             f"The payment is in {expected}, the amount in {actual}.",
             {"expected": str(expected), "actual": str(actual)},
         )
+
+
+class PaymentAttemptsExceeded(ShopError):
+    """Too many payments of the user, or with the payment method, were declined within an hour."""
+
+    code = 8  # RESOURCE_EXHAUSTED
+    reason = "PAYMENT_ATTEMPTS_EXCEEDED"
+    domain = "payment.shop"
+
+    retry_seconds = 900.0
+
+    def __init__(self) -> None:
+        super().__init__("Too many payments were declined; try again later.", {})

@@ -42,6 +42,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The refund exceeds the rest of the captured amount."""
     ERROR_REASON_CURRENCY_MISMATCH: _ErrorReason.ValueType  # 9
     """An amount is in another currency than the payment."""
+    ERROR_REASON_PAYMENT_ATTEMPTS_EXCEEDED: _ErrorReason.ValueType  # 11
+    """Too many payments of the user, or with the payment method, were declined within an hour."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons of PaymentService."""
@@ -66,4 +68,6 @@ ERROR_REASON_REFUND_EXCEEDS_CAPTURE: ErrorReason.ValueType  # 8
 """The refund exceeds the rest of the captured amount."""
 ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 9
 """An amount is in another currency than the payment."""
+ERROR_REASON_PAYMENT_ATTEMPTS_EXCEEDED: ErrorReason.ValueType  # 11
+"""Too many payments of the user, or with the payment method, were declined within an hour."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -28,7 +28,7 @@ from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__
 from shop.payment.v1 import payment_service_pb2 as shop_dot_payment_dot_v1_dot_payment__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shop/payment/v1/payment_events.proto\x12\x0fshop.payment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a%shop/payment/v1/payment_service.proto\"\xd4\x01\n\x0ePaymentStarted\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12*\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xec\x01\n\x15PaymentActionRequired\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xbe\x01\n\x11PaymentAuthorized\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xbc\x01\n\x0fPaymentCaptured\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\x8e\x01\n\rPaymentVoided\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xb1\x01\n\rPaymentFailed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12!\n\x0c\x64\x65\x63line_code\x18\x04 \x01(\tR\x0b\x64\x65\x63lineCode:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\x8f\x01\n\x0ePaymentExpired\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xac\x02\n\x0fPaymentRefunded\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x39\n\x0erefunded_total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\rrefundedTotal\x12\x33\n\x05state\x18\x06 \x01(\x0e\x32\x1d.shop.payment.v1.PaymentStateR\x05state:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xbc\x01\n\x0fPaymentDisputed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xca\x01\n\x14PaymentDisputeClosed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1d.shop.payment.v1.PaymentStateR\x05state:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$shop/payment/v1/payment_events.proto\x12\x0fshop.payment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a%shop/payment/v1/payment_service.proto\"\xd4\x01\n\x0ePaymentStarted\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12*\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\x91\x02\n\x15PaymentActionRequired\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12#\n\naction_url\x18\x06 \x01(\tB\x04\xa8\xbb\x18\x01R\tactionUrl:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xfb\x01\n\x11PaymentAuthorized\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xbc\x01\n\x0fPaymentCaptured\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\x8e\x01\n\rPaymentVoided\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xb1\x01\n\rPaymentFailed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12!\n\x0c\x64\x65\x63line_code\x18\x04 \x01(\tR\x0b\x64\x65\x63lineCode:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xd5\x01\n\x0ePaymentExpired\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x44\n\x0eprevious_state\x18\x04 \x01(\x0e\x32\x1d.shop.payment.v1.PaymentStateR\rpreviousState:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xac\x02\n\x0fPaymentRefunded\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x39\n\x0erefunded_total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\rrefundedTotal\x12\x33\n\x05state\x18\x06 \x01(\x0e\x32\x1d.shop.payment.v1.PaymentStateR\x05state:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xf3\x01\n\x0fPaymentDisputed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12*\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12\x35\n\x08\x64ue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_id\"\xf6\x01\n\x14PaymentDisputeClosed\x12\x1d\n\npayment_id\x18\x01 \x01(\tR\tpaymentId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32\x1d.shop.payment.v1.PaymentStateR\x05state\x12*\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount:)\xaa\xbb\x18%\n\x17shop.payment.v1.Payment\x12\npayment_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PAYMENTSTARTED']._loaded_options = None
   _globals['_PAYMENTSTARTED']._serialized_options = b'\252\273\030%\n\027shop.payment.v1.Payment\022\npayment_id'
+  _globals['_PAYMENTACTIONREQUIRED'].fields_by_name['action_url']._loaded_options = None
+  _globals['_PAYMENTACTIONREQUIRED'].fields_by_name['action_url']._serialized_options = b'\250\273\030\001'
   _globals['_PAYMENTACTIONREQUIRED']._loaded_options = None
   _globals['_PAYMENTACTIONREQUIRED']._serialized_options = b'\252\273\030%\n\027shop.payment.v1.Payment\022\npayment_id'
   _globals['_PAYMENTAUTHORIZED']._loaded_options = None
@@ -58,21 +60,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYMENTSTARTED']._serialized_start=186
   _globals['_PAYMENTSTARTED']._serialized_end=398
   _globals['_PAYMENTACTIONREQUIRED']._serialized_start=401
-  _globals['_PAYMENTACTIONREQUIRED']._serialized_end=637
-  _globals['_PAYMENTAUTHORIZED']._serialized_start=640
-  _globals['_PAYMENTAUTHORIZED']._serialized_end=830
-  _globals['_PAYMENTCAPTURED']._serialized_start=833
-  _globals['_PAYMENTCAPTURED']._serialized_end=1021
-  _globals['_PAYMENTVOIDED']._serialized_start=1024
-  _globals['_PAYMENTVOIDED']._serialized_end=1166
-  _globals['_PAYMENTFAILED']._serialized_start=1169
-  _globals['_PAYMENTFAILED']._serialized_end=1346
-  _globals['_PAYMENTEXPIRED']._serialized_start=1349
-  _globals['_PAYMENTEXPIRED']._serialized_end=1492
-  _globals['_PAYMENTREFUNDED']._serialized_start=1495
-  _globals['_PAYMENTREFUNDED']._serialized_end=1795
-  _globals['_PAYMENTDISPUTED']._serialized_start=1798
-  _globals['_PAYMENTDISPUTED']._serialized_end=1986
-  _globals['_PAYMENTDISPUTECLOSED']._serialized_start=1989
-  _globals['_PAYMENTDISPUTECLOSED']._serialized_end=2191
+  _globals['_PAYMENTACTIONREQUIRED']._serialized_end=674
+  _globals['_PAYMENTAUTHORIZED']._serialized_start=677
+  _globals['_PAYMENTAUTHORIZED']._serialized_end=928
+  _globals['_PAYMENTCAPTURED']._serialized_start=931
+  _globals['_PAYMENTCAPTURED']._serialized_end=1119
+  _globals['_PAYMENTVOIDED']._serialized_start=1122
+  _globals['_PAYMENTVOIDED']._serialized_end=1264
+  _globals['_PAYMENTFAILED']._serialized_start=1267
+  _globals['_PAYMENTFAILED']._serialized_end=1444
+  _globals['_PAYMENTEXPIRED']._serialized_start=1447
+  _globals['_PAYMENTEXPIRED']._serialized_end=1660
+  _globals['_PAYMENTREFUNDED']._serialized_start=1663
+  _globals['_PAYMENTREFUNDED']._serialized_end=1963
+  _globals['_PAYMENTDISPUTED']._serialized_start=1966
+  _globals['_PAYMENTDISPUTED']._serialized_end=2209
+  _globals['_PAYMENTDISPUTECLOSED']._serialized_start=2212
+  _globals['_PAYMENTDISPUTECLOSED']._serialized_end=2458
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,7 @@ Global___PaymentStarted: _TypeAlias = PaymentStarted  # noqa: Y015
 
 @_typing.final
 class PaymentActionRequired(_message.Message):
-    """Published when a payment requires an action of the customer."""
+    """Published when a payment requires an action of the customer: it is REQUIRES_ACTION."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -70,6 +70,7 @@ class PaymentActionRequired(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ACTION_URL_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     version: _builtins.int
@@ -78,6 +79,8 @@ class PaymentActionRequired(_message.Message):
     """The order."""
     user_id: _builtins.str
     """The user who pays."""
+    action_url: _builtins.str
+    """The page where the customer acts: it may contain a secret of the customer."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """The time until which the customer can act."""
@@ -90,10 +93,11 @@ class PaymentActionRequired(_message.Message):
         order_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        action_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "order_id", b"order_id", "payment_id", b"payment_id", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_url", b"action_url", "expire_time", b"expire_time", "order_id", b"order_id", "payment_id", b"payment_id", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -109,6 +113,7 @@ class PaymentAuthorized(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     version: _builtins.int
@@ -119,6 +124,10 @@ class PaymentAuthorized(_message.Message):
     def amount(self) -> _money_pb2.Money:
         """The authorized amount."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time when the authorization expires unless it is captured; absent when it is not known."""
+
     def __init__(
         self,
         *,
@@ -126,10 +135,11 @@ class PaymentAuthorized(_message.Message):
         version: _builtins.int = ...,
         order_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "order_id", b"order_id", "payment_id", b"payment_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time", "order_id", b"order_id", "payment_id", b"payment_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,29 +247,37 @@ Global___PaymentFailed: _TypeAlias = PaymentFailed  # noqa: Y015
 
 @_typing.final
 class PaymentExpired(_message.Message):
-    """Published when a payment expires because neither the customer nor the shop acted in time."""
+    """Published when a payment expires: the customer did not act in time, or the authorization ended
+    before it was captured. Nothing is authorized any more.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYMENT_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    PREVIOUS_STATE_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     version: _builtins.int
     """The version of the payment after the change."""
     order_id: _builtins.str
     """The order."""
+    previous_state: _payment_service_pb2.PaymentState.ValueType
+    """The state before: REQUIRES_ACTION, or AUTHORIZED; the latter can be authorized anew by
+    ReauthorizePayment.
+    """
     def __init__(
         self,
         *,
         payment_id: _builtins.str = ...,
         version: _builtins.int = ...,
         order_id: _builtins.str = ...,
+        previous_state: _payment_service_pb2.PaymentState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment_id", b"payment_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment_id", b"payment_id", "previous_state", b"previous_state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +339,7 @@ class PaymentDisputed(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     version: _builtins.int
@@ -331,6 +350,10 @@ class PaymentDisputed(_message.Message):
     def amount(self) -> _money_pb2.Money:
         """The disputed amount."""
 
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """The time until which the shop can respond; the dispute is lost after it."""
+
     def __init__(
         self,
         *,
@@ -338,10 +361,11 @@ class PaymentDisputed(_message.Message):
         version: _builtins.int = ...,
         order_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "order_id", b"order_id", "payment_id", b"payment_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "due_time", b"due_time", "order_id", b"order_id", "payment_id", b"payment_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,7 +373,7 @@ Global___PaymentDisputed: _TypeAlias = PaymentDisputed  # noqa: Y015
 
 @_typing.final
 class PaymentDisputeClosed(_message.Message):
-    """Published when a dispute is closed."""
+    """Published when a dispute is closed: won, or lost and charged back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -357,6 +381,7 @@ class PaymentDisputeClosed(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The payment."""
     version: _builtins.int
@@ -364,7 +389,13 @@ class PaymentDisputeClosed(_message.Message):
     order_id: _builtins.str
     """The order."""
     state: _payment_service_pb2.PaymentState.ValueType
-    """The state after the change: CAPTURED or CHARGED_BACK."""
+    """The state after the change: the one before the dispute, which is CAPTURED or PARTIALLY_REFUNDED,
+    or CHARGED_BACK.
+    """
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The disputed amount."""
+
     def __init__(
         self,
         *,
@@ -372,10 +403,11 @@ class PaymentDisputeClosed(_message.Message):
         version: _builtins.int = ...,
         order_id: _builtins.str = ...,
         state: _payment_service_pb2.PaymentState.ValueType = ...,
+        amount: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment_id", b"payment_id", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "order_id", b"order_id", "payment_id", b"payment_id", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,10 +53,11 @@ class _PaymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PaymentS
     """The bank reversed the charge."""
 
 class PaymentState(_PaymentState, metaclass=_PaymentStateEnumTypeWrapper):
-    """The states of a payment. PROCESSING and REQUIRES_ACTION lead to AUTHORIZED, CAPTURED (for methods
-    without authorization), FAILED, EXPIRED or VOIDED; AUTHORIZED to CAPTURED, VOIDED or EXPIRED;
-    CAPTURED to PARTIALLY_REFUNDED, REFUNDED or DISPUTED; PARTIALLY_REFUNDED to REFUNDED; DISPUTED to
-    CAPTURED or CHARGED_BACK; the others are final.
+    """The states of a payment. PROCESSING leads to REQUIRES_ACTION, AUTHORIZED, CAPTURED (for methods
+    without authorization), FAILED or VOIDED; REQUIRES_ACTION to AUTHORIZED, CAPTURED, FAILED, EXPIRED
+    or VOIDED; AUTHORIZED to CAPTURED, VOIDED or EXPIRED; EXPIRED to AUTHORIZED by ReauthorizePayment;
+    CAPTURED and PARTIALLY_REFUNDED to PARTIALLY_REFUNDED, REFUNDED or DISPUTED; DISPUTED to CAPTURED,
+    PARTIALLY_REFUNDED or CHARGED_BACK; the others are final.
     """
 
 PAYMENT_STATE_UNSPECIFIED: PaymentState.ValueType  # 0
@@ -102,7 +103,9 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     TRANSACTION_KIND_CANCEL: _TransactionKind.ValueType  # 4
     """The cancellation of an authorization."""
     TRANSACTION_KIND_CHARGEBACK: _TransactionKind.ValueType  # 5
-    """A chargeback, initiated by the bank."""
+    """A chargeback, initiated by the bank: a dispute requests it."""
+    TRANSACTION_KIND_EXPIRY: _TransactionKind.ValueType  # 6
+    """The expiry of an authorization, or of the time in which the customer could act."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """The kinds of operations at the provider."""
@@ -118,7 +121,9 @@ TRANSACTION_KIND_REFUND: TransactionKind.ValueType  # 3
 TRANSACTION_KIND_CANCEL: TransactionKind.ValueType  # 4
 """The cancellation of an authorization."""
 TRANSACTION_KIND_CHARGEBACK: TransactionKind.ValueType  # 5
-"""A chargeback, initiated by the bank."""
+"""A chargeback, initiated by the bank: a dispute requests it."""
+TRANSACTION_KIND_EXPIRY: TransactionKind.ValueType  # 6
+"""The expiry of an authorization, or of the time in which the customer could act."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 class _TransactionOutcome:
@@ -211,6 +216,8 @@ class Payment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DISPUTE_DUE_TIME_FIELD_NUMBER: _builtins.int
+    PENDING_REFUND_AMOUNT_FIELD_NUMBER: _builtins.int
     payment_id: _builtins.str
     """The id of the payment, chosen by the caller of AuthorizePayment."""
     order_id: _builtins.str
@@ -261,6 +268,14 @@ class Payment(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """The time when it expires unless the customer acts or it is captured."""
 
+    @_builtins.property
+    def dispute_due_time(self) -> _timestamp_pb2.Timestamp:
+        """The time until which the shop can respond to the dispute while DISPUTED."""
+
+    @_builtins.property
+    def pending_refund_amount(self) -> _money_pb2.Money:
+        """The amount whose refund was requested and has no outcome yet."""
+
     def __init__(
         self,
         *,
@@ -280,10 +295,12 @@ class Payment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        dispute_due_time: _timestamp_pb2.Timestamp | None = ...,
+        pending_refund_amount: _money_pb2.Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "authorized_amount", b"authorized_amount", "captured_amount", b"captured_amount", "create_time", b"create_time", "expire_time", b"expire_time", "method", b"method", "refunded_amount", b"refunded_amount", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "authorized_amount", b"authorized_amount", "captured_amount", b"captured_amount", "create_time", b"create_time", "dispute_due_time", b"dispute_due_time", "expire_time", b"expire_time", "method", b"method", "pending_refund_amount", b"pending_refund_amount", "refunded_amount", b"refunded_amount", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_url", b"action_url", "amount", b"amount", "authorized_amount", b"authorized_amount", "captured_amount", b"captured_amount", "create_time", b"create_time", "decline_code", b"decline_code", "etag", b"etag", "expire_time", b"expire_time", "method", b"method", "order_id", b"order_id", "payment_id", b"payment_id", "refunded_amount", b"refunded_amount", "state", b"state", "transactions", b"transactions", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_url", b"action_url", "amount", b"amount", "authorized_amount", b"authorized_amount", "captured_amount", b"captured_amount", "create_time", b"create_time", "decline_code", b"decline_code", "dispute_due_time", b"dispute_due_time", "etag", b"etag", "expire_time", b"expire_time", "method", b"method", "order_id", b"order_id", "payment_id", b"payment_id", "pending_refund_amount", b"pending_refund_amount", "refunded_amount", b"refunded_amount", "state", b"state", "transactions", b"transactions", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,7 +431,9 @@ class AuthorizePaymentRequest(_message.Message):
     unknown outcome.
     """
     order_id: _builtins.str
-    """The order. An order has one payment."""
+    """The order. An order has one payment at a time: another one can be authorized after the former has
+    FAILED, was VOIDED, or has EXPIRED and was voided.
+    """
     user_id: _builtins.str
     """The user who pays."""
     payment_method_token: _builtins.str
@@ -474,6 +493,32 @@ class CapturePaymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CapturePaymentRequest: _TypeAlias = CapturePaymentRequest  # noqa: Y015
+
+@_typing.final
+class ReauthorizePaymentRequest(_message.Message):
+    """Request of ReauthorizePayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payment_id", b"payment_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReauthorizePaymentRequest: _TypeAlias = ReauthorizePaymentRequest  # noqa: Y015
 
 @_typing.final
 class VoidPaymentRequest(_message.Message):
@@ -540,6 +585,42 @@ class RefundPaymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefundPaymentRequest: _TypeAlias = RefundPaymentRequest  # noqa: Y015
+
+@_typing.final
+class RefundOrderPaymentRequest(_message.Message):
+    """Request of RefundOrderPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """The payment."""
+    reason: _builtins.str
+    """The reason; stored with the transaction."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount to refund; absent refunds all that is left."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "payment_id", b"payment_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefundOrderPaymentRequest: _TypeAlias = RefundOrderPaymentRequest  # noqa: Y015
 
 @_typing.final
 class GetPaymentRequest(_message.Message):

@@ -53,6 +53,11 @@ class PaymentServiceStub:
                 request_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.CapturePaymentRequest.SerializeToString,
                 response_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
                 _registered_method=True)
+        self.ReauthorizePayment = channel.unary_unary(
+                '/shop.payment.v1.PaymentService/ReauthorizePayment',
+                request_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.ReauthorizePaymentRequest.SerializeToString,
+                response_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
+                _registered_method=True)
         self.VoidPayment = channel.unary_unary(
                 '/shop.payment.v1.PaymentService/VoidPayment',
                 request_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.VoidPaymentRequest.SerializeToString,
@@ -61,6 +66,11 @@ class PaymentServiceStub:
         self.RefundPayment = channel.unary_unary(
                 '/shop.payment.v1.PaymentService/RefundPayment',
                 request_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.SerializeToString,
+                response_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
+                _registered_method=True)
+        self.RefundOrderPayment = channel.unary_unary(
+                '/shop.payment.v1.PaymentService/RefundOrderPayment',
+                request_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundOrderPaymentRequest.SerializeToString,
                 response_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
                 _registered_method=True)
         self.GetPayment = channel.unary_unary(
@@ -91,7 +101,10 @@ class PaymentServiceServicer:
     """
 
     def ValidatePaymentMethod(self, request, context):
-        """Checks that a payment method can be used, and describes it. Does not charge it.
+        """Checks that a payment method can be used, and describes it. Does not charge it. Fails with
+        `PAYMENT_ATTEMPTS_EXCEEDED` when too many payments of the user, or with the method, were
+        declined lately. While the provider does not answer, returns what is known of the method, which
+        may be nothing: the authorization decides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,17 +112,30 @@ class PaymentServiceServicer:
 
     def AuthorizePayment(self, request, context):
         """Creates a payment and requests its authorization from the provider. REQUIRES_ACTION means that
-        the customer has to act; events report the outcome. While the reply of the provider is unknown
-        the call fails as UNAVAILABLE, and a repeat resumes the same payment. A declined payment is
-        FAILED, and the call fails with `PAYMENT_DECLINED`. A repeated `payment_id` returns the current
-        payment.
+        the customer has to act; PROCESSING means that the reply of the provider is not known yet.
+        Either way the service goes on by itself, and an event reports the outcome: a caller need not
+        repeat the call. A declined payment is FAILED, and the call fails with `PAYMENT_DECLINED`. A
+        repeated `payment_id` returns the current payment. Fails with `PAYMENT_ATTEMPTS_EXCEEDED` when
+        too many payments of the user, or with the method, were declined lately.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CapturePayment(self, request, context):
-        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED.
+        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
+        the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
+        the outcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReauthorizePayment(self, request, context):
+        """Authorizes the amount of a payment anew whose authorization has EXPIRED, with the payment method
+        that the provider stores. Returns the payment: AUTHORIZED, also where it was before, or still
+        EXPIRED while the reply of the provider is not known; PaymentAuthorized reports the success.
+        Fails with `PAYMENT_DECLINED`; another `request_id` then requests it once more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,7 +151,16 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefundPayment(self, request, context):
-        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED.
+        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED. While the reply
+        of the provider is not known, `pending_refund_amount` contains the amount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundOrderPayment(self, request, context):
+        """Refunds a part, or the rest, of a payment as RefundPayment does, for an order's return or
+        cancelled lines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,8 +174,8 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPaymentByOrder(self, request, context):
-        """Gets the payment of an order, for callers that do not know the outcome of AuthorizePayment. A
-        payment that is PROCESSING is looked up at the provider first.
+        """Gets the latest payment of an order, for callers that do not know the outcome of
+        AuthorizePayment. A payment whose next attempt is due is looked up at the provider first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +215,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.CapturePaymentRequest.FromString,
                     response_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.SerializeToString,
             ),
+            'ReauthorizePayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReauthorizePayment,
+                    request_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.ReauthorizePaymentRequest.FromString,
+                    response_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.SerializeToString,
+            ),
             'VoidPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.VoidPayment,
                     request_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.VoidPaymentRequest.FromString,
@@ -188,6 +228,11 @@ def add_PaymentServiceServicer_to_server(servicer, server):
             'RefundPayment': grpc.unary_unary_rpc_method_handler(
                     servicer.RefundPayment,
                     request_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.FromString,
+                    response_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.SerializeToString,
+            ),
+            'RefundOrderPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundOrderPayment,
+                    request_deserializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundOrderPaymentRequest.FromString,
                     response_serializer=shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.SerializeToString,
             ),
             'GetPayment': grpc.unary_unary_rpc_method_handler(
@@ -305,6 +350,33 @@ class PaymentService:
             _registered_method=True)
 
     @staticmethod
+    def ReauthorizePayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.payment.v1.PaymentService/ReauthorizePayment',
+            shop_dot_payment_dot_v1_dot_payment__service__pb2.ReauthorizePaymentRequest.SerializeToString,
+            shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def VoidPayment(request,
             target,
             options=(),
@@ -347,6 +419,33 @@ class PaymentService:
             target,
             '/shop.payment.v1.PaymentService/RefundPayment',
             shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundPaymentRequest.SerializeToString,
+            shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundOrderPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.payment.v1.PaymentService/RefundOrderPayment',
+            shop_dot_payment_dot_v1_dot_payment__service__pb2.RefundOrderPaymentRequest.SerializeToString,
             shop_dot_payment_dot_v1_dot_payment__service__pb2.Payment.FromString,
             options,
             channel_credentials,

@@ -21,28 +21,48 @@ class PaymentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ValidatePaymentMethod: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ValidatePaymentMethodRequest, _payment_service_pb2.PaymentMethod]
-    """Checks that a payment method can be used, and describes it. Does not charge it."""
+    """Checks that a payment method can be used, and describes it. Does not charge it. Fails with
+    `PAYMENT_ATTEMPTS_EXCEEDED` when too many payments of the user, or with the method, were
+    declined lately. While the provider does not answer, returns what is known of the method, which
+    may be nothing: the authorization decides.
+    """
     AuthorizePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.AuthorizePaymentRequest, _payment_service_pb2.Payment]
     """Creates a payment and requests its authorization from the provider. REQUIRES_ACTION means that
-    the customer has to act; events report the outcome. While the reply of the provider is unknown
-    the call fails as UNAVAILABLE, and a repeat resumes the same payment. A declined payment is
-    FAILED, and the call fails with `PAYMENT_DECLINED`. A repeated `payment_id` returns the current
-    payment.
+    the customer has to act; PROCESSING means that the reply of the provider is not known yet.
+    Either way the service goes on by itself, and an event reports the outcome: a caller need not
+    repeat the call. A declined payment is FAILED, and the call fails with `PAYMENT_DECLINED`. A
+    repeated `payment_id` returns the current payment. Fails with `PAYMENT_ATTEMPTS_EXCEEDED` when
+    too many payments of the user, or with the method, were declined lately.
     """
     CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.CapturePaymentRequest, _payment_service_pb2.Payment]
-    """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED."""
+    """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
+    the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
+    the outcome.
+    """
+    ReauthorizePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ReauthorizePaymentRequest, _payment_service_pb2.Payment]
+    """Authorizes the amount of a payment anew whose authorization has EXPIRED, with the payment method
+    that the provider stores. Returns the payment: AUTHORIZED, also where it was before, or still
+    EXPIRED while the reply of the provider is not known; PaymentAuthorized reports the success.
+    Fails with `PAYMENT_DECLINED`; another `request_id` then requests it once more.
+    """
     VoidPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.VoidPaymentRequest, _payment_service_pb2.Payment]
     """Voids a payment in any state: an authorization becomes VOIDED, a captured amount is REFUNDED in
     full, and a payment that is PROCESSING is voided as soon as it is authorized. Does nothing when
     no funds are held.
     """
     RefundPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.RefundPaymentRequest, _payment_service_pb2.Payment]
-    """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED."""
+    """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED. While the reply
+    of the provider is not known, `pending_refund_amount` contains the amount.
+    """
+    RefundOrderPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.RefundOrderPaymentRequest, _payment_service_pb2.Payment]
+    """Refunds a part, or the rest, of a payment as RefundPayment does, for an order's return or
+    cancelled lines.
+    """
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetPaymentRequest, _payment_service_pb2.Payment]
     """Gets a payment. A customer can read their own only; staff can read all."""
     GetPaymentByOrder: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetPaymentByOrderRequest, _payment_service_pb2.Payment]
-    """Gets the payment of an order, for callers that do not know the outcome of AuthorizePayment. A
-    payment that is PROCESSING is looked up at the provider first.
+    """Gets the latest payment of an order, for callers that do not know the outcome of
+    AuthorizePayment. A payment whose next attempt is due is looked up at the provider first.
     """
     WatchPayment: _aio.UnaryStreamMultiCallable[_payment_service_pb2.WatchPaymentRequest, _payment_service_pb2.WatchPaymentResponse]
     """Watches a payment: sends its current state first, then every change."""
@@ -63,7 +83,11 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.ValidatePaymentMethodRequest,
         context: _aio.ServicerContext[_payment_service_pb2.ValidatePaymentMethodRequest, _abc.Awaitable[_payment_service_pb2.PaymentMethod]],
     ) -> _abc.Awaitable[_payment_service_pb2.PaymentMethod]:
-        """Checks that a payment method can be used, and describes it. Does not charge it."""
+        """Checks that a payment method can be used, and describes it. Does not charge it. Fails with
+        `PAYMENT_ATTEMPTS_EXCEEDED` when too many payments of the user, or with the method, were
+        declined lately. While the provider does not answer, returns what is known of the method, which
+        may be nothing: the authorization decides.
+        """
 
     @_abc_1.abstractmethod
     def AuthorizePayment(
@@ -72,10 +96,11 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_payment_service_pb2.AuthorizePaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
         """Creates a payment and requests its authorization from the provider. REQUIRES_ACTION means that
-        the customer has to act; events report the outcome. While the reply of the provider is unknown
-        the call fails as UNAVAILABLE, and a repeat resumes the same payment. A declined payment is
-        FAILED, and the call fails with `PAYMENT_DECLINED`. A repeated `payment_id` returns the current
-        payment.
+        the customer has to act; PROCESSING means that the reply of the provider is not known yet.
+        Either way the service goes on by itself, and an event reports the outcome: a caller need not
+        repeat the call. A declined payment is FAILED, and the call fails with `PAYMENT_DECLINED`. A
+        repeated `payment_id` returns the current payment. Fails with `PAYMENT_ATTEMPTS_EXCEEDED` when
+        too many payments of the user, or with the method, were declined lately.
         """
 
     @_abc_1.abstractmethod
@@ -84,7 +109,22 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.CapturePaymentRequest,
         context: _aio.ServicerContext[_payment_service_pb2.CapturePaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
-        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED."""
+        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
+        the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
+        the outcome.
+        """
+
+    @_abc_1.abstractmethod
+    def ReauthorizePayment(
+        self,
+        request: _payment_service_pb2.ReauthorizePaymentRequest,
+        context: _aio.ServicerContext[_payment_service_pb2.ReauthorizePaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
+    ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
+        """Authorizes the amount of a payment anew whose authorization has EXPIRED, with the payment method
+        that the provider stores. Returns the payment: AUTHORIZED, also where it was before, or still
+        EXPIRED while the reply of the provider is not known; PaymentAuthorized reports the success.
+        Fails with `PAYMENT_DECLINED`; another `request_id` then requests it once more.
+        """
 
     @_abc_1.abstractmethod
     def VoidPayment(
@@ -103,7 +143,19 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.RefundPaymentRequest,
         context: _aio.ServicerContext[_payment_service_pb2.RefundPaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
-        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED."""
+        """Refunds a part, or the rest, of a payment that is CAPTURED or PARTIALLY_REFUNDED. While the reply
+        of the provider is not known, `pending_refund_amount` contains the amount.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundOrderPayment(
+        self,
+        request: _payment_service_pb2.RefundOrderPaymentRequest,
+        context: _aio.ServicerContext[_payment_service_pb2.RefundOrderPaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
+    ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
+        """Refunds a part, or the rest, of a payment as RefundPayment does, for an order's return or
+        cancelled lines.
+        """
 
     @_abc_1.abstractmethod
     def GetPayment(
@@ -119,8 +171,8 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.GetPaymentByOrderRequest,
         context: _aio.ServicerContext[_payment_service_pb2.GetPaymentByOrderRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
-        """Gets the payment of an order, for callers that do not know the outcome of AuthorizePayment. A
-        payment that is PROCESSING is looked up at the provider first.
+        """Gets the latest payment of an order, for callers that do not know the outcome of
+        AuthorizePayment. A payment whose next attempt is due is looked up at the provider first.
         """
 
     @_abc_1.abstractmethod
