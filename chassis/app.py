@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -36,6 +36,7 @@ from chassis.events.kafka_bus import KafkaBus
 from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
 from chassis.external import webhooks
+from chassis.metrics import Gauges, Reading, serving_metrics, work_proceeds, work_waits
 from chassis.postgres import idempotency
 from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
@@ -54,6 +55,24 @@ Stub = TypeVar("Stub")
 _PURGE_SECONDS = 3600.0
 #: The relay's lock and the change feed each hold one; the relay and the calls each need one more.
 _LEAST_CONNECTIONS = 4
+#: Each reads a bounded number of index entries.
+_DATABASE_GAUGES = (
+    (
+        "outbox_unpublished_events",
+        "Events that are not yet published, at most 100,000.",
+        "SELECT count(*) FROM (SELECT FROM outbox WHERE publish_time IS NULL LIMIT 100000) AS unpublished",
+    ),
+    (
+        "outbox_lag_seconds",
+        "Age of the oldest event that is not yet published.",
+        "SELECT extract(epoch FROM now() - create_time) FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT 1",
+    ),
+    (
+        "dead_letters",
+        "Events that could not be applied and were not redriven, at most 10,000.",
+        "SELECT count(*) FROM (SELECT FROM dead_letter WHERE redrive_time IS NULL LIMIT 10000) AS dead",
+    ),
+)
 
 
 class App:
@@ -63,6 +82,8 @@ class App:
         """`name` is the service's folder and its identity as a workload; `keys` replaces the source of token keys."""
         self.name = name
         self.settings = settings
+        #: Read when the metrics are scraped.
+        self.gauges = Gauges()
         #: `host:port` once serving.
         self.address = ""
         self._closing = AsyncExitStack()
@@ -93,6 +114,7 @@ class App:
         with _explain_setting("DATABASE_URL"):
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._change_feeds.append(database.change_feed)
+        self._add_database_gauges(database)
         self.background(database.change_feed.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
         self.purge_older_than(database, "outbox", "publish_time", outbox.RETENTION)
@@ -131,7 +153,9 @@ class App:
 
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
         """Apply events of other services, each in a transaction of `database`; called once, with all handlers."""
-        self.background(Consumer(self.name, database, await self.bus(), handlers).run())
+        worker = Consumer(self.name, database, await self.bus(), handlers)
+        self.gauges.add("consumer_lag_seconds", "Age of the oldest event received and not applied.", worker.lag_seconds)
+        self.background(worker.run())
 
     def token_keys(self, source: KeySource) -> None:
         """Verify access tokens by the keys of `source`: for the service that issues them."""
@@ -141,16 +165,33 @@ class App:
         """Run `work` from the start of serving until shutdown; its failure ends the process, which is restarted."""
         self._background.append(work)
 
-    def repeat(self, work: Callable[[], Awaitable[bool]], every: float) -> None:
+    def repeat(self, work: Callable[[], Awaitable[bool]], every: float, *, name: str = "") -> None:
         """Repeat `work` while serving: at once when it returns True, else after `every` seconds.
 
-        A run that fails is logged, and the next one follows as usual.
+        A run that fails is logged, and the next one follows as usual. `name` is that of the work, for metrics.
         """
-        self.background(_repeat(work, every))
+        self.background(_repeat(work, every, name or getattr(work, "__name__", "repeat")))
 
     def purge_older_than(self, database: Database, table: str, time_column: str, retention: timedelta) -> None:
         """Delete the rows of `table` whose `time_column` is older than `retention`, now and every hour."""
-        self.repeat(partial(database.purge_older_than, table, time_column, retention), _PURGE_SECONDS)
+        self.repeat(
+            partial(database.purge_older_than, table, time_column, retention), _PURGE_SECONDS, name=f"purge_{table}"
+        )
+
+    def query_gauge(
+        self, database: Database, name: str, description: str, query: str, labels: Sequence[str] = ()
+    ) -> None:
+        """Add a gauge that a query reads when the metrics are scraped.
+
+        The query returns a column for each of `labels`, and the value as its last column.
+        """
+
+        async def read() -> Reading:
+            async with database.connection() as connection:
+                rows = await connection.fetch(query)
+            return {tuple(map(str, row.values()))[:-1]: float(row[len(labels)] or 0) for row in rows}
+
+        self.gauges.add(name, description, read, labels)
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` at shutdown, before resources that were opened earlier are closed."""
@@ -169,6 +210,9 @@ class App:
             self._add_operations()
             port = self._server.add_insecure_port(self.settings.listen)
             self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
+            if self.settings.metrics_listen:
+                with _explain_setting("METRICS_LISTEN"):
+                    await self._open(serving_metrics(self.settings.metrics_listen, self.gauges))
             await self._server.start()
             tasks = [asyncio.create_task(self._watched(work)) for work in self._background]
             await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -180,6 +224,15 @@ class App:
                     feed.close()
                 await self._server.stop(self.settings.drain_seconds)
                 await cancel_and_wait(*tasks)
+
+    def _add_database_gauges(self, database: Database) -> None:
+        async def read_pool() -> Reading:
+            size, idle = database.pool.get_size(), database.pool.get_idle_size()
+            return {("used",): size - idle, ("idle",): idle, ("limit",): database.pool.get_max_size()}
+
+        self.gauges.add("db_pool_connections", "Connections to the database.", read_pool, ("state",))
+        for name, description, query in _DATABASE_GAUGES:
+            self.query_gauge(database, name, description, query)
 
     async def _open(self, opening: Any) -> Any:
         return await self._closing.enter_async_context(opening)
@@ -208,14 +261,17 @@ class App:
         return contract_key_source(self._clients)
 
 
-async def _repeat(work: Callable[[], Awaitable[bool]], every: float) -> None:
+async def _repeat(work: Callable[[], Awaitable[bool]], every: float, name: str) -> None:
     while True:
         try:
             more = await work()
+            work_proceeds(name)
         except UNAVAILABLE_ERRORS as error:
+            work_waits(name, type(error).__name__)
             log.warning("background work waits for the database", extra={"error": type(error).__name__})
             more = False
-        except Exception:
+        except Exception as error:
+            work_waits(name, type(error).__name__)
             log.exception("background work failed")
             more = False
         if not more:

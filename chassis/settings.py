@@ -61,6 +61,8 @@ class Settings:
     jwks_url: str = ""
     #: An OpenTelemetry collector; empty exports no spans. OpenTelemetry reads its other OTEL_* variables itself.
     otel_exporter_otlp_endpoint: str = ""
+    #: `host:port` of the Prometheus endpoint, on loopback or a network that only operators reach; empty serves none.
+    metrics_listen: str = ""
     #: Least level that is logged: DEBUG also logs every request message, redacted.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from chassis.domain.backoff import backoff
 from chassis.events.bus import Bus, Event
+from chassis.metrics import APPLIED, EVENT_AGE, work_proceeds, work_waits
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
 from shop.topics import EVENTS
@@ -43,6 +45,9 @@ class Consumer:
         self._database = database
         self._bus = bus
         self._handlers = {kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()}
+        self._work = "consumer"
+        #: When the oldest event that was received and is not acknowledged was published, in seconds since the epoch.
+        self._waiting_since: float | None = None
         self._topics = sorted({EVENTS[name].topic for name in self._handlers})
 
     async def run(self) -> None:
@@ -52,14 +57,22 @@ class Consumer:
             try:
                 async with self._bus.subscribe(self._name, self._topics) as subscription:
                     async for batch in subscription:
+                        self._waiting_since = _published(batch[0]) if batch else None
                         for event in batch:
                             await self._settle(event)
                         await subscription.acknowledge()
+                        self._waiting_since = None
+                        work_proceeds(self._work)
                         failures = 0
             except Exception as error:  # noqa: BLE001  the bus's own libraries raise what they like
                 failures += 1
+                work_waits(self._work, type(error).__name__)
                 log.warning("consumer restarts", extra={"consumer": self._name, "error": repr(error)})
                 await _pause(failures)
+
+    async def lag_seconds(self) -> float:
+        """Return the age of the oldest event that was received and is not applied."""
+        return max(time.time() - self._waiting_since, 0.0) if self._waiting_since is not None else 0.0
 
     async def _settle(self, event: Event) -> None:
         """Apply the event, or dead-letter it after some attempts, so that later events are not blocked."""
@@ -72,6 +85,7 @@ class Consumer:
                 if attempt == _ATTEMPTS or isinstance(error, DecodeError):
                     log.exception("event dead-lettered", extra={"consumer": self._name, "event": event.id})
                     await self._dead_letter(event, attempt, error)
+                    APPLIED.labels(event.type, "dead_lettered").inc()
                     return
                 await _pause(attempt)
             else:
@@ -88,6 +102,9 @@ class Consumer:
                 # The claim comes first, so that a duplicate waits here before it can have any effect.
                 if await tx.fetchval(_CLAIM, self._name, event.id):
                     await handler(tx, kind.FromString(event.payload))
+        APPLIED.labels(event.type, "applied").inc()
+        if (published := _published(event)) is not None:
+            EVENT_AGE.observe(max(time.time() - published, 0.0))
 
     async def _dead_letter(self, event: Event, attempts: int, error: Exception) -> None:
         async with self._database.transaction() as tx:
@@ -103,6 +120,13 @@ class Consumer:
                 attempts,
                 f"{type(error).__name__}: {error}".replace("\0", "\ufffd")[:1000],
             )
+
+
+def _published(event: Event) -> float | None:
+    try:
+        return datetime.fromisoformat(event.time).timestamp()
+    except ValueError:
+        return None  # an event of a foreign source may lack it
 
 
 async def _pause(failures: int) -> None:

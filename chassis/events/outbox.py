@@ -13,6 +13,7 @@ from datetime import UTC, timedelta
 from google.protobuf.message import Message
 
 from chassis.events.bus import Bus, Event
+from chassis.metrics import PUBLISHED, RELAY_LEADER, work_proceeds, work_waits
 from chassis.postgres.change_feed import CHANNEL
 from chassis.postgres.database import Database, Record, Transaction
 from chassis.telemetry import inject
@@ -90,6 +91,7 @@ class Relay:
                 async with self._leadership() as lost:
                     await self._lead(lost)
             except Exception as error:  # noqa: BLE001  the libraries of the database and the bus raise many classes
+                work_waits("outbox", type(error).__name__)
                 log.warning("outbox relay restarts", extra={"error": repr(error)})
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -102,8 +104,10 @@ class Relay:
                     await self._wait()
                     await connection.execute("SELECT pg_notify($1, '')", _HINTS)
                 await connection.add_listener(_HINTS, lambda *_: self._hint.set())
+                RELAY_LEADER.set(1)
                 yield connection.is_closed
             finally:
+                RELAY_LEADER.set(0)
                 connection.terminate()  # the lock ends with its session, whatever the error
 
     async def _lead(self, lost: Callable[[], bool]) -> None:
@@ -117,6 +121,9 @@ class Relay:
         if rows:
             await self._bus.publish([self._event(row) for row in rows])
             await self._database.pool.execute(_PUBLISHED, [row["id"] for row in rows])
+            for row in rows:
+                PUBLISHED.labels(row["type"]).inc()
+        work_proceeds("outbox")
         return len(rows) == _BATCH
 
     async def _wait(self) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from chassis.cancellation import run_shielded
 from chassis.context import current_call
+from chassis.metrics import POOL_TIMEOUTS, POOL_WAIT
 from chassis.postgres.change_feed import ChangeFeed
 
 log = logging.getLogger(__name__)
@@ -165,11 +167,15 @@ class Database:
     async def _acquire(self) -> Transaction:
         call = current_call()
         left = call.remaining() if call else None
+        began = time.perf_counter()
         try:
             seconds = _ACQUIRE_SECONDS if left is None else min(left, _ACQUIRE_SECONDS)
             return await self.pool.acquire(timeout=seconds)
         except TimeoutError:
+            POOL_TIMEOUTS.inc()
             raise Overloaded from None
+        finally:
+            POOL_WAIT.observe(time.perf_counter() - began)
 
 
 async def current_time(tx: Transaction) -> datetime:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from chassis.metrics import LANE_BATCH, LANE_CONFLICTS
 from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.telemetry import inject
 
@@ -78,6 +79,7 @@ class Lane(Generic[Request, Reply]):
         try:
             requests = Batch(one.request for one in batch)
             requests.traceparents = [one.traceparent for one in batch]
+            LANE_BATCH.observe(len(batch))
             outcomes = await self._attempt(requests)
         except asyncio.CancelledError:  # leaked out of a dependency: the batch's outcome is unknown
             for one in batch:
@@ -107,6 +109,7 @@ class Lane(Generic[Request, Reply]):
             try:
                 outcomes = await self._apply(requests)
             except (VersionConflict, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                LANE_CONFLICTS.inc()
                 if not left:
                     raise
             else:

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 
 from chassis.context import current_call
+from chassis.metrics import CALLED, Calls
 from chassis.rpc.auth import KeySource
 from chassis.settings import SettingsError
 from chassis.telemetry import inject
@@ -32,6 +33,7 @@ class Clients:
         self._targets = dict(_parse(upstreams))
         self._caller = caller
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._calls = {method: Calls(method, histogram=CALLED) for method in RPCS}
 
     def stub(self, kind: type[Stub]) -> Stub:
         """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address."""
@@ -41,13 +43,16 @@ class Clients:
             raise UpstreamError(f"UPSTREAMS names neither {service.name} nor *")
         if target not in self._channels:
             self._channels[target] = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        return kind(Channel(self._channels[target], self._metadata, _remaining))  # type: ignore[call-arg]  # every stub takes a channel
+        return kind(Channel(self._channels[target], self._metadata, _remaining, self._record))  # type: ignore[call-arg]  # every stub takes a channel
 
     def _metadata(self) -> Metadata:
         metadata = [("x-shop-caller", self._caller), *inject().items()]
         if (call := current_call()) and call.authorization:
             metadata.append(("authorization", call.authorization))
         return tuple(metadata)
+
+    def _record(self, method: str, code: str, seconds: float) -> None:
+        self._calls[method].record(code, seconds)
 
     async def close(self) -> None:
         """Close all channels."""

@@ -19,6 +19,7 @@ from protovalidate import Validator
 from chassis.cancellation import cancelled_from_outside
 from chassis.context import Call, Context, current_call, enter_call
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
+from chassis.metrics import Calls
 from chassis.postgres.change_feed import Draining
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Overloaded
 from chassis.postgres.lane import VersionConflict
@@ -70,10 +71,11 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, rule: Rpc, handler: Any) -> RpcMethodHandler:
         read, write = handler.request_deserializer, handler.response_serializer
+        calls = Calls(method, streaming=handler.response_streaming)
         if handler.response_streaming:
 
             async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
-                async with _CallScope(method, rule, context) as scope:
+                async with _CallScope(method, rule, context, calls) as scope:
                     request = scope.request = _decoded(read, data)
                     await self._admit(method, rule, context)
                     _check(request)
@@ -85,7 +87,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(stream)
 
         async def unary(data: bytes, context: Context) -> bytes:
-            async with _CallScope(method, rule, context) as scope:
+            async with _CallScope(method, rule, context, calls) as scope:
                 request = scope.request = _decoded(read, data)
                 call = await self._admit(method, rule, context)
                 _check(request)
@@ -173,8 +175,9 @@ def _path(field: Any) -> str:
 class _CallScope:
     """Turns an error of a handler into a status, and writes the call's one log line."""
 
-    def __init__(self, method: str, rule: Rpc, context: Context) -> None:
+    def __init__(self, method: str, rule: Rpc, context: Context, calls: Calls) -> None:
         self._method = method
+        self._calls = calls
         self._rule = rule
         self._context = context
         self._started = time.perf_counter()
@@ -228,11 +231,13 @@ class _CallScope:
 
     def _log(self, code: str, **more: object) -> None:
         call = current_call()
+        seconds = time.perf_counter() - self._started
+        self._calls.record(code, seconds)
         level = logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING
         entry: dict[str, object] = {
             "method": self._method,
             "code": code,
-            "milliseconds": round((time.perf_counter() - self._started) * 1000, 2),
+            "milliseconds": round(seconds * 1000, 2),
             "caller": call.caller if call else "",
             "user": call.user.id if call and call.user else "",
             **more,

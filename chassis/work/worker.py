@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
+from chassis.metrics import JOBS, work_proceeds, work_waits
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
 
@@ -84,6 +85,8 @@ class Worker(Generic[J, Result]):
         self._db = db
         self._jobs = jobs
         self._name = name
+        self._settled = JOBS.labels(name, "settled")
+        self._interrupted = JOBS.labels(name, "interrupted")
         self._concurrency = concurrency
         self._running: dict[str, asyncio.Task[None]] = {}
         #: Jobs that were started again while they ran, each with its claim, if the caller had made one.
@@ -128,10 +131,13 @@ class Worker(Generic[J, Result]):
             self._claim_failed = False
             try:
                 more = await self._resume_due() and not self._claim_failed
+                work_proceeds(self._name)
             except UNAVAILABLE_ERRORS as error:
+                work_waits(self._name, type(error).__name__)
                 log.warning("work waits for the database", extra={"work": self._name, "error": type(error).__name__})
                 more = False
-            except Exception:
+            except Exception as error:
+                work_waits(self._name, type(error).__name__)
                 log.exception("due work not listed", extra={"work": self._name})
                 more = False
             if not more:
@@ -181,12 +187,15 @@ class Worker(Generic[J, Result]):
                         result = await self._jobs.execute(job)
                     async with self._db.transaction() as tx:
                         job = await self._jobs.settle(tx, job, result)
+                self._settled.inc()
         except UNAVAILABLE_ERRORS as error:
             # The job stays claimed until its lease expires, and is resumed then.
+            self._interrupted.inc()
             log.warning("work interrupted", extra={"work": self._name, "job": job_id, "error": type(error).__name__})
         except (Exception, asyncio.CancelledError):
             if cancelled_from_outside():
                 raise
+            self._interrupted.inc()
             log.exception("work interrupted", extra={"work": self._name, "job": job_id})
 
     async def _claim(self, job_id: str) -> J | None:

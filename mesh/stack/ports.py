@@ -13,6 +13,8 @@ from mesh.errors import StackError
 
 SPAN = 100
 _HOST = "127.0.0.1"
+#: Service processes that a stack holds, each with a port for calls and one for metrics.
+_PROCESSES = 39
 #: Below the ephemeral port range of every system.
 _BASES = range(10_000, 30_000, SPAN)
 
@@ -83,9 +85,13 @@ class Ports:
 
     def service(self, number: int) -> int:
         """Return the port of a service process, by its number from 0. Raises StackError."""
-        if not 0 <= number < 79:
-            raise StackError("a stack holds 79 service processes at most", fix="start fewer --replicas")
+        if not 0 <= number < _PROCESSES:
+            raise StackError(f"a stack holds {_PROCESSES} service processes at most", fix="start fewer --replicas")
         return self.base + 1 + number
+
+    def metrics(self, service: int) -> int:
+        """Return the port of the metrics of the service process with this port."""
+        return service + _PROCESSES
 
 
 def address(port: int) -> str:

@@ -33,6 +33,8 @@ class Program:
     ready: Probe | None = None
     #: The address that it listens on.
     address: str = ""
+    #: Where its metrics are read, by GET /metrics.
+    metrics: str = ""
     #: The programs that must be ready before this one starts.
     after: tuple[str, ...] = ()
     #: The account that it runs as; None for our own.

@@ -89,6 +89,7 @@ class Stack:
         """The port of every listener by its process, those that users know first."""
         programs = reversed(self.programs)
         listeners = {p.name: p.address for p in programs if p.address and not p.address.startswith("unix:")}
+        listeners |= {f"{p.name} (metrics)": p.metrics for p in self.programs if p.metrics}
         if self._inner:
             listeners["ingress (inner)"] = self._inner
         listeners["edge_gateway (reflection)"] = address(self._ports.reflection)
@@ -149,12 +150,14 @@ class Stack:
             start_seconds=120.0,
         )
         for number, where in enumerate(self._addresses[name], 1):
+            metrics = address(self._ports.metrics(int(where.rpartition(":")[2])))
             yield Program(
                 name=name if number == 1 else f"{name}-{number}",
                 argv=python(name),
-                env=env | {"LISTEN": where, "DATABASE_URL": database.url},
+                env=env | {"LISTEN": where, "DATABASE_URL": database.url, "METRICS_LISTEN": metrics},
                 ready=grpc_serving(where),
                 address=where,
+                metrics=metrics,
                 after=(*servers, *self._provisions.external_apis(name), name + _MIGRATE),
             )
 

@@ -22,6 +22,7 @@ class ProcessRecord:
     pid: int | None = None
     state: str = "waiting"
     address: str = ""
+    metrics: str = ""
     restarts: int = 0
     #: The start time, which with the pid identifies the process, also after the pid is reused.
     started: str | None = None

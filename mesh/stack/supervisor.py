@@ -21,7 +21,7 @@ class SupervisedProcess:
     def __init__(self, program: Program, log: Path) -> None:
         self.program = program
         self.process = Process(program, log)
-        self.record = ProcessRecord(name=program.name, address=program.address)
+        self.record = ProcessRecord(name=program.name, address=program.address, metrics=program.metrics)
         self.ready = asyncio.Event()
         self.stopped = asyncio.Event()
         self.backoff = _FIRST_BACKOFF

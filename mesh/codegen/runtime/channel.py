@@ -6,6 +6,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -57,21 +58,32 @@ class Channel:
         channel: grpc.aio.Channel,
         metadata: Callable[[], Metadata],
         remaining: Callable[[], float | None] = lambda: None,
+        record: Callable[[str, str, float], None] = lambda _method, _code, _seconds: None,
     ) -> None:
-        """`metadata` is sent with each call; `remaining` returns the seconds left of an outer call's deadline."""
+        """`metadata` is sent with each call; `remaining` returns the seconds left of an outer call's deadline.
+
+        `record` gets the method, the code and the seconds of every unary call that has ended.
+        """
         self._channel = channel
         self._metadata = metadata
         self._remaining = remaining
+        self._record = record
 
     def unary_unary(self, method: str, *serializers: Any, **options: Any) -> Callable[..., Any]:
         """Return the RPC as an async function `(request, *, timeout=None)`."""
         rpc = self._channel.unary_unary(method, *serializers, **options)
 
         async def call(request: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109  gRPC's
+            began, code = time.perf_counter(), "CANCELLED"
             try:
-                return await rpc(request, timeout=self._timeout(method, timeout), metadata=self._metadata())
+                reply = await rpc(request, timeout=self._timeout(method, timeout), metadata=self._metadata())
+                code = "OK"
             except grpc.aio.AioRpcError as error:
+                code = error.code().name
                 raise error_from_call(method, error) from None
+            finally:
+                self._record(method, code, time.perf_counter() - began)
+            return reply
 
         return call
 

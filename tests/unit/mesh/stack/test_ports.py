@@ -19,7 +19,8 @@ def port_of(server: socket.socket) -> int:
 def test_every_process_of_a_stack_has_its_own_port():
     ports = Ports(8000)
     named = [ports.entry, ports.edge, ports.reflection, ports.inner, ports.payment_provider, ports.courier]
-    named += [ports.kafka, ports.kafka_controller, ports.held, *(ports.service(number) for number in range(79))]
+    named += [ports.kafka, ports.kafka_controller, ports.held, *(ports.service(number) for number in range(39))]
+    named += [ports.metrics(ports.service(number)) for number in range(39)]
     assert len(set(named)) == len(named)
     assert all(8000 <= port < 8000 + SPAN for port in named)
 
@@ -29,8 +30,8 @@ def test_the_entry_port_of_the_default_range_is_8080():
 
 
 def test_more_service_processes_than_ports_are_an_error():
-    with pytest.raises(StackError, match="79 service processes"):
-        Ports(8000).service(79)
+    with pytest.raises(StackError, match="39 service processes"):
+        Ports(8000).service(39)
 
 
 def test_a_port_in_use_is_reported_with_its_process(listener):
