@@ -8,7 +8,7 @@ from chassis import Record, timestamp
 from shop.delivery.v1 import delivery_events_pb2 as events
 from shop.delivery.v1 import shipment_service_pb2 as pb
 from shop.type.v1.address_pb2 import Address
-from svc_delivery.courier import Consignment, CourierAddress, Status
+from svc_delivery.courier import Consignment, CourierAddress
 from svc_delivery.domain_shipment import Shipment, State, TrackingUpdate
 
 
@@ -99,13 +99,13 @@ def courier_address(address: bytes) -> CourierAddress:
 
 
 def tracking_update_from_consignment(consignment: Consignment) -> TrackingUpdate:
-    """Return the courier's record of a parcel; one that it cancels is returned to us."""
+    """Return the courier's record of a parcel."""
     statuses = [movement.status for movement in consignment.movements]
     return TrackingUpdate(
         consignment_id=consignment.id,
         tracking_number=consignment.tracking_number,
         version=consignment.version,
-        states=tuple(State.RETURNED if one is Status.CANCELLED else State[one.name] for one in statuses),
+        states=tuple(State[one.name] for one in statuses),
     )
 
 

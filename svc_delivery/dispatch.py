@@ -1,10 +1,14 @@
-"""Submits shipments to the courier, as jobs of `chassis.work.worker`: each is resumed until the courier has answered.
+"""Submits shipments to the courier, and cancels them there, as jobs of `chassis.work.worker`.
+
+Each job is resumed until the courier has answered:
 
 shipment CREATED, with its job -> submitted to the courier: LABELLED, or rejected: FAILED
+cancellation requested, with its job -> cancelled by the courier: CANCELLED, or already picked up: PICKED_UP
 """
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
@@ -13,8 +17,8 @@ from chassis.domain.backoff import backoff
 from chassis.external.api import CallResult, Ok, Refused, Unknown
 from svc_delivery import converters_shipment as converters
 from svc_delivery import domain_shipment, store_dispatch, store_shipment
-from svc_delivery.courier import Consignment, Courier
-from svc_delivery.domain_shipment import DispatchJob, Shipment, State
+from svc_delivery.courier import Consignment, Courier, Status
+from svc_delivery.domain_shipment import TRANSITIONS, DispatchJob, Shipment, State
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +28,20 @@ _REJECTED = "The courier does not take this parcel."
 #: The actor of the transitions that the courier reports.
 COURIER = "courier"
 
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The courier was told to cancel a parcel and no longer waits for it: it has this one, or none."""
+
+    consignment: Consignment | None
+
+
 #: What an attempt ends with: the courier's answer, or None for a shipment that needs no courier any more.
-Result: TypeAlias = CallResult[Consignment] | None
+Result: TypeAlias = CallResult[Consignment] | Ended | None
 
 
 class Dispatch:
-    """The jobs that submit shipments to the courier: an order has one, until the courier has its parcel or rejects it.
+    """The jobs that submit shipments to the courier or cancel them there: an order has one, until the courier answers.
 
     Implements `chassis.work.worker.Jobs`.
     """
@@ -46,6 +58,21 @@ class Dispatch:
         await outbox.add(tx, converters.shipment_created_event(shipment))
         return await store_dispatch.insert_claimed(tx, shipment, self.lease)
 
+    async def cancel_shipment(self, tx: Transaction, before: Shipment, actor: str, reason: str) -> DispatchJob | None:
+        """Record on a locked shipment that it is to be cancelled; return the claimed job unless the order has one.
+
+        Raises ShipmentStateConflict.
+        """
+        after = before.with_cancellation_requested(actor, reason)
+        if after is not before:
+            await record(tx, before, [after], actor)
+        if not after.is_cancelling:
+            return None
+        job = await store_dispatch.insert_claimed(tx, after, self.lease)
+        if job is None:
+            await store_dispatch.make_due(tx, after.order_id)
+        return job
+
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
         """Return the orders whose next attempt is due, the most overdue first."""
         return await store_dispatch.list_due(tx, limit)
@@ -59,8 +86,10 @@ class Dispatch:
         await store_dispatch.renew(tx, job, self.lease)
 
     async def execute(self, job: DispatchJob) -> Result:
-        """Submit the shipment to the courier, which creates at most one parcel for each shipment id."""
+        """Submit the shipment to the courier, which creates at most one parcel for each shipment id, or cancel it."""
         shipment = job.shipment
+        if shipment.is_cancelling:
+            return await self._cancel_at_courier(shipment)
         if shipment.consignment_id or shipment.state is not State.CREATED:
             return None
         return await self._submit_to_courier(shipment, again=job.attempt > 1)
@@ -71,23 +100,56 @@ class Dispatch:
             case Unknown(cause):
                 log.warning("courier does not answer", extra={"order": job.order_id, "cause": cause})
                 await store_dispatch.postpone(tx, job, backoff(job.attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
-            case Ok() | Refused() | None:
-                await self._complete(tx, job, result)
-        return None
+                return None
+            case Ok() | Refused() | Ended() | None:
+                return await self._complete(tx, job, result)
 
-    async def _complete(self, tx: Transaction, job: DispatchJob, result: Ok[Consignment] | Refused | None) -> None:
+    async def _complete(
+        self, tx: Transaction, job: DispatchJob, result: Ok[Consignment] | Refused | Ended | None
+    ) -> DispatchJob | None:
+        """Write what the courier did; return the next job when the cancellation was requested in between."""
         # The shipment first, as a webhook locks it: the two never wait for each other.
         before = await store_shipment.lock_shipment(tx, job.shipment.id)
         if not await store_dispatch.delete(tx, job):
-            return
-        now = await current_time(tx)
+            return None
+        now, revisions, actor = await current_time(tx), (before,), COURIER
         match result:
             case Ok(consignment):
                 update = converters.tracking_update_from_consignment(consignment)
-                await record(tx, before, domain_shipment.apply_tracking_update(before, update, now), COURIER)
+                revisions = domain_shipment.apply_tracking_update(before, update, now) or revisions
             case Refused(code):
                 log.warning("courier rejects shipment", extra={"shipment": before.id, "code": code})
-                await record(tx, before, [domain_shipment.reject(before, _REJECTED, now)], COURIER)
+                revisions = (domain_shipment.reject(before, _REJECTED, now),)
+            case Ended(found):
+                ended = converters.tracking_update_from_consignment(found) if found else None
+                revisions, actor = domain_shipment.cancel(before, ended, now), before.cancel_actor
+        await record(tx, before, revisions, actor)
+        after = revisions[-1]
+        return await store_dispatch.insert_claimed(tx, after, self.lease) if after.is_cancelling else None
+
+    async def _cancel_at_courier(self, shipment: Shipment) -> Ended | Unknown:
+        """Cancel a parcel. One whose submission has no answer yet is submitted first, or it might arrive later."""
+        consignment_id = shipment.consignment_id
+        if not consignment_id:
+            match await self._submit_to_courier(shipment, again=True):
+                case Ok(consignment):
+                    consignment_id = consignment.id
+                case Refused():
+                    return Ended(None)
+                case Unknown() as unknown:
+                    return unknown
+        result = await self._courier.cancel(consignment_id)
+        if isinstance(result, Refused):  # it may have been picked up: its status decides
+            result = await self._courier.get(consignment_id)
+        match result:
+            case Ok(consignment) if consignment.status is not Status.LABELLED:
+                return Ended(consignment)
+            case Ok():
+                return Unknown("not_cancelled")
+            case Refused(code):
+                return Unknown(code)
+            case _:
+                return result
 
     async def _submit_to_courier(self, shipment: Shipment, *, again: bool) -> CallResult[Consignment]:
         if again:
@@ -109,3 +171,5 @@ async def record(tx: Transaction, before: Shipment, revisions: Sequence[Shipment
     """Save and publish the revisions that `actor` has made of a locked shipment."""
     await store_shipment.update_shipment(tx, before, revisions, actor)
     await outbox.add(tx, *converters.shipment_status_changed_events(before, revisions))
+    if revisions and TRANSITIONS.is_final(revisions[-1].state):
+        await store_dispatch.delete_jobs_of(tx, before.order_id)

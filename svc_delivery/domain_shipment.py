@@ -20,6 +20,7 @@ class State(Enum):
     DELIVERED = "DELIVERED"
     FAILED = "FAILED"
     RETURNED = "RETURNED"
+    CANCELLED = "CANCELLED"
 
 
 #: The path of a parcel that never fails.
@@ -35,8 +36,14 @@ _REGULAR = Transitions.between({start: (end,) for start, end in pairwise(_REGULA
 
 TRANSITIONS = Transitions.between(
     {start: (end, State.FAILED) for start, end in pairwise(_REGULAR_PATH)}
-    | {State.FAILED: (State.IN_TRANSIT, State.RETURNED)}
+    | {
+        State.CREATED: (State.LABELLED, State.FAILED, State.CANCELLED),
+        State.LABELLED: (State.PICKED_UP, State.FAILED, State.CANCELLED),
+        # CANCELLED only of a parcel that was never picked up.
+        State.FAILED: (State.IN_TRANSIT, State.RETURNED, State.CANCELLED),
+    }
 )
+_WITH_THE_COURIER = frozenset(_REGULAR_PATH[2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +67,38 @@ class Shipment:
     tracking_number: str = ""
     #: The version of the last tracking update that was applied.
     courier_version: int = 0
+    #: Whether the courier has ever had the parcel: afterwards it cannot be cancelled.
+    picked_up: bool = False
+    #: Who requested the cancellation; empty when no one did.
+    cancel_actor: str = ""
+    cancel_reason: str = ""
     #: The number of states that the shipment has been in.
     version: int = 1
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Return whether the courier still has to confirm a cancellation."""
+        return bool(self.cancel_actor) and not self.picked_up and not TRANSITIONS.is_final(self.state)
 
     def transition_to(self, to: State, reason: str, now: datetime) -> "Shipment":
         """Return the shipment in the state `to`, itself if it is there already; raises ShipmentStateConflict."""
         if to is self.state:
             return self
-        if not TRANSITIONS.allows(self.state, to):
+        if not TRANSITIONS.allows(self.state, to) or (to is State.CANCELLED and self.picked_up):
             raise ShipmentStateConflict(shipment_id=self.id, state=self.state.name, wanted=to.name)
-        return replace(self, state=to, reason=reason, update_time=now, version=self.version + 1)
+        picked_up = self.picked_up or to in _WITH_THE_COURIER
+        return replace(self, state=to, reason=reason, picked_up=picked_up, update_time=now, version=self.version + 1)
+
+    def with_cancellation_requested(self, actor: str, reason: str) -> "Shipment":
+        """Return the shipment that the courier is to cancel, itself when that was requested or it has ended.
+
+        Raises ShipmentStateConflict once the parcel was picked up.
+        """
+        if self.state in (State.CANCELLED, State.RETURNED):
+            return self
+        if self.picked_up:
+            raise ShipmentStateConflict(shipment_id=self.id, state=self.state.name, wanted=State.CANCELLED.name)
+        return self if self.cancel_actor else replace(self, cancel_actor=actor, cancel_reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +113,7 @@ class TrackingUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchJob:
-    """One claimed attempt at submitting an order's shipment to the courier."""
+    """One claimed attempt at submitting an order's shipment to the courier, or at cancelling it there."""
 
     order_id: str
     #: The number of this attempt, counted from 1. Each claim has another one, so it is the fencing token too.
@@ -115,9 +144,20 @@ def apply_tracking_update(shipment: Shipment, update: TrackingUpdate, now: datet
     )
     revisions = [known]
     for state in update.states[-unapplied:]:
+        if state is State.CANCELLED and revisions[-1].picked_up:
+            continue  # staff has handed it over nevertheless
+        reason = shipment.cancel_reason if state is State.CANCELLED else ""
         for step in path_between(revisions[-1].state, state):
-            revisions.append(revisions[-1].transition_to(step, "", now))
+            revisions.append(revisions[-1].transition_to(step, reason, now))
     return tuple(revisions)
+
+
+def cancel(shipment: Shipment, update: TrackingUpdate | None, now: datetime) -> tuple[Shipment, ...]:
+    """Return each revision of a shipment after the courier ended its parcel, or turned out not to have it (None)."""
+    revisions = (apply_tracking_update(shipment, update, now) if update else ()) or (shipment,)
+    if not revisions[-1].is_cancelling:
+        return revisions
+    return (*revisions, revisions[-1].transition_to(State.CANCELLED, shipment.cancel_reason, now))
 
 
 def reject(shipment: Shipment, reason: str, now: datetime) -> Shipment:
@@ -130,5 +170,7 @@ def path_between(start: State, end: State) -> tuple[State, ...]:
 
     A path passes FAILED only where it must: no shortcut of a parcel that has not failed leads through it.
     """
+    if end is State.CANCELLED:
+        return (end,) if TRANSITIONS.allows(start, end) else ()
     through_failed = start is State.FAILED or end in (State.FAILED, State.RETURNED)
     return (TRANSITIONS if through_failed else _REGULAR).path(start, end) or ()

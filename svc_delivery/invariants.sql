@@ -29,12 +29,25 @@ SELECT shipment_id, version, before, state FROM (
 WHERE (before, state) NOT IN (
     ('', 'CREATED'), ('CREATED', 'LABELLED'), ('LABELLED', 'PICKED_UP'), ('PICKED_UP', 'IN_TRANSIT'),
     ('IN_TRANSIT', 'OUT_FOR_DELIVERY'), ('OUT_FOR_DELIVERY', 'DELIVERED'), ('CREATED', 'FAILED'),
-    ('LABELLED', 'FAILED'), ('PICKED_UP', 'FAILED'), ('IN_TRANSIT', 'FAILED'), ('OUT_FOR_DELIVERY', 'FAILED'),
+    ('CREATED', 'CANCELLED'), ('LABELLED', 'CANCELLED'), ('FAILED', 'CANCELLED'), ('LABELLED', 'FAILED'), ('PICKED_UP', 'FAILED'), ('IN_TRANSIT', 'FAILED'), ('OUT_FOR_DELIVERY', 'FAILED'),
     ('FAILED', 'IN_TRANSIT'), ('FAILED', 'RETURNED')
 );
 
+-- always: cancelled_shipment_was_never_picked_up I11
+-- The courier never had the parcel of a cancelled shipment.
+SELECT shipment_id, state FROM shipment
+WHERE state = 'CANCELLED' AND (picked_up OR EXISTS (
+    SELECT FROM shipment_update AS earlier WHERE earlier.shipment_id = shipment.shipment_id
+        AND earlier.state IN ('PICKED_UP', 'IN_TRANSIT', 'OUT_FOR_DELIVERY', 'DELIVERED')
+));
+
+-- always: order_has_one_parcel_under_way I11
+-- Of the shipments of an order, at most one is neither cancelled nor returned.
+SELECT order_id, count(*) AS shipments FROM shipment WHERE state NOT IN ('CANCELLED', 'RETURNED')
+GROUP BY order_id HAVING count(*) > 1;
+
 -- eventually: no_dispatch_is_pending I09
--- Every dispatch job has ended: the courier accepted or rejected the parcel.
+-- Every dispatch job has ended: the courier accepted, rejected or cancelled the parcel.
 SELECT order_id, attempts, next_attempt_time FROM dispatch;
 
 -- copy: booking
@@ -42,5 +55,5 @@ SELECT order_id, attempts, next_attempt_time FROM dispatch;
 SELECT order_id, slot_id, state FROM booking;
 
 -- copy: shipment
--- The shipment of each order.
+-- The shipments of the orders.
 SELECT shipment_id, order_id, user_id, state, consignment_id FROM shipment;

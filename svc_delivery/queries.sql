@@ -119,9 +119,9 @@ WITH changed AS (
 ) SELECT count(*) FROM changed;
 
 -- name: insert_claimed_dispatch
--- Inserts the job of a new shipment, claimed.
+-- Inserts the job of a shipment, claimed, unless its order has one; returns whether it had none.
 INSERT INTO dispatch (order_id, traceparent, attempts, next_attempt_time, in_progress)
-VALUES ($1, $2, 1, now() + $3::interval, true);
+VALUES ($1, $2, 1, now() + $3::interval, true) ON CONFLICT DO NOTHING RETURNING true;
 
 -- name: list_due_dispatches
 -- Lists the orders whose jobs are due, the most overdue first.
@@ -132,6 +132,7 @@ SELECT order_id FROM dispatch WHERE next_attempt_time <= now() ORDER BY next_att
 UPDATE dispatch SET attempts = attempts + 1, next_attempt_time = now() + $2::interval, in_progress = true
 FROM shipment
 WHERE dispatch.order_id = $1 AND next_attempt_time <= now() AND shipment.order_id = dispatch.order_id
+    AND shipment.state NOT IN ('CANCELLED', 'RETURNED')
 RETURNING shipment.*, attempts, traceparent;
 
 -- name: renew_dispatch
@@ -156,7 +157,7 @@ DELETE FROM dispatch WHERE order_id = $1 AND attempts = $2 RETURNING true;
 DELETE FROM dispatch WHERE order_id = $1;
 
 -- name: insert_shipment
--- Inserts the shipment of an order that has none; returns whether it had none.
+-- Inserts the shipment of an order that has none, or only cancelled and returned ones; returns whether it did.
 INSERT INTO shipment (shipment_id, order_id, user_id, state, shipping_address, slot_id, weight_grams, version,
     create_time, update_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING true;
@@ -176,7 +177,7 @@ SELECT * FROM shipment WHERE shipment_id = $1 FOR NO KEY UPDATE;
 -- name: update_shipment
 -- Replaces the mutable columns of a shipment that this transaction has locked.
 UPDATE shipment SET state = $2, consignment_id = $3, tracking_number = $4, courier_version = $5, version = $6,
-    update_time = $7
+    update_time = $7, picked_up = $8, cancel_actor = $9, cancel_reason = $10
 WHERE shipment_id = $1;
 
 -- name: insert_updates

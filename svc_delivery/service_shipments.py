@@ -54,13 +54,10 @@ class ShipmentService(ShipmentServiceServicer):
         self.shipments: Watch[pb.Shipment] = Watch(db.change_feed, self._read_shipments)
 
     async def CreateShipment(self, request: pb.CreateShipmentRequest, context: Context) -> pb.Shipment:
-        await self._create_shipment(request, context)
-        call = current_call()
-        left = call.remaining() if call else None
-        with suppress(TimeoutError):  # the shipment exists however long the courier takes
-            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
-                await self.worker.join(request.order_id)
-        return await self._read_shipment(request.shipment_id)
+        return await self._dispatched(await self._create_shipment(request, context))
+
+    async def CancelShipment(self, request: pb.CancelShipmentRequest, context: Context) -> pb.Shipment:
+        return await self._dispatched(await self._cancel_shipment(request, context))
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.Shipment:
         shipment = await self._read_shipment(request.shipment_id)
@@ -83,9 +80,15 @@ class ShipmentService(ShipmentServiceServicer):
                 shipments=await _with_histories(tx, shipments), next_page_token=next_page_token
             )
 
+    async def UpdateShipmentStatus(self, request: pb.UpdateShipmentStatusRequest, context: Context) -> pb.Shipment:
+        shipment = await self._update_status(request, context)
+        return await self._dispatched(shipment) if request.state == pb.SHIPMENT_STATE_CANCELLED else shipment
+
     @transactional
-    async def UpdateShipmentStatus(self, request: pb.UpdateShipmentStatusRequest, tx: Transaction) -> pb.Shipment:
+    async def _update_status(self, request: pb.UpdateShipmentStatusRequest, tx: Transaction) -> pb.Shipment:
         before = await store_shipment.lock_shipment(tx, request.shipment_id)
+        if request.state == pb.SHIPMENT_STATE_CANCELLED:
+            return await self._request_cancellation(tx, before, current_user().id, request.note)
         to = State[converters.state_from_proto(request.state)]
         after = before.transition_to(to, request.note, await current_time(tx))
         await record(tx, before, [after], current_user().id)
@@ -124,6 +127,27 @@ class ShipmentService(ShipmentServiceServicer):
         return reply
 
     @transactional
+    async def _cancel_shipment(self, request: pb.CancelShipmentRequest, tx: Transaction) -> pb.Shipment:
+        before = await store_shipment.lock_shipment(tx, request.shipment_id)
+        return await self._request_cancellation(tx, before, request.actor, request.reason)
+
+    async def _request_cancellation(self, tx: Transaction, before: Shipment, actor: str, reason: str) -> pb.Shipment:
+        """Request the cancellation of a locked shipment; return it as it was before."""
+        job = await self.dispatch.cancel_shipment(tx, before, actor, reason)
+        self.db.on_commit(tx, lambda: self.worker.start(before.order_id, job))
+        (reply,) = await _with_histories(tx, [before])
+        return reply
+
+    async def _dispatched(self, shipment: pb.Shipment) -> pb.Shipment:
+        """Return a shipment after the job of its order, or as far as it came while the caller waits."""
+        call = current_call()
+        left = call.remaining() if call else None
+        with suppress(TimeoutError):  # the change is committed however long the courier takes
+            async with asyncio.timeout(None if left is None else max(0.0, left - _REPLY_SECONDS)):
+                await self.worker.join(shipment.order_id)
+        return await self._read_shipment(shipment.shipment_id)
+
+    @transactional
     async def _apply_webhook(self, _request: HttpBody, tx: Transaction, webhook: Webhook[Consignment]) -> Empty:
         if not await webhooks.claim(tx, COURIER, webhook):
             return Empty()
@@ -135,7 +159,8 @@ class ShipmentService(ShipmentServiceServicer):
         update = converters.tracking_update_from_consignment(webhook.data)
         if revisions := apply_tracking_update(before, update, await current_time(tx)):
             await record(tx, before, revisions, COURIER)
-            await store_dispatch.delete_jobs_of(tx, before.order_id)
+            if not revisions[-1].is_cancelling:
+                await store_dispatch.delete_jobs_of(tx, before.order_id)
         return Empty()
 
     async def _read_shipment(self, shipment_id: str) -> pb.Shipment:

@@ -1,4 +1,4 @@
-"""Reads and writes the jobs that submit shipments to the courier: the rows of `dispatch`."""
+"""Reads and writes the jobs that submit shipments to the courier or cancel them there: the rows of `dispatch`."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -9,11 +9,12 @@ from svc_delivery.store import sql
 from svc_delivery.store_shipment import shipment_from_row
 
 
-async def insert_claimed(tx: Transaction, shipment: Shipment, lease: timedelta) -> DispatchJob:
-    """Write the job of a new shipment, claimed."""
+async def insert_claimed(tx: Transaction, shipment: Shipment, lease: timedelta) -> DispatchJob | None:
+    """Write the job of a shipment, claimed; return None when its order has a job."""
     call = current_call()
     traceparent = call.traceparent if call else ""
-    await tx.execute(sql.insert_claimed_dispatch, shipment.order_id, traceparent, lease)
+    if not await tx.fetchval(sql.insert_claimed_dispatch, shipment.order_id, traceparent, lease):
+        return None
     return DispatchJob(order_id=shipment.order_id, attempt=1, traceparent=traceparent, shipment=shipment)
 
 

@@ -11,7 +11,7 @@ from svc_delivery.store import sql
 
 
 async def insert_shipment(tx: Transaction, shipment: Shipment, actor: str) -> bool:
-    """Write a new shipment; return False when its id exists or its order has one."""
+    """Write a new shipment; return False when its id exists or its order has one that can still arrive."""
     fresh = await tx.fetchval(
         sql.insert_shipment,
         shipment.id,
@@ -72,6 +72,9 @@ async def update_shipment(tx: Transaction, before: Shipment, revisions: Sequence
         after.courier_version,
         after.version,
         after.update_time,
+        after.picked_up,
+        after.cancel_actor,
+        after.cancel_reason,
     )
     await _insert_updates(tx, [revision for revision in revisions if revision.version > before.version], actor)
 
@@ -120,5 +123,8 @@ def shipment_from_row(row: Record) -> Shipment:
         consignment_id=row["consignment_id"],
         tracking_number=row["tracking_number"],
         courier_version=row["courier_version"],
+        picked_up=row["picked_up"],
+        cancel_actor=row["cancel_actor"],
+        cancel_reason=row["cancel_reason"],
         version=row["version"],
     )

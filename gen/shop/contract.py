@@ -302,6 +302,17 @@ RPCS: Final[dict[str, Rpc]] = {
         audit=True,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
     ),
+    "/shop.delivery.v1.ShipmentService/CancelShipment": Rpc(
+        service="shop.delivery.v1.ShipmentService",
+        method="CancelShipment",
+        request_type="shop.delivery.v1.CancelShipmentRequest",
+        response_type="shop.delivery.v1.Shipment",
+        access=Access.WORKLOAD,
+        callers=("svc_order",),
+        timeout=6.0,
+        audit=True,
+        idempotency_level=IdempotencyLevel.IDEMPOTENT,
+    ),
     "/shop.delivery.v1.ShipmentService/GetShipment": Rpc(
         service="shop.delivery.v1.ShipmentService",
         method="GetShipment",

@@ -90,9 +90,9 @@ async def test_concurrent_webhooks_lead_to_the_parcel_s_state(webhooks, courier,
     assert await states() == ["CREATED", "LABELLED", "PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"]
 
 
-async def test_a_consignment_that_the_courier_cancels_is_returned(webhooks, courier, shipment, states):
+async def test_a_consignment_that_the_courier_cancels_is_cancelled(webhooks, courier, shipment, states):
     assert await webhooks.send(await courier.cancel(shipment.shipment_id)) is OK
-    assert await states() == ["CREATED", "LABELLED", "FAILED", "RETURNED"]
+    assert await states() == ["CREATED", "LABELLED", "CANCELLED"]
 
 
 async def test_a_webhook_never_moves_a_shipment_back(webhooks, courier, update_status, shipment, states):

@@ -14,6 +14,7 @@ from svc_delivery.domain_shipment import (
     State,
     TrackingUpdate,
     apply_tracking_update,
+    cancel,
     path_between,
     reject,
 )
@@ -33,6 +34,7 @@ LEGAL = {
     *((state, State.FAILED) for state in REGULAR_PATH[:-1]),
     (State.FAILED, State.IN_TRANSIT),
     (State.FAILED, State.RETURNED),
+    *((state, State.CANCELLED) for state in (State.CREATED, State.LABELLED, State.FAILED)),
 }
 
 
@@ -87,17 +89,43 @@ def test_a_path_of_a_parcel_that_has_not_failed_takes_every_regular_step_and_non
 def test_a_parcel_that_failed_resumes_in_transit(end):
     resumed = REGULAR_PATH[REGULAR_PATH.index(State.IN_TRANSIT) :]
     expected = resumed[: resumed.index(end) + 1] if end in resumed else ()
-    assert path_between(State.FAILED, end) == ((State.RETURNED,) if end is State.RETURNED else expected)
+    assert path_between(State.FAILED, end) == ((end,) if end in (State.RETURNED, State.CANCELLED) else expected)
 
 
 @pytest.mark.parametrize("end", State)
-@pytest.mark.parametrize("start", [State.DELIVERED, State.RETURNED])
+@pytest.mark.parametrize("start", [State.DELIVERED, State.RETURNED, State.CANCELLED])
 def test_no_path_leads_on_from_a_final_state(start, end):
     assert path_between(start, end) == ()
 
 
-def test_delivered_and_returned_are_final():
-    assert {state for state in State if TRANSITIONS.is_final(state)} == {State.DELIVERED, State.RETURNED}
+def test_delivered_returned_and_cancelled_are_final():
+    final = {state for state in State if TRANSITIONS.is_final(state)}
+    assert final == {State.DELIVERED, State.RETURNED, State.CANCELLED}
+
+
+@pytest.mark.parametrize("last", [State.PICKED_UP, State.IN_TRANSIT, State.OUT_FOR_DELIVERY])
+def test_a_parcel_that_was_picked_up_is_never_cancelled(last):
+    shipment = a_shipment()
+    for state in path_between(State.CREATED, last):
+        shipment = shipment.transition_to(state, "", NOW)
+    failed = shipment.transition_to(State.FAILED, "", NOW)
+    for picked_up in (shipment, failed):
+        with pytest.raises(ShipmentStateConflict):
+            picked_up.transition_to(State.CANCELLED, "", LATER)
+        with pytest.raises(ShipmentStateConflict):
+            picked_up.with_cancellation_requested("me", "why")
+    (known,) = apply_tracking_update(failed, an_update(State.LABELLED, State.CANCELLED), LATER)
+    assert known.state is State.FAILED
+
+
+def test_a_cancellation_ends_when_the_courier_has_no_parcel_or_has_ended_it():
+    requested = a_shipment(State.LABELLED).with_cancellation_requested("me", "why")
+    assert requested.with_cancellation_requested("you", "because") is requested
+    for update in (None, an_update(State.LABELLED, State.CANCELLED), an_update(State.LABELLED, State.FAILED)):
+        last = cancel(requested, update, LATER)[-1]
+        assert (last.state, last.reason, last.is_cancelling) == (State.CANCELLED, "why", False)
+    picked_up = cancel(requested, an_update(State.LABELLED, State.PICKED_UP), LATER)[-1]
+    assert (picked_up.state, picked_up.is_cancelling) == (State.PICKED_UP, False)
 
 
 def test_the_first_update_labels_a_shipment():
@@ -145,10 +173,11 @@ def test_a_rejection_fails_a_shipment_unless_it_was_moved():
 
 
 def walks():
-    """Return every way that a courier can move a parcel, as lists of states."""
+    """Return every way that a courier can move a parcel, as lists of states; it cancels none that it has had."""
 
     def onwards(walk):
-        targets = sorted(TRANSITIONS.targets(walk[-1]), key=lambda state: state.name)
+        possible = [to for to in TRANSITIONS.targets(walk[-1]) if to is not State.CANCELLED or len(walk) == 1]
+        targets = sorted(possible, key=lambda state: state.name)
         return st.sampled_from(targets).map(lambda to: (*walk, to))
 
     def longer(walk, left):

@@ -50,7 +50,8 @@ class ShipmentClient:
         timeout: float | None = None,
     ) -> shipment_service_pb2.Shipment:
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state.
+        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
+        changes when the courier has confirmed.
         """
         request = shipment_service_pb2.UpdateShipmentStatusRequest(
             shipment_id=shipment_id, state=state, note=note, request_id=request_id or new_key()

@@ -45,11 +45,14 @@ class _ShipmentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Shipmen
     """The delivery failed; it may be tried again."""
     SHIPMENT_STATE_RETURNED: _ShipmentState.ValueType  # 8
     """Was returned to the shop."""
+    SHIPMENT_STATE_CANCELLED: _ShipmentState.ValueType  # 9
+    """Was cancelled before the courier picked it up."""
 
 class ShipmentState(_ShipmentState, metaclass=_ShipmentStateEnumTypeWrapper):
     """The states of a shipment. CREATED leads to LABELLED, PICKED_UP, IN_TRANSIT, OUT_FOR_DELIVERY and
     DELIVERED, in this order; each state before DELIVERED also leads to FAILED; FAILED leads to
-    IN_TRANSIT or RETURNED; DELIVERED and RETURNED are final.
+    IN_TRANSIT or RETURNED; CREATED, LABELLED and, if the parcel was never picked up, FAILED lead to
+    CANCELLED; DELIVERED, RETURNED and CANCELLED are final.
     """
 
 SHIPMENT_STATE_UNSPECIFIED: ShipmentState.ValueType  # 0
@@ -70,6 +73,8 @@ SHIPMENT_STATE_FAILED: ShipmentState.ValueType  # 7
 """The delivery failed; it may be tried again."""
 SHIPMENT_STATE_RETURNED: ShipmentState.ValueType  # 8
 """Was returned to the shop."""
+SHIPMENT_STATE_CANCELLED: ShipmentState.ValueType  # 9
+"""Was cancelled before the courier picked it up."""
 Global___ShipmentState: _TypeAlias = ShipmentState  # noqa: Y015
 
 @_typing.final
@@ -227,6 +232,36 @@ class CreateShipmentRequest(_message.Message):
 Global___CreateShipmentRequest: _TypeAlias = CreateShipmentRequest  # noqa: Y015
 
 @_typing.final
+class CancelShipmentRequest(_message.Message):
+    """Request of CancelShipment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    shipment_id: _builtins.str
+    """The shipment."""
+    actor: _builtins.str
+    """The user who requested the cancellation, or the calling service; recorded in its history."""
+    reason: _builtins.str
+    """The reason, shown to the customer."""
+    def __init__(
+        self,
+        *,
+        shipment_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "shipment_id", b"shipment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelShipmentRequest: _TypeAlias = CancelShipmentRequest  # noqa: Y015
+
+@_typing.final
 class GetShipmentRequest(_message.Message):
     """Request of GetShipment."""
 
@@ -263,7 +298,7 @@ class ListShipmentsRequest(_message.Message):
     page_token: _builtins.str
     """The `next_page_token` of the previous page."""
     order_id: _builtins.str
-    """Only the shipment of this order."""
+    """Only the shipments of this order."""
     state: Global___ShipmentState.ValueType
     """Only shipments in this state; unspecified means any."""
     def __init__(

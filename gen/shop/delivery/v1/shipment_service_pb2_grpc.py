@@ -42,6 +42,11 @@ class ShipmentServiceStub:
                 request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CreateShipmentRequest.SerializeToString,
                 response_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
                 _registered_method=True)
+        self.CancelShipment = channel.unary_unary(
+                '/shop.delivery.v1.ShipmentService/CancelShipment',
+                request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.SerializeToString,
+                response_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
+                _registered_method=True)
         self.GetShipment = channel.unary_unary(
                 '/shop.delivery.v1.ShipmentService/GetShipment',
                 request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.GetShipmentRequest.SerializeToString,
@@ -74,9 +79,19 @@ class ShipmentServiceServicer:
     """
 
     def CreateShipment(self, request, context):
-        """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
-        repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+        """Creates the shipment of an order, and submits it to the courier. An order has one shipment that is
+        neither CANCELLED nor RETURNED: a repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
         submission is retried until it does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelShipment(self, request, context):
+        """Cancels a shipment that was not picked up: the courier is notified until it has confirmed. Another
+        state than CANCELLED in the reply means that it has not confirmed yet; a repeat returns the
+        shipment as far as it came. Fails once the parcel was picked up. Does nothing when the shipment is
+        CANCELLED or RETURNED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,7 +113,8 @@ class ShipmentServiceServicer:
 
     def UpdateShipmentStatus(self, request, context):
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state.
+        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
+        changes when the courier has confirmed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +142,11 @@ def add_ShipmentServiceServicer_to_server(servicer, server):
             'CreateShipment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateShipment,
                     request_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CreateShipmentRequest.FromString,
+                    response_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.SerializeToString,
+            ),
+            'CancelShipment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelShipment,
+                    request_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.FromString,
                     response_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.SerializeToString,
             ),
             'GetShipment': grpc.unary_unary_rpc_method_handler(
@@ -181,6 +202,33 @@ class ShipmentService:
             target,
             '/shop.delivery.v1.ShipmentService/CreateShipment',
             shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CreateShipmentRequest.SerializeToString,
+            shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelShipment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.delivery.v1.ShipmentService/CancelShipment',
+            shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.SerializeToString,
             shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
             options,
             channel_credentials,

@@ -19,9 +19,15 @@ class ShipmentServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.CreateShipmentRequest, _shipment_service_pb2.Shipment]
-    """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
-    repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+    """Creates the shipment of an order, and submits it to the courier. An order has one shipment that is
+    neither CANCELLED nor RETURNED: a repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
     submission is retried until it does.
+    """
+    CancelShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.CancelShipmentRequest, _shipment_service_pb2.Shipment]
+    """Cancels a shipment that was not picked up: the courier is notified until it has confirmed. Another
+    state than CANCELLED in the reply means that it has not confirmed yet; a repeat returns the
+    shipment as far as it came. Fails once the parcel was picked up. Does nothing when the shipment is
+    CANCELLED or RETURNED.
     """
     GetShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.GetShipmentRequest, _shipment_service_pb2.Shipment]
     """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
@@ -29,7 +35,8 @@ class ShipmentServiceStub:
     """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers."""
     UpdateShipmentStatus: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.UpdateShipmentStatusRequest, _shipment_service_pb2.Shipment]
     """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-    it is already in that state.
+    it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
+    changes when the courier has confirmed.
     """
     WatchShipment: _aio.UnaryStreamMultiCallable[_shipment_service_pb2.WatchShipmentRequest, _shipment_service_pb2.WatchShipmentResponse]
     """Watches a shipment: sends its current state first, then every change, until its final state."""
@@ -48,9 +55,21 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shipment_service_pb2.CreateShipmentRequest,
         context: _aio.ServicerContext[_shipment_service_pb2.CreateShipmentRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
-        """Creates the shipment of an order, and submits it to the courier. An order has one shipment: a
-        repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
+        """Creates the shipment of an order, and submits it to the courier. An order has one shipment that is
+        neither CANCELLED nor RETURNED: a repeat returns it. CREATED in the reply means that the courier has not confirmed yet; the
         submission is retried until it does.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelShipment(
+        self,
+        request: _shipment_service_pb2.CancelShipmentRequest,
+        context: _aio.ServicerContext[_shipment_service_pb2.CancelShipmentRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
+    ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
+        """Cancels a shipment that was not picked up: the courier is notified until it has confirmed. Another
+        state than CANCELLED in the reply means that it has not confirmed yet; a repeat returns the
+        shipment as far as it came. Fails once the parcel was picked up. Does nothing when the shipment is
+        CANCELLED or RETURNED.
         """
 
     @_abc_1.abstractmethod
@@ -76,7 +95,8 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_shipment_service_pb2.UpdateShipmentStatusRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state.
+        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
+        changes when the courier has confirmed.
         """
 
     @_abc_1.abstractmethod
