@@ -31,6 +31,7 @@ WORKLOADS = {EDGE, ANY_WORKLOAD, *SERVICES}
 WITH_NATURAL_KEY = {
     "shop.delivery.v1.DeliveryService/BookSlot",
     "shop.delivery.v1.DeliveryService/ReleaseSlot",
+    "shop.delivery.v1.ShipmentService/CancelShipment",
     "shop.delivery.v1.ShipmentService/CreateShipment",
     "shop.inventory.v1.InventoryService/ConfirmReservation",
     "shop.inventory.v1.InventoryService/FulfillReservation",
