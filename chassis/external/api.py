@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import httpx
 import orjson
 
+from chassis.external.breaker import Breaker
+
 T = TypeVar("T")
 
 
@@ -37,7 +39,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The outcome is unknown; `cause`: timeout, unreachable, http_<status>, malformed_answer, answer_mismatch."""
+    """The outcome is unknown; `cause`: timeout, unreachable, http_<status>, malformed_answer, answer_mismatch.
+
+    `circuit_open` means that no request was sent, because several before it had no outcome.
+    """
 
     cause: str
 
@@ -70,6 +75,7 @@ class ExternalApi:
 
     def __init__(self, *, url: str, key: str, timeout: float, max_response_bytes: int = 1 << 20) -> None:
         """Call the API at `url` with the bearer token `key`; `timeout`, in seconds, is that of a whole call."""
+        self.breaker = Breaker(httpx.URL(url).host)
         self._timeout = timeout
         self._max_response_bytes = max_response_bytes
         self._http = httpx.AsyncClient(
@@ -89,36 +95,51 @@ class ExternalApi:
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         key: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  the API's, unless a call has less time
     ) -> CallResult[T]:
         """Make one request. `read` parses the JSON of the response; `key` is sent as the Idempotency-Key."""
         request = self._http.build_request(method, path, json=body, params=params)
         if key is not None:
             request.headers["idempotency-key"] = key
+        if not self.breaker.admit():
+            return Unknown("circuit_open")
         try:
-            async with asyncio.timeout(self._timeout):
-                status, content = await self._exchange(request)
-        except TimeoutError:
-            return Unknown("timeout")
-        except httpx.HTTPError:
-            return Unknown("unreachable")
-        return _result(status, content, read)
+            result = _result(*await self._exchange(request, timeout or self._timeout), read)
+        except (TimeoutError, httpx.HTTPError) as error:
+            self.breaker.failed()
+            return Unknown("timeout" if isinstance(error, TimeoutError) else "unreachable")
+        except BaseException:
+            self.breaker.released()
+            raise
+        self._count(method, result)
+        return result
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
-        """Return the status and the body, empty, and so malformed, when it exceeds the limit."""
-        response = await self._http.send(request, stream=True, follow_redirects=False)
-        try:
-            content = bytearray()
-            async for chunk in response.aiter_raw():
-                content += chunk
-                if len(content) > self._max_response_bytes:
-                    return response.status_code, b""
-            return response.status_code, bytes(content)
-        finally:
-            await response.aclose()
+    def _count(self, method: str, result: CallResult[T]) -> None:
+        """Count a result for the breaker. An API that can be read may still execute nothing."""
+        if isinstance(result, Unknown):
+            self.breaker.failed()
+        elif method == "GET":
+            self.breaker.released()
+        else:
+            self.breaker.succeeded()
+
+    async def _exchange(self, request: httpx.Request, seconds: float) -> tuple[int, bytes]:
+        """Return the status and the body, empty, and so malformed, when it exceeds the limit; raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            response = await self._http.send(request, stream=True, follow_redirects=False)
+            try:
+                content = bytearray()
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > self._max_response_bytes:
+                        return response.status_code, b""
+                return response.status_code, bytes(content)
+            finally:
+                await response.aclose()
 
 
 def _result(status: int, content: bytes, read: Callable[[Any], T]) -> CallResult[T]:

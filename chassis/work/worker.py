@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: A renewal may be late, or lost, and the next one still in time.
 _RENEWALS_PER_LEASE = 4
+#: The longest that one execution may take; the job is then resumed after its lease.
+EXECUTION_LIMIT = timedelta(seconds=60)
 
 
 class Job(Protocol):
@@ -63,9 +65,9 @@ class Jobs(Protocol[J, Result]):
         ...
 
     async def execute(self, job: J) -> Result:
-        """Do the work, outside of any transaction, and end in bounded time: the lease is renewed until it ends.
+        """Do the work, outside of any transaction; the lease is renewed until it ends or the worker's limit cancels it.
 
-        It may run again after a crash, so it must be idempotent.
+        It may run again after a crash or at the limit, so it must be idempotent.
         """
         ...
 
@@ -80,14 +82,20 @@ class Jobs(Protocol[J, Result]):
 class Worker(Generic[J, Result]):
     """Executes jobs: at once those that `start` names, and by polling all that are due."""
 
-    def __init__(self, db: Database, jobs: Jobs[J, Result], *, name: str, concurrency: int) -> None:
-        """Execute at most `concurrency` resumed jobs at a time; `name` is that of the work, for logs and traces."""
+    def __init__(
+        self, db: Database, jobs: Jobs[J, Result], *, name: str, concurrency: int, limit: timedelta = EXECUTION_LIMIT
+    ) -> None:
+        """Execute at most `concurrency` resumed jobs at a time, each for at most `limit`.
+
+        `name` is that of the work, for logs and traces.
+        """
         self._db = db
         self._jobs = jobs
         self._name = name
         self._settled = JOBS.labels(name, "settled")
         self._interrupted = JOBS.labels(name, "interrupted")
         self._concurrency = concurrency
+        self._limit = limit.total_seconds()
         self._running: dict[str, asyncio.Task[None]] = {}
         #: Jobs that were started again while they ran, each with its claim, if the caller had made one.
         self._restarts: dict[str, J | None] = {}
@@ -183,7 +191,7 @@ class Worker(Generic[J, Result]):
             job = claimed or await self._claim(job_id)
             while job is not None:
                 with traced(job.traceparent, self._name):
-                    async with self._renewing(job):
+                    async with self._renewing(job), asyncio.timeout(self._limit):
                         result = await self._jobs.execute(job)
                     async with self._db.transaction() as tx:
                         job = await self._jobs.settle(tx, job, result)

@@ -413,6 +413,18 @@ async def test_a_failure_at_any_step_delays_the_job_and_ends_nothing(database, s
         await eventually(lambda: done(database, "a", "b"))
 
 
+async def test_an_execution_that_does_not_end_is_cancelled_at_the_limit_and_resumed_after_its_lease(database):
+    stuck = Jobs(database, lease=0.2)
+    stuck.gate.clear()
+    await add(database, "a")
+    worker = Worker(database, stuck, name="job", concurrency=1, limit=timedelta(seconds=0.1))
+    async with asyncio.timeout(30):
+        await worker.start("a")
+    assert (stuck.executed, stuck.executing) == (["a"], 0)
+    async with running(database, Jobs(database)):
+        await eventually(lambda: done(database, "a"))
+
+
 async def test_a_cancellation_that_leaks_out_of_a_job_does_not_reach_its_callers(database):
     jobs = Jobs(database)
     jobs.break_at["execute"] = asyncio.CancelledError()

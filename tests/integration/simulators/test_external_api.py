@@ -1,12 +1,21 @@
 """A call to an external API ends as Ok, Refused or Unknown, within its limits of time and size."""
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from chassis.external.api import ExternalApi, Ok, Refused, Unknown, field
+from chassis.external.breaker import FAILURES, Breaker
 
+DAY = timedelta(days=1)
 REFUSAL = b'{"error": {"code": "too_late", "message": "it is closed", "param": "when"}}'
 
 
@@ -40,6 +49,19 @@ async def partner(raw: bytes | None, *, patience=60.0):
                 yield client, asked
             finally:
                 await client.aclose()
+
+
+@pytest.fixture
+def server_tls(tmp_path):
+    """TLS with a certificate that nobody has signed but itself."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "partner")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    (tmp_path / "pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "pem")
+    return context
 
 
 def number(body):
@@ -92,6 +114,47 @@ async def test_the_key_of_the_api_and_of_the_request_are_sent():
     assert b"authorization: bearer key\r\n" in head.lower()
     assert b"idempotency-key: once\r\n" in head.lower()
     assert head.startswith(b"POST /v1/things HTTP/1.1\r\n")
+
+
+async def test_after_failures_in_a_row_no_request_is_sent_until_a_probe_succeeds():
+    async with partner(answer(500)) as (client, asked):
+        results = [await client.call("POST", "/", read=number) for _ in range(FAILURES + 3)]
+        assert results == [Unknown("http_500")] * FAILURES + [Unknown("circuit_open")] * 3
+        assert asked.qsize() == FAILURES
+        assert not client.breaker.admits
+
+
+async def test_a_reply_to_a_read_does_not_close_the_circuit_and_a_cancelled_probe_leaves_room_for_the_next():
+    now = 0.0
+    async with partner(answer(200, b'{"number": 7}')) as (client, asked):
+        client.breaker = Breaker("partner", clock=lambda: now)
+        for _ in range(FAILURES):
+            client.breaker.failed()
+        now += 60
+        assert await client.call("GET", "/", read=number) == Ok(7)
+        assert not client.breaker.is_closed
+        probe = asyncio.create_task(client.call("POST", "/", read=number))
+        await asyncio.wait_for(asked.get(), 60)
+        probe.cancel()
+        await asyncio.wait([probe])
+        assert await client.call("POST", "/", read=number) == Ok(7)
+        assert client.breaker.is_closed
+
+
+async def test_a_server_whose_certificate_is_not_trusted_is_unreachable_and_gets_no_key(server_tls):
+    heard = []
+
+    async def serve(reader, writer):
+        heard.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_tls)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        client = ExternalApi(url=f"https://{host}:{port}", key="key", timeout=5)
+        assert await client.call("GET", "/", read=number) == Unknown("unreachable")
+        await client.aclose()
+    assert not any(heard)
 
 
 async def test_a_call_that_is_cancelled_stays_cancelled():
