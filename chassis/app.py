@@ -44,6 +44,9 @@ from chassis.postgres.migrate import MigrationError, migrate
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
 from chassis.rpc.client import Clients, contract_key_source
 from chassis.rpc.pipeline import Pipeline
+from chassis.rpc.rate_counters import LocalCounter
+from chassis.rpc.rate_limit import RateLimiter
+from chassis.rpc.redis_counter import RedisCounter
 from chassis.settings import Settings, SettingsError
 from shop.services import service_of_servicer
 
@@ -96,7 +99,7 @@ class App:
         self._bus: Bus | None = None
         self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
         self._server = grpc.aio.server(
-            interceptors=[Pipeline(self._verifier)],
+            interceptors=[Pipeline(self._verifier, self._limiter())],
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -254,6 +257,14 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), self._server)  # type: ignore[no-untyped-call]
+
+    def _limiter(self) -> RateLimiter:
+        if not self.settings.redis_url:
+            return RateLimiter(LocalCounter())
+        with _explain_setting("REDIS_URL"):
+            counter = RedisCounter(self.settings.redis_url)
+        self._closing.push_async_callback(counter.close)
+        return RateLimiter(counter, self.settings.event_prefix)
 
     def _keys(self) -> KeySource:
         if self.settings.jwks_url:

@@ -28,6 +28,8 @@ class Call:
     method: str
     #: The calling workload: `edge` or a service's name.
     caller: str = ""
+    #: The address of the client outside, as the ingress saw it; of a call between services, the caller's own.
+    client: str = ""
     user: User | None = None
     #: The end user's Authorization header, passed on to the services that this call calls.
     authorization: str = ""
@@ -37,6 +39,8 @@ class Call:
     deadline: float | None = None
     #: The owners of resources that the handler has compared with the user.
     owner_checks: list[str] = field(default_factory=list)
+    #: Initial metadata of the reply.
+    headers: dict[str, str] = field(default_factory=dict)
     #: Trailing metadata of the reply.
     trailers: dict[str, str] = field(default_factory=dict)
 

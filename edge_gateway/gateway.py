@@ -97,8 +97,6 @@ class Gateway:
             await builtin.serve(exchange)
         else:
             call = self._pipeline.route(request)
-            if call.rule.rpc.is_limited:
-                exchange.common_headers += await self._pipeline.limit(call)
             handler = self._unary if call.rule.rpc.is_unary else self._streams
             await handler.serve(exchange, call)
 

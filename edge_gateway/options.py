@@ -1,7 +1,6 @@
 """The options of the command line, with their defaults from Settings, and their conversion to Settings."""
 
 import argparse
-import os
 from collections.abc import Callable
 
 from protobuf import Registry
@@ -39,14 +38,12 @@ def _back_ends(it: argparse.ArgumentParser) -> None:
 
 def _process(add: Callable[..., object]) -> None:
     seconds = {"type": float, "metavar": "SECONDS"}
-    redis = "count rate limits here, for all workers together (REDIS_URL, which hides a password better)"
     drain_delay = "the time to keep listening after SIGTERM, while /healthz fails (0)"
     add("--listen", metavar="HOST:PORT", default="127.0.0.1:8080")
     add("--reflection-listen", metavar="HOST:PORT", help="serve gRPC reflection and health here")
     add("--check", action="store_true", help="only validate the routes: exit 0, or 1 with the reasons")
     add("--workers", type=int, default=1, help="processes that share the port")
     add("--shared-port", action="store_true", help=argparse.SUPPRESS)
-    add("--redis", metavar="URL", default=os.environ.get("REDIS_URL", ""), help=redis)
     add("--drain-delay", **seconds, default=_DEFAULTS.drain_delay, help=drain_delay)
     add("--drain", **seconds, default=_DEFAULTS.drain, help="the time that running calls may take after that (20)")
 
@@ -123,7 +120,6 @@ def settings_from(options: argparse.Namespace, registry: Registry) -> Settings:
         compress=not options.no_compression,
         docs=not options.no_docs,
         static_dir=options.static_dir,
-        redis_url=options.redis,
         drain_delay=options.drain_delay,
         drain=options.drain,
     )

@@ -56,8 +56,6 @@ class Settings:
     compress: bool = True
     #: Replies smaller than this are not compressed.
     compress_from: int = 1024
-    #: Redis that counts rate limits for all workers; without it each worker counts for itself.
-    redis_url: str = ""
     #: Seconds between SIGTERM, when /healthz starts to fail, and the end of listening.
     drain_delay: float = 0.0
     #: Seconds that running calls may take after that.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import unquote
 
 from chassis.context import Call, User, current_call, current_user
 from chassis.rpc.auth import TokenRejected, TokenVerifier
@@ -11,11 +12,21 @@ from shop.errors import ShopError
 
 #: Set by our own clients, by the edge, and by the ingress, which removes it from everything that comes from outside.
 _CALLER_KEY = "x-shop-caller"
+#: The client's address: the ingress replaces what comes from outside, and the edge hands on what it got from there.
+_CLIENT_KEY = "x-forwarded-for"
 
 
 def calling_workload(metadata: Mapping[str, str]) -> str:
     """Return the workload that calls. The one place to change when the mesh proves it by certificate."""
     return metadata.get(_CALLER_KEY, "")
+
+
+def client_address(metadata: Mapping[str, str], peer: str) -> str:
+    """Return the address of the client outside, or of the gRPC `peer` where no proxy names one."""
+    if forwarded := metadata.get(_CLIENT_KEY):
+        return forwarded.rpartition(",")[2].strip()
+    kind, _, place = peer.partition(":")
+    return unquote(place).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else kind
 
 
 async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:

@@ -1,6 +1,6 @@
 """The server pipeline, driven by the contract table: every call passes it, handlers stay free of it.
 
-caller and token -> contract's access -> buf.validate rules -> handler -> errors to statuses -> one log line
+caller, token -> access and rate limit of the contract -> buf.validate rules -> handler -> status of errors -> log line
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self, TypeAlias
 import asyncpg
 import grpc
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from protovalidate import Validator
 
 from chassis.cancellation import cancelled_from_outside
@@ -25,6 +25,7 @@ from chassis.postgres.database import UNAVAILABLE_ERRORS, Overloaded
 from chassis.postgres.lane import VersionConflict
 from chassis.rpc import access
 from chassis.rpc.auth import TokenVerifier
+from chassis.rpc.rate_limit import RateLimiter
 from chassis.rpc.redact import redacted
 from chassis.telemetry import extract
 from shop.chassis.v1 import chassis_errors
@@ -39,6 +40,9 @@ RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 #: A status reports no more violations of one request than fit into metadata: see chassis.errors.
 _VIOLATIONS_BYTES = 1_500
 
+#: A proxy retries and counts these, unless initial metadata came before them.
+_PROXY_CODES = (code_pb2.INTERNAL, code_pb2.UNAVAILABLE)
+
 _CONTENDED = (
     VersionConflict,
     asyncpg.DeadlockDetectedError,
@@ -52,9 +56,10 @@ _validator = Validator()
 class Pipeline(grpc.aio.ServerInterceptor):
     """The one interceptor of every server."""
 
-    def __init__(self, verifier: TokenVerifier) -> None:
-        """Identify end users by `verifier`."""
+    def __init__(self, verifier: TokenVerifier, limiter: RateLimiter) -> None:
+        """Identify end users by `verifier`, and count calls from outside by `limiter`."""
         self._verifier = verifier
+        self._limiter = limiter
         self._wrapped: dict[str, RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -77,8 +82,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
             async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
                 async with _CallScope(method, rule, context, calls) as scope:
                     request = scope.request = _decoded(read, data)
-                    await self._admit(method, rule, context)
+                    call = await self._admit(method, rule, context)
                     _check(request)
+                    await _send_headers(context, call)
                     async with aclosing(handler.unary_stream(request, context)) as messages:
                         async for message in messages:
                             _assert_owner_checked(rule)
@@ -94,6 +100,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 async with asyncio.timeout(call.remaining()):
                     reply: bytes = write(await handler.unary_unary(request, context))
                 _assert_owner_checked(rule)
+                await _send_headers(context, call)
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
                 return reply
@@ -107,6 +114,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call = Call(
             method=method,
             caller=access.calling_workload(metadata),
+            client=access.client_address(metadata, context.peer()),
             authorization=metadata.get("authorization", ""),
             traceparent=extract(metadata),
             deadline=time.monotonic() + min(limits) if limits else None,
@@ -115,7 +123,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call = await access.identify(rule, call, self._verifier)
         enter_call(call)
         access.authorize(rule, call)
+        await self._limiter.check(rule, call)
         return call
+
+
+async def _send_headers(context: Context, call: Call) -> None:
+    if call.headers:
+        await context.send_initial_metadata(tuple(call.headers.items()))
+        call.headers.clear()
 
 
 def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
@@ -200,7 +215,10 @@ class _CallScope:
     async def _fail(self, error: BaseException) -> NoReturn:
         status = self._status(error)
         self._log(grpc_name(status.code), reason=getattr(error, "reason", type(error).__name__))
-        if (call := current_call()) and call.trailers:
+        call = current_call()
+        if call and status.code not in _PROXY_CODES:
+            await _send_headers(self._context, call)
+        if call and call.trailers:
             self._context.set_trailing_metadata(tuple(call.trailers.items()))
         await abort(self._context, status)
 

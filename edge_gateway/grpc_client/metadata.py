@@ -18,7 +18,7 @@ TRACE = {"traceparent", "tracestate"}
 #: Reply metadata exposed as headers under their own names.
 EXPOSED = (
     "cache-control", "content-disposition", "content-language", "deprecation", "etag", "last-modified", "link",
-    "location", "retry-after", "sunset", "warning",
+    "location", "ratelimit", "ratelimit-policy", "retry-after", "sunset", "warning",
 )  # fmt: skip
 _PREFIX = b"grpc-metadata-"
 _KEY = re.compile(r"[a-z0-9._-]{1,100}")

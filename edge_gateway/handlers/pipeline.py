@@ -1,4 +1,4 @@
-"""The stages of a request: route, limit, bind, invoke, render. Unary calls, HTTP streams and WebSockets run the same.
+"""The stages of a request: route, bind, invoke, render. Unary calls, HTTP streams and WebSockets run the same.
 
 Each stage takes the `EdgeCall` of the request and fills what the next ones read. Errors are EdgeErrors at every stage.
 """
@@ -19,9 +19,6 @@ from edge_gateway.http.headers import Header
 from edge_gateway.json.protojson import JsonCodec, JsonFormat
 from edge_gateway.json.transcoder import Rendered, ResponseFormat, Transcoder
 from edge_gateway.policies.conditional_requests import ConditionalRequests
-from edge_gateway.policies.rate_counters import LocalCounter
-from edge_gateway.policies.rate_limiter import RateLimiter
-from edge_gateway.policies.redis_counter import RedisCounter
 from edge_gateway.routing.descriptors import reason_statuses
 from edge_gateway.routing.router import Match, Router
 from edge_gateway.routing.rules import Routes, Rule
@@ -50,10 +47,8 @@ class Pipeline:
         fmt = JsonFormat(
             emit_defaults=settings.emit_defaults, proto_names=settings.proto_names, enum_numbers=settings.enum_numbers
         )
-        counter = RedisCounter(settings.redis_url) if settings.redis_url else LocalCounter()
         self._settings = settings
         self._router: Router[Rule] = routes.router
-        self._limiter = RateLimiter(counter, settings.trusted_hops)
         self._transcoder = Transcoder(JsonCodec(registry, ignore_unknown=settings.ignore_unknown), fmt)
         self._conditions = ConditionalRequests(settings.public_max_age)
         self._invoker = GrpcInvoker(upstreams, StatusReader(registry, reason_statuses(registry)), settings)
@@ -70,10 +65,6 @@ class Pipeline:
             if not match.target.rpc.is_unary and not match.target.raw_response:
                 return EdgeCall(request, match)
         raise not_found(request.path)
-
-    async def limit(self, call: EdgeCall) -> list[Header]:
-        """Count the call against its rate limit and return the headers that report it; 429 or 503 beyond the limit."""
-        return await self._limiter.check(call.request, call.rule) if call.rule.rpc.is_limited else []
 
     async def bind_body(self, call: EdgeCall, exchange: Exchange) -> None:
         """Read the request's body, if its rule has one, and bind it."""

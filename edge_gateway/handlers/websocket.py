@@ -59,7 +59,6 @@ class WebSocketHandler:
 
     async def _serve(self, socket: "_Socket", call: EdgeCall) -> None:
         socket.read_token(call.request)
-        await self._pipeline.limit(call)
         self._pipeline.bind(call)
         grpc_call = await self._pipeline.open(call)
         try:

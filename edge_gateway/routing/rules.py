@@ -33,7 +33,6 @@ class Rpc:
     #: `pkg.Service`
     service: str
     is_unary: bool
-    is_limited: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,6 @@ def _rpc(registry: Registry, service: DescService, method: DescMethod) -> Rpc:
         desc=method,
         service=service.type_name,
         is_unary=kind == "unary",
-        is_limited=policy is not None and policy.rate_limit is not None,
     )
 
 

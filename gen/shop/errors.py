@@ -32,8 +32,8 @@ class ShopError(Exception):
     domain: ClassVar[str]
     http_status: ClassVar[int | None] = None
     """The status at the JSON edge where it differs from the one that `code` maps to."""
-    retry_seconds: ClassVar[float | None] = None
-    """How long a client should wait before it repeats the call."""
+    retry_seconds: float | None = None
+    """How long a client should wait before it repeats the call: the contract's, or as the error was raised."""
 
     message: str
     metadata: dict[str, str]
@@ -42,6 +42,11 @@ class ShopError(Exception):
         super().__init__(message)
         self.message = message
         self.metadata = dict(metadata)
+
+    def retry_after(self, seconds: float) -> Self:
+        """Set how long a client should wait, and return the error."""
+        self.retry_seconds = seconds
+        return self
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -147,6 +147,7 @@ def _cors() -> cors.CorsPolicy:
         allow_methods="GET, POST, PUT, PATCH, DELETE, OPTIONS",
         allow_headers="authorization, content-type, grpc-timeout, idempotency-key, if-match, if-none-match, "
         "last-event-id, traceparent, x-grpc-web, x-user-agent",
-        expose_headers="etag, grpc-message, grpc-status, grpc-status-details-bin, retry-after, x-request-id",
+        expose_headers="etag, grpc-message, grpc-status, grpc-status-details-bin, ratelimit, ratelimit-policy, "
+        "retry-after, x-request-id",
         max_age="7200",
     )

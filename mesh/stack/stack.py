@@ -186,7 +186,7 @@ class Stack:
                 *("--static-dir", str(Path(__file__).with_name("live_page"))),
                 *("--drain", "5", *behind),
             ),
-            env=inherited() | {"REDIS_URL": self._redis},
+            env=inherited(),
             # Its /healthz reports the services behind it, of which one may be missing.
             ready=tcp_open(where),
             address=where,

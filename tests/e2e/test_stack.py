@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
+import struct
 import subprocess
-from contextlib import contextmanager
 
 import grpc
 import httpx
@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from mesh.services import SERVICES
 from shop import services
+from shop.user.v1 import auth_service_pb2
 from tests.e2e.stacks import COMMAND, get, until
 
 SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "ingress"}
@@ -138,31 +139,27 @@ async def test_methods_for_services_cannot_be_reached_from_outside(stack, claim)
     assert it.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_edges_share_their_rate_limit_counters(stack, tmp_path):
-    """What one edge has let through, another one knows: both use the Redis of the stack."""
-    first = stack.process("edge_gateway")
-    running = psutil.Process(first["pid"])
-    command, environment = running.cmdline(), running.environ()
-    command[command.index("--listen") + 1] = "127.0.0.1:0"
-    command[command.index("--reflection-listen") + 1] = "127.0.0.1:0"
-    with second_edge(command, environment, tmp_path / "log") as other:
-        left = [calls_left(url) for url in (f"http://{first['address']}", other) * 2]
+async def test_every_protocol_counts_against_one_limit(stack):
+    """B2, P4: JSON, gRPC and gRPC-Web pass one counter, and a client cannot claim another address."""
+    request = auth_service_pb2.RefreshTokenRequest(refresh_token="unknown")
+    framed = struct.pack(">BI", 0, request.ByteSize()) + request.SerializeToString()
+    path, claims = "/shop.user.v1.AuthService/RefreshToken", {"x-forwarded-for": "192.0.2.1"}
+
+    async def by_json(http):
+        body = {"refreshToken": request.refresh_token}
+        return (await http.post("/v1/auth/refresh", json=body, headers=claims)).headers
+
+    async def by_grpc_web(http):
+        headers = claims | {"content-type": "application/grpc-web+proto"}
+        return (await http.post(path, content=framed, headers=headers)).headers
+
+    async def by_grpc(_http):
+        async with grpc.aio.insecure_channel(stack.info["grpc"]) as channel:
+            running = channel.unary_unary(path)(request.SerializeToString(), metadata=tuple(claims.items()))
+            assert await running.code() is grpc.StatusCode.UNAUTHENTICATED
+            return dict(await running.initial_metadata())
+
+    async with httpx.AsyncClient(base_url=stack.info["edge"], timeout=30) as http:
+        found = [await call(http) for call in (by_json, by_grpc, by_grpc_web, by_json)]
+    left = [int(re.search(r"r=(\d+)", headers["ratelimit"])[1]) for headers in found]
     assert left == list(range(left[0], left[0] - 4, -1))
-
-
-def calls_left(edge):
-    """Sign in with a wrong password; return the rest of this client's rate limit."""
-    body = {"email": "nobody@example.com", "password": "not a password"}
-    reply = httpx.post(f"{edge}/v1/auth/login", json=body, headers={"x-forwarded-for": "192.0.2.1"}, timeout=30)
-    assert reply.status_code == 401, reply.text
-    return int(re.search(r"r=(\d+)", reply.headers["ratelimit"])[1])
-
-
-@contextmanager
-def second_edge(command, environment, log):
-    with log.open("w") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as running:
-        try:
-            until(lambda: running.poll() is not None or "routes on" in log.read_text())
-            yield re.search(r"routes on (\S+)", log.read_text())[1]
-        finally:
-            running.terminate()

@@ -32,6 +32,9 @@ class PolicyService:
         return await self.echo(request, context)
 
     async def Tick(self, request: Any, context: Any) -> Any:
+        await context.send_initial_metadata((("ratelimit-policy", '"rpc";q=3;w=60'), ("ratelimit", '"rpc";r=1;t=2')))
+        if request.text:
+            await fail(context, 8, "too many calls", ["error_info", "retry_info"], request.text)
         return await self.echo(request, context)
 
     async def GetPublic(self, request: Any, context: Any) -> Any:

@@ -162,12 +162,15 @@ def new_key() -> str:
 
 def error_from_status(status: status_pb2.Status) -> ShopError | None:
     """Return the error that the status carries, or None for a reason that this build does not know."""
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            kind = error_class(info.domain, info.reason)
-            return kind.restored(status.message, info.metadata) if kind else None
-    return None
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    found = [detail for detail in status.details if detail.Unpack(info)]
+    kind = error_class(info.domain, info.reason) if found else None
+    if kind is None:
+        return None
+    error = kind.restored(status.message, info.metadata)
+    if any(detail.Unpack(retry) for detail in status.details):
+        error.retry_after(retry.retry_delay.ToTimedelta().total_seconds())
+    return error
 
 
 def error_from_call(method: str, error: grpc.aio.AioRpcError) -> Exception:

@@ -100,7 +100,7 @@ class Overloaded(ShopError):
 
 
 class RateLimited(ShopError):
-    """The client exceeds the rate limit of the method, or the counter is unavailable."""
+    """The client exceeds the rate limit of the method. google.rpc.RetryInfo names the pause."""
 
     code = 8  # RESOURCE_EXHAUSTED
     reason = "RATE_LIMITED"

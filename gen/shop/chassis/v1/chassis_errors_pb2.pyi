@@ -41,7 +41,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 8
     """The service is at its limit of concurrent work."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 9
-    """The client exceeds the rate limit of the method, or the counter is unavailable."""
+    """The client exceeds the rate limit of the method. google.rpc.RetryInfo names the pause."""
     ERROR_REASON_WRITE_CONTENDED: _ErrorReason.ValueType  # 10
     """All attempts to write conflicted with concurrent changes."""
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 11
@@ -75,7 +75,7 @@ ERROR_REASON_OPERATION_IN_FLIGHT: ErrorReason.ValueType  # 7
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 8
 """The service is at its limit of concurrent work."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 9
-"""The client exceeds the rate limit of the method, or the counter is unavailable."""
+"""The client exceeds the rate limit of the method. google.rpc.RetryInfo names the pause."""
 ERROR_REASON_WRITE_CONTENDED: ErrorReason.ValueType  # 10
 """All attempts to write conflicted with concurrent changes."""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 11

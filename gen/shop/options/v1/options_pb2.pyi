@@ -107,7 +107,7 @@ class Rpc(_message.Message):
 
     @_builtins.property
     def rate_limit(self) -> Global___RateLimit:
-        """The rate limit of one client. Absent means no limit of its own."""
+        """The rate limit of one client, for calls from outside by any protocol. Absent means no limit of its own."""
 
     def __init__(
         self,
@@ -130,7 +130,9 @@ Global___Rpc: _TypeAlias = Rpc  # noqa: Y015
 
 @_typing.final
 class RateLimit(_message.Message):
-    """Limits calls to `requests` in every `per`, counted for each client."""
+    """Limits calls to `requests` in every `per`, counted for each client: by user, or by address where
+    anyone may call.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -140,7 +142,9 @@ class RateLimit(_message.Message):
     requests: _builtins.int
     """The number of calls, at least 1."""
     fail_closed: _builtins.bool
-    """Whether calls are rejected while the counter is unavailable; otherwise they are accepted."""
+    """Whether each process counts for itself while the counter that all share is unavailable; otherwise
+    calls are accepted uncounted.
+    """
     @_builtins.property
     def per(self) -> _duration_pb2.Duration:
         """The length of the window."""

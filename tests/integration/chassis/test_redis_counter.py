@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
-from edge_gateway.policies import redis_counter
-from edge_gateway.policies.rate_counters import CounterUnavailableError
-from edge_gateway.policies.redis_counter import RedisCounter
+from chassis.rpc import redis_counter
+from chassis.rpc.rate_counters import CounterUnavailableError
+from chassis.rpc.redis_counter import RedisCounter
 from mesh.stack.servers.redis import Redis
 
 
