@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from chassis.rpc.rate_counters import CounterUnavailableError, RateLimitResult
 
 #: Seconds for one count. Redis may write to its disk first, which may be busy.
-_TIMEOUT = 0.5
+_TIMEOUT = 1.0
 #: Seconds without a further attempt after a failure.
 _PAUSE = 5.0
 #: More calls at the same time wait for one of these.
@@ -52,7 +52,7 @@ class RedisCounter:
         self._process, self._number = os.urandom(8).hex(), itertools.count(1)
 
     async def acquire(self, key: str, requests: int, per: float) -> RateLimitResult:
-        """Count one call, of at most `requests` in `per` seconds; raise CounterUnavailableError in half a second."""
+        """Count one call, of at most `requests` in `per` seconds; raise CounterUnavailableError within a second."""
         now = asyncio.get_running_loop().time()
         if now < self._paused_until:
             raise CounterUnavailableError("Redis failed a moment ago")

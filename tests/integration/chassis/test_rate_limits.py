@@ -49,8 +49,8 @@ def outside(address, **more):
 
 async def exhaust(call, method, metadata, request=REQUEST):
     """Make as many calls as the contract allows."""
-    limit = RPCS[method].rate_limit.requests
-    await asyncio.gather(*(call(request, metadata=metadata) for _ in range(limit)))
+    for _ in range(RPCS[method].rate_limit.requests // 20):
+        await asyncio.gather(*(call(request, metadata=metadata) for _ in range(20)))
 
 
 async def test_calls_beyond_the_limit_are_rejected_with_reason_pause_and_headers(limited, connect, failure):
@@ -108,9 +108,10 @@ async def test_a_signed_in_user_is_counted_as_one_client_with_each_token(limited
         return outside(address, authorization=f"Bearer {issuer.token(user_id)}")
 
     async with limited(CreateOrder=create_order) as app, connect(app.address) as call:
-        limit = RPCS[CREATE].rate_limit.requests
-        made = [call.CreateOrder(request, metadata=bearing("user-1", f"192.0.2.{n % 9}")) for n in range(limit)]
-        await asyncio.gather(*made, return_exceptions=True)
+        for number in range(RPCS[CREATE].rate_limit.requests // 20):
+            metadata = bearing("user-1", f"192.0.2.{number}")
+            made = [call.CreateOrder(request, metadata=metadata) for _ in range(20)]
+            await asyncio.gather(*made, return_exceptions=True)
         rejected = await failure(call.CreateOrder(request, metadata=bearing("user-1", "192.0.2.99")))
         assert rejected.reason == "RATE_LIMITED"
         served = await failure(call.CreateOrder(request, metadata=bearing("user-2", "192.0.2.1")))
