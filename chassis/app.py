@@ -44,9 +44,7 @@ from chassis.postgres.migrate import MigrationError, migrate
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
 from chassis.rpc.client import Clients, contract_key_source
 from chassis.rpc.pipeline import Pipeline
-from chassis.rpc.rate_counters import LocalCounter
 from chassis.rpc.rate_limit import RateLimiter
-from chassis.rpc.redis_counter import RedisCounter
 from chassis.settings import Settings, SettingsError
 from shop.services import service_of_servicer
 
@@ -98,8 +96,10 @@ class App:
         self._health = health.HealthServicer()
         self._bus: Bus | None = None
         self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
+        limiter = RateLimiter.connect(settings)
+        self._closing.push_async_callback(limiter.close)
         self._server = grpc.aio.server(
-            interceptors=[Pipeline(self._verifier, self._limiter())],
+            interceptors=[Pipeline(self._verifier, limiter)],
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -258,18 +258,9 @@ class App:
         names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         add_ServerReflectionServicer_to_server(ReflectionServicer(names), self._server)  # type: ignore[no-untyped-call]
 
-    def _limiter(self) -> RateLimiter:
-        if not self.settings.redis_url:
-            return RateLimiter(LocalCounter())
-        with _explain_setting("REDIS_URL"):
-            counter = RedisCounter(self.settings.redis_url)
-        self._closing.push_async_callback(counter.close)
-        return RateLimiter(counter, self.settings.event_prefix)
-
     def _keys(self) -> KeySource:
-        if self.settings.jwks_url:
-            return http_key_source(self.settings.jwks_url)
-        return contract_key_source(self._clients)
+        url = self.settings.jwks_url
+        return http_key_source(url) if url else contract_key_source(self._clients)
 
 
 async def _repeat(work: Callable[[], Awaitable[bool]], every: float, name: str) -> None:

@@ -29,7 +29,7 @@ class Call:
     #: The calling workload: `edge` or a service's name.
     caller: str = ""
     #: The address of the client outside, as the ingress saw it; of a call between services, the caller's own.
-    client: str = ""
+    address: str = ""
     user: User | None = None
     #: The end user's Authorization header, passed on to the services that this call calls.
     authorization: str = ""

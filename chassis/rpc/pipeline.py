@@ -114,7 +114,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
         call = Call(
             method=method,
             caller=access.calling_workload(metadata),
-            client=access.client_address(metadata, context.peer()),
+            address=access.client_address(metadata, context.peer()),
             authorization=metadata.get("authorization", ""),
             traceparent=extract(metadata),
             deadline=time.monotonic() + min(limits) if limits else None,

@@ -28,6 +28,10 @@ class Counter(Protocol):
         """Count one call, or raise CounterUnavailableError."""
         ...
 
+    async def close(self) -> None:
+        """Close the connections, if it has any."""
+        ...
+
 
 class LocalCounter:
     """Counts calls of this process alone."""
@@ -48,3 +52,7 @@ class LocalCounter:
         if allowed:
             calls.append(now)
         return RateLimitResult(allowed, requests - len(calls), calls[0] + per - now if calls else 0.0)
+
+    async def close(self) -> None:
+        """Forget all calls."""
+        self._calls.clear()

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address, ip_address
 
 from chassis.context import Call
 from chassis.rpc.rate_counters import Counter, CounterUnavailableError, LocalCounter, RateLimitResult
+from chassis.rpc.redis_counter import RedisCounter
+from chassis.settings import Settings, SettingsError
 from shop.chassis.v1.chassis_errors import RateLimited
 from shop.contract import EDGE, Access, RateLimit, Rpc
 
@@ -26,6 +28,19 @@ class RateLimiter:
         self._counter = counter
         self._prefix = prefix
         self._local = LocalCounter()
+
+    @classmethod
+    def connect(cls, settings: Settings) -> "RateLimiter":
+        """Return a limiter on the Redis of the settings, or without one on a counter of this process."""
+        try:
+            counter = RedisCounter(settings.redis_url) if settings.redis_url else LocalCounter()
+        except ValueError as error:
+            raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
+        return cls(counter, settings.event_prefix)
+
+    async def close(self) -> None:
+        """Close the connections of the counter."""
+        await self._counter.close()
 
     async def check(self, rule: Rpc, call: Call) -> None:
         """Count a call from outside, and report the limit in the headers of its reply; raises RateLimited.
@@ -53,7 +68,7 @@ def _client(rule: Rpc, call: Call) -> str:
     """Return the key of a client: its user, but its address where a token is optional: anyone gets many tokens."""
     if call.user is not None and rule.access is not Access.PUBLIC:
         return f"user:{call.user.id}"
-    return f"client:{client_network(call.client)}"
+    return f"client:{client_network(call.address)}"
 
 
 def client_network(address: str) -> str:

@@ -39,8 +39,8 @@ async def rejected(limiter, rule, *calls):
     return found
 
 
-def call(caller="edge", client="192.0.2.1", user=""):
-    return Call(method="/s/M", caller=caller, client=client, user=User(id=user) if user else None)
+def call(caller="edge", address="192.0.2.1", user=""):
+    return Call(method="/s/M", caller=caller, address=address, user=User(id=user) if user else None)
 
 
 async def test_calls_from_outside_are_limited_and_calls_between_services_are_not():
@@ -51,13 +51,13 @@ async def test_calls_from_outside_are_limited_and_calls_between_services_are_not
 
 async def test_a_user_is_one_client_where_the_method_requires_one():
     limiter = RateLimiter(LocalCounter())
-    calls = call(user="a"), call(user="a", client="192.0.2.2"), call(user="b")
+    calls = call(user="a"), call(user="a", address="192.0.2.2"), call(user="b")
     assert await rejected(limiter, rule(Access.USER), *calls) == [False, True, False]
 
 
 async def test_a_user_is_an_address_where_anyone_may_call():
     limiter = RateLimiter(LocalCounter())
-    calls = call(user="a"), call(user="b"), call(user="a", client="192.0.2.2")
+    calls = call(user="a"), call(user="b"), call(user="a", address="192.0.2.2")
     assert await rejected(limiter, rule(Access.PUBLIC), *calls) == [False, True, False]
 
 
