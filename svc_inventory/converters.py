@@ -11,6 +11,7 @@ from chassis import Record, timestamp
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from svc_inventory.domain import Level
+from svc_inventory.domain_adjustment import Adjust, Adjustment, AdjustmentReason
 from svc_inventory.domain_reservation import Allocation, Reservation, State
 from svc_inventory.store import level_from_row
 
@@ -37,8 +38,9 @@ def level_to_proto(row: Record) -> pb.StockLevel:
         reserved=level.reserved,
         safety_stock=level.safety_stock,
         available=level.available,
-        etag=str(level.version),
+        etag=level.etag,
         update_time=timestamp(row["update_time"]),
+        shortfall=level.shortfall,
     )
 
 
@@ -57,6 +59,33 @@ def movement_to_proto(row: Record) -> pb.StockMovement:
         actor=row["actor"],
         reason=row["reason"],
         create_time=timestamp(row["create_time"]),
+        adjustment_reason=pb.AdjustmentReason.Value(f"ADJUSTMENT_REASON_{row['adjustment_reason'] or 'UNSPECIFIED'}"),
+        reference=row["reference"],
+    )
+
+
+def adjust_from_proto(request: pb.AdjustStockRequest, actor: str) -> Adjust:
+    """Return the command of a request; the ids of different actors never meet."""
+    return Adjust(
+        adjustment_id=f"{actor}:{request.request_id}",
+        lines=tuple(((line.sku, line.location_id), line.delta) for line in request.lines),
+        reason=AdjustmentReason[pb.AdjustmentReason.Name(request.reason).removeprefix("ADJUSTMENT_REASON_")],
+        reference=request.reference,
+        actor=actor,
+    )
+
+
+def adjustment_to_proto(adjustment: Adjustment) -> pb.StockAdjustment:
+    """Return an adjustment."""
+    return pb.StockAdjustment(
+        lines=[
+            pb.AdjustmentLine(sku=sku, location_id=location_id, delta=delta)
+            for (sku, location_id), delta in adjustment.lines
+        ],
+        reason=pb.AdjustmentReason.Value(f"ADJUSTMENT_REASON_{adjustment.reason.name}"),
+        reference=adjustment.reference,
+        actor=adjustment.actor,
+        create_time=timestamp(adjustment.create_time),
     )
 
 
@@ -81,17 +110,25 @@ def stock_changed_event(level: Level) -> events.StockChanged:
     )
 
 
+def stock_oversold_event(level: Level) -> events.StockOversold:
+    """Return the event of a level whose shortfall has grown."""
+    return events.StockOversold(
+        sku=level.sku, location_id=level.location_id, version=level.version, shortfall=level.shortfall
+    )
+
+
 def reservation_event(reservation: Reservation) -> Message:
-    """Return the event of a reservation that has reached its state."""
+    """Return the event of a reservation that has reached its state, or was extended in it."""
     fields: dict[str, Any] = {
         "reservation_id": reservation.id,
         "version": reservation.version,
         "order_id": reservation.order_id,
-        "allocations": _allocations(reservation.allocations),
     }
     if reservation.state is State.HELD:
         fields["expire_time"] = timestamp(reservation.expire_time)
-    return _EVENTS[reservation.state](**fields)
+        if reservation.version > 1:
+            return events.ReservationExtended(**fields)
+    return _EVENTS[reservation.state](**fields, allocations=_allocations(reservation.allocations))
 
 
 _EVENTS: dict[State, type[Message]] = {

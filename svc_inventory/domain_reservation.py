@@ -4,23 +4,14 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
 from chassis.domain.transitions import Transitions
-from chassis.domain.versioned_rows import VersionedRows
-from shop.errors import ShopError
-from shop.inventory.v1.inventory_errors import (
-    InsufficientStock,
-    ReservationExpired,
-    ReservationIdTaken,
-    ReservationNotFound,
-    ReservationStateConflict,
-    SkuNotFound,
-)
-from svc_inventory.domain import Level, Movement, MovementKind
+from shop.inventory.v1.inventory_errors import ReservationExpired, ReservationIdTaken, ReservationStateConflict
+from svc_inventory.domain import MovementKind
 
 
 class State(Enum):
@@ -58,7 +49,12 @@ class Reservation:
     @property
     def quantities(self) -> Counter[str]:
         """Return the units by SKU."""
-        return _sum((allocation.sku, allocation.quantity) for allocation in self.allocations)
+        return quantities_by_sku((allocation.sku, allocation.quantity) for allocation in self.allocations)
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Return whether it was released before it was made: it must never hold anything."""
+        return not self.allocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +98,14 @@ class Reserve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extend:
+    """A command to hold stock for longer: `ttl` from now on."""
+
+    reservation_id: str
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
     """A command to move a reservation to another state."""
 
@@ -109,99 +113,51 @@ class Transition:
     to: State
 
 
-Command = Reserve | Transition
+def existing_reservation(reservation: Reservation, command: Reserve) -> Reservation:
+    """Return the reservation if the command repeats the one that made it.
 
-
-@dataclass(slots=True)
-class StockBatch:
-    """The commands of one transaction are folded over this: the rows that it read, and what the commands change."""
-
-    now: datetime
-    levels: VersionedRows[tuple[str, str], Level]
-    reservations: VersionedRows[str, Reservation]
-    movements: list[Movement] = field(default_factory=list)
-    #: Each new or changed reservation, after each of its transitions, in order.
-    transitions: list[Reservation] = field(default_factory=list)
-
-    def fold(self, commands: Sequence[Command]) -> list[Reservation | ShopError]:
-        """Apply each command in order; each succeeds or fails on its own."""
-        outcomes: list[Reservation | ShopError] = []
-        for command in commands:
-            try:
-                outcomes.append(self._reserve(command) if isinstance(command, Reserve) else self._transition(command))
-            except ShopError as error:
-                outcomes.append(error)
-        return outcomes
-
-    def _reserve(self, command: Reserve) -> Reservation:
-        quantities = _sum(command.lines)
-        if existing := self.reservations.get(command.reservation_id):
-            if existing.order_id != command.order_id or existing.quantities != quantities:
-                raise ReservationIdTaken(reservation_id=existing.id)
-            return existing
-        reservation = Reservation(
-            id=command.reservation_id,
-            order_id=command.order_id,
-            allocations=self._allocate(quantities),
-            expire_time=self.now + command.ttl,
-            create_time=self.now,
-            update_time=self.now,
+    Raises ReservationIdTaken, and ReservationStateConflict when it was released before.
+    """
+    if reservation.is_tombstone:
+        raise ReservationStateConflict(
+            reservation_id=reservation.id, state=reservation.state.name, wanted=State.HELD.name
         )
-        self._record(reservation, Effect(MovementKind.RESERVED, reserved=+1))
+    if (reservation.order_id, reservation.quantities) != (command.order_id, quantities_by_sku(command.lines)):
+        raise ReservationIdTaken(reservation_id=reservation.id)
+    return reservation
+
+
+def tombstone(reservation_id: str, now: datetime) -> Reservation:
+    """Return the reservation that is released before it is made: a ReserveStock that arrives later finds it."""
+    return Reservation(
+        id=reservation_id,
+        order_id="",
+        allocations=(),
+        expire_time=now,
+        create_time=now,
+        update_time=now,
+        state=State.RELEASED,
+    )
+
+
+def extended(reservation: Reservation, ttl: timedelta, now: datetime) -> Reservation:
+    """Return the reservation with a later expire time, itself when there is nothing to extend.
+
+    Raises ReservationExpired or ReservationStateConflict. A hold past its expire time keeps its units until it is
+    expired, so it can still be extended.
+    """
+    if reservation.state is State.EXPIRED:
+        raise ReservationExpired(reservation_id=reservation.id)
+    if reservation.state is State.RELEASED:
+        raise ReservationStateConflict(
+            reservation_id=reservation.id, state=reservation.state.name, wanted=State.HELD.name
+        )
+    if reservation.state is not State.HELD or now + ttl <= reservation.expire_time:
         return reservation
-
-    def _allocate(self, quantities: Counter[str]) -> tuple[Allocation, ...]:
-        """Choose locations, the fullest first, so that one serves all of a SKU where it can; raises when short."""
-        allocations: list[Allocation] = []
-        short: dict[str, int] = {}
-        for sku, quantity in quantities.items():
-            levels = [level for level in self.levels.values() if level.sku == sku]
-            if not levels:
-                raise SkuNotFound(sku=sku)
-            available = sum(level.available for level in levels)
-            if available < quantity:
-                short[sku] = available
-                continue
-            missing = quantity
-            for level in sorted(levels, key=lambda level: (-level.available, level.location_id)):
-                units = min(level.available, missing)
-                if units:
-                    allocations.append(Allocation(sku=sku, location_id=level.location_id, quantity=units))
-                    missing -= units
-        if short:
-            raise InsufficientStock(available=", ".join(f"{sku}={units}" for sku, units in short.items()))
-        return tuple(allocations)
-
-    def _transition(self, command: Transition) -> Reservation:
-        reservation = self.reservations.get(command.reservation_id)
-        if reservation is None:
-            raise ReservationNotFound(reservation_id=command.reservation_id)
-        if not _needs_transition(reservation, command.to, self.now):
-            return reservation
-        changed = replace(reservation, state=command.to, update_time=self.now, version=reservation.version + 1)
-        self._record(changed, TRANSITIONS.effect(reservation.state, command.to))
-        return changed
-
-    def _record(self, reservation: Reservation, effect: Effect) -> None:
-        """Keep the reservation, and apply the effect to the levels of the units that it holds."""
-        for allocation in reservation.allocations:
-            movement = Movement(
-                sku=allocation.sku,
-                location_id=allocation.location_id,
-                kind=effect.kind,
-                on_hand=effect.on_hand * allocation.quantity,
-                allocated=effect.allocated * allocation.quantity,
-                reserved=effect.reserved * allocation.quantity,
-                reservation_id=reservation.id,
-            )
-            key = (allocation.sku, allocation.location_id)
-            self.levels[key] = movement.applied_to(self.levels[key])
-            self.movements.append(movement)
-        self.reservations[reservation.id] = reservation
-        self.transitions.append(reservation)
+    return replace(reservation, expire_time=now + ttl, update_time=now, version=reservation.version + 1)
 
 
-def _needs_transition(reservation: Reservation, to: State, now: datetime) -> bool:
+def needs_transition(reservation: Reservation, to: State, now: datetime) -> bool:
     """Return whether the transition is still to be made; raises when it is illegal.
 
     A hold past its expire time keeps its units until it is expired, so it can still be confirmed.
@@ -217,7 +173,8 @@ def _needs_transition(reservation: Reservation, to: State, now: datetime) -> boo
     return True
 
 
-def _sum(lines: Iterable[tuple[str, int]]) -> Counter[str]:
+def quantities_by_sku(lines: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Return the units of each SKU, summed."""
     total: Counter[str] = Counter()
     for sku, quantity in lines:
         total[sku] += quantity

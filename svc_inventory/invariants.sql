@@ -1,7 +1,25 @@
 -- always: never_oversold I01
--- Reserved and allocated units do not exceed the units on hand.
-SELECT sku, location_id, on_hand, allocated, reserved FROM stock
-WHERE on_hand < 0 OR allocated < 0 OR reserved < 0 OR safety_stock < 0 OR allocated + reserved > on_hand;
+-- Reserved and allocated units do not exceed the units on hand, but by the shortfall that a count has left.
+SELECT sku, location_id, on_hand, allocated, reserved, shortfall FROM stock
+WHERE on_hand < 0 OR allocated < 0 OR reserved < 0 OR safety_stock < 0
+    OR shortfall <> greatest(0, allocated + reserved - on_hand);
+
+-- always: shortfall_comes_from_a_count I01
+-- A level has a shortfall only after a count or an adjustment removed units.
+SELECT sku, location_id, shortfall FROM stock
+WHERE shortfall > 0 AND NOT EXISTS (
+    SELECT FROM movement WHERE movement.sku = stock.sku AND movement.location_id = stock.location_id
+        AND reservation_id = '' AND on_hand_delta < 0);
+
+-- always: adjustments_are_movements I04
+-- Each line of an adjustment is one movement, and each movement of an adjustment is one of its lines.
+SELECT adjustment_id, sku, location_id, line.delta, moved.on_hand_delta FROM (
+    SELECT adjustment_id, part ->> 0 AS sku, part ->> 1 AS location_id, (part ->> 2)::int AS delta
+    FROM adjustment, jsonb_array_elements(lines) AS part
+) AS line FULL JOIN (
+    SELECT adjustment_id, sku, location_id, on_hand_delta FROM movement WHERE adjustment_id <> ''
+) AS moved USING (adjustment_id, sku, location_id)
+WHERE line.delta IS DISTINCT FROM moved.on_hand_delta;
 
 -- always: counters_are_reservations I03
 -- Reserved and allocated units are the sum of the reservations.
@@ -61,9 +79,10 @@ WHERE kinds NOT IN (
 );
 
 -- always: reservation_holds_something
--- A reservation has a line.
+-- A reservation has a line, unless it was released before it was made.
 SELECT reservation_id, state FROM reservation
-WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.reservation_id = reservation.reservation_id);
+WHERE NOT EXISTS (SELECT FROM allocation WHERE allocation.reservation_id = reservation.reservation_id)
+    AND (state <> 'RELEASED' OR order_id <> '' OR version <> 1);
 
 -- eventually: expired_holds_are_released I07
 -- A hold that has expired by the database's clock is released.
@@ -71,8 +90,8 @@ SELECT reservation_id, expire_time FROM reservation
 WHERE state = 'HELD' AND expire_time < now() - interval '30 seconds';
 
 -- copy: reservation
--- The reservation of each order.
-SELECT reservation_id, order_id, state FROM reservation;
+-- The reservation of each order; one that was released before it was made names none.
+SELECT reservation_id, order_id, state FROM reservation WHERE order_id <> '';
 
 -- copy: allocation
 -- The units of each reservation.

@@ -1,18 +1,32 @@
-"""The RPCs of svc_inventory. Reservations go through the write lane; counts that staff sets lock their one row."""
+"""The RPCs of svc_inventory. Reservations and adjustments go through the write lane; SetStock locks its one row."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import timedelta
 
-from chassis import Batch, Context, Database, Lane, Transaction, Watch, current_user, outbox, transactional
+from chassis import (
+    Batch,
+    Context,
+    Database,
+    Lane,
+    Transaction,
+    Watch,
+    current_call,
+    current_user,
+    outbox,
+    transactional,
+)
 from chassis.types.pagination import Keyset, parse_uint
+from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import InsufficientStock, ReservationNotFound, SkuNotFound
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceServicer
 from svc_inventory import converters, domain, store
 from svc_inventory.domain import Level
-from svc_inventory.domain_reservation import Command, Reservation, Reserve, State, StockBatch, Transition
+from svc_inventory.domain_adjustment import Adjust, Adjustment
+from svc_inventory.domain_batch import Command, Outcome, StockBatch
+from svc_inventory.domain_reservation import Extend, Reservation, Reserve, State, Transition
 
 _EXPIRY_BATCH = 200
 #: The actor of reservations' movements: no other workload may reserve.
@@ -28,7 +42,7 @@ class InventoryService(InventoryServiceServicer):
         """`hold` is how long a reservation is held when ReserveStock does not say."""
         self.db = db
         self.hold = hold
-        self.lane: Lane[Command, Reservation] = Lane(self._apply)
+        self.lane: Lane[Command, Outcome] = Lane(self._apply)
         self.levels: Watch[list[Level]] = Watch(db.change_feed, self._read_levels)
 
     @transactional
@@ -41,12 +55,23 @@ class InventoryService(InventoryServiceServicer):
             on_hand=request.on_hand,
             safety_stock=request.safety_stock,
             etag=request.etag,
+            actor=current_user().id,
             reason=request.reason,
         )
         row = await store.write_level(tx, level, new=before is None)
-        await store.insert_movements(tx, [movement], current_user().id)
+        await store.insert_movements(tx, [movement], movement.actor)
         await outbox.add(tx, converters.stock_changed_event(level))
+        if before and level.shortfall > before.shortfall:
+            await outbox.add(tx, converters.stock_oversold_event(level))
         return converters.level_to_proto(row)
+
+    async def AdjustStock(self, request: pb.AdjustStockRequest, context: Context) -> pb.StockAdjustment:
+        adjust = converters.adjust_from_proto(request, _calling_actor())
+        adjustment = await self.lane.submit(adjust)
+        assert isinstance(adjustment, Adjustment)
+        if not adjustment.is_of(adjust):
+            raise IdempotencyKeyReused
+        return converters.adjustment_to_proto(adjustment)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.Stock:
         levels = await self._read_levels([request.sku])
@@ -100,16 +125,19 @@ class InventoryService(InventoryServiceServicer):
             lines=tuple((line.sku, line.quantity) for line in request.lines),
             ttl=request.ttl.ToTimedelta() if request.HasField("ttl") else self.hold,
         )
-        return converters.reservation_to_proto(await self.lane.submit(reserve))
+        return await self._submit(reserve)
 
     async def ConfirmReservation(self, request: pb.ConfirmReservationRequest, context: Context) -> pb.Reservation:
-        return await self._transition(request.reservation_id, State.CONFIRMED)
+        return await self._submit(Transition(reservation_id=request.reservation_id, to=State.CONFIRMED))
+
+    async def ExtendReservation(self, request: pb.ExtendReservationRequest, context: Context) -> pb.Reservation:
+        return await self._submit(Extend(reservation_id=request.reservation_id, ttl=request.ttl.ToTimedelta()))
 
     async def ReleaseReservation(self, request: pb.ReleaseReservationRequest, context: Context) -> pb.Reservation:
-        return await self._transition(request.reservation_id, State.RELEASED)
+        return await self._submit(Transition(reservation_id=request.reservation_id, to=State.RELEASED))
 
     async def FulfillReservation(self, request: pb.FulfillReservationRequest, context: Context) -> pb.Reservation:
-        return await self._transition(request.reservation_id, State.FULFILLED)
+        return await self._submit(Transition(reservation_id=request.reservation_id, to=State.FULFILLED))
 
     async def GetReservation(self, request: pb.GetReservationRequest, context: Context) -> pb.Reservation:
         async with self.db.connection() as tx:
@@ -126,34 +154,55 @@ class InventoryService(InventoryServiceServicer):
         await asyncio.gather(*expiries, return_exceptions=True)
         return len(expired) == _EXPIRY_BATCH
 
-    async def _transition(self, reservation_id: str, to: State) -> pb.Reservation:
-        transition = Transition(reservation_id=reservation_id, to=to)
-        return converters.reservation_to_proto(await self.lane.submit(transition))
+    async def _submit(self, command: Reserve | Extend | Transition) -> pb.Reservation:
+        reservation = await self.lane.submit(command)
+        assert isinstance(reservation, Reservation)
+        return converters.reservation_to_proto(reservation)
 
     async def _read_levels(self, skus: Collection[str]) -> dict[str, list[Level]]:
         async with self.db.connection() as tx:
             return converters.levels_by_sku(await store.read_levels(tx, skus))
 
-    async def _apply(self, commands: Batch[Command]) -> Sequence[Reservation | ShopError]:
+    async def _apply(self, commands: Batch[Command]) -> Sequence[Outcome | ShopError]:
         """Apply the commands that the lane has collected, in one transaction."""
-        traces = dict(zip((one.reservation_id for one in commands), commands.traceparents, strict=True))
+        traces = dict(zip(map(_cause, commands), commands.traceparents, strict=True))
         async with self.db.transaction() as tx:
-            batch = await store.read_batch(tx, commands)
+            batch = await store.read_batch(tx, commands, lock=commands.had_conflict)
             outcomes = batch.fold(commands)
             if any(isinstance(outcome, InsufficientStock) for outcome in outcomes) and (
                 expiries := await self._expiries(tx, batch)
             ):
-                batch = await store.read_batch(tx, [*expiries, *commands])
+                batch = await store.read_batch(tx, [*expiries, *commands], lock=commands.had_conflict)
                 outcomes = batch.fold([*expiries, *commands])[len(expiries) :]
             await store.write_batch(tx, batch, _ACTOR)
-            stock_traces = {one.sku: traces.get(one.reservation_id, "") for one in batch.movements}
-            levels = [level for level, _ in batch.levels.changed()]
-            await outbox.add(tx, *map(converters.stock_changed_event, levels), traces=stock_traces)
-            await outbox.add(tx, *map(converters.reservation_event, batch.transitions), traces=traces)
+            await self._publish(tx, batch, traces)
         return outcomes
+
+    async def _publish(self, tx: Transaction, batch: StockBatch, traces: Mapping[str, str]) -> None:
+        stock_traces = {one.sku: traces.get(one.reservation_id or one.adjustment_id, "") for one in batch.movements}
+        levels = [level for level, _ in batch.levels.changed()]
+        await outbox.add(
+            tx,
+            *map(converters.stock_changed_event, levels),
+            *map(converters.stock_oversold_event, batch.oversold),
+            traces=stock_traces,
+        )
+        await outbox.add(tx, *map(converters.reservation_event, batch.transitions), traces=traces)
 
     async def _expiries(self, tx: Transaction, batch: StockBatch) -> list[Command]:
         """Return the commands that expire holds on the batch's SKUs: none of them may cost a buyer the stock."""
         skus = sorted({sku for sku, _ in batch.levels})
         expired = await store.list_expired_holds_of(tx, skus, _EXPIRY_BATCH)
         return [Transition(reservation_id=key, to=State.EXPIRED) for key in expired]
+
+
+def _cause(command: Command) -> str:
+    """Return the id by which movements name their cause."""
+    return command.adjustment_id if isinstance(command, Adjust) else command.reservation_id
+
+
+def _calling_actor() -> str:
+    """Return the end user, or the workload that calls on its own behalf."""
+    call = current_call()
+    assert call is not None, "only a call adjusts stock"
+    return call.user.id if call.user else call.caller

@@ -1,5 +1,6 @@
 """Reads and writes the rows of svc_inventory as domain objects; no other module of the service knows SQL."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from chassis import Queries, Record, Transaction, VersionConflict, current_time
 from chassis.domain.versioned_rows import VersionedRows
 from shop.inventory.v1.inventory_errors import VersionMismatch
 from svc_inventory.domain import Level, Movement
-from svc_inventory.domain_reservation import Allocation, Command, Reservation, Reserve, State, StockBatch
+from svc_inventory.domain_adjustment import Adjust, Adjustment, AdjustmentReason
+from svc_inventory.domain_batch import Command, StockBatch
+from svc_inventory.domain_reservation import Allocation, Reservation, Reserve, State
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
@@ -39,6 +42,7 @@ async def write_level(tx: Transaction, level: Level, *, new: bool) -> Record:
         level.allocated,
         level.reserved,
         level.safety_stock,
+        level.shortfall,
         level.version,
     )
     if row is None:
@@ -54,32 +58,42 @@ async def read_reservations(tx: Transaction, ids: Sequence[str]) -> dict[str, Re
     return {key: _reservation_from_rows(rows) for key, rows in allocations.items()}
 
 
-async def read_batch(tx: Transaction, commands: Sequence[Command]) -> StockBatch:
-    """Read every row that the commands may change."""
-    reservations = await read_reservations(tx, [command.reservation_id for command in commands])
+async def read_batch(tx: Transaction, commands: Sequence[Command], *, lock: bool) -> StockBatch:
+    """Read every row that the commands may change; with `lock`, no other transaction changes the levels until the end.
+
+    Rows are locked in key order.
+    """
+    ids = [command.reservation_id for command in commands if not isinstance(command, Adjust)]
+    reservations = await read_reservations(tx, ids) if ids else {}
     skus = {sku for command in commands if isinstance(command, Reserve) for sku, _ in command.lines}
     skus.update(sku for reservation in reservations.values() for sku in reservation.quantities)
-    levels = await read_levels(tx, sorted(skus))
+    skus.update(sku for command in commands if isinstance(command, Adjust) for (sku, _), _ in command.lines)
+    levels = [level_from_row(row) for row in await tx.fetch(sql.lock_levels if lock else sql.read_levels, sorted(skus))]
     return StockBatch(
         now=await current_time(tx),
         levels=VersionedRows({(level.sku, level.location_id): level for level in levels}),
         reservations=VersionedRows(reservations),
+        adjustments=VersionedRows(await _read_adjustments(tx, commands)),
     )
 
 
 async def write_batch(tx: Transaction, batch: StockBatch, actor: str) -> None:
-    """Write what the commands changed; raises VersionConflict when a row has changed since it was read."""
-    if not batch.transitions:
-        return
-    await _update_levels(tx, batch.levels.changed())
+    """Write what the commands changed; raises VersionConflict when a row has changed since it was read.
+
+    `actor` caused the movements that name no other.
+    """
+    if levels := batch.levels.changed():
+        await _update_levels(tx, levels)
     reservations = batch.reservations.changed()
     await _insert_reservations(tx, [one for one, read_version in reservations if not read_version])
     await _update_reservations(tx, [(one, read_version) for one, read_version in reservations if read_version])
-    await insert_movements(tx, batch.movements, actor)
+    await _insert_adjustments(tx, [adjustment for adjustment, _ in batch.adjustments.changed()])
+    if batch.movements:
+        await insert_movements(tx, batch.movements, actor)
 
 
 async def insert_movements(tx: Transaction, movements: Sequence[Movement], actor: str) -> None:
-    """Append to the ledger of movements."""
+    """Append to the ledger of movements; `actor` caused those that name no other."""
     await tx.execute(
         sql.insert_movements,
         [movement.sku for movement in movements],
@@ -90,8 +104,9 @@ async def insert_movements(tx: Transaction, movements: Sequence[Movement], actor
         [movement.reserved for movement in movements],
         [movement.safety_stock for movement in movements],
         [movement.reservation_id for movement in movements],
+        [movement.adjustment_id for movement in movements],
         [movement.reason for movement in movements],
-        actor,
+        [movement.actor or actor for movement in movements],
     )
 
 
@@ -118,6 +133,7 @@ async def _update_levels(tx: Transaction, levels: Sequence[tuple[Level, int]]) -
         [level.on_hand for level, _ in levels],
         [level.allocated for level, _ in levels],
         [level.reserved for level, _ in levels],
+        [level.shortfall for level, _ in levels],
         [level.version for level, _ in levels],
         [read_version for _, read_version in levels],
     )
@@ -139,6 +155,8 @@ async def _insert_reservations(tx: Transaction, reservations: Sequence[Reservati
     if inserted != len(reservations):
         raise VersionConflict  # another process inserted the same id: read it and answer with its result
     lines = [(one.id, allocation) for one in reservations for allocation in one.allocations]
+    if not lines:
+        return
     await tx.execute(
         sql.insert_allocations,
         [key for key, _ in lines],
@@ -155,11 +173,33 @@ async def _update_reservations(tx: Transaction, reservations: Sequence[tuple[Res
         sql.update_reservations,
         [one.id for one, _ in reservations],
         [one.state.name for one, _ in reservations],
+        [one.expire_time for one, _ in reservations],
         [one.version for one, _ in reservations],
         [read_version for _, read_version in reservations],
     )
     if written != len(reservations):
         raise VersionConflict
+
+
+async def _read_adjustments(tx: Transaction, commands: Sequence[Command]) -> dict[str, Adjustment]:
+    ids = [command.adjustment_id for command in commands if isinstance(command, Adjust)]
+    rows = await tx.fetch(sql.read_adjustments, ids) if ids else []
+    return {row["adjustment_id"]: _adjustment_from_row(row) for row in rows}
+
+
+async def _insert_adjustments(tx: Transaction, adjustments: Sequence[Adjustment]) -> None:
+    if not adjustments:
+        return
+    inserted = await tx.fetchval(
+        sql.insert_adjustments,
+        [one.id for one in adjustments],
+        [json.dumps([[*level, delta] for level, delta in one.lines]) for one in adjustments],
+        [one.reason.name for one in adjustments],
+        [one.reference for one in adjustments],
+        [one.actor for one in adjustments],
+    )
+    if inserted != len(adjustments):
+        raise VersionConflict  # another process inserted the same id: read it and answer with its result
 
 
 def level_from_row(row: Record) -> Level:
@@ -171,6 +211,7 @@ def level_from_row(row: Record) -> Level:
         allocated=row["allocated"],
         reserved=row["reserved"],
         safety_stock=row["safety_stock"],
+        shortfall=row["shortfall"],
         version=row["version"],
     )
 
@@ -181,11 +222,24 @@ def _reservation_from_rows(rows: Sequence[Record]) -> Reservation:
         id=first["reservation_id"],
         order_id=first["order_id"],
         allocations=tuple(
-            Allocation(sku=row["sku"], location_id=row["location_id"], quantity=row["quantity"]) for row in rows
+            Allocation(sku=row["sku"], location_id=row["location_id"], quantity=row["quantity"])
+            for row in rows
+            if row["sku"] is not None  # a tombstone has none
         ),
         state=State[first["state"]],
         expire_time=first["expire_time"],
         create_time=first["create_time"],
         update_time=first["update_time"],
         version=first["version"],
+    )
+
+
+def _adjustment_from_row(row: Record) -> Adjustment:
+    return Adjustment(
+        id=row["adjustment_id"],
+        lines=tuple(((sku, location_id), delta) for sku, location_id, delta in json.loads(row["lines"])),
+        reason=AdjustmentReason[row["reason"]],
+        reference=row["reference"],
+        actor=row["actor"],
+        create_time=row["create_time"],
     )

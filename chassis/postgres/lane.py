@@ -34,6 +34,9 @@ class Batch(list[Request]):
     """Requests in arrival order, and beside each the trace of the call that made it."""
 
     traceparents: Sequence[str] = ()
+    #: Whether an attempt met a VersionConflict: `apply` then locks what it reads, so that it gets its turn among any
+    #: number of processes.
+    had_conflict = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class Lane(Generic[Request, Reply]):
                 LANE_CONFLICTS.inc()
                 if not left:
                     raise
+                requests.had_conflict = True
             else:
                 if len(outcomes) != len(requests):
                     raise ValueError(f"{len(outcomes)} outcomes of {len(requests)} requests")

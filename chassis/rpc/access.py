@@ -33,7 +33,7 @@ async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
     """Return the call with its end user; raises CallerDenied, TokenMissing or TokenInvalid."""
     if not rule.admits(call.caller):
         raise chassis_errors.CallerDenied(method=call.method, caller=call.caller or "unknown")
-    if rule.access is Access.WORKLOAD or (rule.access is Access.PUBLIC and not call.authorization):
+    if _needs_no_user(rule, call) or (rule.access is Access.PUBLIC and not call.authorization):
         return call
     if not call.authorization:
         raise chassis_errors.TokenMissing
@@ -46,8 +46,15 @@ async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
     return replace(call, user=user)
 
 
+def _needs_no_user(rule: Rpc, call: Call) -> bool:
+    """Return whether the workload calls on its own behalf, so that the end user does not count."""
+    return rule.access is Access.WORKLOAD or call.caller in rule.workloads
+
+
 def authorize(rule: Rpc, call: Call) -> None:
     """Raise RoleMissing when the end user has none of the roles that the contract requires."""
+    if _needs_no_user(rule, call):
+        return
     if rule.access is Access.ROLES and not (call.user and call.user.roles.intersection(rule.roles)):
         raise chassis_errors.RoleMissing(roles=", ".join(rule.roles))
 

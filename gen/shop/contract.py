@@ -59,6 +59,8 @@ class Rpc:
     rate_limit: RateLimit | None = None
     audit: bool = False
     token_keys: bool = False
+    #: The callers that need no end user although the method has ACCESS_ROLES.
+    workloads: tuple[str, ...] = ()
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False
@@ -388,6 +390,21 @@ RPCS: Final[dict[str, Rpc]] = {
         has_request_id=True,
         has_http=True,
     ),
+    "/shop.inventory.v1.InventoryService/AdjustStock": Rpc(
+        service="shop.inventory.v1.InventoryService",
+        method="AdjustStock",
+        request_type="shop.inventory.v1.AdjustStockRequest",
+        response_type="shop.inventory.v1.StockAdjustment",
+        access=Access.ROLES,
+        callers=("edge", "svc_order"),
+        roles=("staff", "admin"),
+        timeout=5.0,
+        audit=True,
+        workloads=("svc_order",),
+        idempotency_level=IdempotencyLevel.IDEMPOTENT,
+        has_request_id=True,
+        has_http=True,
+    ),
     "/shop.inventory.v1.InventoryService/GetStock": Rpc(
         service="shop.inventory.v1.InventoryService",
         method="GetStock",
@@ -459,6 +476,16 @@ RPCS: Final[dict[str, Rpc]] = {
         service="shop.inventory.v1.InventoryService",
         method="ConfirmReservation",
         request_type="shop.inventory.v1.ConfirmReservationRequest",
+        response_type="shop.inventory.v1.Reservation",
+        access=Access.WORKLOAD,
+        callers=("svc_order",),
+        timeout=3.0,
+        idempotency_level=IdempotencyLevel.IDEMPOTENT,
+    ),
+    "/shop.inventory.v1.InventoryService/ExtendReservation": Rpc(
+        service="shop.inventory.v1.InventoryService",
+        method="ExtendReservation",
+        request_type="shop.inventory.v1.ExtendReservationRequest",
         response_type="shop.inventory.v1.Reservation",
         access=Access.WORKLOAD,
         callers=("svc_order",),

@@ -71,6 +71,10 @@ def _access(method: Method) -> Iterator[str]:
         yield "has ACCESS_ROLES without roles"
     elif access not in ("ACCESS_ROLES", "ACCESS_OWNER") and method.rule.roles:
         yield f"has roles, which {access} does not use"
+    if method.rule.workloads and access != "ACCESS_ROLES":
+        yield f"has workloads, which {access} does not use"
+    if alien := sorted(set(method.rule.workloads) - (set(method.rule.callers) - {EDGE})):
+        yield f"has workloads that are no callers within the mesh: {', '.join(alien)}"
 
 
 def _limits(method: Method) -> Iterator[str]:

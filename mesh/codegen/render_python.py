@@ -103,6 +103,7 @@ def _rpc(method: Method) -> str:
         "rate_limit": _rate_limit(rule.rate_limit) if rule.HasField("rate_limit") else None,
         "audit": rule.audit,
         "token_keys": rule.token_keys,
+        "workloads": repr(tuple(rule.workloads)),
         "idempotency_level": f"IdempotencyLevel.{method.idempotency_level}",
         "has_request_id": "request_id" in method.request.fields_by_name,
         "has_http": method.http_verb is not None,

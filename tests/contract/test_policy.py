@@ -34,6 +34,7 @@ WITH_NATURAL_KEY = {
     "shop.delivery.v1.ShipmentService/CancelShipment",
     "shop.delivery.v1.ShipmentService/CreateShipment",
     "shop.inventory.v1.InventoryService/ConfirmReservation",
+    "shop.inventory.v1.InventoryService/ExtendReservation",
     "shop.inventory.v1.InventoryService/FulfillReservation",
     "shop.inventory.v1.InventoryService/ReleaseReservation",
     "shop.inventory.v1.InventoryService/ReserveStock",

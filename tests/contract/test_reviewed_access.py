@@ -8,13 +8,14 @@ from shop.contract import RPCS, Access, Rpc
 #: A file for each domain with one line for each RPC: method | users | callers | timeout | rate limit | audit. Spaces
 #: around | align the columns and mean nothing. Users are public (with or without a token), user (any signed-in user),
 #: owner (of the resource; roles after it see everyone's), roles, or workload (no end user; only the calling workload
-#: counts). The caller * is every workload. Public changes without a limit are webhooks: their signature counts.
+#: counts). A workload named among the roles needs no end user. The caller * is every workload. Public changes without a
+#: limit are webhooks: their signature counts.
 TABLES = Path(__file__).with_name("reviewed_access")
 
 
 def line_of(rpc: Rpc) -> str:
     """Return the RPC's line of the table: method, users, callers, timeout, rate limit, audit."""
-    users = ", ".join(rpc.roles if rpc.access is Access.ROLES else (rpc.access.value, *rpc.roles))
+    users = ", ".join((*rpc.roles, *rpc.workloads) if rpc.access is Access.ROLES else (rpc.access.value, *rpc.roles))
     timeout = "no timeout" if rpc.timeout is None else f"{rpc.timeout:g} s"
     limit = "no limit"
     if rpc.rate_limit:

@@ -58,6 +58,8 @@ class Rpc:
     rate_limit: RateLimit | None = None
     audit: bool = False
     token_keys: bool = False
+    #: The callers that need no end user although the method has ACCESS_ROLES.
+    workloads: tuple[str, ...] = ()
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False

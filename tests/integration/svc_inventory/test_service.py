@@ -18,6 +18,7 @@ from shop.chassis.v1.chassis_errors import (
     TokenMissing,
     WriteContended,
 )
+from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import (
     InsufficientStock,
@@ -25,7 +26,6 @@ from shop.inventory.v1.inventory_errors import (
     ReservationIdTaken,
     ReservationStateConflict,
     SkuNotFound,
-    StockBelowPromised,
     VersionMismatch,
 )
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -210,13 +210,34 @@ async def test_set_stock_repeated_with_its_key_changes_nothing(put, database):
     await assert_counters_are_the_sum_of_movements(database)
 
 
-async def test_a_level_cannot_be_set_below_the_promised_units(inventory, put):
+async def test_a_count_is_accepted_while_its_sku_sells(inventory, put):
     level = await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 3)))
-    with pytest.raises(VersionMismatch):
-        await put("a", "bkk", 2, etag=level.etag)
-    with pytest.raises(StockBelowPromised):
-        await put("a", "bkk", 2, etag="2")
+    counted = await put("a", "bkk", 7, etag=level.etag)
+    assert (counted.on_hand, counted.reserved, counted.available) == (7, 3, 4)
+
+
+async def test_a_count_below_the_promised_units_stops_sales_and_is_published_as_oversold(
+    inventory, public, put, database
+):
+    level = await put("a", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 3)))
+    counted = await put("a", "bkk", 1, etag=level.etag)
+    assert (counted.on_hand, counted.shortfall, counted.available) == (1, 2, 0)
+    assert await oversold(database) == [("a", "bkk", 2)]
+    with pytest.raises(InsufficientStock):
+        await inventory.ReserveStock(reserve("r-2", ("a", 1)))
+    await inventory.ReleaseReservation(release("r-1"))
+    assert await available(public, "a") == 1
+    await assert_counters_are_the_sum_of_movements(database)
+
+
+async def oversold(database):
+    connection = await asyncpg.connect(database)
+    rows = await connection.fetch("SELECT payload FROM outbox WHERE type LIKE '%StockOversold' ORDER BY id")
+    await connection.close()
+    found = [events.StockOversold.FromString(row["payload"]) for row in rows]
+    return [(event.sku, event.location_id, event.shortfall) for event in found]
 
 
 async def test_the_contract_decides_who_may_call(inventory, public, issuer):
@@ -258,7 +279,7 @@ async def test_a_resumed_watch_starts_with_what_changed_after_its_token(public, 
     watch = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus))
     async with asyncio.timeout(60):
         seen = [await anext(watch) for _ in skus]
-        await put("c", "bkk", 7, etag="1")
+        await put("c", "bkk", 7, etag="5-0")
         resumed = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=skus, resume_token=seen[-1].resume_token))
         first = (await anext(resumed)).stock
     assert (first.sku, first.available) == ("c", 7)

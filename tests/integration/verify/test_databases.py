@@ -92,6 +92,9 @@ VIOLATIONS = {
         "never_oversold": "ALTER TABLE stock DROP CONSTRAINT never_oversold;"
         + _STOCK
         + "UPDATE stock SET reserved = 6",
+        "shortfall_comes_from_a_count": _STOCK + "UPDATE stock SET reserved = 6, shortfall = 1",
+        "adjustments_are_movements": """INSERT INTO adjustment (adjustment_id, lines, reason, reference, actor,
+            create_time) VALUES ('k', '[["a", "bkk", 1]]', 'LOST', '', 'me', now())""",
         "counters_are_reservations": _STOCK + "UPDATE stock SET reserved = 1",
         "counters_are_movements": _STOCK,
         "version_counts_movements": _STOCK + _RECEIVED + "UPDATE stock SET version = 2",

@@ -23,6 +23,18 @@ MISTAKES = {
     "a caller that is no service": ("svc_toy", "svc_tyo", GET, "names the unknown caller 'svc_tyo'"),
     "roles that are demanded but not named": ('roles: "admin"', "", CREATE, "has ACCESS_ROLES without roles"),
     "roles that nobody asks for": ("ACCESS_ROLES", "ACCESS_USER", CREATE, "has roles, which ACCESS_USER"),
+    "workloads of a method for users": (
+        'USER\n      callers: "edge"',
+        'USER\n      callers: "svc_toy"\n      workloads: "svc_toy"',
+        WATCH,
+        "has workloads, which ACCESS_USER does not use",
+    ),
+    "the edge without a user": (
+        'roles: "admin"',
+        'roles: "admin"\n      workloads: "edge"',
+        CREATE,
+        "has workloads that are no callers within the mesh: edge",
+    ),
     "a unary method without timeout": ("timeout: {seconds: 3}", "", CREATE, "is unary and has no timeout"),
     "a timeout of nothing": ("{seconds: 3}", "{seconds: 0}", CREATE, "has a timeout that is not positive"),
     "a rate limit of nothing": ("requests: 5", "requests: 0", GET, "has a rate limit whose"),

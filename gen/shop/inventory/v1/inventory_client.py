@@ -31,7 +31,8 @@ class InventoryClient:
         timeout: float | None = None,
     ) -> inventory_service_pb2.StockLevel:
         """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
-        `VERSION_MISMATCH` when the level has changed since `etag` was read.
+        `VERSION_MISMATCH` when `on_hand` or `safety_stock` has changed since `etag` was read. A count
+        below what is promised to orders is accepted: it leaves a `shortfall`.
         """
         request = inventory_service_pb2.SetStockRequest(
             sku=sku,
@@ -43,6 +44,23 @@ class InventoryClient:
             request_id=request_id or new_key(),
         )
         return await self._stub.SetStock(request, timeout=timeout)
+
+    async def adjust_stock(
+        self,
+        *,
+        lines: Iterable[inventory_service_pb2.AdjustmentLine],
+        reason: inventory_service_pb2.AdjustmentReason.ValueType,
+        reference: str = "",
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> inventory_service_pb2.StockAdjustment:
+        """Adds units to levels or removes them: all lines or none. Fails with `SKU_NOT_FOUND` for a level
+        that does not exist. Removing more than is not promised to orders leaves a `shortfall`.
+        """
+        request = inventory_service_pb2.AdjustStockRequest(
+            lines=lines, reason=reason, reference=reference, request_id=request_id or new_key()
+        )
+        return await self._stub.AdjustStock(request, timeout=timeout)
 
     async def get_stock(self, *, sku: str, timeout: float | None = None) -> inventory_service_pb2.Stock:
         """Gets the available units of one SKU."""

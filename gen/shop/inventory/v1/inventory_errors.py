@@ -98,7 +98,9 @@ class VersionMismatch(ShopError):
 
 
 class StockBelowPromised(ShopError):
-    """The count is below the allocated and reserved units."""
+    """The count is below the allocated and reserved units. No longer raised: such a count leaves a
+    shortfall.
+    """
 
     code = 9  # FAILED_PRECONDITION
     reason = "STOCK_BELOW_PROMISED"
@@ -108,4 +110,18 @@ class StockBelowPromised(ShopError):
         super().__init__(
             f"{promised} units of {sku} at {location_id} are promised or held; fewer cannot be on hand.",
             {"promised": str(promised), "sku": str(sku), "location_id": str(location_id)},
+        )
+
+
+class StockOutOfRange(ShopError):
+    """An adjustment would leave fewer units than none, or more than can be counted."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "STOCK_OUT_OF_RANGE"
+    domain = "inventory.shop"
+
+    def __init__(self, *, on_hand: Detail, sku: Detail, location_id: Detail) -> None:
+        super().__init__(
+            f"{on_hand} units of {sku} at {location_id} would be left; it must be 0 to 1000000000.",
+            {"on_hand": str(on_hand), "sku": str(sku), "location_id": str(location_id)},
         )

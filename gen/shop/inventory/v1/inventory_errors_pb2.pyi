@@ -39,7 +39,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 7
     """The stock level has changed since its etag was read."""
     ERROR_REASON_STOCK_BELOW_PROMISED: _ErrorReason.ValueType  # 8
-    """The count is below the allocated and reserved units."""
+    """The count is below the allocated and reserved units. No longer raised: such a count leaves a
+    shortfall.
+    """
+    ERROR_REASON_STOCK_OUT_OF_RANGE: _ErrorReason.ValueType  # 9
+    """An adjustment would leave fewer units than none, or more than can be counted."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons of InventoryService."""
@@ -61,5 +65,9 @@ ERROR_REASON_RESERVATION_ID_TAKEN: ErrorReason.ValueType  # 6
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 7
 """The stock level has changed since its etag was read."""
 ERROR_REASON_STOCK_BELOW_PROMISED: ErrorReason.ValueType  # 8
-"""The count is below the allocated and reserved units."""
+"""The count is below the allocated and reserved units. No longer raised: such a count leaves a
+shortfall.
+"""
+ERROR_REASON_STOCK_OUT_OF_RANGE: ErrorReason.ValueType  # 9
+"""An adjustment would leave fewer units than none, or more than can be counted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -27,7 +27,7 @@ from shop.inventory.v1 import inventory_service_pb2 as shop_dot_inventory_dot_v1
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(shop/inventory/v1/inventory_events.proto\x12\x11shop.inventory.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)shop/inventory/v1/inventory_service.proto\x1a\x1dshop/options/v1/options.proto\"\x9d\x01\n\x0cStockChanged\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1f\n\x0blocation_id\x18\x02 \x01(\tR\nlocationId\x12\x18\n\x07version\x18\x03 \x01(\x03R\x07version\x12\x1c\n\tavailable\x18\x04 \x01(\x05R\tavailable:\"\xaa\xbb\x18\x1e\n\x17shop.inventory.v1.Stock\x12\x03sku\"\xa0\x02\n\x0fReservationHeld\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe8\x01\n\x14ReservationConfirmed\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe7\x01\n\x13ReservationReleased\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe6\x01\n\x12ReservationExpired\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe8\x01\n\x14ReservationFulfilled\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(shop/inventory/v1/inventory_events.proto\x12\x11shop.inventory.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)shop/inventory/v1/inventory_service.proto\x1a\x1dshop/options/v1/options.proto\"\x9d\x01\n\x0cStockChanged\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1f\n\x0blocation_id\x18\x02 \x01(\tR\nlocationId\x12\x18\n\x07version\x18\x03 \x01(\x03R\x07version\x12\x1c\n\tavailable\x18\x04 \x01(\x05R\tavailable:\"\xaa\xbb\x18\x1e\n\x17shop.inventory.v1.Stock\x12\x03sku\"\x9e\x01\n\rStockOversold\x12\x10\n\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1f\n\x0blocation_id\x18\x02 \x01(\tR\nlocationId\x12\x18\n\x07version\x18\x03 \x01(\x03R\x07version\x12\x1c\n\tshortfall\x18\x04 \x01(\x05R\tshortfall:\"\xaa\xbb\x18\x1e\n\x17shop.inventory.v1.Stock\x12\x03sku\"\xa0\x02\n\x0fReservationHeld\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations\x12;\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe3\x01\n\x13ReservationExtended\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe8\x01\n\x14ReservationConfirmed\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe7\x01\n\x13ReservationReleased\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe6\x01\n\x12ReservationExpired\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_id\"\xe8\x01\n\x14ReservationFulfilled\x12%\n\x0ereservation_id\x18\x01 \x01(\tR\rreservationId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x19\n\x08order_id\x18\x03 \x01(\tR\x07orderId\x12?\n\x0b\x61llocations\x18\x04 \x03(\x0b\x32\x1d.shop.inventory.v1.AllocationR\x0b\x61llocations:3\xaa\xbb\x18/\n\x1dshop.inventory.v1.Reservation\x12\x0ereservation_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STOCKCHANGED']._loaded_options = None
   _globals['_STOCKCHANGED']._serialized_options = b'\252\273\030\036\n\027shop.inventory.v1.Stock\022\003sku'
+  _globals['_STOCKOVERSOLD']._loaded_options = None
+  _globals['_STOCKOVERSOLD']._serialized_options = b'\252\273\030\036\n\027shop.inventory.v1.Stock\022\003sku'
   _globals['_RESERVATIONHELD']._loaded_options = None
   _globals['_RESERVATIONHELD']._serialized_options = b'\252\273\030/\n\035shop.inventory.v1.Reservation\022\016reservation_id'
+  _globals['_RESERVATIONEXTENDED']._loaded_options = None
+  _globals['_RESERVATIONEXTENDED']._serialized_options = b'\252\273\030/\n\035shop.inventory.v1.Reservation\022\016reservation_id'
   _globals['_RESERVATIONCONFIRMED']._loaded_options = None
   _globals['_RESERVATIONCONFIRMED']._serialized_options = b'\252\273\030/\n\035shop.inventory.v1.Reservation\022\016reservation_id'
   _globals['_RESERVATIONRELEASED']._loaded_options = None
@@ -48,14 +52,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESERVATIONFULFILLED']._serialized_options = b'\252\273\030/\n\035shop.inventory.v1.Reservation\022\016reservation_id'
   _globals['_STOCKCHANGED']._serialized_start=171
   _globals['_STOCKCHANGED']._serialized_end=328
-  _globals['_RESERVATIONHELD']._serialized_start=331
-  _globals['_RESERVATIONHELD']._serialized_end=619
-  _globals['_RESERVATIONCONFIRMED']._serialized_start=622
-  _globals['_RESERVATIONCONFIRMED']._serialized_end=854
-  _globals['_RESERVATIONRELEASED']._serialized_start=857
-  _globals['_RESERVATIONRELEASED']._serialized_end=1088
-  _globals['_RESERVATIONEXPIRED']._serialized_start=1091
-  _globals['_RESERVATIONEXPIRED']._serialized_end=1321
-  _globals['_RESERVATIONFULFILLED']._serialized_start=1324
-  _globals['_RESERVATIONFULFILLED']._serialized_end=1556
+  _globals['_STOCKOVERSOLD']._serialized_start=331
+  _globals['_STOCKOVERSOLD']._serialized_end=489
+  _globals['_RESERVATIONHELD']._serialized_start=492
+  _globals['_RESERVATIONHELD']._serialized_end=780
+  _globals['_RESERVATIONEXTENDED']._serialized_start=783
+  _globals['_RESERVATIONEXTENDED']._serialized_end=1010
+  _globals['_RESERVATIONCONFIRMED']._serialized_start=1013
+  _globals['_RESERVATIONCONFIRMED']._serialized_end=1245
+  _globals['_RESERVATIONRELEASED']._serialized_start=1248
+  _globals['_RESERVATIONRELEASED']._serialized_end=1479
+  _globals['_RESERVATIONEXPIRED']._serialized_start=1482
+  _globals['_RESERVATIONEXPIRED']._serialized_end=1712
+  _globals['_RESERVATIONFULFILLED']._serialized_start=1715
+  _globals['_RESERVATIONFULFILLED']._serialized_end=1947
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,40 @@ class StockChanged(_message.Message):
 Global___StockChanged: _TypeAlias = StockChanged  # noqa: Y015
 
 @_typing.final
+class StockOversold(_message.Message):
+    """Published when a count leaves fewer units than are promised to orders, or the shortfall grows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    LOCATION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    location_id: _builtins.str
+    """The location."""
+    version: _builtins.int
+    """The version of the level after the change."""
+    shortfall: _builtins.int
+    """The units that are allocated or reserved and not in stock."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        location_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        shortfall: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location_id", b"location_id", "shortfall", b"shortfall", "sku", b"sku", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockOversold: _TypeAlias = StockOversold  # noqa: Y015
+
+@_typing.final
 class ReservationHeld(_message.Message):
     """Published when stock is held for an order."""
 
@@ -95,6 +129,42 @@ class ReservationHeld(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReservationHeld: _TypeAlias = ReservationHeld  # noqa: Y015
+
+@_typing.final
+class ReservationExtended(_message.Message):
+    """Published when a hold is extended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    version: _builtins.int
+    """The version of the reservation after the change."""
+    order_id: _builtins.str
+    """The order."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time when the hold expires now."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        order_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "order_id", b"order_id", "reservation_id", b"reservation_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationExtended: _TypeAlias = ReservationExtended  # noqa: Y015
 
 @_typing.final
 class ReservationConfirmed(_message.Message):
@@ -147,7 +217,7 @@ class ReservationReleased(_message.Message):
     version: _builtins.int
     """The version of the reservation after the change."""
     order_id: _builtins.str
-    """The order."""
+    """The order; empty for a reservation that was released before it was made."""
     @_builtins.property
     def allocations(self) -> _containers.RepeatedCompositeFieldContainer[_inventory_service_pb2.Allocation]:
         """The released units."""

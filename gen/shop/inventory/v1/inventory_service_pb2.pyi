@@ -59,6 +59,46 @@ RESERVATION_STATE_EXPIRED: ReservationState.ValueType  # 5
 """Its units were released because it was not confirmed in time."""
 Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 
+class _AdjustmentReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdjustmentReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdjustmentReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADJUSTMENT_REASON_UNSPECIFIED: _AdjustmentReason.ValueType  # 0
+    """Unspecified."""
+    ADJUSTMENT_REASON_RECEIVED: _AdjustmentReason.ValueType  # 1
+    """Goods came in."""
+    ADJUSTMENT_REASON_DAMAGED: _AdjustmentReason.ValueType  # 2
+    """Units are damaged."""
+    ADJUSTMENT_REASON_LOST: _AdjustmentReason.ValueType  # 3
+    """Units are lost."""
+    ADJUSTMENT_REASON_RETURNED: _AdjustmentReason.ValueType  # 4
+    """A customer or a courier returned units that can be sold again."""
+    ADJUSTMENT_REASON_CORRECTION: _AdjustmentReason.ValueType  # 5
+    """The count was wrong."""
+    ADJUSTMENT_REASON_WRITTEN_OFF: _AdjustmentReason.ValueType  # 6
+    """Units are removed from the books."""
+
+class AdjustmentReason(_AdjustmentReason, metaclass=_AdjustmentReasonEnumTypeWrapper):
+    """The reasons of AdjustStock."""
+
+ADJUSTMENT_REASON_UNSPECIFIED: AdjustmentReason.ValueType  # 0
+"""Unspecified."""
+ADJUSTMENT_REASON_RECEIVED: AdjustmentReason.ValueType  # 1
+"""Goods came in."""
+ADJUSTMENT_REASON_DAMAGED: AdjustmentReason.ValueType  # 2
+"""Units are damaged."""
+ADJUSTMENT_REASON_LOST: AdjustmentReason.ValueType  # 3
+"""Units are lost."""
+ADJUSTMENT_REASON_RETURNED: AdjustmentReason.ValueType  # 4
+"""A customer or a courier returned units that can be sold again."""
+ADJUSTMENT_REASON_CORRECTION: AdjustmentReason.ValueType  # 5
+"""The count was wrong."""
+ADJUSTMENT_REASON_WRITTEN_OFF: AdjustmentReason.ValueType  # 6
+"""Units are removed from the books."""
+Global___AdjustmentReason: _TypeAlias = AdjustmentReason  # noqa: Y015
+
 class _MovementKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -68,7 +108,7 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     MOVEMENT_KIND_UNSPECIFIED: _MovementKind.ValueType  # 0
     """Unspecified."""
     MOVEMENT_KIND_RECEIVED: _MovementKind.ValueType  # 1
-    """Goods came in at a new level."""
+    """Goods came in."""
     MOVEMENT_KIND_RESERVED: _MovementKind.ValueType  # 2
     """An order reserved units."""
     MOVEMENT_KIND_UNRESERVED: _MovementKind.ValueType  # 3
@@ -82,7 +122,7 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     MOVEMENT_KIND_SHIPPED: _MovementKind.ValueType  # 7
     """Units were shipped."""
     MOVEMENT_KIND_ADJUSTED: _MovementKind.ValueType  # 8
-    """A person corrected the count."""
+    """The count was corrected."""
 
 class MovementKind(_MovementKind, metaclass=_MovementKindEnumTypeWrapper):
     """The kinds of stock movements."""
@@ -90,7 +130,7 @@ class MovementKind(_MovementKind, metaclass=_MovementKindEnumTypeWrapper):
 MOVEMENT_KIND_UNSPECIFIED: MovementKind.ValueType  # 0
 """Unspecified."""
 MOVEMENT_KIND_RECEIVED: MovementKind.ValueType  # 1
-"""Goods came in at a new level."""
+"""Goods came in."""
 MOVEMENT_KIND_RESERVED: MovementKind.ValueType  # 2
 """An order reserved units."""
 MOVEMENT_KIND_UNRESERVED: MovementKind.ValueType  # 3
@@ -104,7 +144,7 @@ MOVEMENT_KIND_RELEASED: MovementKind.ValueType  # 6
 MOVEMENT_KIND_SHIPPED: MovementKind.ValueType  # 7
 """Units were shipped."""
 MOVEMENT_KIND_ADJUSTED: MovementKind.ValueType  # 8
-"""A person corrected the count."""
+"""The count was corrected."""
 Global___MovementKind: _TypeAlias = MovementKind  # noqa: Y015
 
 @_typing.final
@@ -182,6 +222,7 @@ class StockLevel(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SHORTFALL_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     location_id: _builtins.str
@@ -197,7 +238,11 @@ class StockLevel(_message.Message):
     available: _builtins.int
     """The available units."""
     etag: _builtins.str
-    """The version of this level."""
+    """Identifies the counted units: `on_hand` and `safety_stock`. Stays the same while orders reserve
+    and release.
+    """
+    shortfall: _builtins.int
+    """The units that are allocated or reserved and not in stock."""
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last change of a counter."""
@@ -214,10 +259,11 @@ class StockLevel(_message.Message):
         available: _builtins.int = ...,
         etag: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        shortfall: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "available", b"available", "etag", b"etag", "location_id", b"location_id", "on_hand", b"on_hand", "reserved", b"reserved", "safety_stock", b"safety_stock", "sku", b"sku", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated", b"allocated", "available", b"available", "etag", b"etag", "location_id", b"location_id", "on_hand", b"on_hand", "reserved", b"reserved", "safety_stock", b"safety_stock", "shortfall", b"shortfall", "sku", b"sku", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +287,8 @@ class StockMovement(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     movement_id: _builtins.str
     """The movement."""
     sku: _builtins.str
@@ -263,6 +311,10 @@ class StockMovement(_message.Message):
     """The user or workload that caused it."""
     reason: _builtins.str
     """The reason of a manual change."""
+    adjustment_reason: Global___AdjustmentReason.ValueType
+    """The reason of AdjustStock; unspecified for other causes."""
+    reference: _builtins.str
+    """The reference of AdjustStock; empty for other causes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
@@ -282,14 +334,88 @@ class StockMovement(_message.Message):
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        adjustment_reason: Global___AdjustmentReason.ValueType = ...,
+        reference: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allocated_delta", b"allocated_delta", "create_time", b"create_time", "kind", b"kind", "location_id", b"location_id", "movement_id", b"movement_id", "on_hand_delta", b"on_hand_delta", "reason", b"reason", "reservation_id", b"reservation_id", "reserved_delta", b"reserved_delta", "safety_stock_delta", b"safety_stock_delta", "sku", b"sku"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "adjustment_reason", b"adjustment_reason", "allocated_delta", b"allocated_delta", "create_time", b"create_time", "kind", b"kind", "location_id", b"location_id", "movement_id", b"movement_id", "on_hand_delta", b"on_hand_delta", "reason", b"reason", "reference", b"reference", "reservation_id", b"reservation_id", "reserved_delta", b"reserved_delta", "safety_stock_delta", b"safety_stock_delta", "sku", b"sku"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StockMovement: _TypeAlias = StockMovement  # noqa: Y015
+
+@_typing.final
+class StockAdjustment(_message.Message):
+    """Units that AdjustStock has added or removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    reason: Global___AdjustmentReason.ValueType
+    """The reason."""
+    reference: _builtins.str
+    """The document that the adjustment belongs to."""
+    actor: _builtins.str
+    """The user or workload that caused it."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdjustmentLine]:
+        """The lines, ordered by SKU and location; those of the same level are summed."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the change."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___AdjustmentLine] | None = ...,
+        reason: Global___AdjustmentReason.ValueType = ...,
+        reference: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "lines", b"lines", "reason", b"reason", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StockAdjustment: _TypeAlias = StockAdjustment  # noqa: Y015
+
+@_typing.final
+class AdjustmentLine(_message.Message):
+    """Units to add to one level or to remove from it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SKU_FIELD_NUMBER: _builtins.int
+    LOCATION_ID_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    sku: _builtins.str
+    """The stock keeping unit."""
+    location_id: _builtins.str
+    """The location."""
+    delta: _builtins.int
+    """The units to add, or to remove when negative; never 0."""
+    def __init__(
+        self,
+        *,
+        sku: _builtins.str = ...,
+        location_id: _builtins.str = ...,
+        delta: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "location_id", b"location_id", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustmentLine: _TypeAlias = AdjustmentLine  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
@@ -450,6 +576,42 @@ class SetStockRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetStockRequest: _TypeAlias = SetStockRequest  # noqa: Y015
+
+@_typing.final
+class AdjustStockRequest(_message.Message):
+    """Request of AdjustStock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    reason: Global___AdjustmentReason.ValueType
+    """The reason."""
+    reference: _builtins.str
+    """The document that the adjustment belongs to, such as a delivery note or a return."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once, however late it comes."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdjustmentLine]:
+        """The units to add or remove."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___AdjustmentLine] | None = ...,
+        reason: Global___AdjustmentReason.ValueType = ...,
+        reference: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "reason", b"reason", "reference", b"reference", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustStockRequest: _TypeAlias = AdjustStockRequest  # noqa: Y015
 
 @_typing.final
 class GetStockRequest(_message.Message):
@@ -754,6 +916,34 @@ class ConfirmReservationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmReservationRequest: _TypeAlias = ConfirmReservationRequest  # noqa: Y015
+
+@_typing.final
+class ExtendReservationRequest(_message.Message):
+    """Request of ExtendReservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """The duration of the hold from now on."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation_id", b"reservation_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendReservationRequest: _TypeAlias = ExtendReservationRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseReservationRequest(_message.Message):

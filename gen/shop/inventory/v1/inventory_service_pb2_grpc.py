@@ -40,6 +40,11 @@ class InventoryServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.SetStockRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockLevel.FromString,
                 _registered_method=True)
+        self.AdjustStock = channel.unary_unary(
+                '/shop.inventory.v1.InventoryService/AdjustStock',
+                request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockAdjustment.FromString,
+                _registered_method=True)
         self.GetStock = channel.unary_unary(
                 '/shop.inventory.v1.InventoryService/GetStock',
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.GetStockRequest.SerializeToString,
@@ -75,6 +80,11 @@ class InventoryServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfirmReservationRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
                 _registered_method=True)
+        self.ExtendReservation = channel.unary_unary(
+                '/shop.inventory.v1.InventoryService/ExtendReservation',
+                request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ExtendReservationRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
+                _registered_method=True)
         self.ReleaseReservation = channel.unary_unary(
                 '/shop.inventory.v1.InventoryService/ReleaseReservation',
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReleaseReservationRequest.SerializeToString,
@@ -98,7 +108,16 @@ class InventoryServiceServicer:
 
     def SetStock(self, request, context):
         """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
-        `VERSION_MISMATCH` when the level has changed since `etag` was read.
+        `VERSION_MISMATCH` when `on_hand` or `safety_stock` has changed since `etag` was read. A count
+        below what is promised to orders is accepted: it leaves a `shortfall`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustStock(self, request, context):
+        """Adds units to levels or removes them: all lines or none. Fails with `SKU_NOT_FOUND` for a level
+        that does not exist. Removing more than is not promised to orders leaves a `shortfall`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +161,8 @@ class InventoryServiceServicer:
 
     def ReserveStock(self, request, context):
         """Holds stock for an order: all lines or none. Lines of the same SKU are summed first. A repeated
-        `reservation_id` returns the current reservation.
+        `reservation_id` returns the current reservation. Fails with `RESERVATION_STATE_CONFLICT` when
+        the reservation was released before this call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,9 +176,19 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendReservation(self, request, context):
+        """Extends a hold: it expires `ttl` from now, or at its present `expire_time` if that is later. Does
+        nothing when the reservation is CONFIRMED or FULFILLED. Also extends a hold past its expiry that
+        still has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseReservation(self, request, context):
         """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-        when it is already RELEASED or EXPIRED.
+        when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+        without units, so that a ReserveStock that arrives later holds nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,6 +215,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.SetStock,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.SetStockRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockLevel.SerializeToString,
+            ),
+            'AdjustStock': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustStock,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockAdjustment.SerializeToString,
             ),
             'GetStock': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStock,
@@ -219,6 +254,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
             'ConfirmReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmReservation,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfirmReservationRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.SerializeToString,
+            ),
+            'ExtendReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendReservation,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ExtendReservationRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.SerializeToString,
             ),
             'ReleaseReservation': grpc.unary_unary_rpc_method_handler(
@@ -265,6 +305,33 @@ class InventoryService:
             '/shop.inventory.v1.InventoryService/SetStock',
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.SetStockRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockLevel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustStock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryService/AdjustStock',
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.AdjustStockRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.StockAdjustment.FromString,
             options,
             channel_credentials,
             insecure,
@@ -453,6 +520,33 @@ class InventoryService:
             target,
             '/shop.inventory.v1.InventoryService/ConfirmReservation',
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ConfirmReservationRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryService/ExtendReservation',
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ExtendReservationRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
             options,
             channel_credentials,

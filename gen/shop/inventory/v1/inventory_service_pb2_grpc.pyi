@@ -18,7 +18,12 @@ class InventoryServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.SetStockRequest, _inventory_service_pb2.StockLevel]
     """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
-    `VERSION_MISMATCH` when the level has changed since `etag` was read.
+    `VERSION_MISMATCH` when `on_hand` or `safety_stock` has changed since `etag` was read. A count
+    below what is promised to orders is accepted: it leaves a `shortfall`.
+    """
+    AdjustStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.AdjustStockRequest, _inventory_service_pb2.StockAdjustment]
+    """Adds units to levels or removes them: all lines or none. Fails with `SKU_NOT_FOUND` for a level
+    that does not exist. Removing more than is not promised to orders leaves a `shortfall`.
     """
     GetStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.GetStockRequest, _inventory_service_pb2.Stock]
     """Gets the available units of one SKU."""
@@ -34,15 +39,22 @@ class InventoryServiceStub:
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReserveStockRequest, _inventory_service_pb2.Reservation]
     """Holds stock for an order: all lines or none. Lines of the same SKU are summed first. A repeated
-    `reservation_id` returns the current reservation.
+    `reservation_id` returns the current reservation. Fails with `RESERVATION_STATE_CONFLICT` when
+    the reservation was released before this call.
     """
     ConfirmReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfirmReservationRequest, _inventory_service_pb2.Reservation]
     """Changes a reservation from HELD to CONFIRMED. Also confirms a hold past its expiry that still
     has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
     """
+    ExtendReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ExtendReservationRequest, _inventory_service_pb2.Reservation]
+    """Extends a hold: it expires `ttl` from now, or at its present `expire_time` if that is later. Does
+    nothing when the reservation is CONFIRMED or FULFILLED. Also extends a hold past its expiry that
+    still has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+    """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReleaseReservationRequest, _inventory_service_pb2.Reservation]
     """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-    when it is already RELEASED or EXPIRED.
+    when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+    without units, so that a ReserveStock that arrives later holds nothing.
     """
     FulfillReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.FulfillReservationRequest, _inventory_service_pb2.Reservation]
     """Changes a reservation from CONFIRMED to FULFILLED: its units have left the warehouse."""
@@ -59,7 +71,18 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_inventory_service_pb2.SetStockRequest, _abc.Awaitable[_inventory_service_pb2.StockLevel]],
     ) -> _abc.Awaitable[_inventory_service_pb2.StockLevel]:
         """Sets the counted stock of a SKU at one location, as an absolute number. Fails with
-        `VERSION_MISMATCH` when the level has changed since `etag` was read.
+        `VERSION_MISMATCH` when `on_hand` or `safety_stock` has changed since `etag` was read. A count
+        below what is promised to orders is accepted: it leaves a `shortfall`.
+        """
+
+    @_abc_1.abstractmethod
+    def AdjustStock(
+        self,
+        request: _inventory_service_pb2.AdjustStockRequest,
+        context: _aio.ServicerContext[_inventory_service_pb2.AdjustStockRequest, _abc.Awaitable[_inventory_service_pb2.StockAdjustment]],
+    ) -> _abc.Awaitable[_inventory_service_pb2.StockAdjustment]:
+        """Adds units to levels or removes them: all lines or none. Fails with `SKU_NOT_FOUND` for a level
+        that does not exist. Removing more than is not promised to orders leaves a `shortfall`.
         """
 
     @_abc_1.abstractmethod
@@ -111,7 +134,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_inventory_service_pb2.ReserveStockRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
     ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
         """Holds stock for an order: all lines or none. Lines of the same SKU are summed first. A repeated
-        `reservation_id` returns the current reservation.
+        `reservation_id` returns the current reservation. Fails with `RESERVATION_STATE_CONFLICT` when
+        the reservation was released before this call.
         """
 
     @_abc_1.abstractmethod
@@ -125,13 +149,25 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ExtendReservation(
+        self,
+        request: _inventory_service_pb2.ExtendReservationRequest,
+        context: _aio.ServicerContext[_inventory_service_pb2.ExtendReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
+    ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
+        """Extends a hold: it expires `ttl` from now, or at its present `expire_time` if that is later. Does
+        nothing when the reservation is CONFIRMED or FULFILLED. Also extends a hold past its expiry that
+        still has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+        """
+
+    @_abc_1.abstractmethod
     def ReleaseReservation(
         self,
         request: _inventory_service_pb2.ReleaseReservationRequest,
         context: _aio.ServicerContext[_inventory_service_pb2.ReleaseReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
     ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
         """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-        when it is already RELEASED or EXPIRED.
+        when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+        without units, so that a ReserveStock that arrives later holds nothing.
         """
 
     @_abc_1.abstractmethod

@@ -78,6 +78,7 @@ class Rpc(_message.Message):
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
     TOKEN_KEYS_FIELD_NUMBER: _builtins.int
+    WORKLOADS_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """The end user that the call must come from."""
     audit: _builtins.bool
@@ -109,6 +110,12 @@ class Rpc(_message.Message):
     def rate_limit(self) -> Global___RateLimit:
         """The rate limit of one client, for calls from outside by any protocol. Absent means no limit of its own."""
 
+    @_builtins.property
+    def workloads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With ACCESS_ROLES: the callers that need no end user, because they call on their own behalf, as
+        with ACCESS_WORKLOAD. Forbidden elsewhere, and never `edge`.
+        """
+
     def __init__(
         self,
         *,
@@ -119,10 +126,11 @@ class Rpc(_message.Message):
         rate_limit: Global___RateLimit | None = ...,
         audit: _builtins.bool = ...,
         token_keys: _builtins.bool = ...,
+        workloads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout", "token_keys", b"token_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout", "token_keys", b"token_keys", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
