@@ -29,12 +29,13 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServ
 from chassis import telemetry
 from chassis.cache import Cache
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
-from chassis.events import consumer, outbox
 from chassis.events.bus import Bus
 from chassis.events.consumer import Consumer, Handler
+from chassis.events.gauges import EVENT_GAUGES
 from chassis.events.kafka_bus import KafkaBus
 from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
+from chassis.events.retention import retention
 from chassis.external import webhooks
 from chassis.metrics import Gauges, Reading, serving_metrics, work_proceeds, work_waits
 from chassis.postgres import idempotency
@@ -56,24 +57,6 @@ Stub = TypeVar("Stub")
 _PURGE_SECONDS = 3600.0
 #: The relay's lock and the change feed each hold one; the relay and the calls each need one more.
 _LEAST_CONNECTIONS = 4
-#: Each reads a bounded number of index entries.
-_DATABASE_GAUGES = (
-    (
-        "outbox_unpublished_events",
-        "Events that are not yet published, at most 100,000.",
-        "SELECT count(*) FROM (SELECT FROM outbox WHERE publish_time IS NULL LIMIT 100000) AS unpublished",
-    ),
-    (
-        "outbox_lag_seconds",
-        "Age of the oldest event that is not yet published.",
-        "SELECT extract(epoch FROM now() - create_time) FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT 1",
-    ),
-    (
-        "dead_letters",
-        "Events that could not be applied and were not redriven, at most 10,000.",
-        "SELECT count(*) FROM (SELECT FROM dead_letter WHERE redrive_time IS NULL LIMIT 10000) AS dead",
-    ),
-)
 
 
 class App:
@@ -120,8 +103,8 @@ class App:
         self._add_database_gauges(database)
         self.background(database.change_feed.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
-        self.purge_older_than(database, "outbox", "publish_time", outbox.RETENTION)
-        self.purge_older_than(database, "inbox", "apply_time", consumer.RETENTION)
+        for table, time_column, kept in retention(settings):
+            self.purge_older_than(database, table, time_column, kept)
         self.purge_older_than(database, "idempotency", "create_time", idempotency.RETENTION)
         self.purge_older_than(database, "webhook", "receive_time", webhooks.RETENTION)
         return database
@@ -139,7 +122,9 @@ class App:
 
     def cache(self) -> Cache:
         """Return the service's cache."""
-        cache = Cache.connect(self.settings.redis_url, self.settings.event_prefix + self.name)
+        cache = Cache.connect(
+            self.settings.cache_url or self.settings.redis_url, self.settings.event_prefix + self.name
+        )
         self._closing.push_async_callback(cache.close)
         return cache
 
@@ -156,9 +141,11 @@ class App:
 
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
         """Apply events of other services, each in a transaction of `database`; called once, with all handlers."""
-        worker = Consumer(self.name, database, await self.bus(), handlers)
+        retry_seconds = self.settings.event_retry_seconds
+        worker = Consumer(self.name, database, await self.bus(), handlers, retry_seconds=retry_seconds)
         self.gauges.add("consumer_lag_seconds", "Age of the oldest event received and not applied.", worker.lag_seconds)
         self.background(worker.run())
+        self.background(worker.redrive())
 
     def token_keys(self, source: KeySource) -> None:
         """Verify access tokens by the keys of `source`: for the service that issues them."""
@@ -234,7 +221,7 @@ class App:
             return {("used",): size - idle, ("idle",): idle, ("limit",): database.pool.get_max_size()}
 
         self.gauges.add("db_pool_connections", "Connections to the database.", read_pool, ("state",))
-        for name, description, query in _DATABASE_GAUGES:
+        for name, description, query in EVENT_GAUGES:
             self.query_gauge(database, name, description, query)
 
     async def _open(self, opening: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from chassis.event_settings import EventSettings
+
 
 class SettingsError(Exception):
     """A setting is missing or malformed; the text names it."""
@@ -26,7 +28,7 @@ class Provided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(EventSettings):
     """The settings of every service."""
 
     #: `host:port` that the gRPC server binds; port 0 picks a free one.
@@ -37,14 +39,6 @@ class Settings:
     migration_database_url: str = ""
     #: Connections to the database, at most.
     database_connections: int = 10
-    #: Redis for caches and, with `events=redis`, the event bus; stores nothing that may not be lost.
-    redis_url: str = ""
-    #: The event bus.
-    events: Literal["redis", "kafka"] = "redis"
-    #: `host:port` of a Kafka broker, for `events=kafka`.
-    kafka_bootstrap: str = ""
-    #: Put before the names of topics and consumer groups, so that several meshes can share one broker.
-    event_prefix: str = ""
     #: Where other services are: `shop.order.v1.OrderService=host:port`, comma-separated; `*=` for the rest.
     upstreams: str = ""
     #: Calls served at the same time; more are rejected at once with RESOURCE_EXHAUSTED.

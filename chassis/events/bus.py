@@ -9,6 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from shop.services import SERVICES
+
+#: The workload of each package of the contract.
+_WORKLOADS = {service.name.rpartition(".")[0]: service.workload for service in SERVICES.values()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -85,3 +90,8 @@ class Bus(Protocol):
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
         """Join a consumer group; a new group starts at the oldest event."""
         ...
+
+
+def owner_of(topic: str) -> str:
+    """Return the workload that owns a topic, the only one that publishes there; '' of a topic outside the contract."""
+    return _WORKLOADS.get(topic.rpartition(".")[0], "")

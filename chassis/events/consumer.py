@@ -11,9 +11,11 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from chassis.domain.backoff import backoff
-from chassis.events.bus import Bus, Event
+from chassis.events import dead_letters
+from chassis.events.bus import Bus, Event, owner_of
 from chassis.metrics import APPLIED, EVENT_AGE, work_proceeds, work_waits
-from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Transaction
+from chassis.postgres.change_feed import Draining
+from chassis.postgres.database import CONTENTION_ERRORS, UNAVAILABLE_ERRORS, Database, Transaction
 from chassis.telemetry import traced
 from shop.topics import EVENTS
 
@@ -22,16 +24,15 @@ log = logging.getLogger(__name__)
 #: Applies one event inside the transaction that also inserts its inbox row.
 Handler = Callable[[Transaction, Any], Awaitable[None]]
 
-_CLAIM = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
-_DEAD_LETTER = """
-INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, traceparent, attempts, error)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING"""
+#: A dead letter is left to its operator, also when it is delivered again.
+_CLAIM = """
+INSERT INTO inbox (consumer, event_id)
+SELECT $1::text, $2::uuid WHERE NOT EXISTS (SELECT FROM dead_letter WHERE consumer = $1 AND event_id = $2)
+ON CONFLICT DO NOTHING RETURNING true"""
+_CLAIM_DEAD_LETTER = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
 
-#: How long the inbox remembers an event: far longer than an applied one can be delivered again. Kafka stores events for
-#: 7 days by default (configure no more), and a Redis group gets again only what its last leader did not acknowledge.
-RETENTION = timedelta(days=30)
-
-_ATTEMPTS = 5
+#: Trouble of the database, however long it lasts, is no fault of the event.
+_DATABASE_ERRORS = (*UNAVAILABLE_ERRORS, *CONTENTION_ERRORS)
 _FIRST_PAUSE = timedelta(seconds=0.1)
 _LONGEST_PAUSE = timedelta(seconds=5)
 
@@ -39,16 +40,28 @@ _LONGEST_PAUSE = timedelta(seconds=5)
 class Consumer:
     """Applies the events of some topics with one handler for each message type; other types are skipped."""
 
-    def __init__(self, name: str, database: Database, bus: Bus, handlers: Mapping[type[Message], Handler]) -> None:
-        """`name` is both the consumer group and the inbox's consumer: the service's name."""
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        bus: Bus,
+        handlers: Mapping[type[Message], Handler],
+        *,
+        retry_seconds: float = 10.0,
+    ) -> None:
+        """`name` is both the consumer group and the inbox's consumer: the service's name.
+
+        An event that its handler fails to apply for `retry_seconds` is dead-lettered.
+        """
         self._name = name
         self._database = database
         self._bus = bus
         self._handlers = {kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()}
+        self._topics = sorted({EVENTS[name].topic for name in self._handlers})
+        self._retry_seconds = retry_seconds
         self._work = "consumer"
         #: When the oldest event that was received and is not acknowledged was published, in seconds since the epoch.
         self._waiting_since: float | None = None
-        self._topics = sorted({EVENTS[name].topic for name in self._handlers})
 
     async def run(self) -> None:
         """Consume until cancelled; after a failure of bus or database, resume with the unacknowledged events."""
@@ -60,31 +73,46 @@ class Consumer:
                         self._waiting_since = _published(batch[0]) if batch else None
                         for event in batch:
                             await self._settle(event)
+                            failures = 0
                         await subscription.acknowledge()
                         self._waiting_since = None
                         work_proceeds(self._work)
-                        failures = 0
             except Exception as error:  # noqa: BLE001  the bus's own libraries raise what they like
                 failures += 1
                 work_waits(self._work, type(error).__name__)
                 log.warning("consumer restarts", extra={"consumer": self._name, "error": repr(error)})
                 await _pause(failures)
 
+    async def redrive(self) -> None:
+        """Apply the dead letters whose redrive is requested, until the server drains."""
+        try:
+            async for _ in self._database.change_feed.subscribe([dead_letters.FEED_KEY]):
+                try:
+                    while await self._redrive_next():
+                        pass
+                except _DATABASE_ERRORS as error:
+                    log.warning("redrive waits for the database", extra={"error": repr(error)})
+        except Draining:
+            pass
+
     async def lag_seconds(self) -> float:
         """Return the age of the oldest event that was received and is not applied."""
         return max(time.time() - self._waiting_since, 0.0) if self._waiting_since is not None else 0.0
 
     async def _settle(self, event: Event) -> None:
-        """Apply the event, or dead-letter it after some attempts, so that later events are not blocked."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        """Apply the event, or dead-letter it after some time, so that later events are not blocked."""
+        began, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
             try:
                 await self._apply(event)
-            except UNAVAILABLE_ERRORS:
-                raise  # no fault of the event: it stays unacknowledged
+            except _DATABASE_ERRORS:
+                raise  # it stays unacknowledged
             except Exception as error:
-                if attempt == _ATTEMPTS or isinstance(error, DecodeError):
+                if isinstance(error, DecodeError) or time.monotonic() - began >= self._retry_seconds:
                     log.exception("event dead-lettered", extra={"consumer": self._name, "event": event.id})
-                    await self._dead_letter(event, attempt, error)
+                    async with self._database.transaction() as tx:
+                        await dead_letters.add(tx, self._name, event, attempt, error)
                     APPLIED.labels(event.type, "dead_lettered").inc()
                     return
                 await _pause(attempt)
@@ -96,30 +124,51 @@ class Consumer:
             raise DecodeError("not a CloudEvent: it has no ce_type")
         if event.type not in self._handlers:
             return
-        kind, handler = self._handlers[event.type]
+        if not _is_genuine(event):
+            extra = {"event": event.id, "type": event.type, "topic": event.topic, "source": event.source}
+            log.error("event rejected: not published by the owner of its topic", extra=extra)
+            APPLIED.labels(event.type, "rejected").inc()
+            return
         with traced(event.traceparent, event.type):
             async with self._database.transaction() as tx:
                 # The claim comes first, so that a duplicate waits here before it can have any effect.
                 if await tx.fetchval(_CLAIM, self._name, event.id):
-                    await handler(tx, kind.FromString(event.payload))
+                    await self._handle(tx, event.type, event.payload)
         APPLIED.labels(event.type, "applied").inc()
         if (published := _published(event)) is not None:
             EVENT_AGE.observe(max(time.time() - published, 0.0))
 
-    async def _dead_letter(self, event: Event, attempts: int, error: Exception) -> None:
-        async with self._database.transaction() as tx:
-            await tx.execute(
-                _DEAD_LETTER,
-                self._name,
-                event.id,
-                event.topic,
-                event.key,
-                event.type,
-                event.payload,
-                event.traceparent,
-                attempts,
-                f"{type(error).__name__}: {error}".replace("\0", "\ufffd")[:1000],
-            )
+    async def _handle(self, tx: Transaction, event_type: str, payload: bytes) -> None:
+        kind, handler = self._handlers[event_type]
+        await handler(tx, kind.FromString(payload))
+
+    async def _redrive_next(self) -> bool:
+        """Apply the next dead letter whose redrive is requested; return whether there was one."""
+        event_id = ""
+        try:
+            async with self._database.transaction() as tx:
+                letter = await dead_letters.lock_next(tx, self._name)
+                if letter is None:
+                    return False
+                event_id = str(letter["event_id"])
+                with traced(letter["traceparent"], letter["type"]):
+                    if await tx.fetchval(_CLAIM_DEAD_LETTER, self._name, event_id):
+                        await self._handle(tx, letter["type"], letter["payload"])
+                await dead_letters.mark_redriven(tx, self._name, event_id)
+        except _DATABASE_ERRORS:
+            raise  # the request stays
+        except Exception as error:
+            log.exception("redrive failed", extra={"consumer": self._name, "event": event_id})
+            async with self._database.transaction() as tx:
+                await dead_letters.mark_failed(tx, self._name, event_id, error)
+        else:
+            log.info("event redriven", extra={"consumer": self._name, "event": event_id})
+        return True
+
+
+def _is_genuine(event: Event) -> bool:
+    """Return whether the event's type belongs to its topic, and its source to both."""
+    return EVENTS[event.type].topic == event.topic and event.source == owner_of(event.topic)
 
 
 def _published(event: Event) -> float | None:

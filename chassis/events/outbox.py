@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, timedelta
+from datetime import UTC
 
 from google.protobuf.message import Message
 
@@ -31,9 +31,6 @@ _UNPUBLISHED = """
 SELECT *, pg_notify($1, key) FROM (SELECT * FROM outbox WHERE publish_time IS NULL ORDER BY id LIMIT $2) AS batch
 ORDER BY id"""
 _PUBLISHED = "UPDATE outbox SET publish_time = now() WHERE id = ANY($1)"
-
-#: How long a published event is stored, for investigations.
-RETENTION = timedelta(days=7)
 
 _LEADER_LOCK = 0x6F757462
 _HINTS = "outbox"

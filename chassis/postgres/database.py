@@ -44,7 +44,21 @@ UNAVAILABLE_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,  # a disk that fails
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary that was demoted
 )
+#: Errors of concurrent transactions: the same change may succeed when it is tried again.
+CONTENTION_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+
+_SESSION_SETTINGS = {
+    "idle_in_transaction_session_timeout": "30000",
+    "lock_timeout": "10000",
+    # The server ends the session of a host that vanished within half a minute, and releases its locks.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 
 
 class Queries:
@@ -94,7 +108,7 @@ class Database:
             timeout=_ACQUIRE_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
             reset=_keep_session,
-            server_settings={"idle_in_transaction_session_timeout": "30000", "lock_timeout": "10000"},
+            server_settings=_SESSION_SETTINGS,
         )
         try:
             yield cls(pool)
@@ -139,7 +153,9 @@ class Database:
                 # Shielded: a BEGIN that was sent must be followed by its end before others get the connection.
                 await run_shielded(transaction.start())
                 yield connection
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    await self.pool.expire_connections()  # after a failover new connections may find the primary
                 # A lost connection is rolled back, and a transaction that did not begin needs no end.
                 with suppress(asyncpg.PostgresError, *UNAVAILABLE_ERRORS):
                     await run_shielded(transaction.rollback())

@@ -21,7 +21,7 @@ from chassis.context import Call, Context, current_call, enter_call
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
 from chassis.metrics import Calls
 from chassis.postgres.change_feed import Draining
-from chassis.postgres.database import UNAVAILABLE_ERRORS, Overloaded
+from chassis.postgres.database import CONTENTION_ERRORS, UNAVAILABLE_ERRORS, Overloaded
 from chassis.postgres.lane import VersionConflict
 from chassis.rpc import access
 from chassis.rpc.auth import TokenVerifier
@@ -43,12 +43,7 @@ _VIOLATIONS_BYTES = 1_500
 #: A proxy retries and counts these, unless initial metadata came before them.
 _PROXY_CODES = (code_pb2.INTERNAL, code_pb2.UNAVAILABLE)
 
-_CONTENDED = (
-    VersionConflict,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.LockNotAvailableError,
-)
+_CONTENDED = (VersionConflict, *CONTENTION_ERRORS)
 
 _validator = Validator()
 

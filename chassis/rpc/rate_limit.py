@@ -33,9 +33,10 @@ class RateLimiter:
     def connect(cls, settings: Settings) -> "RateLimiter":
         """Return a limiter on the Redis of the settings, or without one on a counter of this process."""
         try:
-            counter = RedisCounter(settings.redis_url) if settings.redis_url else LocalCounter()
+            url = settings.cache_url or settings.redis_url
+            counter = RedisCounter(url) if url else LocalCounter()
         except ValueError as error:
-            raise SettingsError(f"REDIS_URL cannot be used: {error}") from error
+            raise SettingsError(f"CACHE_URL or REDIS_URL cannot be used: {error}") from error
         return cls(counter, settings.event_prefix)
 
     async def close(self) -> None:

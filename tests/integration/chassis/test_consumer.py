@@ -10,9 +10,11 @@ import pytest
 
 from chassis import Database, current_call
 from chassis.cancellation import cancel_and_wait
+from chassis.events import dead_letters
 from chassis.events.bus import Event
 from chassis.events.consumer import Consumer
 from chassis.events.redis_bus import RedisBus
+from chassis.postgres.database import _SESSION_SETTINGS
 from chassis.testing import eventually
 from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
@@ -66,12 +68,14 @@ def projection():
 
 @asynccontextmanager
 async def consuming(database, bus, projection, name="svc_toy"):
-    consumer = Consumer(name, database, bus, {events.StockChanged: projection.on_stock_changed})
-    task = asyncio.create_task(consumer.run())
+    handlers = {events.StockChanged: projection.on_stock_changed}
+    consumer = Consumer(name, database, bus, handlers, retry_seconds=0.5)
+    tasks = [asyncio.create_task(work) for work in (consumer.run(), consumer.redrive())]
     try:
-        yield task
+        yield tasks
+        assert not any(task.done() for task in tasks), "background work has ended"
     finally:
-        await cancel_and_wait(task)
+        await cancel_and_wait(*tasks)
 
 
 async def applied(database):
@@ -136,7 +140,7 @@ async def test_two_processes_of_a_service_together_apply_an_event_once(database_
 
 
 async def test_failed_attempts_of_a_handler_leave_no_effect(database, bus, projection):
-    projection.troubles["a"] = [asyncpg.DeadlockDetectedError("x"), ValueError("x")]
+    projection.troubles["a"] = [LookupError("x"), ValueError("x")]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
         await eventually(lambda: everything_is_acknowledged(bus))
@@ -169,21 +173,22 @@ async def test_a_poison_event_is_dead_lettered_with_its_error_and_blocks_no_othe
 
 
 @pytest.mark.parametrize(
-    ("changes", "attempts"),
+    ("changes", "retried"),
     [
-        ({"payload": b"\xff\xff\xff"}, 1),
-        ({"type": ""}, 1),
-        ({"type": "", "key": "a\0b", "traceparent": "\0"}, 1),
-        ({"payload": events.StockChanged(sku="nul").SerializeToString().replace(b"nul", b"n\0l")}, 5),
+        ({"payload": b"\xff\xff\xff"}, False),
+        ({"type": ""}, False),
+        ({"type": "", "key": "a\0b", "traceparent": "\0"}, False),
+        ({"payload": events.StockChanged(sku="nul").SerializeToString().replace(b"nul", b"n\0l")}, True),
     ],
     ids=["payload that is no message", "no type", "no type and NUL", "NUL in a text"],
 )
-async def test_an_undecodable_event_is_dead_lettered_without_retries(database, bus, projection, changes, attempts):
+async def test_an_undecodable_event_is_dead_lettered_without_retries(database, bus, projection, changes, retried):
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed(**changes), stock_changed("b", 1)])
         await eventually(lambda: everything_is_acknowledged(bus))
     assert await applied(database) == ["b=1"]
-    assert [letter["attempts"] for letter in await buried(database)] == [attempts]
+    (letter,) = await buried(database)
+    assert letter["attempts"] >= 3 if retried else letter["attempts"] == 1
 
 
 async def test_a_poison_event_delivered_again_is_dead_lettered_once(database, bus, projection):
@@ -196,10 +201,24 @@ async def test_a_poison_event_delivered_again_is_dead_lettered_once(database, bu
     assert len(await buried(database)) == 1
 
 
-async def test_a_failure_of_the_database_is_no_attempt_of_the_event(database, bus, projection, monkeypatch):
-    """Or an event delivered during an outage of the database would be dead-lettered."""
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ConnectionResetError(),
+        asyncpg.LockNotAvailableError("55P03"),
+        asyncpg.ReadOnlySQLTransactionError("25006"),
+        asyncpg.SerializationError("40001"),
+        asyncpg.DeadlockDetectedError("40P01"),
+        asyncpg.PostgresIOError("58030"),
+        asyncpg.QueryCanceledError("57014"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_trouble_of_the_database_never_dead_letters_an_event(database, bus, projection, monkeypatch, trouble):
+    """Or an event delivered during an outage, or beside a lock of a migration, would be lost to its consumer."""
     monkeypatch.setattr("chassis.events.consumer._FIRST_PAUSE", timedelta(milliseconds=1))
-    projection.troubles["a"] = [ConnectionResetError() for _ in range(12)]
+    monkeypatch.setattr("chassis.events.consumer._LONGEST_PAUSE", timedelta(milliseconds=60))
+    projection.troubles["a"] = [trouble for _ in range(12)]
     async with consuming(database, bus, projection):
         await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
         await eventually(lambda: everything_is_acknowledged(bus))
@@ -294,3 +313,74 @@ async def test_a_full_pool_is_no_attempt_of_the_event(database, small, bus, proj
 async def test_a_handler_of_a_message_that_is_no_event_is_rejected_at_construction(database, bus, projection):
     with pytest.raises(KeyError):
         Consumer("svc_toy", database, bus, {pb.Stock: projection.on_stock_changed})
+
+
+async def test_a_locked_table_delays_an_event_and_does_not_dead_letter_it(
+    database_url, database, bus, projection, monkeypatch
+):
+    """CREATE INDEX holds such a lock for as long as it takes."""
+    monkeypatch.setitem(_SESSION_SETTINGS, "lock_timeout", "50")
+    async with Database.open(database_url) as hasty, consuming(hasty, bus, projection):
+        async with database.transaction() as tx:
+            await tx.execute("LOCK TABLE applied IN SHARE MODE")
+            await bus.publish([stock_changed("a", 1)])
+            await eventually(lambda: len(projection.attempts) >= 4)
+            assert await pending(bus) == 1
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1"]
+    assert await buried(database) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": "svc_catalog"},
+        {"source": ""},
+        {"type": "shop.inventory.v1.StockChanged", "topic": "shop.inventory.v1.Reservation"},
+    ],
+    ids=["another service", "no service", "another topic"],
+)
+async def test_an_event_that_the_owner_of_its_topic_did_not_publish_is_rejected(
+    database, bus, projection, log, changes
+):
+    handlers = {events.StockChanged: projection.on_stock_changed, events.ReservationHeld: projection.on_stock_changed}
+    consumer = asyncio.create_task(Consumer("svc_toy", database, bus, handlers).run())
+    forged = stock_changed("a", 7, **changes)
+    await bus.publish([forged, stock_changed("b", 1)])
+    await eventually(lambda: everything_is_acknowledged(bus))
+    await eventually(lambda: len(log.lines("event rejected: not published by the owner of its topic")) == 1)
+    await cancel_and_wait(consumer)
+    assert await applied(database) == ["b=1"]
+    assert await buried(database) == []
+
+
+async def test_a_dead_letter_is_redriven_on_request_and_once(database, bus, projection, log):
+    projection.troubles["a"] = ValueError("canary")
+    feed = asyncio.create_task(database.change_feed.listen(database.pool))
+    event = stock_changed("a", 1)
+    async with consuming(database, bus, projection):
+        await bus.publish([event, stock_changed("b", 1)])
+        await eventually(lambda: everything_is_acknowledged(bus))
+        assert await request_redrive(database, event.id) == 1
+        await eventually(lambda: log.lines("redrive failed"))
+        (letter,) = await eventually(lambda: buried(database), lambda rows: rows[0]["redrive_request_time"] is None)
+        assert letter["redrive_time"] is None
+
+        projection.troubles.clear()
+        await bus.publish([event])  # as after a crash: it is left to the operator
+        await eventually(lambda: everything_is_acknowledged(bus))
+        assert await applied(database) == ["b=1"]
+
+        assert await request_redrive(database, None) == 1
+        await eventually(lambda: buried(database), lambda rows: rows[0]["redrive_time"] is not None)
+        assert await applied(database) == ["b=1", "a=1"]
+        assert await request_redrive(database, event.id) == 0
+        await bus.publish([event])
+        await eventually(lambda: everything_is_acknowledged(bus))
+    await cancel_and_wait(feed)
+    assert await applied(database) == ["b=1", "a=1"]
+
+
+async def request_redrive(database, event_id):
+    async with database.transaction() as tx:
+        return await dead_letters.request_redrive(tx, event_id)

@@ -377,6 +377,8 @@ async def test_every_wait_for_the_database_is_bounded(database_url, monkeypatch)
         (asyncpg.ConnectionDoesNotExistError, True),
         (asyncpg.TooManyConnectionsError, True),
         (asyncpg.DiskFullError, True),
+        (asyncpg.PostgresIOError, True),
+        (asyncpg.ReadOnlySQLTransactionError, True),
         (ConnectionRefusedError, True),
         (TimeoutError, True),
         (asyncpg.DataError, False),
@@ -388,3 +390,20 @@ async def test_every_wait_for_the_database_is_bounded(database_url, monkeypatch)
 )
 def test_errors_of_an_unavailable_database_are_not_the_requests(error, away):
     assert issubclass(error, UNAVAILABLE_ERRORS) is away
+
+
+async def test_a_connection_to_a_server_that_became_read_only_is_replaced(database_url, database):
+    """After a failover the pool still has connections to the old primary, which is a standby now."""
+    name = await database.pool.fetchval("SELECT current_database()")
+    await database.pool.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with Database.open(database_url) as demoted:
+        assert await demoted.pool.fetchval("SHOW transaction_read_only") == "on"
+        await database.pool.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        with pytest.raises(UNAVAILABLE_ERRORS):
+            await insert_note(demoted)
+        await insert_note(demoted)
+
+
+async def insert_note(database):
+    async with database.transaction() as tx:
+        await tx.execute("INSERT INTO note (id) VALUES ('n')")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chassis.events.bus import Event
+from chassis.events.bus import Event, owner_of
 from chassis.events.redis_bus import RedisBus
 from chassis.testing import eventually
 from chassis.types.money import money
@@ -48,7 +48,7 @@ async def publish(redis_url, event_prefix, rows):
                 type=message.DESCRIPTOR.full_name,
                 topic=kind.topic,
                 key=getattr(message, kind.key),
-                source="test",
+                source=owner_of(kind.topic),
                 time=datetime.now(UTC).isoformat(),
                 payload=message.SerializeToString(),
             )
