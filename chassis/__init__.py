@@ -1,6 +1,6 @@
 """The chassis: the framework of every service. Services import from here, or from a module named in its docstring."""
 
-from chassis.app import App, run
+from chassis.app import App
 from chassis.cache import Cache
 from chassis.context import Context, User, current_call, current_user
 from chassis.errors import OutcomeUnknown
@@ -11,6 +11,7 @@ from chassis.postgres.database import Database, Queries, Record, Transaction, cu
 from chassis.postgres.idempotency import idempotent, is_replay, stored_reply, transactional
 from chassis.postgres.lane import Batch, Lane, VersionConflict
 from chassis.rpc.access import owner_filter, require_owner
+from chassis.run import run
 from chassis.settings import Settings
 from chassis.telemetry import traced
 from chassis.types.times import timestamp

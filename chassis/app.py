@@ -1,24 +1,16 @@
-"""The lifecycle of a service: open its resources in order, serve, drain on SIGTERM, close in reverse order.
-
-`python -m svc_x` serves; `python -m svc_x migrate` brings its database up to date and ends.
-"""
+"""The resources of a service: opened in order, closed in reverse order; between them it serves and drains."""
 
 import asyncio
-import json
 import logging
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import grpc
-import uvloop
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -26,7 +18,6 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha._async import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from chassis import telemetry
 from chassis.cache import Cache
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
 from chassis.events.bus import Bus
@@ -41,11 +32,11 @@ from chassis.metrics import Gauges, Reading, serving_metrics, work_proceeds, wor
 from chassis.postgres import idempotency
 from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
-from chassis.postgres.migrate import MigrationError, migrate
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
-from chassis.rpc.client import Clients, contract_key_source
+from chassis.rpc.client import Clients, contract_key_source, contract_revocation_source
 from chassis.rpc.pipeline import Pipeline
 from chassis.rpc.rate_limit import RateLimiter
+from chassis.rpc.revocations import RevocationSource
 from chassis.settings import Settings, SettingsError
 from shop.services import service_of_servicer
 
@@ -79,6 +70,8 @@ class App:
         self._health = health.HealthServicer()
         self._bus: Bus | None = None
         self._verifier = TokenVerifier(keys or self._keys(), settings.token_issuer, settings.token_audience)
+        #: Tokens of another issuer have no sessions here.
+        self._revocations = None if keys or settings.jwks_url else contract_revocation_source(self._clients)
         limiter = RateLimiter.connect(settings)
         self._closing.push_async_callback(limiter.close)
         self._server = grpc.aio.server(
@@ -97,7 +90,7 @@ class App:
         settings = self.settings
         if settings.database_connections < _LEAST_CONNECTIONS:
             raise SettingsError(f"DATABASE_CONNECTIONS must be at least {_LEAST_CONNECTIONS}")
-        with _explain_setting("DATABASE_URL"):
+        with explain_setting("DATABASE_URL"):
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._change_feeds.append(database.change_feed)
         self._add_database_gauges(database)
@@ -116,7 +109,7 @@ class App:
             if settings.events == "kafka":
                 self._bus = await self._open(KafkaBus.open(settings.kafka_bootstrap, settings.event_prefix))
             else:
-                with _explain_setting("REDIS_URL"):
+                with explain_setting("REDIS_URL"):
                     self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
         return self._bus
 
@@ -148,8 +141,13 @@ class App:
         self.background(worker.redrive())
 
     def token_keys(self, source: KeySource) -> None:
-        """Verify access tokens by the keys of `source`: for the service that issues them."""
+        """Verify access tokens by the keys of `source`: for the service that issues them, and knows their sessions."""
         self._verifier.source = source
+        self._revocations = None
+
+    def token_revocations(self, source: RevocationSource) -> None:
+        """Reject the access tokens of the sessions that `source` streams."""
+        self._revocations = source
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` from the start of serving until shutdown; its failure ends the process, which is restarted."""
@@ -198,10 +196,12 @@ class App:
         """Serve for as long as the block runs; then drain and close in reverse order."""
         async with self._closing:
             self._add_operations()
+            if self._revocations is not None:
+                self.background(self._verifier.revocations.follow(self._revocations))
             port = self._server.add_insecure_port(self.settings.listen)
             self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
             if self.settings.metrics_listen:
-                with _explain_setting("METRICS_LISTEN"):
+                with explain_setting("METRICS_LISTEN"):
                     await self._open(serving_metrics(self.settings.metrics_listen, self.gauges))
             await self._server.start()
             tasks = [asyncio.create_task(self._watched(work)) for work in self._background]
@@ -277,49 +277,8 @@ async def build(app: App, compose: Callable[[App, S], Awaitable[None]], settings
     return app
 
 
-def run(package: str, settings: type[S], compose: Callable[[App, S], Awaitable[None]]) -> None:
-    """Run the service whose `__main__` calls this; exit with status 2 and a line of JSON when it cannot start."""
-    try:
-        values = settings.from_env()
-        telemetry.start_logging(package, values.log_level)
-        work = _migrate(package, values) if sys.argv[1:] == ["migrate"] else _serve(package, values, compose)
-        uvloop.run(work)
-    except (SettingsError, MigrationError, OSError) as error:
-        sys.stderr.write(json.dumps({"service": package, "level": "ERROR", "message": str(error)}) + "\n")
-        sys.exit(2)
-
-
-async def _migrate(package: str, settings: Settings) -> None:
-    with _explain_setting("MIGRATION_DATABASE_URL"):
-        applied = await migrate(settings.migration_database_url, Path(str(files(package))))
-    log.info("migrated", extra={"applied": applied})
-
-
-async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitable[None]]) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if settings.otel_exporter_otlp_endpoint:
-        telemetry.start_tracing(package)
-    await _require_free(settings.listen)
-    app = await build(App(package, settings), compose, settings)
-    async with app.serving():
-        log.info("serving", extra={"address": app.address})
-        await stop.wait()
-        log.info("draining")
-
-
-async def _require_free(address: str) -> None:
-    """Check that the address is free before gRPC, which logs lines of its own, binds it."""
-    host, _, port = address.rpartition(":")
-    with _explain_setting(f"LISTEN={address}"):
-        probe = await asyncio.get_running_loop().create_server(asyncio.Protocol, host.strip("[]"), int(port))
-        probe.close()
-        await probe.wait_closed()
-
-
 @contextmanager
-def _explain_setting(setting: str) -> Iterator[None]:
+def explain_setting(setting: str) -> Iterator[None]:
     """Raise SettingsError, which names the setting, for an error in the block."""
     try:
         yield

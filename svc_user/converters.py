@@ -1,11 +1,13 @@
 """Converts the domain objects of svc_user to messages and events, and requests back."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
 from chassis import timestamp
 from shop.type.v1 import address_pb2
 from shop.user.v1 import address_service_pb2 as address_pb
+from shop.user.v1 import auth_service_pb2 as auth_pb
 from shop.user.v1 import user_events_pb2 as events
 from shop.user.v1 import user_service_pb2 as pb
 from svc_user.domain import Account
@@ -56,6 +58,16 @@ def postal_address_from_proto(address: address_pb2.Address) -> PostalAddress:
         region=address.region,
         postal_code=address.postal_code,
         country_code=address.country_code,
+    )
+
+
+def revocations_to_proto(expire_times: Mapping[str, datetime]) -> auth_pb.WatchRevocationsResponse:
+    """Return ended sessions, with the time until which their access tokens are rejected."""
+    return auth_pb.WatchRevocationsResponse(
+        revocations=[
+            auth_pb.Revocation(session_id=session_id, expire_time=timestamp(expire_time))
+            for session_id, expire_time in expire_times.items()
+        ]
     )
 
 

@@ -63,12 +63,20 @@ SELECT session.* FROM session JOIN refresh_token USING (session_id) WHERE token_
 UPDATE session SET expire_time = $2 WHERE session_id = $1;
 
 -- name: end_session
--- Ends a session that has not ended yet.
-UPDATE session SET end_time = now(), end_reason = $2 WHERE session_id = $1 AND end_time IS NULL;
+-- Ends a session that has not ended yet, and notifies the streams of revocations.
+WITH ended AS (
+    UPDATE session SET end_time = now(), end_reason = $2 WHERE session_id = $1 AND end_time IS NULL RETURNING session_id)
+SELECT pg_notify($3, $4) FROM ended;
 
 -- name: end_sessions
--- Ends all sessions of a user that have not ended yet.
-UPDATE session SET end_time = now(), end_reason = $2 WHERE user_id = $1 AND end_time IS NULL;
+-- Ends all sessions of a user that have not ended yet, and notifies the streams of revocations.
+WITH ended AS (
+    UPDATE session SET end_time = now(), end_reason = $2 WHERE user_id = $1 AND end_time IS NULL RETURNING session_id)
+SELECT pg_notify($3, $4) FROM ended;
+
+-- name: list_ended_sessions
+-- Lists the sessions that ended within an interval.
+SELECT session_id, end_time FROM session WHERE end_time > now() - $1::interval;
 
 -- name: read_token
 -- Reads a refresh token, and whether its successor was rotated too.

@@ -4,9 +4,12 @@ No password is verified inside a transaction, and no secret is stored as plain t
 """
 
 import logging
+import time
 import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -14,7 +17,7 @@ from chassis import Context, Database, Transaction, current_time, current_user
 from shop.user.v1 import auth_service_pb2 as pb
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer
 from shop.user.v1.user_errors import BadCredentials, RefreshTokenInvalid, TokenReused
-from svc_user import domain, domain_sessions, store, store_sessions
+from svc_user import converters, domain, domain_sessions, store, store_sessions
 from svc_user.crypto import decrypt, digest, encrypt, key_from_token, new_token
 from svc_user.domain import Account
 from svc_user.domain_sessions import RefreshResult, Session, SessionEndReason, SessionLimits
@@ -22,6 +25,11 @@ from svc_user.passwords import Passwords
 from svc_user.signing_keys import SigningKeys
 
 audit = logging.getLogger("chassis.audit")
+
+#: The end time of a session is when its transaction began, which is seen when it has committed.
+_LONGEST_COMMIT = timedelta(minutes=1)
+#: Services accept a token for a little longer than it is valid, since clocks differ.
+_CLOCK_SKEW = timedelta(minutes=1)
 
 
 class AuthService(AuthServiceServicer):
@@ -75,6 +83,22 @@ class AuthService(AuthServiceServicer):
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.JsonWebKeySet:
         return pb.JsonWebKeySet(keys=[pb.JsonWebKey(**key) for key in self.signing_keys.public_keys()])
+
+    async def WatchRevocations(
+        self, request: pb.WatchRevocationsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchRevocationsResponse]:
+        validity = self.signing_keys.policy.lifetime + _CLOCK_SKEW
+        known: Mapping[str, datetime] = {}
+        read_time = time.monotonic() - validity.total_seconds()
+        async with aclosing(self.db.change_feed.subscribe([store_sessions.REVOCATIONS])) as changes:
+            async for _ in changes:
+                now = time.monotonic()
+                within = min(validity, _LONGEST_COMMIT + timedelta(seconds=now - read_time))
+                async with self.db.connection() as tx:
+                    ended = await store_sessions.list_ended_sessions(tx, within)
+                new = {session_id: end + validity for session_id, end in ended.items() if session_id not in known}
+                yield converters.revocations_to_proto(new)
+                known, read_time = ended, now
 
     async def _count_attempt(self, email: str) -> Account | None:
         """Count an attempt to log in, and return the account if there is one; raises LoginThrottled."""

@@ -17,7 +17,7 @@ class Settings(chassis.Settings):
     signing_key_secret: Annotated[str, Provided("secret")] = field(default="", repr=False)
     #: Seconds that a key signs before the next key replaces it.
     key_rotation_seconds: int = 30 * _DAY
-    #: Seconds that an access token is valid, even if its session ends or its user loses a role.
+    #: Seconds that an access token is valid, unless its session ends.
     access_token_seconds: int = 900
     #: Seconds after which a session expires without a refresh.
     session_idle_seconds: int = 14 * _DAY

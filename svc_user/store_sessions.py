@@ -1,8 +1,14 @@
 """Reads and writes sessions and their refresh tokens as domain objects."""
 
+from datetime import datetime, timedelta
+
 from chassis import Transaction
+from chassis.postgres.change_feed import CHANNEL
 from svc_user.domain_sessions import GRACE_PERIOD, RefreshToken, Session, SessionEndReason
 from svc_user.store import sql
+
+#: The key of the change feed that the end of any session notifies.
+REVOCATIONS = "revocations"
 
 
 async def insert_session(tx: Transaction, session: Session, token_digest: bytes) -> None:
@@ -47,12 +53,17 @@ async def rotate_token(
 
 async def end_session(tx: Transaction, session_id: str, reason: SessionEndReason) -> None:
     """End a session, unless it has ended already."""
-    await tx.execute(sql.end_session, session_id, reason.name)
+    await tx.execute(sql.end_session, session_id, reason.name, CHANNEL, REVOCATIONS)
 
 
 async def end_sessions(tx: Transaction, user_id: str, reason: SessionEndReason) -> None:
     """End all sessions of a user."""
-    await tx.execute(sql.end_sessions, user_id, reason.name)
+    await tx.execute(sql.end_sessions, user_id, reason.name, CHANNEL, REVOCATIONS)
+
+
+async def list_ended_sessions(tx: Transaction, within: timedelta) -> dict[str, datetime]:
+    """Return the end times of the sessions that ended within an interval, by session."""
+    return {row["session_id"]: row["end_time"] for row in await tx.fetch(sql.list_ended_sessions, within)}
 
 
 async def erase_successors(tx: Transaction) -> None:

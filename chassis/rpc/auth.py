@@ -11,6 +11,7 @@ import jwt
 from jwt import PyJWK
 
 from chassis.context import User
+from chassis.rpc.revocations import Revocations
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,17 @@ class TokenVerifier:
         self._source_failed = False
         self._fetching = asyncio.Lock()
         self._verified: dict[str, tuple[float, User]] = {}
+        #: The sessions whose tokens are rejected before they expire.
+        self.revocations = Revocations()
 
     async def verify(self, token: str) -> User:
         """Return the token's user; raises TokenRejected or KeysUnavailable."""
+        user = await self._verify(token)
+        if user.session_id in self.revocations:
+            raise TokenRejected("its session has ended")
+        return user
+
+    async def _verify(self, token: str) -> User:
         if cached := self._verified.get(token):
             expires_at, user = cached
             if time.time() < expires_at:

@@ -3,6 +3,7 @@
 shop.channel makes each call as the contract says, and turns errors back into their classes, as for any other client.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from chassis.context import current_call
 from chassis.metrics import CALLED, Calls
 from chassis.rpc.auth import KeySource
+from chassis.rpc.revocations import RevocationSource
 from chassis.settings import SettingsError
 from chassis.telemetry import inject
 from shop.channel import CHANNEL_OPTIONS, Channel, Metadata
@@ -71,6 +73,19 @@ def contract_key_source(clients: Clients) -> KeySource:
         return MessageToDict(reply, preserving_proto_field_name=True)
 
     return fetch
+
+
+def contract_revocation_source(clients: Clients) -> RevocationSource:
+    """Stream the ended sessions from the RPC that the contract marks `token_revocations`."""
+    rpc = next(rpc for rpc in RPCS.values() if rpc.token_revocations)
+
+    async def stream() -> AsyncGenerator[dict[str, float], None]:
+        stub = clients.stub(SERVICES[rpc.service].stub_class)
+        request = descriptor_pool.Default().FindMessageTypeByName(rpc.request_type)
+        async for message in getattr(stub, rpc.method)(message_factory.GetMessageClass(request)()):
+            yield {one.session_id: one.expire_time.ToMilliseconds() / 1000 for one in message.revocations}
+
+    return stream
 
 
 def _parse(upstreams: str) -> list[tuple[str, str]]:

@@ -61,6 +61,7 @@ class Rpc:
     token_keys: bool = False
     #: The callers that need no end user although the method has ACCESS_ROLES.
     workloads: tuple[str, ...] = ()
+    token_revocations: bool = False
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False
@@ -915,6 +916,17 @@ RPCS: Final[dict[str, Rpc]] = {
         token_keys=True,
         idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
         has_http=True,
+    ),
+    "/shop.user.v1.AuthService/WatchRevocations": Rpc(
+        service="shop.user.v1.AuthService",
+        method="WatchRevocations",
+        request_type="shop.user.v1.WatchRevocationsRequest",
+        response_type="shop.user.v1.WatchRevocationsResponse",
+        access=Access.WORKLOAD,
+        callers=("*",),
+        token_revocations=True,
+        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+        server_streaming=True,
     ),
     "/shop.user.v1.UserService/Register": Rpc(
         service="shop.user.v1.UserService",

@@ -104,6 +104,7 @@ def _rpc(method: Method) -> str:
         "audit": rule.audit,
         "token_keys": rule.token_keys,
         "workloads": repr(tuple(rule.workloads)),
+        "token_revocations": rule.token_revocations,
         "idempotency_level": f"IdempotencyLevel.{method.idempotency_level}",
         "has_request_id": "request_id" in method.request.fields_by_name,
         "has_http": method.http_verb is not None,

@@ -42,7 +42,7 @@ WITH_NATURAL_KEY = {
     "shop.user.v1.AuthService/Logout",
     "shop.user.v1.AuthService/RefreshToken",
 }
-FOR_ANY_WORKLOAD = {"/shop.user.v1.AuthService/GetJwks"}
+FOR_ANY_WORKLOAD = {"/shop.user.v1.AuthService/GetJwks", "/shop.user.v1.AuthService/WatchRevocations"}
 #: What svc_user can give to a user.
 _ROLES_FIELD = user_service_pb2.SetUserRolesRequest.DESCRIPTOR.fields_by_name["roles"]
 ROLES = set(getattr(_ROLES_FIELD.GetOptions().Extensions[validate_pb2.field].repeated.items.string, "in"))

@@ -60,6 +60,7 @@ class Rpc:
     token_keys: bool = False
     #: The callers that need no end user although the method has ACCESS_ROLES.
     workloads: tuple[str, ...] = ()
+    token_revocations: bool = False
     idempotency_level: IdempotencyLevel = IdempotencyLevel.UNKNOWN
     has_request_id: bool = False
     has_http: bool = False

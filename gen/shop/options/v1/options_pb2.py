@@ -27,21 +27,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/options/v1/options.proto\x12\x0fshop.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xa9\x02\n\x03Rpc\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x17.shop.options.v1.AccessR\x06\x61\x63\x63\x65ss\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12\x18\n\x07\x63\x61llers\x18\x03 \x03(\tR\x07\x63\x61llers\x12\x33\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x39\n\nrate_limit\x18\x05 \x01(\x0b\x32\x1a.shop.options.v1.RateLimitR\trateLimit\x12\x14\n\x05\x61udit\x18\x06 \x01(\x08R\x05\x61udit\x12\x1d\n\ntoken_keys\x18\x07 \x01(\x08R\ttokenKeys\x12\x1c\n\tworkloads\x18\x08 \x03(\tR\tworkloads\"u\n\tRateLimit\x12\x1a\n\x08requests\x18\x01 \x01(\x05R\x08requests\x12+\n\x03per\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03per\x12\x1f\n\x0b\x66\x61il_closed\x18\x03 \x01(\x08R\nfailClosed\"\xa4\x01\n\x05\x45rror\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.CodeR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1f\n\x0bhttp_status\x18\x03 \x01(\x05R\nhttpStatus\x12:\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"/\n\x05\x45vent\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key*}\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ROLES\x10\x03\x12\x13\n\x0f\x41\x43\x43\x45SS_WORKLOAD\x10\x04\x12\x10\n\x0c\x41\x43\x43\x45SS_OWNER\x10\x05:H\n\x03rpc\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x14.shop.options.v1.RpcR\x03rpc:=\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x08R\tsensitive:Q\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.shop.options.v1.ErrorR\x05\x65rror:O\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.shop.options.v1.EventR\x05\x65ventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshop/options/v1/options.proto\x12\x0fshop.options.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15google/rpc/code.proto\"\xd6\x02\n\x03Rpc\x12/\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x17.shop.options.v1.AccessR\x06\x61\x63\x63\x65ss\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12\x18\n\x07\x63\x61llers\x18\x03 \x03(\tR\x07\x63\x61llers\x12\x33\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x39\n\nrate_limit\x18\x05 \x01(\x0b\x32\x1a.shop.options.v1.RateLimitR\trateLimit\x12\x14\n\x05\x61udit\x18\x06 \x01(\x08R\x05\x61udit\x12\x1d\n\ntoken_keys\x18\x07 \x01(\x08R\ttokenKeys\x12\x1c\n\tworkloads\x18\x08 \x03(\tR\tworkloads\x12+\n\x11token_revocations\x18\t \x01(\x08R\x10tokenRevocations\"u\n\tRateLimit\x12\x1a\n\x08requests\x18\x01 \x01(\x05R\x08requests\x12+\n\x03per\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x03per\x12\x1f\n\x0b\x66\x61il_closed\x18\x03 \x01(\x08R\nfailClosed\"\xa4\x01\n\x05\x45rror\x12$\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x10.google.rpc.CodeR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x1f\n\x0bhttp_status\x18\x03 \x01(\x05R\nhttpStatus\x12:\n\x0bretry_after\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"/\n\x05\x45vent\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key*}\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x0f\n\x0b\x41\x43\x43\x45SS_USER\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ROLES\x10\x03\x12\x13\n\x0f\x41\x43\x43\x45SS_WORKLOAD\x10\x04\x12\x10\n\x0c\x41\x43\x43\x45SS_OWNER\x10\x05:H\n\x03rpc\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x14.shop.options.v1.RpcR\x03rpc:=\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xb5\x87\x03 \x01(\x08R\tsensitive:Q\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.shop.options.v1.ErrorR\x05\x65rror:O\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xb5\x87\x03 \x01(\x0b\x32\x16.shop.options.v1.EventR\x05\x65ventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.options.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=774
-  _globals['_ACCESS']._serialized_end=899
+  _globals['_ACCESS']._serialized_start=819
+  _globals['_ACCESS']._serialized_end=944
   _globals['_RPC']._serialized_start=140
-  _globals['_RPC']._serialized_end=437
-  _globals['_RATELIMIT']._serialized_start=439
-  _globals['_RATELIMIT']._serialized_end=556
-  _globals['_ERROR']._serialized_start=559
-  _globals['_ERROR']._serialized_end=723
-  _globals['_EVENT']._serialized_start=725
-  _globals['_EVENT']._serialized_end=772
+  _globals['_RPC']._serialized_end=482
+  _globals['_RATELIMIT']._serialized_start=484
+  _globals['_RATELIMIT']._serialized_end=601
+  _globals['_ERROR']._serialized_start=604
+  _globals['_ERROR']._serialized_end=768
+  _globals['_EVENT']._serialized_start=770
+  _globals['_EVENT']._serialized_end=817
 # @@protoc_insertion_point(module_scope)

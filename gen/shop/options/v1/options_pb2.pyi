@@ -79,6 +79,7 @@ class Rpc(_message.Message):
     AUDIT_FIELD_NUMBER: _builtins.int
     TOKEN_KEYS_FIELD_NUMBER: _builtins.int
     WORKLOADS_FIELD_NUMBER: _builtins.int
+    TOKEN_REVOCATIONS_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """The end user that the call must come from."""
     audit: _builtins.bool
@@ -86,6 +87,10 @@ class Rpc(_message.Message):
     token_keys: _builtins.bool
     """Whether this RPC publishes the keys that access tokens are verified with, as a JSON Web Key Set.
     One RPC of the mesh does.
+    """
+    token_revocations: _builtins.bool
+    """Whether this RPC streams the sessions whose access tokens are rejected before they expire. At most
+    one RPC of the mesh does.
     """
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -127,10 +132,11 @@ class Rpc(_message.Message):
         audit: _builtins.bool = ...,
         token_keys: _builtins.bool = ...,
         workloads: _abc.Iterable[_builtins.str] | None = ...,
+        token_revocations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout", "token_keys", b"token_keys", "workloads", b"workloads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "callers", b"callers", "rate_limit", b"rate_limit", "roles", b"roles", "timeout", b"timeout", "token_keys", b"token_keys", "token_revocations", b"token_revocations", "workloads", b"workloads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,11 @@ class AuthServiceStub:
                 request_serializer=shop_dot_user_dot_v1_dot_auth__service__pb2.GetJwksRequest.SerializeToString,
                 response_deserializer=shop_dot_user_dot_v1_dot_auth__service__pb2.JsonWebKeySet.FromString,
                 _registered_method=True)
+        self.WatchRevocations = channel.unary_stream(
+                '/shop.user.v1.AuthService/WatchRevocations',
+                request_serializer=shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -91,6 +96,14 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRevocations(self, request, context):
+        """Streams the sessions that have ended while access tokens of theirs have not expired: at once all of
+        them, then each one as it ends. A message without any is a sign of life.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +126,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.GetJwks,
                     request_deserializer=shop_dot_user_dot_v1_dot_auth__service__pb2.GetJwksRequest.FromString,
                     response_serializer=shop_dot_user_dot_v1_dot_auth__service__pb2.JsonWebKeySet.SerializeToString,
+            ),
+            'WatchRevocations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -224,6 +242,33 @@ class AuthService:
             '/shop.user.v1.AuthService/GetJwks',
             shop_dot_user_dot_v1_dot_auth__service__pb2.GetJwksRequest.SerializeToString,
             shop_dot_user_dot_v1_dot_auth__service__pb2.JsonWebKeySet.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shop.user.v1.AuthService/WatchRevocations',
+            shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsRequest.SerializeToString,
+            shop_dot_user_dot_v1_dot_auth__service__pb2.WatchRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,10 @@ class AuthServiceStub:
     """Ends the session that the access token belongs to."""
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetJwksRequest, _auth_service_pb2.JsonWebKeySet]
     """Gets the public keys that access tokens are signed with."""
+    WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchRevocationsRequest, _auth_service_pb2.WatchRevocationsResponse]
+    """Streams the sessions that have ended while access tokens of theirs have not expired: at once all of
+    them, then each one as it ends. A message without any is a sign of life.
+    """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs users in and out, and publishes the keys of their access tokens."""
@@ -64,5 +68,15 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.GetJwksRequest, _abc.Awaitable[_auth_service_pb2.JsonWebKeySet]],
     ) -> _abc.Awaitable[_auth_service_pb2.JsonWebKeySet]:
         """Gets the public keys that access tokens are signed with."""
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request: _auth_service_pb2.WatchRevocationsRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.WatchRevocationsRequest, _abc.AsyncIterator[_auth_service_pb2.WatchRevocationsResponse]],
+    ) -> _abc.AsyncIterator[_auth_service_pb2.WatchRevocationsResponse]:
+        """Streams the sessions that have ended while access tokens of theirs have not expired: at once all of
+        them, then each one as it ends. A message without any is a sign of life.
+        """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _aio.Server) -> None: ...

@@ -61,8 +61,8 @@ class UserClient:
     async def set_user_roles(
         self, *, user_id: str, roles: Iterable[str], request_id: str = "", timeout: float | None = None
     ) -> user_service_pb2.User:
-        """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
-        before keep the old roles until they expire, within minutes.
+        """Sets the roles of a user. A user who loses one is signed out: all their sessions end, and every service rejects
+        their access tokens within a second.
         """
         request = user_service_pb2.SetUserRolesRequest(
             user_id=user_id, roles=roles, request_id=request_id or new_key()

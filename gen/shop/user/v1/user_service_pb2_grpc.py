@@ -95,8 +95,8 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetUserRoles(self, request, context):
-        """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
-        before keep the old roles until they expire, within minutes.
+        """Sets the roles of a user. A user who loses one is signed out: all their sessions end, and every service rejects
+        their access tokens within a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

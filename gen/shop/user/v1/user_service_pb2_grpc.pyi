@@ -25,8 +25,8 @@ class UserServiceStub:
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_service_pb2.User]
     """Gets a user."""
     SetUserRoles: _aio.UnaryUnaryMultiCallable[_user_service_pb2.SetUserRolesRequest, _user_service_pb2.User]
-    """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
-    before keep the old roles until they expire, within minutes.
+    """Sets the roles of a user. A user who loses one is signed out: all their sessions end, and every service rejects
+    their access tokens within a second.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -70,8 +70,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.SetUserRolesRequest,
         context: _aio.ServicerContext[_user_service_pb2.SetUserRolesRequest, _abc.Awaitable[_user_service_pb2.User]],
     ) -> _abc.Awaitable[_user_service_pb2.User]:
-        """Sets the roles of a user. A user who loses one is signed out: all their sessions end. Access tokens that were issued
-        before keep the old roles until they expire, within minutes.
+        """Sets the roles of a user. A user who loses one is signed out: all their sessions end, and every service rejects
+        their access tokens within a second.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _aio.Server) -> None: ...
