@@ -30,11 +30,11 @@ down: setup ## Stop a stack that was started with ARGS=--detach, or left behind
 
 .PHONY: test
 test: setup ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 .PHONY: quick
 quick: setup ## Run the unit and contract tests, and the integration tests of the services that you changed
-	@$(BIN)/python -m pytest -n 2 --dist loadscope tests/unit tests/contract $$($(BIN)/python -m tests.touched) $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope tests/unit tests/contract $$($(BIN)/python -m tests.touched) $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check style, types, layers and protos, and that no proto breaks its callers

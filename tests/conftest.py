@@ -1,5 +1,6 @@
 """The servers that tests stand on, real and started once for each test process."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -24,16 +25,33 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
-class _ByFile(LoadScopeScheduling):
-    """Keeps the tests of a file in one process, and those of whole stacks, which fill the machine, in one as well."""
+#: Folders whose files share a running stack; all other tests share at most what their file starts.
+_SHARED_STACKS = ("tests/e2e/purchases/", "tests/e2e/browser/")
+#: The longest files come first, so that no process has one left at the end.
+_ORDER = (*_SHARED_STACKS, "tests/e2e/", "tests/integration/")
+
+
+class _ByServers(LoadScopeScheduling):
+    """Keeps tests that share servers in one process: those of a file, or of a folder with one stack."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+        return next((folder for folder in _SHARED_STACKS if nodeid.startswith(folder)), nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Share the tests between processes by what they start: xdist's own groups have no effect under pytest 9."""
-    return _ByFile(config, log)
+    config.option.loadscopereorder = False  # the order is that of `pytest_collection_modifyitems`
+    return _ByServers(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run two processes for each core: half of a test's time is waiting for servers to start, to drain or to end."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take the longest."""
+    items.sort(key=lambda item: next((place for place, part in enumerate(_ORDER) if item.nodeid.startswith(part)), 99))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
