@@ -1,5 +1,7 @@
 """The local stack as a list of programs, each with its environment and its dependencies; nothing is started here."""
 
+import asyncio
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from mesh.stack.servers.redis import Redis
 from mesh.stack.state import State
 
 EDGE = "edge_gateway"
-_MIGRATE = ".migrate"
+_MIGRATIONS = "migrations"
 #: The simulators of external APIs, each with the path of the webhooks that it sends.
 _SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
 
@@ -63,6 +65,7 @@ class Stack:
         self.programs: tuple[Program, ...] = (
             *self._servers,
             *self._simulators(),
+            self._migrations(),
             *(program for name in SERVICES for program in self._service(name)),
             self._edge(),
             *(self._ingress() if options.mesh else ()),
@@ -132,23 +135,34 @@ class Stack:
                 address=where,
             )
 
-    def _service(self, name: str) -> Iterator[Program]:
-        database = ServiceDatabase(
+    def _migrations(self) -> Program:
+        """Return the program that migrates all databases: a process for each would spend a second on its imports."""
+        databases = [self._service_database(name) for name in SERVICES]
+
+        async def create() -> None:
+            await asyncio.gather(*(database.create() for database in databases))
+
+        return Program(
+            name=_MIGRATIONS,
+            argv=python("mesh.stack.migrations"),
+            env=inherited() | {"MIGRATIONS": json.dumps({one.service: one.owner_url for one in databases})},
+            prepare=create,
+            after=tuple(program.name for program in self._servers if program.name == "postgres"),
+            start_seconds=120.0,
+        )
+
+    def _service_database(self, name: str) -> ServiceDatabase:
+        return ServiceDatabase(
             service=name,
             server=self._database,
             password=self._secrets.database(name),
             owner_password=self._secrets.database_owner(name),
         )
+
+    def _service(self, name: str) -> Iterator[Program]:
+        database = self._service_database(name)
         servers = tuple(program.name for program in self._servers)
         env = self._service_env(name)
-        yield Program(
-            name=name + _MIGRATE,
-            argv=python(name, "migrate"),
-            env=env | {"MIGRATION_DATABASE_URL": database.owner_url},
-            prepare=database.create,
-            after=tuple(server for server in servers if server == "postgres"),
-            start_seconds=120.0,
-        )
         for number, where in enumerate(self._addresses[name], 1):
             metrics = address(self._ports.metrics(int(where.rpartition(":")[2])))
             yield Program(
@@ -158,7 +172,7 @@ class Stack:
                 ready=grpc_serving(where),
                 address=where,
                 metrics=metrics,
-                after=(*servers, *self._provisions.external_apis(name), name + _MIGRATE),
+                after=(*servers, *self._provisions.external_apis(name), _MIGRATIONS),
             )
 
     def _service_env(self, name: str) -> dict[str, str]:

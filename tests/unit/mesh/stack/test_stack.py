@@ -1,5 +1,7 @@
 """The programs of a stack: their order and their environment follow from the contract and from settings."""
 
+import json
+
 import pytest
 
 from mesh.services import SERVICES
@@ -26,8 +28,8 @@ def programs(state, tmp_path, monkeypatch):
 
 
 def test_every_service_is_migrated_before_it_starts(programs):
-    assert all(f"{name}.migrate" in programs[name].after for name in SERVICES)
-    assert "svc_order.migrate" in programs["svc_order-2"].after
+    assert all("migrations" in programs[name].after for name in (*SERVICES, "svc_order-2"))
+    assert set(json.loads(programs["migrations"].env["MIGRATIONS"])) == set(SERVICES)
 
 
 def test_every_program_starts_after_programs_that_exist(programs):
