@@ -74,8 +74,7 @@ class App:
         limiter = RateLimiter.connect(settings)
         self._closing.push_async_callback(limiter.close)
         self._server = grpc.aio.server(
-            interceptors=[Pipeline(self._verifier, limiter)],
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            interceptors=[Pipeline(self._verifier, limiter, settings)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_metadata_size", 8_192),

@@ -1,5 +1,6 @@
 """The call being served: its caller, end user and deadline. One ContextVar, set by the server interceptor."""
 
+import math
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ class User:
     id: str
     roles: frozenset[str] = frozenset()
     session_id: str = ""
+    #: Unix time at which the token expires.
+    expire_time: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,17 @@ class Call:
     deadline: float | None = None
     #: The owners of resources that the handler has compared with the user.
     owner_checks: list[str] = field(default_factory=list)
+    #: Whether the contract requires such a comparison (ACCESS_OWNER).
+    needs_owner_check: bool = False
     #: Initial metadata of the reply.
     headers: dict[str, str] = field(default_factory=dict)
     #: Trailing metadata of the reply.
     trailers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def client(self) -> str:
+        """Whose limits the call counts against: the end user, or else the client's address."""
+        return f"user {self.user.id}" if self.user else f"address {self.address}"
 
     def remaining(self) -> float | None:
         """Return the seconds left, never negative; None when unbounded."""
@@ -63,6 +73,13 @@ def current_user() -> User:
     if call is None or call.user is None:
         raise LookupError("no end user: the contract of this RPC does not require one")
     return call.user
+
+
+def assert_owner_checked() -> None:
+    """Raise AssertionError when the contract requires an owner check and the handler has made none."""
+    call = _current.get()
+    if call and call.needs_owner_check and not call.owner_checks:
+        raise AssertionError(f"{call.method} does not check who owns the resource")
 
 
 def enter_call(call: Call | None) -> None:

@@ -41,8 +41,14 @@ class Settings(EventSettings):
     database_connections: int = 10
     #: Where other services are: `shop.order.v1.OrderService=host:port`, comma-separated; `*=` for the rest.
     upstreams: str = ""
-    #: Calls served at the same time; more are rejected at once with RESOURCE_EXHAUSTED.
+    #: Unary calls served at the same time, those from outside at most four fifths of it; more are rejected at once.
     max_concurrent_rpcs: int = 500
+    #: Streams served at the same time, which do not count among the calls above.
+    max_streams: int = 400
+    #: Streams of one client, by user or else by address.
+    max_client_streams: int = 40
+    #: Seconds after which a stream ends with STREAM_EXPIRED, to be resumed; a shorter timeout of its contract precedes.
+    max_stream_seconds: float = 900.0
     #: Bytes of one request message, at most.
     max_request_bytes: int = 262_144
     #: Seconds that calls in progress have at shutdown.

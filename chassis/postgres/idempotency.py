@@ -15,7 +15,7 @@ import asyncpg
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from chassis.context import Call, Context, current_call
+from chassis.context import Call, Context, assert_owner_checked, current_call
 from chassis.errors import error_from_status, status_of
 from chassis.postgres.database import Database, Record, Transaction
 from shop.chassis.v1 import chassis_errors
@@ -110,7 +110,9 @@ async def _retried(run: Callable[[], Awaitable[Reply]]) -> Reply:
 
 async def _run(database: Database, change: Callable[[Transaction], Awaitable[Reply]]) -> Reply:
     async with database.transaction() as tx:
-        return await change(tx)
+        reply = await change(tx)
+        assert_owner_checked()  # before the commit
+        return reply
 
 
 async def _run_once(
@@ -127,6 +129,7 @@ async def _run_once(
         try:
             async with tx.transaction():  # a savepoint: the error is stored, what led to it is rolled back
                 response = await change(tx)
+                assert_owner_checked()  # before the commit
             await tx.execute(_STORE, *key, response.SerializeToString(), None)
         except ShopError as error:
             failure = error

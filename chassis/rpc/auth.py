@@ -139,7 +139,12 @@ def _user(claims: dict[str, Any]) -> User:
     roles = claims.get("roles", [])
     if not claims["sub"] or not isinstance(roles, list):
         raise TokenRejected("its subject is empty or its roles are no list")
-    return User(id=claims["sub"], roles=frozenset(map(str, roles)), session_id=str(claims.get("sid", "")))
+    return User(
+        id=claims["sub"],
+        roles=frozenset(map(str, roles)),
+        session_id=str(claims.get("sid", "")),
+        expire_time=float(claims["exp"]) + _LEEWAY_SECONDS,
+    )
 
 
 def _usable(document: dict[str, Any]) -> dict[str, PyJWK]:

@@ -5,6 +5,7 @@ caller, token -> access and rate limit of the contract -> buf.validate rules -> 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -17,16 +18,19 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from protovalidate import Validator
 
 from chassis.cancellation import cancelled_from_outside
-from chassis.context import Call, Context, current_call, enter_call
+from chassis.context import Call, Context, assert_owner_checked, current_call, enter_call
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
 from chassis.metrics import Calls
 from chassis.postgres.change_feed import Draining
 from chassis.postgres.database import CONTENTION_ERRORS, UNAVAILABLE_ERRORS, Overloaded
 from chassis.postgres.lane import VersionConflict
 from chassis.rpc import access
+from chassis.rpc.admission import Admission
 from chassis.rpc.auth import TokenVerifier
 from chassis.rpc.rate_limit import RateLimiter
 from chassis.rpc.redact import redacted
+from chassis.rpc.stream_lifetime import StreamLifetime
+from chassis.settings import Settings
 from chassis.telemetry import extract
 from shop.chassis.v1 import chassis_errors
 from shop.contract import RPCS, Access, Rpc
@@ -51,10 +55,12 @@ _validator = Validator()
 class Pipeline(grpc.aio.ServerInterceptor):
     """The one interceptor of every server."""
 
-    def __init__(self, verifier: TokenVerifier, limiter: RateLimiter) -> None:
-        """Identify end users by `verifier`, and count calls from outside by `limiter`."""
+    def __init__(self, verifier: TokenVerifier, limiter: RateLimiter, settings: Settings) -> None:
+        """Identify end users by `verifier`, count calls from outside by `limiter`, bound calls by `settings`."""
         self._verifier = verifier
         self._limiter = limiter
+        self._admission = Admission(settings)
+        self._max_stream_seconds = settings.max_stream_seconds
         self._wrapped: dict[str, RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -76,25 +82,30 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
             async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
                 async with _CallScope(method, rule, context, calls) as scope:
+                    call = _begin(method, rule, context)
                     request = scope.request = _decoded(read, data)
-                    call = await self._admit(method, rule, context)
+                    call = await self._authorized(rule, call)
                     _check(request)
-                    await _send_headers(context, call)
-                    async with aclosing(handler.unary_stream(request, context)) as messages:
-                        async for message in messages:
-                            _assert_owner_checked(rule)
-                            yield write(message)
+                    lifetime = StreamLifetime(call, min(rule.timeout or math.inf, self._max_stream_seconds))
+                    with self._admission.stream(call):
+                        await _send_headers(context, call)
+                        async with aclosing(handler.unary_stream(request, context)) as messages:
+                            while (message := await lifetime.next(messages)) is not None:
+                                assert_owner_checked()
+                                yield write(message)
 
             return grpc.unary_stream_rpc_method_handler(stream)
 
         async def unary(data: bytes, context: Context) -> bytes:
             async with _CallScope(method, rule, context, calls) as scope:
-                request = scope.request = _decoded(read, data)
-                call = await self._admit(method, rule, context)
-                _check(request)
-                async with asyncio.timeout(call.remaining()):
-                    reply: bytes = write(await handler.unary_unary(request, context))
-                _assert_owner_checked(rule)
+                call = _begin(method, rule, context)
+                with self._admission.unary(call):
+                    request = scope.request = _decoded(read, data)
+                    call = await self._authorized(rule, call)
+                    _check(request)
+                    async with asyncio.timeout(call.remaining()):
+                        reply: bytes = write(await handler.unary_unary(request, context))
+                assert_owner_checked()
                 await _send_headers(context, call)
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
@@ -102,19 +113,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
-    async def _admit(self, method: str, rule: Rpc, context: Context) -> Call:
-        """Make the call current, or raise the error that rejects it."""
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        limits = [limit for limit in (rule.timeout, context.time_remaining()) if limit is not None]
-        call = Call(
-            method=method,
-            caller=access.calling_workload(metadata),
-            address=access.client_address(metadata, context.peer()),
-            authorization=metadata.get("authorization", ""),
-            traceparent=extract(metadata),
-            deadline=time.monotonic() + min(limits) if limits else None,
-        )
-        enter_call(call)
+    async def _authorized(self, rule: Rpc, call: Call) -> Call:
+        """Return the current call with its end user, or raise the error that rejects it."""
         call = await access.identify(rule, call, self._verifier)
         enter_call(call)
         access.authorize(rule, call)
@@ -128,19 +128,31 @@ async def _send_headers(context: Context, call: Call) -> None:
         call.headers.clear()
 
 
+def _begin(method: str, rule: Rpc, context: Context) -> Call:
+    """Make the call current, and return it; its end user is not known yet."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    # A stream's own timeout is its lifetime, not a deadline of what it calls.
+    timeout = None if rule.server_streaming else rule.timeout
+    limits = [limit for limit in (timeout, context.time_remaining()) if limit is not None]
+    call = Call(
+        method=method,
+        caller=access.calling_workload(metadata),
+        address=access.client_address(metadata, context.peer()),
+        authorization=metadata.get("authorization", ""),
+        traceparent=extract(metadata),
+        deadline=time.monotonic() + min(limits) if limits else None,
+        needs_owner_check=rule.access is Access.OWNER,
+    )
+    enter_call(call)
+    return call
+
+
 def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
     # Not by grpc.aio, which sends the exception's text to the client.
     try:
         return read(data)
     except DecodeError:
         raise chassis_errors.InvalidRequest(field="request", problem="is not a message of its type") from None
-
-
-def _assert_owner_checked(rule: Rpc) -> None:
-    """Fail an ACCESS_OWNER call whose handler compared no owner with the user, before anything of it is sent."""
-    call = current_call()
-    if rule.access is Access.OWNER and not (call and call.owner_checks):
-        raise AssertionError(f"{rule.service}/{rule.method} does not check who owns the resource")
 
 
 def _check(request: Message) -> None:

@@ -93,9 +93,12 @@ export async function* eventsOf(body) {
   }
 }
 
-/** Whether a failure is of the connection or of a server that may be back soon, rather than an error of the request. */
+/**
+ * Whether a failure is of the connection or of a server that may be back soon, or ends a stream whose time or token has
+ * expired, rather than an error of the request.
+ */
 function isPassing({ status, body }) {
-  return status === 0 ? [2, 4, 13, 14].includes(body?.code) : [429, 502, 503, 504].includes(status);
+  return status === 0 ? [2, 4, 10, 13, 14, 16].includes(body?.code) : [429, 502, 503, 504].includes(status);
 }
 
 /**

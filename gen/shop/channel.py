@@ -141,14 +141,20 @@ CHANNEL_OPTIONS: Final = (
 
 
 async def resumed(watch: Callable[[str], AsyncGenerator[Any, None]], token: str) -> AsyncIterator[Any]:
-    """Yield the messages of a stream, resumed after the last one when its connection breaks."""
+    """Yield the messages of a stream, resumed after the last one when its connection breaks or its time is over."""
     breaks = 0
     while True:
+        received = False
         try:
             async with aclosing(watch(token)) as messages:
                 async for message in messages:
-                    token, breaks = message.resume_token or token, 0
+                    token, breaks, received = message.resume_token or token, 0, True
                     yield message
+        except ShopError as error:
+            # The access token expired during the stream; the next call sends the one that is current then.
+            token_expired = received and error.reason == "TOKEN_INVALID"
+            if error.reason != "STREAM_EXPIRED" and not token_expired:
+                raise
         except OutcomeUnknown as error:
             breaks += 1
             if error.code not in _BROKEN or breaks == _MAX_BREAKS:

@@ -158,3 +158,18 @@ async def test_a_stored_reply_was_checked_when_it_was_made(serve, database, issu
         with as_user(bearer(issuer, "user-2")), pytest.raises(OrderNotFound):
             await client.SetStock(request)
     assert len(checks) == 1
+
+
+async def test_a_change_that_checks_no_owner_is_not_committed(serve, connect, database, issuer, failure):
+    async def set_stock(request, context):
+        async def change(tx):
+            await tx.execute("INSERT INTO note (id) VALUES ('written')")
+            return inventory.StockLevel(etag="1")
+
+        return await idempotent(database, request, inventory.StockLevel, change)
+
+    request = inventory.SetStockRequest(sku="a", location_id="bkk", on_hand=1, request_id="k")
+    metadata = (("x-shop-caller", "edge"), ("authorization", bearer(issuer, "user-1")))
+    async with serve(SetStock=set_stock) as app, connect(app.address) as call:
+        assert (await failure(call.SetStock(request, metadata=metadata))).code is grpc.StatusCode.INTERNAL
+    assert await database.pool.fetchval("SELECT count(*) FROM note") == 0

@@ -338,13 +338,13 @@ async def test_calls_above_the_limit_are_rejected_at_once_and_later_ones_are_ser
     waiting = Waiting()
     settings = Settings(max_concurrent_rpcs=5)
     async with serve(settings=settings, GetStock=waiting) as app, connect(app.address) as call:
-        served = [call.GetStock(REQUEST, metadata=EDGE) for _ in range(5)]
+        served = [call.GetStock(REQUEST, metadata=ORDER) for _ in range(5)]
         await eventually(lambda: waiting.began == 5)
-        failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
-        assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        failed = await failure(call.GetStock(REQUEST, metadata=ORDER))
+        assert (failed.code, failed.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         waiting.go_on.set()
         assert [(await one).sku for one in served] == ["a"] * 5
-        assert (await call.GetStock(REQUEST, metadata=EDGE)).sku == "a"
+        assert (await call.GetStock(REQUEST, metadata=ORDER)).sku == "a"
 
 
 async def test_an_audited_call_is_recorded_whether_it_was_served_or_not(serve, connect, failure, issuer, log):

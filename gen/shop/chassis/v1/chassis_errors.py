@@ -165,3 +165,14 @@ class WebhookMalformed(ShopError):
 
     def __init__(self) -> None:
         super().__init__("The webhook's body is not an event of this kind.", {})
+
+
+class StreamExpired(ShopError):
+    """The stream has reached its longest duration. Resume it with the last resume_token."""
+
+    code = 10  # ABORTED
+    reason = "STREAM_EXPIRED"
+    domain = "chassis.shop"
+
+    def __init__(self) -> None:
+        super().__init__("The stream has reached its longest duration; resume it.", {})

@@ -52,6 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The webhook is unsigned, has a wrong signature, or is outside the time window."""
     ERROR_REASON_WEBHOOK_MALFORMED: _ErrorReason.ValueType  # 14
     """The signature of the webhook is valid, but its body is not a known event."""
+    ERROR_REASON_STREAM_EXPIRED: _ErrorReason.ValueType  # 15
+    """The stream has reached its longest duration. Resume it with the last resume_token."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons that any service can return."""
@@ -86,4 +88,6 @@ ERROR_REASON_WEBHOOK_REJECTED: ErrorReason.ValueType  # 13
 """The webhook is unsigned, has a wrong signature, or is outside the time window."""
 ERROR_REASON_WEBHOOK_MALFORMED: ErrorReason.ValueType  # 14
 """The signature of the webhook is valid, but its body is not a known event."""
+ERROR_REASON_STREAM_EXPIRED: ErrorReason.ValueType  # 15
+"""The stream has reached its longest duration. Resume it with the last resume_token."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -107,8 +107,9 @@ class Rpc(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """The longest that one call may take; also the deadline of a caller that sets none. A stream
-        without it is unbounded; a unary RPC must have it.
+        """The longest that one call may take; also the deadline of a caller that sets none. A unary RPC
+        must have it. A stream ends with STREAM_EXPIRED, and is resumed, after at most this, or after the
+        service's own limit (15 minutes) if that is shorter or this is absent.
         """
 
     @_builtins.property
