@@ -8,6 +8,7 @@ import pytest
 from chassis import OutcomeUnknown, Settings, current_call, require_owner
 from chassis.rpc.client import Clients, UpstreamError
 from chassis.testing import as_user, client_for, eventually
+from shop.chassis.v1.chassis_errors import Overloaded
 from shop.contract import RPCS, IdempotencyLevel
 from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.inventory.v1.inventory_errors import SkuNotFound
@@ -223,7 +224,7 @@ async def test_a_service_that_ended_leaves_the_outcome_unknown_before_the_deadli
     assert unknown.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_an_overloaded_service_leaves_the_outcome_unknown(serve):
+async def test_a_call_that_an_overloaded_service_rejects_has_its_reason_and_a_time_to_retry(serve):
     began, go_on = asyncio.Event(), asyncio.Event()
 
     async def get_stock(request, context):
@@ -238,11 +239,11 @@ async def test_an_overloaded_service_leaves_the_outcome_unknown(serve):
     ):
         served = asyncio.create_task(client.GetStock(STOCK))
         await eventually(began.is_set)
-        with pytest.raises(OutcomeUnknown) as unknown:
+        with pytest.raises(Overloaded) as rejected:
             await client.GetStock(STOCK)
         go_on.set()
         assert (await served).sku == "a"
-    assert unknown.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rejected.value.retry_seconds == 1
 
 
 async def test_upstreams_name_services_or_all_others(serve):
