@@ -18,6 +18,10 @@ BUFFER = 32 * 1024
 #: HTTP/1.1 a connection too. More would only queue: a stream costs the edge about 30 KB.
 LIVE = 2_000
 _BRIEF = 1_024
+#: Concurrent calls of one gRPC process from outside: below what it admits (chassis.settings: 400 unary calls of 500, and
+#: 400 streams), so that the rest is left to health checks and to the services, which call with high priority.
+CALLS_FROM_OUTSIDE = 800
+_CALLS = 900
 
 
 def pack(message: Message) -> Any:
@@ -29,14 +33,16 @@ def grpc_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
     """Return a cluster of gRPC processes with health checks by grpc.health.v1."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2())
     check = core.HealthCheck(grpc_health_check=core.HealthCheckGrpcHealthCheck())
-    return _cluster(name, addresses, explicit, check, max_connections=256)
+    requests = (CALLS_FROM_OUTSIDE * len(addresses), _CALLS * len(addresses))
+    return _cluster(name, addresses, explicit, check, max_connections=256, max_requests=requests)
 
 
 def http_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
     """Return a cluster of HTTP/1.1 processes with TCP health checks."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions())
     check = core.HealthCheck(tcp_health_check=core.HealthCheckTcpHealthCheck())
-    return _cluster(name, addresses, explicit, check, max_connections=LIVE + _BRIEF)
+    requests = (LIVE + _BRIEF, LIVE + _BRIEF)
+    return _cluster(name, addresses, explicit, check, max_connections=LIVE + _BRIEF, max_requests=requests)
 
 
 def http2(max_concurrent_streams: int | None = None) -> core.Http2ProtocolOptions:
@@ -63,6 +69,7 @@ def _cluster(
     check: core.HealthCheck,
     *,
     max_connections: int,
+    max_requests: tuple[int, int],
 ) -> cluster.Cluster:
     options = upstreams.HttpProtocolOptions(
         explicit_http_config=protocol,
@@ -79,7 +86,7 @@ def _cluster(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options),
         },
         health_checks=[_with_intervals(check)],
-        circuit_breakers=_breakers(max_connections),
+        circuit_breakers=_breakers(max_connections, *max_requests),
         # A single process is never ejected: no other could take its calls.
         outlier_detection=_outliers() if len(addresses) > 1 else None,
     )
@@ -93,27 +100,33 @@ def _endpoints(name: str, addresses: Sequence[str]) -> endpoint.ClusterLoadAssig
 
 
 def _with_intervals(check: core.HealthCheck) -> core.HealthCheck:
-    """Check often enough that a restarted process gets calls within a second."""
+    """Check often enough that a restarted process gets calls within a second, and a frozen one none after three."""
     check.timeout = timedelta(seconds=1)
-    check.interval = check.no_traffic_interval = check.no_traffic_healthy_interval = timedelta(seconds=2)
+    check.interval = check.no_traffic_interval = check.no_traffic_healthy_interval = timedelta(seconds=1)
     check.unhealthy_interval = timedelta(milliseconds=250)
     check.unhealthy_threshold = 2
     check.healthy_threshold = 1
     return check
 
 
-def _breakers(max_connections: int) -> cluster.CircuitBreakers:
+def _breakers(max_connections: int, max_requests: int, max_priority_requests: int) -> cluster.CircuitBreakers:
+    """Return limits for calls of default priority, which come from outside, and of high priority."""
     budget = cluster.CircuitBreakersThresholdsRetryBudget(
         budget_percent=kinds.Percent(value=20.0), min_retry_concurrency=3
     )
-    limits = cluster.CircuitBreakersThresholds(
-        max_connections=max_connections,
-        max_pending_requests=LIVE,  # which may all reconnect at the same time
-        max_requests=LIVE + _BRIEF,
-        retry_budget=budget,
-        track_remaining=True,
-    )
-    return cluster.CircuitBreakers(thresholds=[limits])
+    priorities = {core.RoutingPriority.DEFAULT: max_requests, core.RoutingPriority.HIGH: max_priority_requests}
+    limits = [
+        cluster.CircuitBreakersThresholds(
+            priority=priority,
+            max_connections=max_connections,
+            max_pending_requests=LIVE,  # which may all reconnect at the same time
+            max_requests=requests,
+            retry_budget=budget,
+            track_remaining=True,
+        )
+        for priority, requests in priorities.items()
+    ]
+    return cluster.CircuitBreakers(thresholds=limits)
 
 
 def _outliers() -> cluster.OutlierDetection:

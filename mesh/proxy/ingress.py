@@ -14,22 +14,35 @@ from envoy_data_plane.envoy.config.listener import v3 as listener
 from envoy_data_plane.envoy.config.overload import v3 as overload
 from envoy_data_plane.envoy.config.route import v3 as route
 from envoy_data_plane.envoy.extensions.access_loggers.stream import v3 as stream_log
+from envoy_data_plane.envoy.extensions.filters.http.buffer import v3 as buffer
 from envoy_data_plane.envoy.extensions.filters.http.cors import v3 as cors
 from envoy_data_plane.envoy.extensions.filters.http.grpc_web import v3 as grpc_web
 from envoy_data_plane.envoy.extensions.filters.http.router import v3 as router
+from envoy_data_plane.envoy.extensions.filters.listener.http_inspector import v3 as http_inspector
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections import v3 as connections
+from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap import v3 as fixed_heap
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
 from mesh.proxy.clusters import BUFFER, grpc_cluster, http2, http_cluster, pack, socket_address
 from mesh.proxy.inputs import IngressInputs
 from mesh.proxy.local_replies import json_replies
-from mesh.proxy.routes import EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
+from mesh.proxy.routes import BUFFER_FILTER, EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
 from mesh.services import workload
 from shop.contract import RPCS
 
+#: The time in which a connection must begin its first request, and in which a request must be complete.
+_FIRST_BYTES = timedelta(seconds=5)
+_REQUEST = timedelta(seconds=10)
+#: The time for which a connection may have no request.
+_IDLE = timedelta(seconds=60)
+#: A little more than the edge accepts (`--max-body`), whose own answer says more.
+_REQUEST_BYTES = 1024 * 1024 + 64 * 1024
+_MAX_CONNECTIONS = 5_000
+_HEAP = "envoy.resource_monitors.fixed_heap"
+_MAX_HEAP_BYTES = 1024 * 1024 * 1024
 #: Headers that proxies or the mesh set: removed from requests from outside.
 _INTERNAL_HEADERS = ("x-shop-", "x-envoy-", "x-forwarded-", "x-user-", "x-real-ip", "forwarded")
 _ACCESS = {
@@ -52,8 +65,11 @@ _ACCESS = {
 def render(inputs: IngressInputs) -> bootstrap.Bootstrap:
     """Return the bootstrap for these addresses and the contract of their services."""
     rpcs = [(path, rpc) for path, rpc in RPCS.items() if workload(rpc.service) in inputs.services]
-    outer = _listener("ingress", inputs.listen, virtual_host(outer_routes(rpcs), caller="edge"), outside=True)
-    inner = [_listener("inner", inputs.inner, virtual_host(inner_routes(rpcs)))] if inputs.inner else []
+    replicated = {name for name, addresses in inputs.services.items() if len(addresses) > 1}
+    outer_host = virtual_host(outer_routes(rpcs, replicated), caller="edge")
+    outer = _listener("ingress", inputs.listen, outer_host, outside=True)
+    inner_host = virtual_host(inner_routes(rpcs, replicated))
+    inner = [_listener("inner", inputs.inner, inner_host)] if inputs.inner else []
     clusters = [
         http_cluster(EDGE, [inputs.edge]),
         grpc_cluster(REFLECTION, [inputs.reflection]),
@@ -77,7 +93,16 @@ def _listener(name: str, address: str, host: route.VirtualHost, *, outside: bool
         name=name,
         address=socket_address(address),
         per_connection_buffer_limit_bytes=BUFFER,
+        # The inspector waits for the first request, so a connection that says nothing is closed.
+        listener_filters=[_inspector()] if outside else [],
+        listener_filters_timeout=_FIRST_BYTES,
         filter_chains=[listener.FilterChain(filters=[manager])],
+    )
+
+
+def _inspector() -> listener.ListenerFilter:
+    return listener.ListenerFilter(
+        name="envoy.filters.listener.http_inspector", typed_config=pack(http_inspector.HttpInspector())
     )
 
 
@@ -89,12 +114,12 @@ def _connection_manager(name: str, host: route.VirtualHost, *, outside: bool) ->
         http_filters=_filters(outside=outside),
         early_header_mutation_extensions=[_strip()] if outside else [],
         local_reply_config=json_replies(),
-        upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")] if outside else [],
+        upgrade_configs=[_websockets()] if outside else [],
         access_log=[_access_log()] if outside else [],
         # Against smuggling and other spellings of a path.
         common_http_protocol_options=core.HttpProtocolOptions(
             headers_with_underscores_action=core.HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
-            idle_timeout=timedelta(minutes=10),
+            idle_timeout=_IDLE if outside else timedelta(minutes=10),
         ),
         normalize_path=True,
         merge_slashes=True,
@@ -105,21 +130,33 @@ def _connection_manager(name: str, host: route.VirtualHost, *, outside: bool) ->
         http2_protocol_options=http2(max_concurrent_streams=100),
         max_request_headers_kb=16,
         request_headers_timeout=timedelta(seconds=10),
+        # No method of the shop streams from its client, so a request is complete soon or never.
+        request_timeout=_REQUEST if outside else None,
         stream_idle_timeout=timedelta(minutes=5),
         server_name="shopmesh",
         always_set_request_id_in_response=True,
     )
 
 
-def _filters(*, outside: bool) -> list[hcm.HttpFilter]:
+def _filters(*, outside: bool, buffered: bool = True) -> list[hcm.HttpFilter]:
     outer_filters = [
         hcm.HttpFilter(name="envoy.filters.http.cors", typed_config=pack(cors.Cors())),
         hcm.HttpFilter(name="envoy.filters.http.grpc_web", typed_config=pack(grpc_web.GrpcWeb())),
     ]
+    # A request enters the mesh when it is complete: one that never ends holds no place of a service or of the edge.
+    whole = hcm.HttpFilter(name=BUFFER_FILTER, typed_config=pack(buffer.Buffer(max_request_bytes=_REQUEST_BYTES)))
     last = hcm.HttpFilter(
         name="envoy.filters.http.router", typed_config=pack(router.Router(suppress_envoy_headers=True))
     )
-    return [*(outer_filters if outside else []), last]
+    if not outside:
+        return [last]
+    return [*outer_filters, *([whole] if buffered else []), last]
+
+
+def _websockets() -> hcm.HttpConnectionManagerUpgradeConfig:
+    return hcm.HttpConnectionManagerUpgradeConfig(
+        upgrade_type="websocket", filters=_filters(outside=True, buffered=False)
+    )
 
 
 def _strip() -> core.TypedExtensionConfig:
@@ -154,8 +191,17 @@ def _runtime() -> bootstrap.LayeredRuntime:
 
 
 def _overload() -> overload.OverloadManager:
-    limit = connections.DownstreamConnectionsConfig(max_active_downstream_connections=5_000)
-    monitor = overload.ResourceMonitor(
-        name="envoy.resource_monitors.global_downstream_max_connections", typed_config=pack(limit)
+    """Return the limits of the process: connections, and the memory that requests on their way in may take."""
+    limit = connections.DownstreamConnectionsConfig(max_active_downstream_connections=_MAX_CONNECTIONS)
+    heap = fixed_heap.FixedHeapConfig(max_heap_size_bytes=_MAX_HEAP_BYTES)
+    full = overload.Trigger(name=_HEAP, threshold=overload.ThresholdTrigger(value=0.95))
+    return overload.OverloadManager(
+        refresh_interval=timedelta(milliseconds=250),
+        resource_monitors=[
+            overload.ResourceMonitor(
+                name="envoy.resource_monitors.global_downstream_max_connections", typed_config=pack(limit)
+            ),
+            overload.ResourceMonitor(name=_HEAP, typed_config=pack(heap)),
+        ],
+        actions=[overload.OverloadAction(name="envoy.overload_actions.stop_accepting_requests", triggers=[full])],
     )
-    return overload.OverloadManager(resource_monitors=[monitor])

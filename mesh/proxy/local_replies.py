@@ -1,5 +1,8 @@
 """The proxy's own replies as google.rpc.Status in JSON, so that every error has one format."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.route import v3 as route
@@ -7,32 +10,79 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
-#: The lowest HTTP status, the google.rpc.Code, and a message without internals.
+_Comparison = accesslog.ComparisonFilterOp
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """One HTTP status with its google.rpc.Code, reason, and a message without internals."""
+
+    status: int
+    code: int
+    reason: str
+    message: str
+    #: Whether it holds for all statuses from this one on.
+    onwards: bool = False
+    #: Whether a client may repeat the request a second later.
+    retry: bool = False
+
+
+#: The first that fits counts.
 _REPLIES = (
-    (504, 4, "the answer did not come in time"),
-    (500, 14, "the service is not available; try again"),
-    (429, 8, "too many requests"),
-    (404, 5, "there is nothing at this path"),
-    (400, 3, "the request is malformed"),
+    _Reply(400, 3, "MALFORMED_REQUEST", "the request is malformed"),
+    _Reply(404, 5, "NOT_FOUND", "there is nothing at this path"),
+    _Reply(408, 4, "REQUEST_TIMEOUT", "the request was not complete in time"),
+    _Reply(413, 8, "REQUEST_TOO_LARGE", "the request is too large"),
+    _Reply(414, 3, "URL_TOO_LARGE", "the URL is too large"),
+    _Reply(429, 8, "TOO_MANY_REQUESTS", "too many requests", retry=True),
+    _Reply(431, 3, "HEADERS_TOO_LARGE", "the headers are too large"),
+    _Reply(504, 4, "TIMEOUT", "the answer did not come in time"),
+    _Reply(500, 14, "UNAVAILABLE", "the service is not available; try again", onwards=True, retry=True),
+    _Reply(400, 3, "MALFORMED_REQUEST", "the request is malformed", onwards=True),
 )
 
 
 def json_replies() -> hcm.LocalReplyConfig:
     """Return the mappers for calls that are not gRPC; Envoy answers those with a gRPC status itself."""
-    return hcm.LocalReplyConfig(mappers=[_mapper(*reply) for reply in _REPLIES])
+    return hcm.LocalReplyConfig(mappers=[_mapper(reply) for reply in _REPLIES])
 
 
-def _mapper(status: int, code: int, message: str) -> hcm.ResponseMapper:
-    body = {"code": code, "message": message, "details": []}
-    at_least = accesslog.AccessLogFilter(
+def _mapper(reply: _Reply) -> hcm.ResponseMapper:
+    return hcm.ResponseMapper(
+        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[_has_status(reply), _is_not_grpc()])),
+        body_format_override=core.SubstitutionFormatString(json_format=Struct.from_dict(_body(reply))),
+        headers_to_add=_retry_after() if reply.retry else [],
+    )
+
+
+def _body(reply: _Reply) -> dict[str, object]:
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reply.reason,
+        "domain": "ingress",
+        "metadata": {},
+    }
+    return {"code": reply.code, "message": reply.message, "details": [info]}
+
+
+def _retry_after() -> Sequence[core.HeaderValueOption]:
+    return [core.HeaderValueOption(header=core.HeaderValue(key="retry-after", value="1"))]
+
+
+def _has_status(reply: _Reply) -> accesslog.AccessLogFilter:
+    operator = _Comparison.GE if reply.onwards else _Comparison.EQ
+    key = f"local_reply.{reply.status}{'.onwards' if reply.onwards else ''}"
+    return accesslog.AccessLogFilter(
         status_code_filter=accesslog.StatusCodeFilter(
             comparison=accesslog.ComparisonFilter(
-                op=accesslog.ComparisonFilterOp.GE,
-                value=core.RuntimeUInt32(default_value=status, runtime_key=f"local_reply.{status}"),
+                op=operator, value=core.RuntimeUInt32(default_value=reply.status, runtime_key=key)
             )
         )
     )
-    not_grpc = accesslog.AccessLogFilter(
+
+
+def _is_not_grpc() -> accesslog.AccessLogFilter:
+    return accesslog.AccessLogFilter(
         header_filter=accesslog.HeaderFilter(
             header=route.HeaderMatcher(
                 name="content-type",
@@ -41,8 +91,4 @@ def _mapper(status: int, code: int, message: str) -> hcm.ResponseMapper:
                 treat_missing_header_as_empty=True,
             )
         )
-    )
-    return hcm.ResponseMapper(
-        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[at_least, not_grpc])),
-        body_format_override=core.SubstitutionFormatString(json_format=Struct.from_dict(body)),
     )

@@ -3,11 +3,12 @@
 Only whole paths of known methods are routed. A path in another spelling, such as one with %2F, matches no route.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.route import v3 as route
+from envoy_data_plane.envoy.extensions.filters.http.buffer import v3 as buffer
 from envoy_data_plane.envoy.extensions.filters.http.cors import v3 as cors
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
@@ -28,38 +29,55 @@ _SHARED_SERVICES = (
 #: The proxy waits longer than the service, whose own DEADLINE_EXCEEDED says more.
 _MARGIN = timedelta(milliseconds=250)
 _NEVER = timedelta(0)
+_IDLE_REFLECTION = timedelta(seconds=60)
+BUFFER_FILTER = "envoy.filters.http.buffer"
+#: A stream that a service does not end, because its client reads nothing, ends here.
+_LONGEST_STREAM = timedelta(hours=1)
+#: The part of a call's time after which an idempotent call is tried at another process.
+_TRY_PART = 0.4
 _LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
-def outer_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
-    """Return the routes from outside: methods that name `edge` as a caller, and the edge for everything else."""
+def outer_routes(rpcs: Iterable[tuple[str, Rpc]], replicated: Container[str] = ()) -> list[route.Route]:
+    """Return the routes from outside: methods that name `edge` as a caller, and the edge for everything else.
+
+    `replicated` are the services with several processes.
+    """
     return [
-        *(method_route(path, rpc) for path, rpc in rpcs if rpc.admits(contract.EDGE)),
+        *(method_route(path, rpc, replicated) for path, rpc in rpcs if rpc.admits(contract.EDGE)),
         *(_service_route(name) for name in _SHARED_SERVICES),
         *_unknown_grpc(),
         _edge_route(),
     ]
 
 
-def inner_routes(rpcs: Iterable[tuple[str, Rpc]]) -> list[route.Route]:
+def inner_routes(rpcs: Iterable[tuple[str, Rpc]], replicated: Container[str] = ()) -> list[route.Route]:
     """Return the routes between services; the called service checks the caller."""
-    return [*(method_route(path, rpc) for path, rpc in rpcs), *_unknown_grpc()]
+    high = core.RoutingPriority.HIGH
+    return [*(method_route(path, rpc, replicated, priority=high) for path, rpc in rpcs), *_unknown_grpc()]
 
 
-def method_route(path: str, rpc: Rpc) -> route.Route:
+def method_route(
+    path: str,
+    rpc: Rpc,
+    replicated: Container[str] = (),
+    priority: core.RoutingPriority = core.RoutingPriority.DEFAULT,
+) -> route.Route:
     """Return the route of one RPC."""
-    limit = timedelta(seconds=rpc.timeout) + _MARGIN if rpc.timeout else _NEVER
+    limit = timedelta(seconds=rpc.timeout) + _MARGIN if rpc.timeout else _LONGEST_STREAM
     streaming = rpc.client_streaming or rpc.server_streaming
+    one_try = limit * _TRY_PART if workload(rpc.service) in replicated and not streaming else None
     return route.Route(
         match=route.RouteMatch(path=path, headers=[_is_grpc()]),
         route=route.RouteAction(
             cluster=workload(rpc.service),
+            priority=priority,
             timeout=_NEVER,  # the default of 15 s would end streams
             max_stream_duration=route.RouteActionMaxStreamDuration(
                 max_stream_duration=limit, grpc_timeout_header_max=limit
             ),
             idle_timeout=_NEVER if streaming else None,
-            retry_policy=None if rpc.idempotency_level is IdempotencyLevel.UNKNOWN else _retries(),
+            retry_policy=None if rpc.idempotency_level is IdempotencyLevel.UNKNOWN else _retries(one_try=one_try),
         ),
     )
 
@@ -84,7 +102,9 @@ def virtual_host(routes: list[route.Route], *, caller: str = "") -> route.Virtua
 def _service_route(service: str) -> route.Route:
     return route.Route(
         match=route.RouteMatch(prefix=f"/{service}/", headers=[_is_grpc()]),
-        route=route.RouteAction(cluster=REFLECTION, timeout=_NEVER),
+        route=route.RouteAction(cluster=REFLECTION, timeout=_NEVER, idle_timeout=_IDLE_REFLECTION),
+        # A reflection stream asks again and again, so its request does not end before the first answer.
+        typed_per_filter_config={BUFFER_FILTER: pack(buffer.BufferPerRoute(disabled=True))},
     )
 
 
@@ -122,7 +142,10 @@ def _is_grpc(content_type: str = "application/grpc") -> route.HeaderMatcher:
     return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix=content_type))
 
 
-def _retries(retry_on: str = "connect-failure,refused-stream,unavailable") -> route.RetryPolicy:
+def _retries(
+    retry_on: str = "connect-failure,refused-stream,unavailable,reset", one_try: timedelta | None = None
+) -> route.RetryPolicy:
+    """Return retries at other processes; with `one_try`, also after that time without an answer."""
     predicate = route.RetryPolicyRetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts",
         typed_config=pack(previous_hosts.PreviousHostsPredicate()),
@@ -133,6 +156,7 @@ def _retries(retry_on: str = "connect-failure,refused-stream,unavailable") -> ro
     return route.RetryPolicy(
         retry_on=retry_on,
         num_retries=2,
+        per_try_timeout=one_try,
         retry_host_predicate=[predicate],
         host_selection_retry_max_attempts=3,
         retry_back_off=pause,

@@ -20,6 +20,15 @@ class GrpcServer(grpc.GenericRpcHandler):
 
     def __init__(self):
         self.calls = Counter()
+        self._running = asyncio.Event()
+        self._running.set()
+
+    def freeze(self):
+        """Answer nothing, health checks included, until `thaw`."""
+        self._running.clear()
+
+    def thaw(self):
+        self._running.set()
 
     def service(self, details):
         if details.method == "/grpc.health.v1.Health/Check":
@@ -29,6 +38,7 @@ class GrpcServer(grpc.GenericRpcHandler):
 
         async def answer(request, context):
             self.calls[path] += 1
+            await self._running.wait()
             do = metadata.get("do")
             if do == "unavailable":
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
@@ -45,6 +55,7 @@ class GrpcServer(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
     async def _health(self, _request, _context):
+        await self._running.wait()
         return SERVING
 
     @asynccontextmanager
