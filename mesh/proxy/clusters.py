@@ -18,7 +18,7 @@ BUFFER = 32 * 1024
 #: HTTP/1.1 a connection too. More would only queue: a stream costs the edge about 30 KB.
 LIVE = 2_000
 _BRIEF = 1_024
-#: Concurrent calls of one gRPC process from outside: below what it admits (chassis.settings: 400 unary calls of 500, and
+#: Concurrent calls of one gRPC process from outside: below what it admits (chassis.settings: 400 unary calls of 500,
 #: 400 streams), so that the rest is left to health checks and to the services, which call with high priority.
 CALLS_FROM_OUTSIDE = 800
 _CALLS = 900
