@@ -1,9 +1,11 @@
 """Converts requests to the domain objects of svc_payment, and those to messages and events."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from chassis import timestamp
@@ -11,7 +13,7 @@ from chassis.types.money import minor_units, money
 from shop.payment.v1 import payment_events_pb2 as events
 from shop.payment.v1 import payment_service_pb2 as pb
 from svc_payment import domain_requests, provider
-from svc_payment.domain import Entry, Method, Payment, State
+from svc_payment.domain import Entry, Method, OperationKind, Payment, State
 
 
 def payment_from_request(request: pb.AuthorizePaymentRequest) -> Payment:
@@ -40,6 +42,7 @@ def payment_to_proto(payment: Payment) -> pb.Payment:
     """Return a payment that was read from the database."""
     assert payment.create_time is not None
     assert payment.update_time is not None
+    expires = payment.state in (State.REQUIRES_ACTION, State.AUTHORIZED)
     return pb.Payment(
         payment_id=payment.id,
         order_id=payment.order_id,
@@ -55,6 +58,10 @@ def payment_to_proto(payment: Payment) -> pb.Payment:
         etag=str(payment.version),
         create_time=timestamp(payment.create_time),
         update_time=timestamp(payment.update_time),
+        action_url=payment.action_url if payment.state is State.REQUIRES_ACTION else "",
+        expire_time=_time(payment.expire_time) if expires else None,
+        dispute_due_time=_time(payment.dispute_due_time) if payment.state is State.DISPUTED else None,
+        pending_refund_amount=_money(payment, payment.refunds_requested) if payment.refunds_requested else None,
     )
 
 
@@ -82,27 +89,45 @@ def payment_started_event(payment: Payment) -> Message:
     )
 
 
-def payment_event(payment: Payment) -> Message:
+def payment_event(payment: Payment) -> Message:  # noqa: PLR0911  a table
     """Return the event of a payment that has reached its state."""
     heading: dict[str, Any] = {"payment_id": payment.id, "version": payment.version, "order_id": payment.order_id}
+    last = payment.ledger_entries[-1]
     match payment.state:
+        case State.REQUIRES_ACTION:
+            return events.PaymentActionRequired(
+                **heading,
+                user_id=payment.user_id,
+                expire_time=_time(payment.expire_time),
+                action_url=payment.action_url,
+            )
         case State.AUTHORIZED:
-            return events.PaymentAuthorized(**heading, amount=_money(payment, payment.authorized))
-        case State.CAPTURED:
-            return events.PaymentCaptured(**heading, amount=_money(payment, payment.captured))
+            amount = _money(payment, payment.authorized)
+            return events.PaymentAuthorized(**heading, amount=amount, expire_time=_time(payment.expire_time))
         case State.VOIDED:
             return events.PaymentVoided(**heading)
         case State.FAILED:
             return events.PaymentFailed(**heading, decline_code=payment.decline_code)
+        case State.EXPIRED:
+            before = State.AUTHORIZED if last.kind is OperationKind.EXPIRY else State.REQUIRES_ACTION
+            return events.PaymentExpired(**heading, previous_state=_state(before))
+        case State.DISPUTED:
+            due_time = _time(payment.dispute_due_time)
+            return events.PaymentDisputed(**heading, amount=_money(payment, last.amount), due_time=due_time)
+        case _ if last.kind is OperationKind.CHARGEBACK:
+            amount = _money(payment, last.amount)
+            return events.PaymentDisputeClosed(**heading, state=_state(payment.state), amount=amount)
+        case State.CAPTURED:
+            return events.PaymentCaptured(**heading, amount=_money(payment, payment.captured))
         case State.PARTIALLY_REFUNDED | State.REFUNDED:
             return events.PaymentRefunded(
                 **heading,
-                amount=_money(payment, payment.ledger_entries[-1].amount),
+                amount=_money(payment, last.amount),
                 refunded_total=_money(payment, payment.refunded),
                 state=_state(payment.state),
             )
-        case State.PROCESSING:
-            raise AssertionError("no transition leads to PROCESSING")
+        case _:
+            raise AssertionError(f"no transition leads to {payment.state.name}")
 
 
 def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
@@ -115,6 +140,10 @@ def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
         reason=entry.reason,
         create_time=timestamp(entry.create_time),
     )
+
+
+def _time(moment: datetime | None) -> Timestamp | None:
+    return timestamp(moment) if moment else None
 
 
 def _state(state: State) -> pb.PaymentState.ValueType:

@@ -1,41 +1,57 @@
 """The provider's state of a payment, and what it changes. Pure: no I/O, no clock, no proto."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 from svc_payment.domain import Entry, EntryStatus, OperationKind, Payment, State
 
-_KINDS = {
-    "authorized": OperationKind.AUTHORIZATION,
-    "failed": OperationKind.AUTHORIZATION,
-    "captured": OperationKind.CHARGE,
-    "refunded": OperationKind.REFUND,
-    "voided": OperationKind.CANCEL,
-}
 
-_LEADS_TO = {
-    (OperationKind.AUTHORIZATION, EntryStatus.SUCCESS): State.AUTHORIZED,
-    (OperationKind.AUTHORIZATION, EntryStatus.FAILURE): State.FAILED,
-    (OperationKind.CHARGE, EntryStatus.SUCCESS): State.CAPTURED,
-    (OperationKind.REFUND, EntryStatus.SUCCESS): State.PARTIALLY_REFUNDED,
-    (OperationKind.CANCEL, EntryStatus.SUCCESS): State.VOIDED,
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What an operation of the provider is in our ledger, and the state that it leads to."""
+
+    kind: OperationKind
+    status: EntryStatus
+    state: State
+    reason: str = ""
+
+
+_MEANINGS = {
+    "requires_action": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.ACTION_REQUIRED, State.REQUIRES_ACTION),
+    "authorized": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.SUCCESS, State.AUTHORIZED),
+    "reauthorized": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.SUCCESS, State.AUTHORIZED),
+    "failed": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.FAILURE, State.FAILED, "declined"),
+    "cancelled": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.FAILURE, State.VOIDED, "cancelled"),
+    "action_expired": _Meaning(OperationKind.AUTHORIZATION, EntryStatus.FAILURE, State.EXPIRED, "action_expired"),
+    "expired": _Meaning(OperationKind.EXPIRY, EntryStatus.SUCCESS, State.EXPIRED),
+    "captured": _Meaning(OperationKind.CHARGE, EntryStatus.SUCCESS, State.CAPTURED),
+    "refunded": _Meaning(OperationKind.REFUND, EntryStatus.SUCCESS, State.PARTIALLY_REFUNDED),
+    "voided": _Meaning(OperationKind.CANCEL, EntryStatus.SUCCESS, State.VOIDED),
+    "disputed": _Meaning(OperationKind.CHARGEBACK, EntryStatus.REQUEST, State.DISPUTED),
+    "dispute_won": _Meaning(OperationKind.CHARGEBACK, EntryStatus.FAILURE, State.CAPTURED),
+    "charged_back": _Meaning(OperationKind.CHARGEBACK, EntryStatus.SUCCESS, State.CHARGED_BACK),
 }
 
 
 class Status(StrEnum):
     """The provider's states of a payment."""
 
+    REQUIRES_ACTION = "requires_action"
     AUTHORIZED = "authorized"
     CAPTURED = "captured"
     PARTIALLY_REFUNDED = "partially_refunded"
     REFUNDED = "refunded"
     VOIDED = "voided"
     FAILED = "failed"
+    EXPIRED = "expired"
+    DISPUTED = "disputed"
+    CHARGED_BACK = "charged_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One operation that the provider executed; `kind` is a word of `Status`, `key` its idempotency key."""
+    """One operation that the provider executed; `key` is its idempotency key, or the id of a dispute."""
 
     id: str
     kind: str
@@ -57,6 +73,10 @@ class ProviderPayment:
     failure_code: str | None
     version: int
     operations: tuple[Operation, ...]
+    #: When it expires unless the customer acts, or it is captured.
+    expire_time: datetime | None = None
+    action_url: str = ""
+    dispute_due_time: datetime | None = None
 
     def matches(self, *, reference: str, amount: int, currency: str) -> bool:
         """Return whether it is the payment that we requested; nothing of another one is applied."""
@@ -76,10 +96,18 @@ def apply_provider_state(payment: Payment, fetched: ProviderPayment) -> Payment:
         raise ProviderMismatch
     if payment.provider_id not in (None, fetched.id):
         raise ProviderMismatch
+    new = [operation for operation in fetched.operations if not _is_recorded(payment, operation)]
     payment = replace(payment, provider_id=fetched.id)
-    for operation in fetched.operations:
-        if not _is_recorded(payment, operation):
-            payment = _record_result(payment, _result(payment, operation, fetched.failure_code))
+    if new:
+        payment = replace(
+            payment,
+            action_url=fetched.action_url,
+            expire_time=fetched.expire_time,
+            dispute_due_time=fetched.dispute_due_time,
+        )
+    for operation in new:
+        meaning = _meaning(operation)
+        payment = _record(payment, _entry(payment, operation, meaning, fetched.failure_code), meaning.state)
     return payment
 
 
@@ -94,7 +122,10 @@ def is_known(payment: Payment, reported: ProviderPayment) -> bool:
 def fail_operation(payment: Payment, operation_id: str, code: str) -> Payment:
     """Record that the provider declined an operation; unchanged when the operation has a result."""
     request = next((entry for entry in payment.pending if entry.operation_id == operation_id), None)
-    return _record_result(payment, _failure(request, code)) if request else payment
+    if request is None:
+        return payment
+    is_authorization = request.kind is OperationKind.AUTHORIZATION
+    return _record(payment, _failure(request, code), State.FAILED if is_authorization else None)
 
 
 def expire_authorization(payment: Payment) -> Payment:
@@ -115,23 +146,27 @@ def _is_recorded(payment: Payment, operation: Operation) -> bool:
     return recorded is not None
 
 
-def _result(payment: Payment, operation: Operation, failure_code: str | None) -> Entry:
-    """Return the result of the operation that we requested, or of one that the provider's staff executed."""
-    if operation.kind not in _KINDS:
+def _meaning(operation: Operation) -> _Meaning:
+    if operation.kind not in _MEANINGS:
         raise ProviderMismatch
-    kind = _KINDS[operation.kind]
+    return _MEANINGS[operation.kind]
+
+
+def _entry(payment: Payment, operation: Operation, meaning: _Meaning, failure_code: str | None) -> Entry:
+    """Return the entry of an operation that we requested, or of one by the customer, the bank or the provider."""
+    kind = meaning.kind
     requests = (entry for entry in payment.pending if (entry.operation_id, entry.kind) == (operation.key, kind))
     request = next(requests, None)
     if request and request.amount != operation.amount:
         raise ProviderMismatch
-    failed = operation.kind == "failed"
+    of_dispute = kind is OperationKind.CHARGEBACK
     return Entry(
-        operation_id=request.operation_id if request else operation.id,
+        operation_id=operation.key if request or of_dispute else operation.id,
         kind=kind,
-        status=EntryStatus.FAILURE if failed else EntryStatus.SUCCESS,
+        status=meaning.status,
         amount=operation.amount,
         reference=operation.id,
-        reason=(failure_code or "declined") if failed else "",
+        reason=(operation.kind == "failed" and failure_code) or meaning.reason,
     )
 
 
@@ -139,12 +174,13 @@ def _failure(request: Entry, code: str) -> Entry:
     return replace(request, status=EntryStatus.FAILURE, reason=code, id=0, create_time=None)
 
 
-def _record_result(payment: Payment, result: Entry) -> Payment:
-    """Append an operation's result, and make the transition that it leads to."""
-    payment = payment.with_entry(result)
-    state = _LEADS_TO.get((result.kind, result.status))
-    if state is None or (state is State.AUTHORIZED and payment.is_voiding):
+def _record(payment: Payment, entry: Entry, state: State | None) -> Payment:
+    """Append an entry, and make the transition that it leads to."""
+    payment = payment.with_entry(entry)
+    if state is None or (state in (State.REQUIRES_ACTION, State.AUTHORIZED) and payment.is_voiding):
         return payment
     if state is State.PARTIALLY_REFUNDED and not payment.funds_held:
         state = State.REFUNDED
+    if state is State.CAPTURED and payment.refunded:
+        state = State.PARTIALLY_REFUNDED  # where it was before a dispute that was won
     return payment.transition_to(state)

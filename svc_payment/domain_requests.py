@@ -1,5 +1,6 @@
 """What may be requested of a payment, and the attempts at what is pending. Pure: no I/O, no clock, no proto."""
 
+import hashlib
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,8 +26,14 @@ def start_payment(*, payment_id: str, order_id: str, user_id: str, amount: int, 
         amount=amount,
         currency=currency,
         token=token,
+        fingerprint=fingerprint_of(token),
         ledger_entries=(request,),
     )
+
+
+def fingerprint_of(token: str) -> str:
+    """Return what identifies a payment method without its token."""
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def check_same(existing: Payment, requested: Payment) -> None:
@@ -60,7 +67,7 @@ def request_capture(payment: Payment, amount: int | None, operation_id: str) -> 
 
 def request_refund(payment: Payment, amount: int | None, reason: str, operation_id: str) -> Payment:
     """Request to refund `amount`, None for all that is left; raises PaymentStateConflict and RefundExceedsCapture."""
-    if not payment.captured:
+    if not payment.captured or payment.state in (State.DISPUTED, State.CHARGED_BACK):
         raise _conflict(payment, State.REFUNDED.name)
     refund = payment.refundable if amount is None else amount
     if not 0 < refund <= payment.refundable:
@@ -70,24 +77,40 @@ def request_refund(payment: Payment, amount: int | None, reason: str, operation_
     return _request(payment, operation_id, OperationKind.REFUND, refund, reason)
 
 
+def request_reauthorization(payment: Payment, operation_id: str) -> Payment:
+    """Request the amount anew after its authorization has expired; unchanged when it is authorized or requested.
+
+    Raises PaymentStateConflict.
+    """
+    if payment.state is State.AUTHORIZED and not payment.is_voiding:
+        return payment
+    has_expired = any(entry.kind is OperationKind.EXPIRY for entry in payment.ledger_entries)
+    if payment.state is not State.EXPIRED or payment.is_voiding or not has_expired:
+        raise _conflict(payment, State.AUTHORIZED.name)
+    return payment if payment.pending else _request(payment, operation_id, OperationKind.AUTHORIZATION, payment.amount)
+
+
 def request_void(payment: Payment, now: datetime, reason: str) -> Payment:
     """Request that the payment ends without funds; unchanged when it already does."""
-    if payment.is_voiding or payment.state is State.REFUNDED:
+    if payment.is_voiding or payment.state in (State.REFUNDED, State.CHARGED_BACK):
         return payment
-    # The void is new work: failed attempts at earlier work do not delay it.
-    return replace(payment, void_request_time=now, void_reason=reason, attempts=min(payment.attempts, 1))
+    return replace(payment, void_request_time=now, void_reason=reason)
 
 
-def begin_attempt(payment: Payment, operation_id: str) -> Payment:
-    """Claim the payment for an attempt at what is left to do; unchanged, with no attempts, when nothing is."""
+def begin_attempt(payment: Payment, operation_id: str, *, is_retry: bool) -> Payment:
+    """Claim the payment for an attempt at what is left to do; unchanged, with no attempts, when nothing is.
+
+    Only a retry adds to the attempts that the backoff counts: new work is not delayed by failures of earlier work.
+    """
     if payment.settled and not payment.attempts:
         return payment
-    return replace(release_funds(payment, operation_id), attempts=payment.attempts + 1, claims=payment.claims + 1)
+    attempts = (payment.attempts if is_retry else min(payment.attempts, 1)) + 1
+    return replace(release_funds(payment, operation_id), attempts=attempts, claims=payment.claims + 1)
 
 
 def release_funds(payment: Payment, operation_id: str) -> Payment:
     """Request what releases the funds of a voiding payment, one operation at a time."""
-    if not payment.is_voiding or not payment.funds_held or payment.pending:
+    if not payment.is_voiding or not payment.funds_held or payment.pending or payment.state is State.DISPUTED:
         return payment
     kind = OperationKind.REFUND if payment.captured else OperationKind.CANCEL
     return _request(payment, operation_id, kind, payment.funds_held, payment.void_reason)
@@ -99,7 +122,7 @@ def _request(payment: Payment, operation_id: str, kind: OperationKind, amount: i
 
 
 def _contents(payment: Payment) -> tuple[object, ...]:
-    return (payment.id, payment.order_id, payment.user_id, payment.amount, payment.currency, payment.token)
+    return (payment.id, payment.order_id, payment.user_id, payment.amount, payment.currency, payment.fingerprint)
 
 
 def _conflict(payment: Payment, wanted: str) -> PaymentStateConflict:

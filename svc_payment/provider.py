@@ -4,13 +4,17 @@ Amounts are whole minor units with an ISO 4217 code. Every call returns Ok, Refu
 after Unknown, `find_by_reference` returns what became of it, and so does the same call with the same key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 from chassis.external.api import CallResult, ExternalApi, Ok, Unknown, field
+from chassis.external.breaker import Breaker
 from svc_payment.domain_provider import Operation, ProviderPayment, Status
+
+_VALIDATION_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +33,18 @@ class PaymentProvider:
 
     def __init__(self, *, url: str, key: str, timeout: float = 10.0) -> None:
         """Call the API at `url`, authenticated by `key`; `timeout` is that of a call in seconds."""
+        self._timeout = timeout
         self._api = ExternalApi(url=url, key=key, timeout=timeout)
 
+    @property
+    def breaker(self) -> Breaker:
+        """Return the circuit breaker of the API."""
+        return self._api.breaker
+
     async def validate_method(self, token: str) -> CallResult[PaymentMethod]:
-        """Return the payment method of a token that can be used."""
-        return await self._api.call("POST", f"/v1/payment_methods/{_escaped(token)}/validate", read=_method)
+        """Return the payment method of a token that can be used; a customer waits for it, so it has less time."""
+        path = f"/v1/payment_methods/{_escaped(token)}/validate"
+        return await self._api.call("POST", path, read=_method, timeout=min(self._timeout, _VALIDATION_SECONDS))
 
     async def authorize(self, *, reference: str, token: str, amount: int, currency: str) -> CallResult[ProviderPayment]:
         """Authorize an amount. The reference is the key: repeated calls return the one payment of it."""
@@ -53,6 +64,10 @@ class PaymentProvider:
         """Release an authorized amount."""
         return await self._change(payment_id, "void", {}, key)
 
+    async def reauthorize(self, payment_id: str, *, key: str) -> CallResult[ProviderPayment]:
+        """Authorize the amount of an expired authorization anew, with the payment method that the provider stores."""
+        return await self._change(payment_id, "reauthorize", {}, key)
+
     async def refund(self, payment_id: str, *, amount: int, key: str) -> CallResult[ProviderPayment]:
         """Refund a captured amount or a part of it; each part needs a key of its own."""
         return await self._change(payment_id, "refunds", {"amount": amount}, key)
@@ -64,6 +79,10 @@ class PaymentProvider:
     async def find_by_reference(self, reference: str) -> CallResult[ProviderPayment | None]:
         """Return the payment with this reference, None while no request for one has arrived."""
         return await self._api.call("GET", "/v1/payments", read=_first_payment, params={"reference": reference})
+
+    async def list_open_disputes(self) -> CallResult[Sequence[str]]:
+        """Return our ids of the payments whose disputes are open."""
+        return await self._api.call("GET", "/v1/disputes", read=_references)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -90,6 +109,9 @@ def payment_from_json(answer: Any) -> ProviderPayment:
         failure_code=None if failure_code is None else field(answer, "failure_code", str),
         version=field(answer, "version", int),
         operations=tuple(_operation(operation) for operation in field(answer, "operations", list)),
+        expire_time=_time(answer.get("expires_at")),
+        action_url=_text(answer.get("action_url")),
+        dispute_due_time=_time(answer.get("dispute_due_at")),
     )
 
 
@@ -100,6 +122,26 @@ def _operation(answer: Any) -> Operation:
         amount=field(answer, "amount", int),
         key=field(answer, "idempotency_key", str),
     )
+
+
+def _time(value: Any) -> datetime | None:
+    """Return an RFC 3339 time with its time zone, None for null."""
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return moment
+
+
+def _text(value: Any) -> str:
+    if value is not None and type(value) is not str:
+        raise TypeError("not a text")
+    return value or ""
+
+
+def _references(answer: Any) -> tuple[str, ...]:
+    return tuple(field(dispute, "reference", str) for dispute in field(answer, "data", list))
 
 
 def _first_payment(answer: Any) -> ProviderPayment | None:

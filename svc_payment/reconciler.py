@@ -8,58 +8,30 @@ an attempt after the first fetches the provider's state before it sends anything
 import logging
 import random
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial, reduce
+from functools import partial
 
-from chassis import Database, Transaction, current_call, current_time, outbox
+from chassis import Database, Transaction, current_time, outbox
 from chassis.domain.backoff import backoff
 from chassis.external.api import CallResult, Ok, Refused, Unknown
 from svc_payment import converters, domain_provider, domain_requests, store
-from svc_payment.domain import Entry, OperationKind, Payment
+from svc_payment.attempts import Attempt, Finding, Unclear
+from svc_payment.domain import Entry, OperationKind, Payment, State
 from svc_payment.domain_provider import ProviderMismatch, ProviderPayment, Status
 from svc_payment.provider import PaymentProvider
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = timedelta(seconds=0.5)
-_LONGEST_PAUSE = timedelta(seconds=60)
+_FIRST_PAUSE = timedelta(seconds=1)
+#: Payments are settled at most this long after the provider has returned.
+_LONGEST_PAUSE = timedelta(seconds=30)
+#: A payment that waits for a customer or a bank is polled in pauses of this share of the time that it waits.
+_POLLS = 10
 _MISMATCH = "answer_mismatch"
 #: The provider has something under our reference already: this does not decline the customer's card.
 _NOT_ABOUT_THE_CARD = frozenset({"reference_already_used", "idempotency_key_reused"})
-
-#: Records something that the provider said. Applied to the snapshot it was found with, and again to the locked payment.
-Change = Callable[[Payment], Payment]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One claimed attempt at the pending work of a payment, which is as it was when it was claimed."""
-
-    payment: Payment
-    traceparent: str = ""
-
-    @property
-    def id(self) -> str:
-        """Return the id of the payment."""
-        return self.payment.id
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of an attempt: what is to be recorded, and why the work is to be attempted again later, if it is."""
-
-    changes: Sequence[Change] = ()
-    error: str = ""
-
-    def apply(self, payment: Payment) -> Payment:
-        """Return the payment with the changes recorded; raises ProviderMismatch."""
-        return reduce(lambda changed, change: change(changed), self.changes, payment)
-
-
-class _Unclear(Exception):
-    """The provider did not say what became of an operation; the text is the cause in one word."""
 
 
 def new_operation_id() -> str:
@@ -70,39 +42,67 @@ def new_operation_id() -> str:
 class PaymentReconciler:
     """The jobs of the worker: payments whose next attempt is due."""
 
-    def __init__(self, db: Database, provider: PaymentProvider, *, timeout: float, arrival: timedelta) -> None:
-        """`timeout` is that of a request in seconds; `arrival` is how long one may still reach the provider."""
+    def __init__(
+        self,
+        db: Database,
+        provider: PaymentProvider,
+        *,
+        timeout: float,
+        arrival: timedelta,
+        poll: timedelta,
+        limits: store.DeclineLimits,
+    ) -> None:
+        """`timeout` is that of a request in seconds; `arrival` is how long one may still reach the provider.
+
+        `poll` is the shortest pause between two fetches of a payment that the provider may change by itself.
+        """
+        self.limits = limits
         self._db = db
         self._provider = provider
         self._arrival = arrival
+        self._poll = poll
         #: Longer than one request, so that a process which is slow to renew loses its claim only rarely.
         self.lease = timedelta(seconds=timeout + 1)
 
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
-        """Return the ids of payments whose next attempt is due, the most overdue first."""
-        return await store.list_due(tx, limit)
+        """Return the ids of payments whose next attempt is due, the most overdue first.
+
+        While the provider does not answer they stay due, all but one that probes it.
+        """
+        breaker = self._provider.breaker
+        if not breaker.admits:
+            return ()
+        return await store.list_due(tx, limit if breaker.is_closed else 1)
 
     async def claim(self, tx: Transaction, job_id: str) -> Attempt | None:
         """Claim a payment for an attempt; return None when it is not due or another transaction has it."""
         payment = await store.lock_due_payment(tx, job_id)
         if payment is None:
             return None
-        attempt = await self.save_and_claim(tx, payment, payment)
+        is_poll = payment.settled and payment.awaits_provider
+        wanted = replace(payment, attempts=max(payment.attempts, 1)) if is_poll else payment
+        attempt = await self.save_and_claim(tx, payment, wanted, is_retry=True)
         if attempt is None:
             await store.update_payment(tx, payment, payment, store.Schedule(None))
         return attempt
 
-    async def save_and_claim(self, tx: Transaction, before: Payment, after: Payment) -> Attempt | None:
+    async def claim_if_due(self, tx: Transaction, payment: Payment) -> Attempt | None:
+        """Claim a locked payment whose next attempt is due: no number of calls makes attempts more frequent."""
+        return await self.save_and_claim(tx, payment, payment, is_retry=True) if payment.is_due else None
+
+    async def save_and_claim(
+        self, tx: Transaction, before: Payment, after: Payment, *, is_retry: bool = False
+    ) -> Attempt | None:
         """Write a locked payment, and claim it, due or not, if anything is left to do at the provider."""
-        claimed = domain_requests.begin_attempt(after, new_operation_id())
+        claimed = domain_requests.begin_attempt(after, new_operation_id(), is_retry=is_retry)
         if claimed is not before:
             await store.update_payment(tx, before, claimed, store.Schedule(self.lease if claimed.attempts else None))
-        return _attempt(claimed) if claimed.attempts else None
+        return Attempt.of(claimed) if claimed.attempts else None
 
     async def insert_and_claim(self, tx: Transaction, payment: Payment) -> Attempt | None:
-        """Insert and claim a new payment; return None when a void, or another payment with its id or order, exists."""
-        claimed = domain_requests.begin_attempt(payment, new_operation_id())
-        return _attempt(claimed) if await store.insert_payment(tx, claimed, self.lease) else None
+        """Insert and claim a new payment; return None where `store.insert_payment` does not insert it."""
+        claimed = domain_requests.begin_attempt(payment, new_operation_id(), is_retry=False)
+        return Attempt.of(claimed) if await store.insert_payment(tx, claimed, self.lease, self.limits) else None
 
     async def renew(self, tx: Transaction, job: Attempt) -> None:
         """Extend the claim by another lease, unless it was lost."""
@@ -114,11 +114,11 @@ class PaymentReconciler:
         try:
             if payment.attempts > 1 or (payment.is_voiding and payment.provider_id is None):
                 fetched = await self._fetch(payment)
-                if not fetched.apply(payment).pending:
+                if fetched.apply(payment).next_request is None:
                     return fetched
                 payment = await self._record(payment.id, fetched)
-            return await self._execute(payment, payment.pending[0]) if payment.pending else Finding()
-        except (_Unclear, ProviderMismatch) as unclear:
+            return await self._execute(payment, payment.next_request) if payment.next_request else Finding()
+        except (Unclear, ProviderMismatch) as unclear:
             return Finding(error=str(unclear) or _MISMATCH)
 
     async def settle(self, tx: Transaction, job: Attempt, result: Finding) -> Attempt | None:
@@ -131,13 +131,13 @@ class PaymentReconciler:
         if before.claims != job.payment.claims:
             await self._save(tx, before, after)  # what the provider did counts; the schedule belongs to the new claim
             return None
-        if after.settled:
-            await self._save(tx, before, replace(after, attempts=0), store.Schedule(None))
-            return None
-        if error:
+        if error and not (after.settled and error == _MISMATCH):
             await self._save(tx, before, after, self._retry(after, error))
             return None
-        claimed = domain_requests.begin_attempt(after, new_operation_id())
+        if after.settled:
+            await self._save(tx, before, replace(after, attempts=0), await self._next_poll(tx, after))
+            return None
+        claimed = domain_requests.begin_attempt(after, new_operation_id(), is_retry=False)
         await self._save(tx, before, claimed, store.Schedule(self.lease))
         return replace(job, payment=claimed)
 
@@ -147,36 +147,41 @@ class PaymentReconciler:
             case Ok(fetched):
                 return await self._apply_provider_state(payment, fetched) if fetched else Finding()
             case Refused(code=cause) | Unknown(cause=cause):
-                raise _Unclear(cause)
+                raise Unclear(cause)
 
     async def _execute(self, payment: Payment, request: Entry) -> Finding:
         """Send a pending operation to the provider."""
         if request.kind is OperationKind.AUTHORIZATION and payment.is_voiding:
-            return await self._expire(payment)
+            return await self._end_authorization(payment, request)
         match await self._call(payment, request):
             case Ok(fetched):
                 finding = await self._apply_provider_state(payment, fetched)
-                ended = finding.apply(payment).result_of(request.operation_id) is not None
-                return finding if ended else replace(finding, error=_MISMATCH)
+                following = finding.apply(payment).next_request
+                is_same = following is not None and following.operation_id == request.operation_id
+                return replace(finding, error=_MISMATCH) if is_same else finding
             case Refused(code):
                 return await self._decline(payment, request, code)
             case Unknown(cause):
-                raise _Unclear(cause)
+                raise Unclear(cause)
 
     async def _call(self, payment: Payment, request: Entry) -> CallResult[ProviderPayment]:
-        if request.kind is OperationKind.AUTHORIZATION:
+        if request.operation_id == payment.id:
             return await self._provider.authorize(
                 reference=payment.id, token=payment.token, amount=payment.amount, currency=payment.currency
             )
         assert payment.provider_id is not None, "operations follow a successful authorization"
         key = request.operation_id
         match request.kind:
+            case OperationKind.AUTHORIZATION:
+                return await self._provider.reauthorize(payment.provider_id, key=key)
             case OperationKind.CHARGE:
                 return await self._provider.capture(payment.provider_id, amount=request.amount, key=key)
             case OperationKind.REFUND:
                 return await self._provider.refund(payment.provider_id, amount=request.amount, key=key)
             case OperationKind.CANCEL:
                 return await self._provider.void(payment.provider_id, key=key)
+            case OperationKind.CHARGEBACK | OperationKind.EXPIRY:
+                raise AssertionError("never requested by us")
 
     async def _decline(self, payment: Payment, request: Entry, code: str) -> Finding:
         """Record that the provider declined a request, after a fetch: the reason may be a change made there."""
@@ -189,12 +194,25 @@ class PaymentReconciler:
         # Funds that the provider did not release are not requested back again at once.
         return replace(finding, error=code) if declined.is_voiding and declined.funds_held else finding
 
+    async def _end_authorization(self, payment: Payment, request: Entry) -> Finding:
+        """End a pending authorization of a voiding payment: at the provider, if that waits for the customer."""
+        if payment.provider_id is None or request.operation_id != payment.id:
+            return await self._expire(payment)
+        match await self._provider.void(payment.provider_id, key=f"{payment.id}-void"):
+            case Ok(fetched):
+                return await self._apply_provider_state(payment, fetched)
+            case Refused(code):  # the customer may have acted at the same time
+                finding = await self._fetch(payment)
+                return finding if finding.apply(payment) != payment else replace(finding, error=code)
+            case Unknown(cause):
+                raise Unclear(cause)
+
     async def _expire(self, payment: Payment) -> Finding:
         """Void a payment that the provider does not know, once no request for it can be under way any more."""
         async with self._db.connection() as connection:
             now = await current_time(connection)
         if payment.void_request_time is None or now < payment.void_request_time + self._arrival:
-            raise _Unclear("not_found")
+            raise Unclear("not_found")
         return Finding((domain_provider.expire_authorization,))
 
     async def _apply_provider_state(self, payment: Payment, fetched: ProviderPayment) -> Finding:
@@ -209,13 +227,13 @@ class PaymentReconciler:
     async def _reject(self, payment: Payment, fetched: ProviderPayment) -> Finding:
         """Void an authorization that is not the requested one; anything else needs an operator."""
         if payment.provider_id is not None or fetched.reference != payment.id:
-            raise _Unclear(_MISMATCH)
-        if fetched.status is Status.AUTHORIZED:
+            raise Unclear(_MISMATCH)
+        if fetched.status in (Status.AUTHORIZED, Status.REQUIRES_ACTION):
             match await self._provider.void(fetched.id, key=f"{payment.id}-mismatch"):
                 case Refused() | Unknown():
-                    raise _Unclear(_MISMATCH)
-        elif fetched.status not in (Status.VOIDED, Status.FAILED):
-            raise _Unclear(_MISMATCH)
+                    raise Unclear(_MISMATCH)
+        elif fetched.status not in (Status.VOIDED, Status.FAILED, Status.EXPIRED):
+            raise Unclear(_MISMATCH)
         return Finding((partial(domain_provider.fail_operation, operation_id=payment.id, code=_MISMATCH),))
 
     async def _record(self, payment_id: str, finding: Finding) -> Payment:
@@ -235,13 +253,19 @@ class PaymentReconciler:
         await store.update_payment(tx, before, after, schedule)
         await outbox.add(tx, *map(converters.payment_event, after.transitions))
 
+    async def _next_poll(self, tx: Transaction, payment: Payment) -> store.Schedule:
+        """Return when the provider's state is fetched next: its webhook about a change of its own may be lost."""
+        if not payment.awaits_provider:
+            return store.Schedule(None)
+        if payment.state is State.AUTHORIZED:
+            return store.Schedule(self._poll, not_before=payment.expire_time)
+        now = await current_time(tx)
+        deadline = payment.dispute_due_time if payment.state is State.DISPUTED else payment.expire_time
+        pause = (now - (payment.update_time or now)) / _POLLS
+        return store.Schedule(max(self._poll, min(pause, deadline - now) if deadline else pause))
+
     def _retry(self, payment: Payment, error: str) -> store.Schedule:
         pause = backoff(payment.attempts, _FIRST_PAUSE, _LONGEST_PAUSE, random.random())  # noqa: S311  spreads attempts
         extra = {"payment_id": payment.id, "error": error, "seconds": pause.total_seconds()}
         log.warning("payment not settled yet", extra=extra)
-        return store.Schedule(pause, error)
-
-
-def _attempt(payment: Payment) -> Attempt:
-    call = current_call()
-    return Attempt(payment, call.traceparent if call else "")
+        return store.Schedule(pause, error=error)

@@ -4,14 +4,12 @@ import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 
-import grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from chassis import (
     Context,
     Database,
-    OutcomeUnknown,
     Transaction,
     Watch,
     current_time,
@@ -27,6 +25,7 @@ from chassis.types.money import minor_units
 from chassis.work.worker import Worker
 from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_errors import (
+    PaymentAttemptsExceeded,
     PaymentDeclined,
     PaymentIdTaken,
     PaymentMethodInvalid,
@@ -35,10 +34,11 @@ from shop.payment.v1.payment_errors import (
 )
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceServicer
 from svc_payment import converters, domain_provider, domain_requests, store
+from svc_payment.attempts import Attempt, Finding
 from svc_payment.domain import TRANSITIONS, EntryStatus, OperationKind, Payment, State
 from svc_payment.domain_provider import ProviderPayment
 from svc_payment.provider import PaymentProvider, payment_from_json
-from svc_payment.reconciler import Attempt, Finding, PaymentReconciler, new_operation_id
+from svc_payment.reconciler import PaymentReconciler, new_operation_id
 
 log = logging.getLogger(__name__)
 
@@ -69,24 +69,29 @@ class PaymentService(PaymentServiceServicer):
     ) -> pb.PaymentMethod:
         if request.HasField("amount"):
             minor_units(request.amount, "amount")
+        fingerprint = domain_requests.fingerprint_of(request.payment_method_token)
+        async with self.db.connection() as tx:
+            known, is_exceeded = await store.read_method(tx, request.user_id, fingerprint, self.reconciler.limits)
+        if is_exceeded:
+            raise PaymentAttemptsExceeded
         match await self.provider.validate_method(request.payment_method_token):
             case Ok(described):
                 method = converters.method_from_provider(described)
-                async with self.db.transaction() as tx:
-                    await store.write_method(tx, request.payment_method_token, method)
+                if method != known:
+                    async with self.db.transaction() as tx:
+                        await store.write_method(tx, fingerprint, method)
                 return converters.method_to_proto(method)
             case Refused(code):
                 raise PaymentMethodInvalid(problem=code)
             case Unknown(cause):
-                raise _unknown(cause)
+                log.warning("payment method not checked", extra={"error": cause})
+                return converters.method_to_proto(known)
 
     async def AuthorizePayment(self, request: pb.AuthorizePaymentRequest, context: Context) -> pb.Payment:
         await self._start_payment(request, context, converters.payment_from_request(request))
         payment = await self._reconciled(request.payment_id, retry=is_replay())
         if payment.state is State.FAILED:
             raise PaymentDeclined(decline_code=payment.decline_code)
-        if payment.state is State.PROCESSING:
-            raise _unknown("the authorization")
         return converters.payment_to_proto(payment)
 
     async def CapturePayment(self, request: pb.CapturePaymentRequest, context: Context) -> pb.Payment:
@@ -99,12 +104,8 @@ class PaymentService(PaymentServiceServicer):
         return await self._operation_result(request.payment_id, await self._request_order_refund(request, context))
 
     async def ReauthorizePayment(self, request: pb.ReauthorizePaymentRequest, context: Context) -> pb.Payment:
-        async with self.db.connection() as tx:
-            payment = await store.read_payment(tx, request.payment_id)
-        if payment.state is not State.AUTHORIZED:
-            wanted = State.AUTHORIZED.name
-            raise PaymentStateConflict(payment_id=payment.id, state=payment.state.name, wanted=wanted)
-        return converters.payment_to_proto(payment)
+        operation = await self._request_reauthorization(request, context)
+        return await self._operation_result(request.payment_id, operation)
 
     async def VoidPayment(self, request: pb.VoidPaymentRequest, context: Context) -> pb.Payment:
         if not (await self._request_void(request, context)).payment_id:
@@ -184,6 +185,14 @@ class PaymentService(PaymentServiceServicer):
         return await self._save_request(tx, before, after, OperationKind.REFUND)
 
     @transactional
+    async def _request_reauthorization(
+        self, request: pb.ReauthorizePaymentRequest, tx: Transaction
+    ) -> pb.PaymentTransaction:
+        before = await store.lock_payment(tx, request.payment_id)
+        after = domain_requests.request_reauthorization(before, new_operation_id())
+        return await self._save_request(tx, before, after, OperationKind.AUTHORIZATION)
+
+    @transactional
     async def _request_void(self, request: pb.VoidPaymentRequest, tx: Transaction) -> pb.Payment:
         """Return the payment's id, or none when it does not exist: it has a tombstone then, and cannot be started."""
         await store.lock_name(tx, request.payment_id)
@@ -193,7 +202,7 @@ class PaymentService(PaymentServiceServicer):
             await store.insert_tombstone(tx, request.payment_id, request.reason)
             return pb.Payment()
         after = domain_requests.request_void(before, await current_time(tx), request.reason)
-        self._execute_on_commit(tx, await self.reconciler.save_and_claim(tx, before, after))
+        await self._save_and_execute(tx, before, after)
         return pb.Payment(payment_id=after.id)
 
     @transactional
@@ -213,41 +222,47 @@ class PaymentService(PaymentServiceServicer):
         return Empty()
 
     async def _retry_existing(self, tx: Transaction, requested: Payment) -> Attempt | None:
-        """Claim the payment that exists with the contents of the requested one; raises PaymentIdTaken for another."""
+        """Claim, if it is due, the payment that exists with the contents of the requested one.
+
+        Raises PaymentIdTaken for other contents or another payment of the order, and PaymentAttemptsExceeded.
+        """
         try:
             existing = await store.lock_payment(tx, requested.id)
-        except PaymentNotFound:  # so it is the order that has another payment
-            raise PaymentIdTaken(payment_id=requested.id) from None
+        except PaymentNotFound:
+            limits = self.reconciler.limits
+            _, is_exceeded = await store.read_method(tx, requested.user_id, requested.fingerprint, limits)
+            raise (PaymentAttemptsExceeded() if is_exceeded else PaymentIdTaken(payment_id=requested.id)) from None
         domain_requests.check_same(existing, requested)
-        return await self.reconciler.save_and_claim(tx, existing, existing)
+        return await self.reconciler.claim_if_due(tx, existing)
 
     async def _save_request(
         self, tx: Transaction, before: Payment, after: Payment, kind: OperationKind
     ) -> pb.PaymentTransaction:
         """Save a requested operation, and return its id, empty when it has been done before."""
-        attempt = await self.reconciler.save_and_claim(tx, before, after)
-        self._execute_on_commit(tx, attempt)
-        requests = attempt.payment.pending if attempt else ()
-        operation_ids = [entry.operation_id for entry in requests if entry.kind is kind]
+        await self._save_and_execute(tx, before, after)
+        operation_ids = [entry.operation_id for entry in after.pending if entry.kind is kind]
         return pb.PaymentTransaction(transaction_id=operation_ids[-1] if operation_ids else "")
+
+    async def _save_and_execute(self, tx: Transaction, before: Payment, after: Payment) -> None:
+        """Save what was requested, and attempt it after the commit; what was requested before only when it is due."""
+        is_new = after is not before
+        save = self.reconciler.save_and_claim(tx, before, after) if is_new else self.reconciler.claim_if_due(tx, before)
+        self._execute_on_commit(tx, await save)
 
     def _execute_on_commit(self, tx: Transaction, attempt: Attempt | None) -> None:
         if attempt:
             self.db.on_commit(tx, partial(self.worker.start, attempt.id, attempt))
 
     async def _operation_result(self, payment_id: str, operation: pb.PaymentTransaction) -> pb.Payment:
-        """Return the payment after a requested operation; raises PaymentDeclined, or OutcomeUnknown while it pends."""
+        """Return the payment after a requested operation, which may still be pending; raises PaymentDeclined."""
         payment = await self._reconciled(payment_id, retry=is_replay())
-        if operation.transaction_id:
-            result = payment.result_of(operation.transaction_id)
-            if result is None:
-                raise _unknown("the operation")
-            if result.status is EntryStatus.FAILURE:
-                raise PaymentDeclined(decline_code=result.reason)
+        result = payment.result_of(operation.transaction_id)
+        if result and result.status is EntryStatus.FAILURE:
+            raise PaymentDeclined(decline_code=result.reason)
         return converters.payment_to_proto(payment)
 
     async def _reconciled(self, payment_id: str, *, retry: bool) -> Payment:
-        """Return a payment after the attempt that runs, for which the caller waits; `retry` makes one if none runs."""
+        """Return a payment after the attempt that runs; where none does, `retry` makes one if it is due."""
         if not await self.worker.join(payment_id) and retry:
             await self._attempt_now(payment_id)
             await self.worker.join(payment_id)
@@ -257,12 +272,8 @@ class PaymentService(PaymentServiceServicer):
     async def _attempt_now(self, payment_id: str) -> None:
         async with self.db.transaction() as tx:
             payment = await store.lock_payment(tx, payment_id)
-            self._execute_on_commit(tx, await self.reconciler.save_and_claim(tx, payment, payment))
+            self._execute_on_commit(tx, await self.reconciler.claim_if_due(tx, payment))
 
     async def _read_payments(self, ids: Collection[str]) -> dict[str, Payment]:
         async with self.db.connection() as tx:
             return await store.read_payments(tx, ids)
-
-
-def _unknown(what: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"payment provider: {what}", grpc.StatusCode.UNAVAILABLE)

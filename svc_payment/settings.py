@@ -26,3 +26,11 @@ class Settings(chassis.Settings):
     payment_arrival_seconds: float = 20.0
     #: Seconds between two searches for payments whose next attempt is due.
     reconcile_seconds: float = 1.0
+    #: Shortest pause in seconds between two fetches of a payment that waits for its customer, a bank, or its expiry.
+    payment_poll_seconds: float = 60.0
+    #: Span in seconds of the two limits below.
+    payment_decline_span_seconds: float = 3600.0
+    #: The different methods of one user that may be declined within the span; further payments are refused.
+    payment_declined_methods_per_user: int = 5
+    #: The payments with one method, of all users, that may be declined within the span.
+    payment_declines_per_method: int = 10

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from chassis import Queries, Record, Transaction
@@ -17,11 +17,23 @@ _PROVIDER = "main"
 
 
 @dataclass(frozen=True, slots=True)
+class DeclineLimits:
+    """How many declined payments within a span of time bar further ones."""
+
+    #: Different methods of one user.
+    methods_per_user: int
+    #: Payments with one method, of all users.
+    payments_per_method: int
+    span: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When the next attempt at a payment is due."""
 
     #: From now; None when nothing is left to do.
     due_in: timedelta | None
+    not_before: datetime | None = None
     #: Why the last attempt did not settle the payment.
     error: str = ""
 
@@ -33,21 +45,23 @@ async def lock_name(tx: Transaction, payment_id: str) -> None:
 
 async def lock_payment(tx: Transaction, payment_id: str) -> Payment:
     """Return a payment, locked against every other change until this transaction ends; raises PaymentNotFound."""
-    await tx.execute(sql.lock_payment, payment_id)
-    return await read_payment(tx, payment_id)
+    is_due = bool(await tx.fetchval(sql.lock_payment, payment_id))
+    return replace(await read_payment(tx, payment_id), is_due=is_due)
 
 
 async def lock_due_payment(tx: Transaction, payment_id: str) -> Payment | None:
     """Return a payment, locked, if it is due and not locked by another transaction."""
-    return await read_payment(tx, payment_id) if await tx.fetchval(sql.lock_due_payment, payment_id) else None
+    if not await tx.fetchval(sql.lock_due_payment, payment_id):
+        return None
+    return replace(await read_payment(tx, payment_id), is_due=True)
 
 
 async def read_payment(tx: Transaction, payment_id: str) -> Payment:
     """Return a payment; raises PaymentNotFound."""
-    payments = await read_payments(tx, [payment_id])
-    if not payments:
+    rows = await tx.fetch(sql.read_payment, payment_id)
+    if not rows:
         raise PaymentNotFound(payment_id=payment_id)
-    return payments[payment_id]
+    return _payment_from_rows(rows)
 
 
 async def read_payments(tx: Transaction, ids: Collection[str]) -> dict[str, Payment]:
@@ -66,8 +80,11 @@ async def find_payment(tx: Transaction, order_id: str) -> str:
     return payment_id
 
 
-async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta) -> bool:
-    """Insert a new, claimed payment; return False when its id has a tombstone or exists, or its order has another."""
+async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta, limits: DeclineLimits) -> bool:
+    """Insert a new, claimed payment; return whether it was inserted.
+
+    It is not when its id has a tombstone or exists, its order has another payment, or the limits are reached.
+    """
     (request,) = payment.ledger_entries
     inserted = await tx.fetchval(
         sql.insert_payment,
@@ -87,6 +104,10 @@ async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta) ->
         request.kind.name,
         request.status.name,
         request.amount,
+        payment.fingerprint,
+        limits.span,
+        limits.methods_per_user,
+        limits.payments_per_method,
     )
     return bool(inserted)
 
@@ -109,14 +130,27 @@ async def update_payment(tx: Transaction, before: Payment, after: Payment, sched
         schedule is not None,
         schedule.due_in if schedule else None,
         schedule.error if schedule else "",
+        schedule.not_before if schedule else None,
+        after.needs_token,
+        after.action_url,
+        after.expire_time,
+        after.dispute_due_time,
     )
     if new := after.ledger_entries[len(before.ledger_entries) :]:
         await _insert_entries(tx, after.id, new)
 
 
-async def write_method(tx: Transaction, token: str, method: Method) -> None:
+async def read_method(tx: Transaction, user_id: str, fingerprint: str, limits: DeclineLimits) -> tuple[Method, bool]:
+    """Return what is known of a payment method, and whether the limits of the user or the method are reached."""
+    values = (limits.span, limits.methods_per_user, limits.payments_per_method)
+    row = await tx.fetchrow(sql.read_method, user_id, fingerprint, *values)
+    assert row is not None
+    return Method(kind=row["kind"] or "", brand=row["brand"] or "", last4=row["last4"] or ""), row["exceeded"]
+
+
+async def write_method(tx: Transaction, fingerprint: str, method: Method) -> None:
     """Write what a payment method looks like."""
-    await tx.execute(sql.write_method, token, method.kind, method.brand, method.last4)
+    await tx.execute(sql.write_method, fingerprint, method.kind, method.brand, method.last4)
 
 
 async def list_due(tx: Transaction, limit: int) -> list[str]:
@@ -132,6 +166,11 @@ async def renew_claim(tx: Transaction, claimed: Payment, lease: timedelta) -> No
 async def make_due(tx: Transaction, payment_id: str) -> None:
     """Make an attempt due now that fetches the provider's state."""
     await tx.execute(sql.make_due, payment_id)
+
+
+async def make_disputed_due(tx: Transaction, ids: Collection[str]) -> int:
+    """Make an attempt due for those of the disputed payments that are not known to be; return their number."""
+    return len(await tx.fetch(sql.make_disputed_due, list(ids)))
 
 
 async def insert_tombstone(tx: Transaction, payment_id: str, reason: str) -> None:
@@ -167,10 +206,14 @@ def _payment_from_rows(rows: Sequence[Record]) -> Payment:
         amount=first["amount"],
         currency=first["currency"],
         token=first["token"],
-        method=Method(kind=first["method"] or "", brand=first["brand"] or "", last4=first["last4"] or ""),
+        fingerprint=first["fingerprint"],
+        method=Method(kind=first["method"], brand=first["brand"], last4=first["last4"]),
         state=State[first["state"]],
         ledger_entries=tuple(_entry_from_row(row) for row in rows),
         provider_id=first["provider_id"],
+        action_url=first["action_url"],
+        expire_time=first["expire_time"],
+        dispute_due_time=first["dispute_due_time"],
         void_request_time=first["void_request_time"],
         void_reason=first["void_reason"],
         attempts=first["attempts"],

@@ -99,7 +99,7 @@ def verify(
     if not any(matches):
         raise Untrusted("signature_mismatch")
     try:
-        content = orjson.loads(body)
+        content = _without_nul(orjson.loads(body)) if b"\\u0000" in body else orjson.loads(body)
         return Webhook(webhook_id, str(content["type"]), read(content["data"]))
     except (ValueError, TypeError, KeyError) as error:
         raise Untrusted("body_malformed") from error
@@ -131,6 +131,19 @@ def secrets_of(setting: str, text: str) -> tuple[str, ...]:
     except ValueError as error:
         raise SettingsError(f"{setting}: {error}") from None
     return secrets
+
+
+def _without_nul(content: Any) -> Any:
+    """Return this JSON; raises ValueError if a text in it holds U+0000, which PostgreSQL cannot store."""
+    match content:
+        case str() if "\0" in content:
+            raise ValueError("U+0000")
+        case dict():
+            _without_nul([*content, *content.values()])
+        case list():
+            for part in content:
+                _without_nul(part)
+    return content
 
 
 def _digest(secret: str, content: bytes) -> bytes:

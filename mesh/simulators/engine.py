@@ -76,6 +76,7 @@ class SimulatorCore:
         requested_fault: Plan = NO_FAULT,
     ) -> Response:
         """Return the stored reply for a known key; otherwise apply the planned fault, and run `effect` once."""
+        self.check_up()
         scope = f"{request.url.path} {key}" if key is not None else None
         fingerprint = hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
         if scope and (stored := self._stored(scope, fingerprint)):
@@ -91,6 +92,11 @@ class SimulatorCore:
         log.info("%s %s %d", operation, request.url.path, reply.status)
         await self._apply_fault_after(plan.fault, request, event_ids)
         return json_response(reply.body, reply.status)
+
+    def check_up(self) -> None:
+        """Raise ApiError during an outage."""
+        if self.injector.config.outage:
+            raise ApiError(500, "internal", "something went wrong here")
 
     def enqueue_webhooks(self, events: Sequence[Event], fault: Fault = Fault.NONE) -> list[str]:
         """Write events for delivery, in the caller's transaction; return their ids."""

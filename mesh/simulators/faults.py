@@ -29,6 +29,17 @@ class Fault(StrEnum):
     EXPIRED_CARD = "expired_card"
     WRONG_AMOUNT = "wrong_amount"
     WRONG_CURRENCY = "wrong_currency"
+    REDIRECT = "redirect"  # the customer has to confirm
+    REDIRECT_CONFIRMED = "redirect_confirmed"
+    REDIRECT_REFUSED = "redirect_refused"
+    REDIRECT_EXPIRED = "redirect_expired"
+    SLIP = "slip"  # the customer has to pay in a store
+    SLIP_PAID = "slip_paid"
+    SLIP_EXPIRED = "slip_expired"
+    LAPSING = "lapsing"  # the authorization ends soon
+    DISPUTED = "disputed"  # after the capture
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class FaultConfig:
     reorder_webhooks: bool = False
     webhook_delay_ms: int = 0
     auto_advance_ms: int = 0
+    outage: bool = False
     seed: int = 0
     next: tuple[str, ...] = ()
 
@@ -70,6 +82,7 @@ class FaultConfig:
             reorder_webhooks=fields.flag("reorder_webhooks"),
             webhook_delay_ms=fields.integer("webhook_delay_ms", 0, MAX_DELAY_MS, default=0),
             auto_advance_ms=fields.integer("auto_advance_ms", 0, MAX_DELAY_MS, default=0),
+            outage=fields.flag("outage"),
             seed=fields.integer("seed", 0, 2**63 - 1, default=0),
             next=fields.texts("next"),
         )

@@ -5,24 +5,29 @@ docs/simulators.md describes its API and the tokens that cause faults.
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from hmac import compare_digest
+from secrets import token_urlsafe
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mesh.simulators import payment_actions as actions
 from mesh.simulators import payments, serving
 from mesh.simulators.engine import Event, Reply, SimulatorCore
 from mesh.simulators.errors import ApiError
 from mesh.simulators.faults import NO_FAULT, Fault, FaultInjector, Plan, Vocabulary
 from mesh.simulators.fields import IDENTIFIER, Fields
-from mesh.simulators.payments import Kind, Payment
+from mesh.simulators.payment_actions import ProviderClock
+from mesh.simulators.payments import Kind, Payment, Status
 from mesh.simulators.serving import Settings, json_response, read_object
 
 MAX_AMOUNT = 10**12
 
 VOCABULARY = Vocabulary(
-    operations=("validate", "authorize", "capture", "void", "refund"),
+    operations=("validate", "authorize", "reauthorize", "capture", "void", "refund"),
     faults={
         "ok": Fault.NONE,
         "declined": Fault.DECLINED,
@@ -35,6 +40,17 @@ VOCABULARY = Vocabulary(
         "duplicate_webhook": Fault.DUPLICATE_WEBHOOK,
         "wrong_amount": Fault.WRONG_AMOUNT,
         "wrong_currency": Fault.WRONG_CURRENCY,
+        "3ds": Fault.REDIRECT,
+        "3ds_confirmed": Fault.REDIRECT_CONFIRMED,
+        "3ds_refused": Fault.REDIRECT_REFUSED,
+        "3ds_expired": Fault.REDIRECT_EXPIRED,
+        "konbini": Fault.SLIP,
+        "konbini_paid": Fault.SLIP_PAID,
+        "konbini_expired": Fault.SLIP_EXPIRED,
+        "lapsing": Fault.LAPSING,
+        "disputed": Fault.DISPUTED,
+        "dispute_won": Fault.DISPUTE_WON,
+        "dispute_lost": Fault.DISPUTE_LOST,
     },
 )
 DECLINES = {
@@ -51,6 +67,11 @@ class PaymentProvider:
     def __init__(self, settings: Settings) -> None:
         self.core = SimulatorCore(settings, payments.SCHEMA, FaultInjector(VOCABULARY, declinable="authorize"))
         self.store = self.core.store
+        self.clock = ProviderClock(self.core, lambda token: _requested_fault(token, "authorize").fault)
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Deliver webhooks and run the clock while the block runs."""
+        return self.core.open(self.clock.run())
 
     def routes(self) -> list[Route]:
         """Return every route of the API."""
@@ -62,6 +83,10 @@ class PaymentProvider:
             Route("/v1/payments/{id}/capture", self.capture, methods=["POST"]),
             Route("/v1/payments/{id}/void", self.void, methods=["POST"]),
             Route("/v1/payments/{id}/refunds", self.refund, methods=["POST"]),
+            Route("/v1/payments/{id}/reauthorize", self.reauthorize, methods=["POST"]),
+            Route("/v1/payments/{id}/actions", self.act, methods=["POST"]),
+            Route("/v1/disputes", self.list_disputes, methods=["GET"]),
+            Route("/customer/{id}/{secret}", self.act_as_customer, methods=["POST"]),
             Route("/v1/ledger", self.ledger, methods=["GET"]),
             *self.core.routes(),
         ]
@@ -74,6 +99,8 @@ class PaymentProvider:
             if code := DECLINES.get(fault):
                 return _declined(code)
             method = {"token": token, "kind": "card", "brand": "visa", "last4": "4242", "expires": "2035-12"}
+            if token.startswith("tok_konbini"):
+                method |= {"kind": "convenience_store", "brand": "konbini", "last4": ""}
             return Reply(200, method)
 
         requested_fault = _requested_fault(token, "validate")
@@ -83,7 +110,7 @@ class PaymentProvider:
         return await self.core.perform(request, "validate", {}, effect, key=None, requested_fault=requested_fault)
 
     async def authorize(self, request: Request) -> Response:
-        """Create a payment, authorized or failed."""
+        """Create a payment, authorized, failed, or waiting for the customer."""
         key, values = _idempotency_key(request), await read_object(request)
         fields = Fields(values)
         reference = fields.text("reference", IDENTIFIER)
@@ -105,8 +132,11 @@ class PaymentProvider:
                 currency=WRONG_CURRENCY if fault is Fault.WRONG_CURRENCY else currency,
                 failure_code=failure,
             )
-            reply = self._save(payment, Kind.FAILED if failure else Kind.AUTHORIZED, payment.amount, key)
-            return _declined(failure, reply.events) if failure else reply
+            if failure:
+                return _declined(failure, self._save(payment, Kind.FAILED, payment.amount, key).events)
+            payment = actions.begin(payment, fault, f"{request.base_url}customer/{payment.id}/{token_urlsafe()}")
+            waits = payment.status is Status.REQUIRES_ACTION
+            return self._save(payment, Kind.REQUIRES_ACTION if waits else Kind.AUTHORIZED, payment.amount, key)
 
         requested_fault = _requested_fault(token, "authorize")
         return await self.core.perform(request, "authorize", values, effect, key=key, requested_fault=requested_fault)
@@ -116,19 +146,52 @@ class PaymentProvider:
 
         def change(payment: Payment, amount: int | None) -> tuple[Payment, int]:
             amount = payment.amount if amount is None else amount
-            return payments.capture(payment, amount), amount
+            fault = _requested_fault(payment.payment_method, "authorize").fault
+            return actions.after_capture(payments.capture(payment, amount), fault), amount
 
         return await self._change(request, "capture", Kind.CAPTURED, change)
 
     async def void(self, request: Request) -> Response:
-        """Void an authorized payment."""
+        """Void an authorized payment, or one that waits for the customer."""
 
         def change(payment: Payment, amount: int | None) -> tuple[Payment, int]:
             if amount is not None:
                 raise ApiError(400, "unknown_field", "a payment is voided as a whole", param="amount")
             return payments.void(payment), payment.amount
 
-        return await self._change(request, "void", Kind.VOIDED, change)
+        is_waiting = self._get(request).status is Status.REQUIRES_ACTION
+        return await self._change(request, "void", Kind.CANCELLED if is_waiting else Kind.VOIDED, change)
+
+    async def reauthorize(self, request: Request) -> Response:
+        """Authorize the amount of an expired authorization anew."""
+
+        def change(payment: Payment, _: int | None) -> tuple[Payment, int]:
+            return actions.reauthorize(payment), payment.amount
+
+        return await self._change(request, "reauthorize", Kind.REAUTHORIZED, change)
+
+    async def act(self, request: Request) -> Response:
+        """Have the customer, the bank or the clock act now."""
+        fields = Fields(await read_object(request))
+        action = fields.text("action", "|".join(actions.ACTIONS))
+        fields.end()
+        return json_response(payments.as_json(self.store, self.clock.act(self._get(request), action)))
+
+    async def act_as_customer(self, request: Request) -> Response:
+        """Confirm or refuse a payment at its action_url, as the customer's browser does."""
+        payment = self._get(request)
+        if not compare_digest(str(request.url), payment.action_url or ""):
+            raise ApiError(404, "payment_not_found", "there is no such payment", param="id")
+        fields = Fields(await read_object(request))
+        action = fields.text("decision", "confirm|refuse")
+        fields.end()
+        return json_response({"status": self.clock.act(payment, action).status})
+
+    async def list_disputes(self, _: Request) -> Response:
+        """Return the open disputes."""
+        sql = "SELECT dispute_id AS id, reference, dispute_due_at AS due_at FROM payments JOIN waits USING (id)"
+        rows = self.store.rows(f"{sql} WHERE status = 'disputed' ORDER BY dispute_due_at LIMIT 1000")
+        return json_response({"data": [dict(row) for row in rows]})
 
     async def refund(self, request: Request) -> Response:
         """Refund a captured payment, in whole or in part."""
@@ -145,6 +208,7 @@ class PaymentProvider:
 
     async def list_payments(self, request: Request) -> Response:
         """Return the payment with a reference, as a list."""
+        self.core.check_up()
         query = Fields(request.query_params)
         payment = payments.find(self.store, reference=query.text("reference", IDENTIFIER))
         query.end()
@@ -172,12 +236,14 @@ class PaymentProvider:
                 return _declined(code)
             amount = requested and _amount(requested, fault)
             payment, changed = change(self._get(request), amount)
-            return self._save(payment, kind, changed, key)
+            # What the shop cancels completes the authorization that it requested.
+            return self._save(payment, kind, changed, payment.reference if kind is Kind.CANCELLED else key)
 
         requested_fault = _requested_fault(self._get(request).payment_method, operation)
         return await self.core.perform(request, operation, values, effect, key=key, requested_fault=requested_fault)
 
     def _get(self, request: Request) -> Payment:
+        self.core.check_up()
         payment = payments.find(self.store, payment_id=request.path_params["id"])
         if payment is None:
             raise ApiError(404, "payment_not_found", "there is no such payment", param="id")
@@ -185,6 +251,7 @@ class PaymentProvider:
 
     def _save(self, payment: Payment, kind: Kind, amount: int, key: str) -> Reply:
         payments.save(self.store, payment, kind, amount, key)
+        self.clock.wake()
         document = payments.as_json(self.store, payment)
         return Reply(201 if payment.version == 1 else 200, document, (Event(f"payment.{kind}", payment.id, document),))
 
@@ -219,7 +286,7 @@ def _amount(requested: int, fault: Fault) -> int:
 def make_app(settings: Settings) -> Starlette:
     """Return the application."""
     provider = PaymentProvider(settings)
-    return serving.application(provider.routes(), settings.api_key, provider.core.open)
+    return serving.application(provider.routes(), settings.api_key, provider.open)
 
 
 if __name__ == "__main__":

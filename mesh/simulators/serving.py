@@ -63,7 +63,7 @@ class Settings:
 
 
 class ApiKey:
-    """Middleware that requires the API key, except for /healthz."""
+    """Middleware that requires the API key, except for /healthz and pages of customers, whose URLs are secret."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -71,7 +71,8 @@ class ApiKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 without the key."""
-        if scope["type"] == "http" and scope["path"] != "/healthz" and not self._has_key(scope):
+        is_open = scope["type"] != "http" or scope["path"] == "/healthz" or scope["path"].startswith("/customer/")
+        if not is_open and not self._has_key(scope):
             error = ApiError(401, "unauthorized", "a valid API key is required: authorization: Bearer <key>")
             await json_response(error.body(), 401)(scope, receive, send)
             return

@@ -21,7 +21,12 @@ _FAULT_TOKENS = (
     "tok_duplicate_webhook",
     "tok_slow_300",
     "tok_capture_slow_300",
+    "tok_3ds_confirmed",
+    "tok_dispute_won",
 )
+#: Tokens of payments that end without an authorization: declined, not confirmed, or not confirmed in time.
+_DECLINED_TOKENS = ("tok_declined", "tok_insufficient_funds", "tok_3ds_refused", "tok_3ds_expired")
+
 _ADDRESSES = (
     ("bangkok", {"line1": "88 Charoen Krung Road", "city": "Bangkok", "postalCode": "10500"}),
     ("chiang-mai", {"line1": "12 Nimmanhaemin Road", "city": "Chiang Mai", "postalCode": "50200"}),
@@ -92,7 +97,7 @@ class Shopper:
 
     async def buy_with_declined_card(self) -> None:
         """Place an order whose payment is declined."""
-        await self._order(self.random.choice(("tok_declined", "tok_insufficient_funds")))
+        await self._order(self.random.choice(_DECLINED_TOKENS))
 
     async def buy_and_cancel(self) -> None:
         """Place an order and cancel it."""
@@ -102,7 +107,7 @@ class Shopper:
 
     async def buy_and_receive(self) -> None:
         """Place an order, which staff ships and the courier delivers."""
-        order = await self._order("tok_ok")
+        order = await self._order(self.random.choice(("tok_ok", "tok_dispute_won")))
         if order is None or state(order) != "CONFIRMED":
             return
         wanted = {"orderId": order["orderId"], "requestId": new_key()}

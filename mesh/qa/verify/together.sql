@@ -35,7 +35,7 @@ LEFT JOIN booking ON booking.order_id = orders.order_id
 LEFT JOIN shipment ON shipment.order_id = orders.order_id
 WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
     reservation.state IN ('HELD', 'CONFIRMED', 'FULFILLED')
-    OR payment.state IN ('PROCESSING', 'AUTHORIZED', 'CAPTURED', 'PARTIALLY_REFUNDED')
+    OR payment.state IN ('PROCESSING', 'REQUIRES_ACTION', 'AUTHORIZED', 'CAPTURED', 'PARTIALLY_REFUNDED')
     OR booking.state = 'BOOKED' OR shipment.shipment_id IS NOT NULL
 );
 
@@ -86,24 +86,36 @@ WHERE saga_state <> 'PARKED' AND payment_state IS NOT (CASE payment.state
 SELECT reference, state, authorized, their_authorized, captured, their_captured, refunded, their_refunded, their_voided
 FROM (
     SELECT reference,
-        coalesce(sum(amount) FILTER (WHERE kind = 'authorized'), 0) AS their_authorized,
+        coalesce(sum(amount) FILTER (WHERE kind IN ('authorized', 'reauthorized')), 0)
+            - coalesce(sum(amount) FILTER (WHERE kind = 'expired'), 0) AS their_authorized,
         coalesce(sum(amount) FILTER (WHERE kind = 'captured'), 0) AS their_captured,
         coalesce(sum(amount) FILTER (WHERE kind = 'refunded'), 0) AS their_refunded,
         coalesce(sum(amount) FILTER (WHERE kind = 'voided'), 0) AS their_voided
     FROM charge GROUP BY reference
 ) AS ledger LEFT JOIN payment ON payment.payment_id = reference
-WHERE payment.payment_id IS NULL OR authorized <> their_authorized OR captured <> their_captured
-    OR refunded <> their_refunded OR their_voided > 0 AND state <> 'VOIDED';
+WHERE payment.payment_id IS NULL OR captured <> their_captured OR refunded <> their_refunded
+    -- An authorization that is not what was requested is voided at the provider and recorded as failed.
+    OR (authorized <> their_authorized OR their_voided > 0 AND state <> 'VOIDED')
+        AND NOT (state = 'FAILED' AND authorized = 0 AND their_voided = their_authorized);
+
+-- eventually: currencies_agree I15
+-- The provider charges payments in their own currency.
+SELECT reference, charge.currency AS theirs, payment.currency FROM charge JOIN payment ON payment_id = reference
+WHERE charge.currency <> payment.currency AND payment.state <> 'FAILED';
 
 -- eventually: provider_knows_our_payments I15
 -- Every authorized or captured payment is in the provider's ledger.
 SELECT payment_id, state, authorized, captured FROM payment
-WHERE authorized > 0 AND NOT EXISTS (SELECT 1 FROM charge WHERE reference = payment_id AND kind = 'authorized');
+WHERE authorized > 0
+    AND NOT EXISTS (SELECT 1 FROM charge WHERE reference = payment_id AND kind IN ('authorized', 'reauthorized'));
 
 -- always: no_order_is_paid_twice I15
--- The provider authorized and captured at most one payment for each order.
-SELECT order_id, reference, kind, count(*) AS times FROM charge JOIN payment ON payment_id = reference
-WHERE kind IN ('authorized', 'captured', 'voided') GROUP BY order_id, kind HAVING count(*) > 1;
+-- The provider authorized and voided each payment at most once, and captured at most one payment for each order.
+SELECT reference, kind, count(*) AS times FROM charge
+WHERE kind IN ('authorized', 'voided') GROUP BY reference, kind HAVING count(*) > 1
+UNION ALL
+SELECT order_id, kind, count(*) FROM charge JOIN payment ON payment_id = reference
+WHERE kind = 'captured' GROUP BY order_id, kind HAVING count(*) > 1;
 
 -- eventually: courier_and_shipments_agree I15
 -- The courier has exactly the parcels of our shipments.

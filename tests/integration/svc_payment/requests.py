@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -61,12 +62,24 @@ def sums(payment) -> tuple[int, int, int]:
     return tuple(minor_units(amount, "amount") for amount in amounts)
 
 
+def is_pending(payment) -> bool:
+    """Return whether an operation that was requested has no result yet, and waits for nobody."""
+    if payment.state == pb.PAYMENT_STATE_REQUIRES_ACTION:
+        return False
+    outcomes = Counter(one.outcome == pb.TRANSACTION_OUTCOME_REQUEST for one in payment.transactions)
+    waited = sum(one.outcome == pb.TRANSACTION_OUTCOME_ACTION_REQUIRED for one in payment.transactions)
+    of_bank = sum(one.kind == pb.TRANSACTION_KIND_EXPIRY for one in payment.transactions)
+    return outcomes[True] > outcomes[False] - waited - of_bank
+
+
 async def until_known(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
-    """Repeat a request with its key until its result is known, as a saga does."""
+    """Repeat a request with its key until its result is known."""
     async with asyncio.timeout(60):
         while True:
             with suppress(OutcomeUnknown):
-                return await call()
+                payment = await call()
+                if payment is None or not is_pending(payment):
+                    return payment
             await asyncio.sleep(0.02)
 
 
@@ -74,7 +87,7 @@ async def until_known(call: Callable[[], Awaitable[pb.Payment]]) -> pb.Payment:
 _BROKEN = {
     "amounts are sums of entries": """
         SELECT payment_id FROM payment p WHERE (authorized, captured, refunded) <> (
-            SELECT coalesce(sum(amount) FILTER (WHERE kind = 'AUTHORIZATION'), 0),
+            SELECT coalesce(sum(CASE kind WHEN 'AUTHORIZATION' THEN amount WHEN 'EXPIRY' THEN -amount END), 0),
                    coalesce(sum(amount) FILTER (WHERE kind = 'CHARGE'), 0),
                    coalesce(sum(amount) FILTER (WHERE kind = 'REFUND'), 0)
             FROM entry WHERE entry.payment_id = p.payment_id AND outcome = 'SUCCESS')""",
@@ -85,10 +98,17 @@ _BROKEN = {
         SELECT payment_id FROM entry e JOIN entry r USING (payment_id, operation_id)
         WHERE r.outcome = 'REQUEST' AND e.outcome <> 'REQUEST' AND (e.entry_id < r.entry_id OR e.amount <> r.amount)""",
     "a voided or failed payment holds no funds": """
-        SELECT payment_id FROM payment p WHERE next_attempt_time IS NULL
+        SELECT payment_id FROM payment p WHERE attempts = 0
         AND (void_request_time IS NOT NULL OR state IN ('VOIDED', 'FAILED')) AND captured <> refunded""",
 }
-_KINDS = {"AUTHORIZATION": "authorized", "CHARGE": "captured", "REFUND": "refunded", "CANCEL": "voided"}
+_KINDS = {
+    "AUTHORIZATION": {"authorized", "reauthorized"},
+    "CHARGE": {"captured"},
+    "REFUND": {"refunded"},
+    "CANCEL": {"voided"},
+    "CHARGEBACK": {"charged_back"},
+    "EXPIRY": {"expired"},
+}
 
 
 class Books:
@@ -110,11 +130,11 @@ class Books:
         return [row["type"].removeprefix("shop.payment.v1.Payment") for row in found]
 
     async def until_settled(self, payment_id, state) -> None:
-        """Wait until no attempt is scheduled, and check the state."""
-        due = "SELECT next_attempt_time FROM payment WHERE payment_id = $1"
+        """Wait until nothing is left to attempt, and check the state."""
+        attempts = "SELECT attempts FROM payment WHERE payment_id = $1"
 
         async def settled():
-            return await self.rows.fetchval(due, payment_id) is None
+            return await self.rows.fetchval(attempts, payment_id) == 0
 
         await eventually(settled)
         assert await self.state(payment_id) == state
@@ -125,6 +145,7 @@ class Books:
             assert not await self.rows.fetch(query), rule
         for payment_id in payment_ids:
             query = "SELECT kind, amount FROM entry WHERE payment_id = $1 AND outcome = 'SUCCESS'"
-            ours = [(_KINDS[row["kind"]], row["amount"]) for row in await self.rows.fetch(query, payment_id)]
-            theirs = [entry for entry in await self.ledger(payment_id) if entry[0] != "failed"]
+            ours = [(row["kind"], row["amount"]) for row in await self.rows.fetch(query, payment_id)]
+            names = {word: kind for kind, words in _KINDS.items() for word in words}
+            theirs = [(names[word], amount) for word, amount in await self.ledger(payment_id) if word in names]
             assert sorted(ours) == sorted(theirs)

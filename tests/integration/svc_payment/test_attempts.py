@@ -27,7 +27,9 @@ async def db(database):
 @pytest.fixture
 async def reconciler(db, provider_url):
     provider = PaymentProvider(url=provider_url, key=KEY, timeout=2.0)
-    yield PaymentReconciler(db, provider, timeout=2.0, arrival=timedelta(seconds=30))
+    seconds = timedelta(seconds=30)
+    limits = store.DeclineLimits(methods_per_user=5, payments_per_method=10, span=seconds)
+    yield PaymentReconciler(db, provider, timeout=2.0, arrival=seconds, poll=seconds, limits=limits)
     await provider.aclose()
 
 
@@ -119,6 +121,6 @@ async def test_a_due_payment_without_pending_work_is_not_claimed_and_no_longer_d
 ):
     attempt = await insert(db, reconciler, new_payment())
     assert await settle(db, reconciler, attempt, await reconciler.execute(attempt)) is None
-    await db.pool.execute(MAKE_DUE)
+    await db.pool.execute("UPDATE payment SET next_attempt_time = now(), expire_time = NULL")
     assert await claim(db, reconciler, payment_id) is None
     await books.until_settled(payment_id, State.AUTHORIZED.name)

@@ -14,7 +14,7 @@ from tests.integration.svc_payment.requests import authorize
 from tests.integration.svc_payment.test_webhooks import signed
 
 ROW = "SELECT xmin::text FROM payment WHERE payment_id = $1"
-DUE = "SELECT next_attempt_time IS NOT NULL FROM payment WHERE payment_id = $1"
+DUE = "SELECT next_attempt_time <= now() FROM payment WHERE payment_id = $1"
 
 
 async def hint(provider, payment_id):

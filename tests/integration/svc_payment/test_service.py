@@ -6,7 +6,6 @@ import asyncpg
 import pytest
 from google.type.money_pb2 import Money
 
-from chassis import OutcomeUnknown
 from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, InvalidRequest, RoleMissing, TokenMissing
 from shop.payment.v1 import payment_service_pb2 as pb
@@ -49,9 +48,11 @@ async def test_an_unusable_payment_method_is_an_error_with_the_providers_code(pa
         assert error.value.metadata == {"problem": problem}
 
 
-async def test_validation_is_unavailable_while_the_provider_fails(payments):
-    with pytest.raises(OutcomeUnknown):
-        await payments.ValidatePaymentMethod(validate("tok_validate_500"))
+async def test_while_the_provider_fails_validation_returns_what_is_known_of_the_method(payments, provider):
+    assert await payments.ValidatePaymentMethod(validate("tok_validate_500")) == pb.PaymentMethod()
+    known = await payments.ValidatePaymentMethod(validate("tok_ok"))
+    await provider.set_faults(next=["validate_500"])
+    assert await payments.ValidatePaymentMethod(validate("tok_ok")) == known
 
 
 async def test_an_authorization_reserves_the_amount_at_the_provider(payments, books, payment_id):

@@ -111,6 +111,19 @@ async def test_a_signed_body_that_is_not_an_event_is_malformed(app, webhook_endp
     assert await webhook_count(books) == 0
 
 
+@pytest.mark.parametrize("where", ["type", "reference", "failure_code"])
+async def test_a_signed_webhook_with_a_nul_in_a_text_is_malformed(webhook_endpoint, books, authorized_id, where):
+    changes = {"kind": "payment\0authorized"} if where == "type" else {where: "payment\0"}
+    body = await books.provider.webhook_body(authorized_id, **changes)
+    assert await webhook_endpoint.deliver(body, signed(body)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert await webhook_count(books) == 0
+
+
+async def test_a_text_that_only_looks_like_a_nul_is_accepted(webhook_endpoint, books, authorized_id):
+    body = await books.provider.webhook_body(authorized_id, kind="payment.\\u0000")
+    assert await webhook_endpoint.deliver(body, signed(body)) is grpc.StatusCode.OK
+
+
 async def test_only_the_edge_may_deliver_webhooks(webhook_endpoint, books, authorized_id):
     body = await books.provider.webhook_body(authorized_id)
     assert await webhook_endpoint.deliver(body, signed(body), caller="svc_order") is grpc.StatusCode.PERMISSION_DENIED

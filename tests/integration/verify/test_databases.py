@@ -131,11 +131,19 @@ VIOLATIONS = {
         + _PAYMENT.format(state="REFUNDED", authorized=100, captured=50, refunded=60),
         "charged_once": _ENTRY.format(operation="a", kind="CHARGE", outcome="SUCCESS")
         + _ENTRY.format(operation="b", kind="CHARGE", outcome="SUCCESS"),
-        "one_payment_for_each_order": "ALTER TABLE payment DROP CONSTRAINT payment_order_id_key;"
-        + _PAYMENT.format(state="FAILED", authorized=0, captured=0, refunded=0)
-        + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="FAILED", authorized=0, captured=0, refunded=0),
+        "one_payment_for_each_order": "DROP INDEX payment_of_order;"
+        + _PAYMENT.format(state="PROCESSING", authorized=0, captured=0, refunded=0)
+        + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="PROCESSING", authorized=0, captured=0, refunded=0),
         "state_follows_from_amounts": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
         "no_operation_is_in_flight": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
+        "payments_end_in_time": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0)
+        + "UPDATE payment SET expire_time = now() - interval '1 hour'",
+        "changes_of_the_provider_are_noticed": _PAYMENT.format(
+            state="REQUIRES_ACTION", authorized=0, captured=0, refunded=0
+        ),
+        "tokens_are_forgotten": _PAYMENT.format(state="FAILED", authorized=0, captured=0, refunded=0),
+        "nothing_waits_for_an_operator": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0)
+        + "UPDATE payment SET attempts = 3, last_error = 'answer_mismatch'",
         "voided_payments_hold_no_funds": _PAYMENT.format(state="VOIDED", authorized=100, captured=0, refunded=0)
         + _ENTRY.format(operation="a", kind="AUTHORIZATION", outcome="SUCCESS"),
     },

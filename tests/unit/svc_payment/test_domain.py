@@ -32,6 +32,7 @@ from svc_payment.domain_requests import (
     check_same,
     release_funds,
     request_capture,
+    request_reauthorization,
     request_refund,
     request_void,
     start_payment,
@@ -92,8 +93,34 @@ def failed():
     return apply_provider_state(started(), provider_state(DECLINED, failure_code="card_declined"))
 
 
+ACTION = ("op_a", "requires_action", AMOUNT, "p-1")
+EXPIRED = ("op_e", "expired", AMOUNT, "k-clock")
+DISPUTED = ("op_d", "disputed", AMOUNT, "dp_1")
+CHARGED_BACK = ("op_b", "charged_back", AMOUNT, "dp_1")
+
+
+def requires_action():
+    return apply_provider_state(started(), provider_state(ACTION, status=Status.REQUIRES_ACTION))
+
+
+def expired():
+    return apply_provider_state(authorized(), provider_state(AUTHORIZED, EXPIRED, status=Status.EXPIRED))
+
+
+def disputed():
+    return apply_provider_state(captured(), provider_state(AUTHORIZED, CAPTURED, DISPUTED))
+
+
+def charged_back():
+    return apply_provider_state(disputed(), provider_state(AUTHORIZED, CAPTURED, DISPUTED, CHARGED_BACK))
+
+
 IN_STATE = {
     State.PROCESSING: started,
+    State.REQUIRES_ACTION: requires_action,
+    State.EXPIRED: expired,
+    State.DISPUTED: disputed,
+    State.CHARGED_BACK: charged_back,
     State.AUTHORIZED: authorized,
     State.CAPTURED: captured,
     State.PARTIALLY_REFUNDED: lambda: refunded(500),
@@ -115,6 +142,7 @@ CONFLICT = PaymentStateConflict
 ACTIONS = {
     "charge": lambda payment: request_capture(payment, None, "k-new"),
     "refund": lambda payment: request_refund(payment, None, "", "k-new"),
+    "reauthorize": lambda payment: request_reauthorization(payment, "k-new"),
     "void": lambda payment: release_funds(request_void(payment, NOW, "why"), "k-new"),
 }
 
@@ -129,6 +157,10 @@ ACTIONS = {
         (State.REFUNDED, "charge", None),
         (State.VOIDED, "charge", CONFLICT),
         (State.FAILED, "charge", CONFLICT),
+        (State.REQUIRES_ACTION, "charge", CONFLICT),
+        (State.EXPIRED, "charge", CONFLICT),
+        (State.DISPUTED, "charge", None),
+        (State.CHARGED_BACK, "charge", None),
         (State.PROCESSING, "refund", CONFLICT),
         (State.AUTHORIZED, "refund", CONFLICT),
         (State.CAPTURED, "refund", OperationKind.REFUND),
@@ -136,6 +168,20 @@ ACTIONS = {
         (State.REFUNDED, "refund", RefundExceedsCapture),
         (State.VOIDED, "refund", CONFLICT),
         (State.FAILED, "refund", CONFLICT),
+        (State.REQUIRES_ACTION, "refund", CONFLICT),
+        (State.EXPIRED, "refund", CONFLICT),
+        (State.DISPUTED, "refund", CONFLICT),
+        (State.CHARGED_BACK, "refund", CONFLICT),
+        (State.PROCESSING, "reauthorize", CONFLICT),
+        (State.REQUIRES_ACTION, "reauthorize", CONFLICT),
+        (State.AUTHORIZED, "reauthorize", None),
+        (State.EXPIRED, "reauthorize", OperationKind.AUTHORIZATION),
+        (State.VOIDED, "reauthorize", CONFLICT),
+        (State.CHARGED_BACK, "reauthorize", CONFLICT),
+        (State.REQUIRES_ACTION, "void", OperationKind.AUTHORIZATION),
+        (State.EXPIRED, "void", None),
+        (State.DISPUTED, "void", None),
+        (State.CHARGED_BACK, "void", None),
         (State.PROCESSING, "void", OperationKind.AUTHORIZATION),
         (State.AUTHORIZED, "void", OperationKind.CANCEL),
         (State.CAPTURED, "void", OperationKind.REFUND),
@@ -393,17 +439,69 @@ def execute(payment: Payment, done: list, key: str) -> Payment:
 
 
 def test_an_attempt_claims_what_is_not_settled_and_nothing_else():
-    first = begin_attempt(started(), "k-1")
+    first = begin_attempt(started(), "k-1", is_retry=True)
     assert (first.attempts, first.claims) == (1, 1)
-    second = begin_attempt(first, "k-2")
+    second = begin_attempt(first, "k-2", is_retry=True)
     assert (second.attempts, second.claims) == (2, 2)
-    assert begin_attempt(authorized(), "k-3") == authorized()
+    assert begin_attempt(authorized(), "k-3", is_retry=True) == authorized()
 
 
 def test_an_attempt_at_a_voiding_payment_requests_the_release_of_its_funds():
-    attempt = begin_attempt(request_void(authorized(), NOW, "cancelled"), "k-cancel")
+    attempt = begin_attempt(request_void(authorized(), NOW, "cancelled"), "k-cancel", is_retry=True)
     assert [(entry.kind, entry.operation_id) for entry in attempt.pending] == [(OperationKind.CANCEL, "k-cancel")]
 
 
 def test_a_requested_void_is_attempted_without_the_backoff_of_earlier_attempts():
-    assert request_void(replace(authorized(), attempts=9), NOW, "").attempts == 1
+    requested = request_void(replace(authorized(), attempts=9), NOW, "")
+    assert begin_attempt(requested, "k-cancel", is_retry=False).attempts == 2
+    assert begin_attempt(requested, "k-cancel", is_retry=True).attempts == 10
+
+
+def test_an_expired_authorization_is_authorized_anew_and_expires_again():
+    requested = request_reauthorization(expired(), "k-again")
+    assert (requested.authorized, requested.state) == (0, State.EXPIRED)
+    again = ("op_r", "reauthorized", AMOUNT, "k-again")
+    payment = apply_provider_state(requested, provider_state(AUTHORIZED, EXPIRED, again))
+    assert (payment.authorized, payment.state, payment.settled) == (AMOUNT, State.AUTHORIZED, True)
+    lapsed = ("op_f", "expired", AMOUNT, "k-clock-2")
+    payment = apply_provider_state(payment, provider_state(AUTHORIZED, EXPIRED, again, lapsed))
+    assert (payment.authorized, payment.state) == (0, State.EXPIRED)
+
+
+def test_a_reauthorization_that_is_declined_leaves_the_payment_expired():
+    payment = fail_operation(request_reauthorization(expired(), "k-again"), "k-again", "card_declined")
+    assert (payment.state, payment.settled, payment.decline_code) == (State.EXPIRED, True, "")
+
+
+def test_a_customer_who_does_not_act_in_time_lets_the_payment_expire_without_an_authorization():
+    missed = ("op_m", "action_expired", AMOUNT, "p-1")
+    payment = apply_provider_state(requires_action(), provider_state(ACTION, missed, status=Status.EXPIRED))
+    assert (payment.state, payment.authorized, payment.settled) == (State.EXPIRED, 0, True)
+    with pytest.raises(PaymentStateConflict):
+        request_reauthorization(payment, "k-again")
+
+
+def test_a_dispute_that_is_won_returns_to_the_state_before_it():
+    won = ("op_w", "dispute_won", AMOUNT, "dp_1")
+    payment = apply_provider_state(disputed(), provider_state(AUTHORIZED, CAPTURED, DISPUTED, won))
+    assert (payment.state, payment.funds_held) == (State.CAPTURED, AMOUNT)
+    refund = ("op_3", "refunded", 500, "k-refund")
+    part = ("op_d", "disputed", 700, "dp_1"), ("op_w", "dispute_won", 700, "dp_1")
+    payment = apply_provider_state(refunded(500), provider_state(AUTHORIZED, CAPTURED, refund, *part))
+    assert (payment.state, payment.funds_held) == (State.PARTIALLY_REFUNDED, 700)
+
+
+def test_a_void_during_a_dispute_waits_for_its_end():
+    voiding = request_void(disputed(), NOW, "")
+    assert voiding.settled
+    won = ("op_w", "dispute_won", AMOUNT, "dp_1")
+    payment = apply_provider_state(voiding, provider_state(AUTHORIZED, CAPTURED, DISPUTED, won))
+    assert not payment.settled
+    lost = apply_provider_state(voiding, provider_state(AUTHORIZED, CAPTURED, DISPUTED, CHARGED_BACK))
+    assert (lost.settled, lost.funds_held) == (True, 0)
+
+
+def test_the_token_is_needed_only_until_the_provider_knows_the_payment():
+    assert started().needs_token
+    for state in set(State) - {State.PROCESSING}:
+        assert not IN_STATE[state]().needs_token, state

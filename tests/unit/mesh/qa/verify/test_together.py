@@ -155,6 +155,8 @@ VIOLATIONS = [
     ("payment_state_agrees", change("orders", 0, payment_state="PAID")),
     ("payments_and_provider_agree", add("charge", charge(1, "captured"))),
     ("payments_and_provider_agree", add("charge", charge(9, "authorized"))),
+    ("payments_and_provider_agree", add("charge", charge(1, "expired"))),
+    ("currencies_agree", change("charge", 0, currency="XTS")),
     ("provider_knows_our_payments", lambda shop: shop["charge"].pop(0)),
     ("no_order_is_paid_twice", add("charge", charge(3, "captured"))),
     ("no_order_is_paid_twice", add("charge", charge(1, "authorized"))),
@@ -183,6 +185,20 @@ def test_a_check_finds_the_rows_that_violate_it(name, breaks):
 def test_every_check_has_a_violation_that_is_tested():
     checks = {check.name for where in (TOGETHER, HISTORY) for check in read_shared(where)}
     assert {name for name, _ in VIOLATIONS} == checks
+
+
+def test_an_authorization_of_another_amount_or_currency_that_was_voided_is_no_finding():
+    shop = a_good_shop()
+    shop["charge"] += [charge(2, kind) | {"amount": 99, "currency": "XTS"} for kind in ("authorized", "voided")]
+    assert found(shop) == {}
+    shop["charge"].pop()
+    assert "payments_and_provider_agree" in found(shop)
+
+
+def test_an_authorization_that_was_renewed_is_no_finding():
+    shop = a_good_shop()
+    shop["charge"] += [charge(1, "expired"), charge(1, "reauthorized")]
+    assert found(shop) == {}
 
 
 def test_a_dead_lettered_event_counts_as_consumed():
