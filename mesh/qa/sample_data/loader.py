@@ -3,16 +3,19 @@
 Existing data stay as they are, so a second run changes nothing, and an interrupted one can be resumed.
 """
 
+import asyncio
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 from chassis import OutcomeUnknown
 from chassis.context import Call, enter_call
+from chassis.domain.backoff import backoff
 from chassis.rpc.client import Clients
 from mesh.errors import StackError
 from mesh.qa.concurrency import run_concurrently
@@ -36,6 +39,8 @@ from shop.user.v1.auth_service_pb2_grpc import AuthServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 _CONCURRENCY = 32
+_ATTEMPTS = 6
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=3)
 _PAGE = 100
 #: The errors for data that exist already.
 _EXISTS = (CategoryIdTaken, ProductIdTaken, SkuTaken, ZoneIdTaken, PostalPrefixTaken, VersionMismatch)
@@ -133,8 +138,8 @@ class _Loader:
 
         async def make(one: T) -> None:
             try:
-                await create(one)
-            except _EXISTS:  # deleted data are in no list, but their ids are still taken
+                await _repeated(create, one)
+            except _EXISTS:  # deleted data are in no list, but their ids are still taken; or an attempt took effect
                 self._count(what, made=False)
             else:
                 self._count(what, made=True)
@@ -187,6 +192,18 @@ class _Loader:
                 request_id=_new_key(),
             )
         )
+
+
+async def _repeated(create: Callable[[T], Awaitable[object]], one: T) -> None:
+    """Create an item, again while its outcome is unknown: on a busy machine a new stack may miss deadlines."""
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            await create(one)
+        except OutcomeUnknown:
+            await asyncio.sleep(backoff(attempt, _FIRST_PAUSE, _LONGEST_PAUSE).total_seconds())
+        else:
+            return
+    await create(one)
 
 
 def _key(one: Any) -> object:
