@@ -17,6 +17,7 @@ from svc_user.signing_keys import SigningKeys, TokenPolicy
 
 _SESSION_RETENTION = timedelta(days=7)
 _THROTTLE_RETENTION = timedelta(days=1)
+_CLIENT_RETENTION = timedelta(days=180)
 
 
 async def compose(app: App, settings: Settings) -> None:
@@ -43,6 +44,7 @@ async def compose(app: App, settings: Settings) -> None:
     app.repeat(partial(_upkeep, db, signing_keys), settings.upkeep_seconds)
     app.purge_older_than(db, "session", "expire_time", _SESSION_RETENTION)
     app.purge_older_than(db, "login_throttle", "update_time", _THROTTLE_RETENTION)
+    app.purge_older_than(db, "login_client", "login_time", _CLIENT_RETENTION)
 
 
 async def _upkeep(db: Database, signing_keys: SigningKeys) -> bool:

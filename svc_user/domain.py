@@ -1,11 +1,10 @@
-"""Accounts and the throttle of logins. Pure: no I/O, no clock, no proto."""
+"""Accounts. Pure: no I/O, no clock, no proto."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from chassis.domain.backoff import backoff
-from shop.user.v1.user_errors import LastAdmin, LoginThrottled, VersionMismatch
+from shop.user.v1.user_errors import LastAdmin, VersionMismatch
 
 CUSTOMER = "customer"
 ADMIN = "admin"
@@ -54,33 +53,6 @@ class Account:
 def normalize_email(email: str) -> str:
     """Return the spelling under which an email address is stored."""
     return email.strip().lower()
-
-
-#: Attempts before the first pause; as many logins with the right password may be in progress at the same time.
-FREE_ATTEMPTS = 10
-LONGEST_PAUSE = timedelta(minutes=15)
-_FIRST_PAUSE = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginThrottle:
-    """The login attempts with one email address since the last success, whether an account has it or not."""
-
-    failures: int = 0
-    retry_time: datetime
-
-    def attempted(self, now: datetime) -> "LoginThrottle":
-        """Count an attempt, before its password is verified, so that concurrent guesses count one by one.
-
-        Raises LoginThrottled during a pause.
-        """
-        if now < self.retry_time:
-            raise LoginThrottled
-        failures = self.failures + 1
-        if failures < FREE_ATTEMPTS:
-            return LoginThrottle(failures=failures, retry_time=now)
-        pause = backoff(failures - FREE_ATTEMPTS + 1, _FIRST_PAUSE, LONGEST_PAUSE)
-        return LoginThrottle(failures=failures, retry_time=now + pause)
 
 
 def check_etag(resource: str, version: int, etag: str) -> None:

@@ -13,6 +13,7 @@ class SessionEndReason(Enum):
     SIGNED_OUT = "SIGNED_OUT"
     TOKEN_REUSED = "TOKEN_REUSED"  # noqa: S105  no secret
     ROLE_LOST = "ROLE_LOST"
+    PASSWORD_CHANGED = "PASSWORD_CHANGED"  # noqa: S105  no secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +10,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
 from chassis.postgres.database import Overloaded
+from svc_user.domain_passwords import normalized
 
 T = TypeVar("T")
 
@@ -64,5 +64,4 @@ def _verify(stored: str, password: str) -> bool:
 
 
 def _prepared(password: str) -> bytes:
-    """Normalize the encoding of characters, which depends on the keyboard and the system (NIST SP 800-63B)."""
-    return unicodedata.normalize("NFKC", password).encode()
+    return normalized(password).encode()

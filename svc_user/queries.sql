@@ -30,25 +30,36 @@ SELECT * FROM account WHERE user_id = $1 OR 'admin' = ANY (roles) ORDER BY user_
 UPDATE account SET display_name = $2, phone = $3, roles = $4, version = $5, update_time = $6 WHERE user_id = $1;
 
 -- name: update_password_hash
--- Replaces the hash of a password by another of the same password.
+-- Replaces the hash of a password.
 UPDATE account SET password_hash = $2 WHERE user_id = $1;
 
 -- name: insert_role_change
 -- Appends to the log of role changes.
 INSERT INTO role_change (user_id, actor, roles_before, roles_after, traceparent) VALUES ($1, $2, $3, $4, $5);
 
--- name: lock_throttle
--- Locks the throttle of an email address, and inserts it if there is none.
-INSERT INTO login_throttle (email_digest, failures, retry_time, update_time) VALUES ($1, 0, now(), now())
+-- name: lock_throttles
+-- Locks throttles in key order, and inserts those that there are not.
+INSERT INTO login_throttle (email_digest, failures, retry_time, update_time)
+SELECT digest, 0, now(), now() FROM unnest($1::bytea[]) AS digest ORDER BY digest
 ON CONFLICT (email_digest) DO UPDATE SET update_time = now() RETURNING *;
 
 -- name: update_throttle
 -- Replaces a throttle that this transaction has locked.
 UPDATE login_throttle SET failures = $2, retry_time = $3 WHERE email_digest = $1;
 
--- name: delete_throttle
--- Deletes the throttle of an email address.
-DELETE FROM login_throttle WHERE email_digest = $1;
+-- name: delete_throttles
+-- Deletes throttles.
+DELETE FROM login_throttle WHERE email_digest = ANY ($1::bytea[]);
+
+-- name: list_login_clients
+-- Lists which of these clients have signed in before.
+SELECT client_digest FROM login_client WHERE client_digest = ANY ($1::bytea[]);
+
+-- name: insert_login_clients
+-- Remembers the clients of a login.
+INSERT INTO login_client (client_digest, login_time)
+SELECT digest, now() FROM unnest($1::bytea[]) AS digest ORDER BY digest
+ON CONFLICT (client_digest) DO UPDATE SET login_time = now();
 
 -- name: insert_session
 -- Inserts a session.
@@ -73,6 +84,12 @@ SELECT pg_notify($3, $4) FROM ended;
 WITH ended AS (
     UPDATE session SET end_time = now(), end_reason = $2 WHERE user_id = $1 AND end_time IS NULL RETURNING session_id)
 SELECT pg_notify($3, $4) FROM ended;
+
+-- name: end_other_sessions
+-- Ends all sessions of a user but one, and notifies the streams of revocations.
+WITH ended AS (UPDATE session SET end_time = now(), end_reason = $3
+    WHERE user_id = $1 AND session_id <> $2 AND end_time IS NULL RETURNING session_id)
+SELECT pg_notify($4, $5) FROM ended;
 
 -- name: list_ended_sessions
 -- Lists the sessions that ended within an interval.

@@ -10,6 +10,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
 from svc_user import converters, domain, store, store_sessions
 from svc_user.current_account import current_account, requires_session
 from svc_user.domain import Account
+from svc_user.domain_passwords import check_password
 from svc_user.domain_sessions import SessionEndReason
 from svc_user.passwords import Passwords
 
@@ -25,6 +26,7 @@ class UserService(UserServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.User:
         # Not `transactional`, which would store a fast hash of the password. The email address is the idempotency key.
         email = domain.normalize_email(request.email)
+        check_password(request.password, email)
         password_hash = await self.passwords.hash(request.password)
         account, created = await self._get_or_create(request, email, password_hash)
         if not created and account.registration_id != request.request_id:

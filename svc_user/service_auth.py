@@ -14,12 +14,16 @@ from datetime import datetime, timedelta
 from google.protobuf.empty_pb2 import Empty
 
 from chassis import Context, Database, Transaction, current_time, current_user
+from chassis.rpc.rate_limit import calling_network
 from shop.user.v1 import auth_service_pb2 as pb
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer
 from shop.user.v1.user_errors import BadCredentials, RefreshTokenInvalid, TokenReused
-from svc_user import converters, domain, domain_sessions, store, store_sessions
+from svc_user import converters, domain, domain_sessions, store, store_logins, store_sessions
 from svc_user.crypto import decrypt, digest, encrypt, key_from_token, new_token
+from svc_user.current_account import current_account
 from svc_user.domain import Account
+from svc_user.domain_logins import LoginClient
+from svc_user.domain_passwords import check_password
 from svc_user.domain_sessions import RefreshResult, Session, SessionEndReason, SessionLimits
 from svc_user.passwords import Passwords
 from svc_user.signing_keys import SigningKeys
@@ -44,19 +48,25 @@ class AuthService(AuthServiceServicer):
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.Tokens:
         email = domain.normalize_email(request.email)
-        account = await self._count_attempt(email)
+        client = LoginClient.of(email, calling_network(), request.device_token)
+        account = await self._count_attempt(email, client)
         password_hash = account.password_hash if account else None
         verified = await self.passwords.verify(request.password, password_hash)
         if account is None or password_hash is None or not verified:
             raise BadCredentials
         outdated = self.passwords.is_outdated(password_hash)
         new_hash = await self.passwords.hash(request.password) if outdated else None
+        device_token = request.device_token or new_token()
         async with self.db.transaction() as tx:
             account = await store.lock_account(tx, account.id)  # a role cannot be lost between here and the session
-            await store.delete_throttle(tx, digest(email))
+            if account.password_hash != password_hash:
+                raise BadCredentials  # the password was changed during this login
+            client = LoginClient.of(email, calling_network(), device_token)
+            await store_logins.delete_throttles(tx, [*client.keys, client.by_email])
+            await store_logins.insert_clients(tx, client.keys)
             if new_hash:
                 await store.update_password_hash(tx, account.id, new_hash)
-            return await self._begin_session(tx, account)
+            return await self._begin_session(tx, account, device_token)
 
     async def RefreshToken(self, request: pb.RefreshTokenRequest, context: Context) -> pb.Tokens:
         token = request.refresh_token
@@ -81,6 +91,22 @@ class AuthService(AuthServiceServicer):
                 await store_sessions.end_session(tx, user.session_id, SessionEndReason.SIGNED_OUT)
         return Empty()
 
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> Empty:
+        async with self.db.connection() as tx:
+            before = await current_account(tx)
+        check_password(request.new_password, before.email)
+        if not await self.passwords.verify(request.current_password, before.password_hash):
+            raise BadCredentials
+        new_hash = await self.passwords.hash(request.new_password)
+        async with self.db.transaction() as tx:
+            account = await store.lock_account(tx, before.id)
+            if account.password_hash != before.password_hash:
+                raise BadCredentials  # it was changed at the same time
+            await store.update_password_hash(tx, account.id, new_hash)
+            session_id = current_user().session_id
+            await store_sessions.end_other_sessions(tx, account.id, session_id, SessionEndReason.PASSWORD_CHANGED)
+        return Empty()
+
     async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.JsonWebKeySet:
         return pb.JsonWebKeySet(keys=[pb.JsonWebKey(**key) for key in self.signing_keys.public_keys()])
 
@@ -100,20 +126,25 @@ class AuthService(AuthServiceServicer):
                 yield converters.revocations_to_proto(new)
                 known, read_time = ended, now
 
-    async def _count_attempt(self, email: str) -> Account | None:
+    async def _count_attempt(self, email: str, client: LoginClient) -> Account | None:
         """Count an attempt to log in, and return the account if there is one; raises LoginThrottled."""
         async with self.db.transaction() as tx:
-            throttle = await store.lock_throttle(tx, digest(email))
-            await store.update_throttle(tx, digest(email), throttle.attempted(await current_time(tx)))
+            limits = client.limits(await store_logins.list_known_clients(tx, client.keys))
+            throttles = await store_logins.lock_throttles(tx, limits.keys())
+            now = await current_time(tx)
+            for key, free in limits.items():
+                await store_logins.update_throttle(tx, key, throttles[key].attempted(now, free))
             return await store.find_account(tx, email)
 
-    async def _begin_session(self, tx: Transaction, account: Account) -> pb.Tokens:
+    async def _begin_session(self, tx: Transaction, account: Account, device_token: str) -> pb.Tokens:
         now = await current_time(tx)
         expire_time = self.limits.expire_time(now, now)
         session = Session(id=uuid.uuid4().hex, user_id=account.id, create_time=now, expire_time=expire_time)
         token = new_token()
         await store_sessions.insert_session(tx, session, digest(token))
-        return self._tokens(account, session.id, token, now)
+        tokens = self._tokens(account, session.id, token, now)
+        tokens.device_token = device_token
+        return tokens
 
     async def _successor(self, tx: Transaction, session: Session, token: str, now: datetime) -> str | None:
         """Return the successor of a refresh token; end the session and return None when the token was reused."""

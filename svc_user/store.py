@@ -1,10 +1,10 @@
-"""Reads and writes accounts and login throttles as domain objects."""
+"""Reads and writes accounts as domain objects."""
 
 from pathlib import Path
 
 from chassis import Queries, Record, Transaction
 from shop.user.v1.user_errors import UserNotFound
-from svc_user.domain import ADMIN, Account, LoginThrottle
+from svc_user.domain import ADMIN, Account
 
 sql = Queries(Path(__file__).parent / "queries.sql")
 
@@ -70,30 +70,13 @@ async def update_account(tx: Transaction, account: Account) -> None:
 
 
 async def update_password_hash(tx: Transaction, user_id: str, password_hash: str) -> None:
-    """Write a new hash of the same password."""
+    """Write the hash of a password."""
     await tx.execute(sql.update_password_hash, user_id, password_hash)
 
 
 async def insert_role_change(tx: Transaction, before: Account, after: Account, *, actor: str, traceparent: str) -> None:
     """Append to the log of role changes."""
     await tx.execute(sql.insert_role_change, after.id, actor, sorted(before.roles), sorted(after.roles), traceparent)
-
-
-async def lock_throttle(tx: Transaction, email_digest: bytes) -> LoginThrottle:
-    """Return the throttle of an email address, locked until this transaction ends."""
-    row = await tx.fetchrow(sql.lock_throttle, email_digest)
-    assert row is not None, "the upsert returns the row"
-    return LoginThrottle(failures=row["failures"], retry_time=row["retry_time"])
-
-
-async def update_throttle(tx: Transaction, email_digest: bytes, throttle: LoginThrottle) -> None:
-    """Write a throttle that was locked."""
-    await tx.execute(sql.update_throttle, email_digest, throttle.failures, throttle.retry_time)
-
-
-async def delete_throttle(tx: Transaction, email_digest: bytes) -> None:
-    """Delete the throttle of an email address."""
-    await tx.execute(sql.delete_throttle, email_digest)
 
 
 def _found(row: Record | None, user_id: str) -> Account:

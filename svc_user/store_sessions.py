@@ -61,6 +61,11 @@ async def end_sessions(tx: Transaction, user_id: str, reason: SessionEndReason) 
     await tx.execute(sql.end_sessions, user_id, reason.name, CHANNEL, REVOCATIONS)
 
 
+async def end_other_sessions(tx: Transaction, user_id: str, session_id: str, reason: SessionEndReason) -> None:
+    """End all sessions of a user but one."""
+    await tx.execute(sql.end_other_sessions, user_id, session_id, reason.name, CHANNEL, REVOCATIONS)
+
+
 async def list_ended_sessions(tx: Transaction, within: timedelta) -> dict[str, datetime]:
     """Return the end times of the sessions that ended within an interval, by session."""
     return {row["session_id"]: row["end_time"] for row in await tx.fetch(sql.list_ended_sessions, within)}

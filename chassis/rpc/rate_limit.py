@@ -7,7 +7,7 @@ import logging
 import math
 from ipaddress import IPv6Address, ip_address
 
-from chassis.context import Call
+from chassis.context import Call, current_call
 from chassis.rpc.rate_counters import Counter, CounterUnavailableError, LocalCounter, RateLimitResult
 from chassis.rpc.redis_counter import RedisCounter
 from chassis.settings import Settings, SettingsError
@@ -70,6 +70,12 @@ def _client(rule: Rpc, call: Call) -> str:
     if call.user is not None and rule.access is not Access.PUBLIC:
         return f"user:{call.user.id}"
     return f"client:{client_network(call.address)}"
+
+
+def calling_network() -> str:
+    """Return the network of the client whose call is being served; empty outside of a call."""
+    call = current_call()
+    return client_network(call.address) if call else ""
 
 
 def client_network(address: str) -> str:

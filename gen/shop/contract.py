@@ -905,6 +905,18 @@ RPCS: Final[dict[str, Rpc]] = {
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
         has_http=True,
     ),
+    "/shop.user.v1.AuthService/ChangePassword": Rpc(
+        service="shop.user.v1.AuthService",
+        method="ChangePassword",
+        request_type="shop.user.v1.ChangePasswordRequest",
+        response_type="google.protobuf.Empty",
+        access=Access.USER,
+        callers=("edge",),
+        timeout=5.0,
+        rate_limit=RateLimit(requests=10, per=60.0, fail_closed=True),
+        audit=True,
+        has_http=True,
+    ),
     "/shop.user.v1.AuthService/GetJwks": Rpc(
         service="shop.user.v1.AuthService",
         method="GetJwks",

@@ -38,6 +38,7 @@ WITH_NATURAL_KEY = {
     "shop.inventory.v1.InventoryService/FulfillReservation",
     "shop.inventory.v1.InventoryService/ReleaseReservation",
     "shop.inventory.v1.InventoryService/ReserveStock",
+    "shop.user.v1.AuthService/ChangePassword",
     "shop.user.v1.AuthService/Login",
     "shop.user.v1.AuthService/Logout",
     "shop.user.v1.AuthService/RefreshToken",

@@ -19,10 +19,10 @@ class AuthClient:
         self._stub: auth_service_pb2_grpc.AuthServiceStub = stub(channel)
 
     async def login(
-        self, *, email: str, password: str, timeout: float | None = None
+        self, *, email: str, password: str, device_token: str = "", timeout: float | None = None
     ) -> auth_service_pb2.Tokens:
         """Starts a session. An unknown email and a wrong password get the same reply in the same time."""
-        request = auth_service_pb2.LoginRequest(email=email, password=password)
+        request = auth_service_pb2.LoginRequest(email=email, password=password, device_token=device_token)
         return await self._stub.Login(request, timeout=timeout)
 
     async def refresh_token(
@@ -38,6 +38,15 @@ class AuthClient:
         """Ends the session that the access token belongs to."""
         request = auth_service_pb2.LogoutRequest(all_sessions=all_sessions)
         await self._stub.Logout(request, timeout=timeout)
+
+    async def change_password(
+        self, *, current_password: str, new_password: str, timeout: float | None = None
+    ) -> None:
+        """Changes the password of the signed-in user, and ends all of the user's other sessions."""
+        request = auth_service_pb2.ChangePasswordRequest(
+            current_password=current_password, new_password=new_password
+        )
+        await self._stub.ChangePassword(request, timeout=timeout)
 
     async def get_jwks(self, *, timeout: float | None = None) -> auth_service_pb2.JsonWebKeySet:
         """Gets the public keys that access tokens are signed with."""

@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/auth_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\"\xae\x01\n\x06Tokens\x12+\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0b\x61\x63\x63\x65ssToken\x12-\n\rrefresh_token\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0crefreshToken\x12#\n\ntoken_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\ttokenType\x12#\n\nexpires_in\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03R\texpiresIn\"C\n\rJsonWebKeySet\x12\x32\n\x04keys\x18\x01 \x03(\x0b\x32\x18.shop.user.v1.JsonWebKeyB\x04\xe2\x41\x01\x03R\x04keys\"\x8d\x02\n\nJsonWebKey\x12\x16\n\x03kty\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03kty\x12\x16\n\x03use\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x03use\x12\x16\n\x03\x61lg\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x03\x61lg\x12\x16\n\x03kid\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x03kid\x12\x1b\n\x03\x63rv\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x03\x63rv\x88\x01\x01\x12\x17\n\x01x\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x01x\x88\x01\x01\x12\x17\n\x01y\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x01y\x88\x01\x01\x12\x17\n\x01n\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x01n\x88\x01\x01\x12\x17\n\x01\x65\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x01\x65\x88\x01\x01\x42\x06\n\x04_crvB\x04\n\x02_xB\x04\n\x02_yB\x04\n\x02_nB\x04\n\x02_e\"\x9b\x01\n\x0cLoginRequest\x12=\n\x05\x65mail\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xfe\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08passwordJ\x04\x08\x03\x10\x04R\nrequest_id\"t\n\x13RefreshTokenRequest\x12K\n\rrefresh_token\x18\x01 \x01(\tB&\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,512}$\xa8\xbb\x18\x01R\x0crefreshTokenJ\x04\x08\x02\x10\x03R\nrequest_id\"D\n\rLogoutRequest\x12!\n\x0c\x61ll_sessions\x18\x01 \x01(\x08R\x0b\x61llSessionsJ\x04\x08\x02\x10\x03R\nrequest_id\"\x10\n\x0eGetJwksRequest\"\x19\n\x17WatchRevocationsRequest\"\\\n\x18WatchRevocationsResponse\x12@\n\x0brevocations\x18\x01 \x03(\x0b\x32\x18.shop.user.v1.RevocationB\x04\xe2\x41\x01\x03R\x0brevocations\"t\n\nRevocation\x12#\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tsessionId\x12\x41\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nexpireTime2\x87\x05\n\x0b\x41uthService\x12r\n\x05Login\x12\x1a.shop.user.v1.LoginRequest\x1a\x14.shop.user.v1.Tokens\"7\x90\x02\x00\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth/login:\x01*\x12\x82\x01\n\x0cRefreshToken\x12!.shop.user.v1.RefreshTokenRequest\x1a\x14.shop.user.v1.Tokens\"9\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/auth/refresh:\x01*\x12n\n\x06Logout\x12\x1b.shop.user.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\"/\x90\x02\x02\xaa\xbb\x18\x0e\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/auth/logout:\x01*\x12\x99\x01\n\x07GetJwks\x12\x1c.shop.user.v1.GetJwksRequest\x1a\x1b.shop.user.v1.JsonWebKeySet\"S\x90\x02\x01\xaa\xbb\x18\x11\x08\x01\x1a\x04\x65\x64ge\x1a\x01*\"\x02\x08\x02\x38\x01\x82\xd3\xe4\x93\x02\x35\x12\x19/v1/.well-known/jwks.jsonZ\x18\x12\x16/.well-known/jwks.json\x12s\n\x10WatchRevocations\x12%.shop.user.v1.WatchRevocationsRequest\x1a&.shop.user.v1.WatchRevocationsResponse\"\x0e\x90\x02\x01\xaa\xbb\x18\x07\x08\x04\x1a\x01*H\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/user/v1/auth_service.proto\x12\x0cshop.user.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\"\xdb\x01\n\x06Tokens\x12+\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0b\x61\x63\x63\x65ssToken\x12-\n\rrefresh_token\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0crefreshToken\x12#\n\ntoken_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\ttokenType\x12#\n\nexpires_in\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03R\texpiresIn\x12+\n\x0c\x64\x65vice_token\x18\x05 \x01(\tB\x08\xe2\x41\x01\x03\xa8\xbb\x18\x01R\x0b\x64\x65viceToken\"C\n\rJsonWebKeySet\x12\x32\n\x04keys\x18\x01 \x03(\x0b\x32\x18.shop.user.v1.JsonWebKeyB\x04\xe2\x41\x01\x03R\x04keys\"\x8d\x02\n\nJsonWebKey\x12\x16\n\x03kty\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03kty\x12\x16\n\x03use\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x03use\x12\x16\n\x03\x61lg\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x03\x61lg\x12\x16\n\x03kid\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x03kid\x12\x1b\n\x03\x63rv\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x03\x63rv\x88\x01\x01\x12\x17\n\x01x\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x01x\x88\x01\x01\x12\x17\n\x01y\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x01y\x88\x01\x01\x12\x17\n\x01n\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x01n\x88\x01\x01\x12\x17\n\x01\x65\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x01\x65\x88\x01\x01\x42\x06\n\x04_crvB\x04\n\x02_xB\x04\n\x02_yB\x04\n\x02_nB\x04\n\x02_e\"\xe0\x01\n\x0cLoginRequest\x12=\n\x05\x65mail\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xfe\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05\x65mail\x12:\n\x08password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x08password\x12\x43\n\x0c\x64\x65vice_token\x18\x04 \x01(\tB \xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\xa8\xbb\x18\x01R\x0b\x64\x65viceTokenJ\x04\x08\x03\x10\x04R\nrequest_id\"t\n\x13RefreshTokenRequest\x12K\n\rrefresh_token\x18\x01 \x01(\tB&\xe2\x41\x01\x02\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{1,512}$\xa8\xbb\x18\x01R\x0crefreshTokenJ\x04\x08\x02\x10\x03R\nrequest_id\"D\n\rLogoutRequest\x12!\n\x0c\x61ll_sessions\x18\x01 \x01(\x08R\x0b\x61llSessionsJ\x04\x08\x02\x10\x03R\nrequest_id\"\xa5\x01\n\x15\x43hangePasswordRequest\x12I\n\x10\x63urrent_password\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x0f\x63urrentPassword\x12\x41\n\x0cnew_password\x18\x02 \x01(\tB\x1e\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x08(\x80\x02\x32\n^[^\\x00]*$\xa8\xbb\x18\x01R\x0bnewPassword\"\x10\n\x0eGetJwksRequest\"\x19\n\x17WatchRevocationsRequest\"\\\n\x18WatchRevocationsResponse\x12@\n\x0brevocations\x18\x01 \x03(\x0b\x32\x18.shop.user.v1.RevocationB\x04\xe2\x41\x01\x03R\x0brevocations\"t\n\nRevocation\x12#\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tsessionId\x12\x41\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nexpireTime2\x94\x06\n\x0b\x41uthService\x12r\n\x05Login\x12\x1a.shop.user.v1.LoginRequest\x1a\x14.shop.user.v1.Tokens\"7\x90\x02\x00\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xac\x02\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth/login:\x01*\x12\x82\x01\n\x0cRefreshToken\x12!.shop.user.v1.RefreshTokenRequest\x1a\x14.shop.user.v1.Tokens\"9\x90\x02\x02\xaa\xbb\x18\x17\x08\x01\x1a\x04\x65\x64ge\"\x02\x08\x05*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/auth/refresh:\x01*\x12n\n\x06Logout\x12\x1b.shop.user.v1.LogoutRequest\x1a\x16.google.protobuf.Empty\"/\x90\x02\x02\xaa\xbb\x18\x0e\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x03\x30\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/auth/logout:\x01*\x12\x8a\x01\n\x0e\x43hangePassword\x12#.shop.user.v1.ChangePasswordRequest\x1a\x16.google.protobuf.Empty\";\x90\x02\x00\xaa\xbb\x18\x18\x08\x02\x1a\x04\x65\x64ge\"\x02\x08\x05*\x08\x08\n\x12\x02\x08<\x18\x01\x30\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth/password:\x01*\x12\x99\x01\n\x07GetJwks\x12\x1c.shop.user.v1.GetJwksRequest\x1a\x1b.shop.user.v1.JsonWebKeySet\"S\x90\x02\x01\xaa\xbb\x18\x11\x08\x01\x1a\x04\x65\x64ge\x1a\x01*\"\x02\x08\x02\x38\x01\x82\xd3\xe4\x93\x02\x35\x12\x19/v1/.well-known/jwks.jsonZ\x18\x12\x16/.well-known/jwks.json\x12s\n\x10WatchRevocations\x12%.shop.user.v1.WatchRevocationsRequest\x1a&.shop.user.v1.WatchRevocationsResponse\"\x0e\x90\x02\x01\xaa\xbb\x18\x07\x08\x04\x1a\x01*H\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENS'].fields_by_name['token_type']._serialized_options = b'\342A\001\003'
   _globals['_TOKENS'].fields_by_name['expires_in']._loaded_options = None
   _globals['_TOKENS'].fields_by_name['expires_in']._serialized_options = b'\342A\001\003'
+  _globals['_TOKENS'].fields_by_name['device_token']._loaded_options = None
+  _globals['_TOKENS'].fields_by_name['device_token']._serialized_options = b'\342A\001\003\250\273\030\001'
   _globals['_JSONWEBKEYSET'].fields_by_name['keys']._loaded_options = None
   _globals['_JSONWEBKEYSET'].fields_by_name['keys']._serialized_options = b'\342A\001\003'
   _globals['_JSONWEBKEY'].fields_by_name['kty']._loaded_options = None
@@ -69,8 +71,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGINREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002\272H\034r\032\020\001\030\376\0012\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
   _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_LOGINREQUEST'].fields_by_name['password']._serialized_options = b'\342A\001\002\272H\023r\021\020\001(\200\0022\n^[^\\x00]*$\250\273\030\001'
+  _globals['_LOGINREQUEST'].fields_by_name['device_token']._loaded_options = None
+  _globals['_LOGINREQUEST'].fields_by_name['device_token']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$\250\273\030\001'
   _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._loaded_options = None
   _globals['_REFRESHTOKENREQUEST'].fields_by_name['refresh_token']._serialized_options = b'\342A\001\002\272H\033r\0312\027^[A-Za-z0-9._-]{1,512}$\250\273\030\001'
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._loaded_options = None
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['current_password']._serialized_options = b'\342A\001\002\272H\023r\021\020\001(\200\0022\n^[^\\x00]*$\250\273\030\001'
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['new_password']._loaded_options = None
+  _globals['_CHANGEPASSWORDREQUEST'].fields_by_name['new_password']._serialized_options = b'\342A\001\002\272H\023r\021\020\010(\200\0022\n^[^\\x00]*$\250\273\030\001'
   _globals['_WATCHREVOCATIONSRESPONSE'].fields_by_name['revocations']._loaded_options = None
   _globals['_WATCHREVOCATIONSRESPONSE'].fields_by_name['revocations']._serialized_options = b'\342A\001\003'
   _globals['_REVOCATION'].fields_by_name['session_id']._loaded_options = None
@@ -83,30 +91,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['RefreshToken']._serialized_options = b'\220\002\002\252\273\030\027\010\001\032\004edge\"\002\010\005*\t\010\330\004\022\002\010<\030\001\202\323\344\223\002\025\"\020/v1/auth/refresh:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['Logout']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['Logout']._serialized_options = b'\220\002\002\252\273\030\016\010\002\032\004edge\"\002\010\0030\001\202\323\344\223\002\024\"\017/v1/auth/logout:\001*'
+  _globals['_AUTHSERVICE'].methods_by_name['ChangePassword']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ChangePassword']._serialized_options = b'\220\002\000\252\273\030\030\010\002\032\004edge\"\002\010\005*\010\010\n\022\002\010<\030\0010\001\202\323\344\223\002\026\"\021/v1/auth/password:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\220\002\001\252\273\030\021\010\001\032\004edge\032\001*\"\002\010\0028\001\202\323\344\223\0025\022\031/v1/.well-known/jwks.jsonZ\030\022\026/.well-known/jwks.json'
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['WatchRevocations']._serialized_options = b'\220\002\001\252\273\030\007\010\004\032\001*H\001'
   _globals['_TOKENS']._serialized_start=235
-  _globals['_TOKENS']._serialized_end=409
-  _globals['_JSONWEBKEYSET']._serialized_start=411
-  _globals['_JSONWEBKEYSET']._serialized_end=478
-  _globals['_JSONWEBKEY']._serialized_start=481
-  _globals['_JSONWEBKEY']._serialized_end=750
-  _globals['_LOGINREQUEST']._serialized_start=753
-  _globals['_LOGINREQUEST']._serialized_end=908
-  _globals['_REFRESHTOKENREQUEST']._serialized_start=910
-  _globals['_REFRESHTOKENREQUEST']._serialized_end=1026
-  _globals['_LOGOUTREQUEST']._serialized_start=1028
-  _globals['_LOGOUTREQUEST']._serialized_end=1096
-  _globals['_GETJWKSREQUEST']._serialized_start=1098
-  _globals['_GETJWKSREQUEST']._serialized_end=1114
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=1116
-  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=1141
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=1143
-  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=1235
-  _globals['_REVOCATION']._serialized_start=1237
-  _globals['_REVOCATION']._serialized_end=1353
-  _globals['_AUTHSERVICE']._serialized_start=1356
-  _globals['_AUTHSERVICE']._serialized_end=2003
+  _globals['_TOKENS']._serialized_end=454
+  _globals['_JSONWEBKEYSET']._serialized_start=456
+  _globals['_JSONWEBKEYSET']._serialized_end=523
+  _globals['_JSONWEBKEY']._serialized_start=526
+  _globals['_JSONWEBKEY']._serialized_end=795
+  _globals['_LOGINREQUEST']._serialized_start=798
+  _globals['_LOGINREQUEST']._serialized_end=1022
+  _globals['_REFRESHTOKENREQUEST']._serialized_start=1024
+  _globals['_REFRESHTOKENREQUEST']._serialized_end=1140
+  _globals['_LOGOUTREQUEST']._serialized_start=1142
+  _globals['_LOGOUTREQUEST']._serialized_end=1210
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=1213
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=1378
+  _globals['_GETJWKSREQUEST']._serialized_start=1380
+  _globals['_GETJWKSREQUEST']._serialized_end=1396
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=1398
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=1423
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=1425
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=1517
+  _globals['_REVOCATION']._serialized_start=1519
+  _globals['_REVOCATION']._serialized_end=1635
+  _globals['_AUTHSERVICE']._serialized_start=1638
+  _globals['_AUTHSERVICE']._serialized_end=2426
 # @@protoc_insertion_point(module_scope)

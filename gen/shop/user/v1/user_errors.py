@@ -112,3 +112,14 @@ class VersionMismatch(ShopError):
 
     def __init__(self, *, resource: Detail) -> None:
         super().__init__(f"{resource} has changed since it was read.", {"resource": str(resource)})
+
+
+class PasswordRejected(ShopError):
+    """A new password is too short or too easily guessed."""
+
+    code = 3  # INVALID_ARGUMENT
+    reason = "PASSWORD_REJECTED"
+    domain = "user.shop"
+
+    def __init__(self, *, problem: Detail) -> None:
+        super().__init__(f"The password {problem}.", {"problem": str(problem)})

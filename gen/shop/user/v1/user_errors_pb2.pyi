@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An address book is full."""
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 10
     """The user or address has changed since its etag was read."""
+    ERROR_REASON_PASSWORD_REJECTED: _ErrorReason.ValueType  # 11
+    """A new password is too short or too easily guessed."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons of UserService, AuthService and AddressService."""
@@ -70,4 +72,6 @@ ERROR_REASON_TOO_MANY_ADDRESSES: ErrorReason.ValueType  # 9
 """An address book is full."""
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 10
 """The user or address has changed since its etag was read."""
+ERROR_REASON_PASSWORD_REJECTED: ErrorReason.ValueType  # 11
+"""A new password is too short or too easily guessed."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -91,7 +91,7 @@ class RegisterRequest(_message.Message):
     email: _builtins.str
     """The email address, unique among accounts."""
     password: _builtins.str
-    """The password."""
+    """The password: at least 8 visible characters, and neither one of the commonest nor the email address."""
     display_name: _builtins.str
     """The display name."""
     request_id: _builtins.str
