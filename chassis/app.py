@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -22,15 +22,15 @@ from chassis.cache import Cache
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
 from chassis.events.bus import Bus
 from chassis.events.consumer import Consumer, Handler
-from chassis.events.gauges import EVENT_GAUGES
 from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
 from chassis.events.retention import retention
 from chassis.external import webhooks
-from chassis.metrics import Gauges, Reading, serving_metrics, work_proceeds, work_waits
+from chassis.metrics import Gauges, serving_metrics, work_proceeds, work_waits
 from chassis.postgres import idempotency
 from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
+from chassis.postgres.gauges import add_database_gauges
 from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
 from chassis.rpc.client import Clients, contract_key_source, contract_revocation_source
 from chassis.rpc.pipeline import Pipeline
@@ -91,7 +91,7 @@ class App:
         with explain_setting("DATABASE_URL"):
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._change_feeds.append(database.change_feed)
-        self._add_database_gauges(database)
+        add_database_gauges(self.gauges, database, self.name)
         self.background(database.change_feed.listen(database.pool))
         self.background(Relay(database, await self.bus(), self.name).run())
         for table, time_column, kept in retention(settings):
@@ -166,21 +166,6 @@ class App:
             partial(database.purge_older_than, table, time_column, retention), _PURGE_SECONDS, name=f"purge_{table}"
         )
 
-    def query_gauge(
-        self, database: Database, name: str, description: str, query: str, labels: Sequence[str] = ()
-    ) -> None:
-        """Add a gauge that a query reads when the metrics are scraped.
-
-        The query returns a column for each of `labels`, and the value as its last column.
-        """
-
-        async def read() -> Reading:
-            async with database.connection() as connection:
-                rows = await connection.fetch(query)
-            return {tuple(map(str, row.values()))[:-1]: float(row[len(labels)] or 0) for row in rows}
-
-        self.gauges.add(name, description, read, labels)
-
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Call `close` at shutdown, before resources that were opened earlier are closed."""
         self._closing.push_async_callback(close)
@@ -214,15 +199,6 @@ class App:
                     feed.close()
                 await self._server.stop(self.settings.drain_seconds)
                 await cancel_and_wait(*tasks)
-
-    def _add_database_gauges(self, database: Database) -> None:
-        async def read_pool() -> Reading:
-            size, idle = database.pool.get_size(), database.pool.get_idle_size()
-            return {("used",): size - idle, ("idle",): idle, ("limit",): database.pool.get_max_size()}
-
-        self.gauges.add("db_pool_connections", "Connections to the database.", read_pool, ("state",))
-        for name, description, query in EVENT_GAUGES:
-            self.query_gauge(database, name, description, query)
 
     async def _open(self, opening: Any) -> Any:
         return await self._closing.enter_async_context(opening)

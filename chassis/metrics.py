@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric
 
 log = logging.getLogger(__name__)
 
@@ -102,17 +102,16 @@ def work_proceeds(work: str) -> None:
         WAITING.remove(work, reason)
 
 
-#: A gauge's value, or one for each combination of its labels.
-Reading = float | Mapping[tuple[str, ...], float]
+#: A gauge's value, or several with their labels.
+Reading = float | Sequence[tuple[Mapping[str, str], float]]
 
 
 @dataclass
 class _Reader:
     name: str
     description: str
-    labels: Sequence[str]
     read: Callable[[], Awaitable[Reading]]
-    values: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    values: Sequence[tuple[Mapping[str, str], float]] = ()
     read_at: float = float("-inf")
 
 
@@ -125,23 +124,21 @@ class Gauges:
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def add(
-        self, name: str, description: str, read: Callable[[], Awaitable[Reading]], labels: Sequence[str] = ()
-    ) -> None:
-        """Add a gauge. `read` returns its value, or with `labels` one for each combination of their values."""
-        self._readers[name] = _Reader(name, description, labels, read)
+    def add(self, name: str, description: str, read: Callable[[], Awaitable[Reading]]) -> None:
+        """Add a gauge, whose value or values `read` returns."""
+        self._readers[name] = _Reader(name, description, read)
 
     async def scrape(self) -> bytes:
         """Return all metrics of the process and the service in Prometheus's text format."""
         await asyncio.gather(*map(self._refresh, self._readers.values()))
         return generate_latest(REGISTRY) + generate_latest(self._registry)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Yield the gauges with the values that were read last: prometheus_client calls this."""
         for reader in self._readers.values():
-            family = GaugeMetricFamily(reader.name, reader.description, labels=reader.labels)
-            for labels, value in reader.values.items():
-                family.add_metric(labels, value)
+            family = Metric(reader.name, reader.description, "gauge")
+            for labels, value in reader.values:
+                family.add_sample(reader.name, dict(labels), value)
             yield family
 
     async def _refresh(self, reader: _Reader) -> None:
@@ -151,9 +148,9 @@ class Gauges:
         try:
             async with asyncio.timeout(_READ_SECONDS):
                 value = await reader.read()
-            reader.values = value if isinstance(value, Mapping) else {(): value}
+            reader.values = value if isinstance(value, Sequence) else [({}, value)]
         except Exception as error:  # noqa: BLE001  whatever is wrong with one gauge, the others are shown
-            reader.values = {}  # an old value would hide that the state is unknown
+            reader.values = ()  # an old value would hide that the state is unknown
             UNREAD.labels(reader.name).inc()
             log.warning("gauge not read", extra={"gauge": reader.name, "error": repr(error)})
 

@@ -11,7 +11,9 @@ import asyncpg
 import pytest
 
 import chassis
-from chassis import Queries
+from chassis import Database, Queries
+from chassis.metrics import Gauges
+from chassis.postgres.gauges import add_database_gauges
 from mesh.qa.verify.checks import read_service
 from mesh.services import SERVICES
 
@@ -32,6 +34,11 @@ def chassis_queries() -> Iterator[tuple[str, str]]:
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, str) and name.isupper() and SQL.match(value):
                 yield f"{module.name}.{name}", value
+
+
+def gauges_in(folder: Path) -> tuple[str, ...]:
+    path = folder / "gauges.sql"
+    return Queries(path).names() if path.is_file() else ()
 
 
 async def refused(url: str, statements: dict[str, str]) -> dict[str, str]:
@@ -72,6 +79,17 @@ async def test_a_query_that_is_wrong_would_be_found(fresh_database: Fresh) -> No
         assert set(await refused(url, {"good": "SELECT id FROM outbox", "bad": "SELECT nothing FROM outbox"})) == {
             "bad"
         }
+
+
+@every_service
+async def test_every_gauge_can_be_read(service: str, fresh_database: Fresh) -> None:
+    async with fresh_database(service) as url, Database.open(url) as database:
+        gauges = Gauges()
+        add_database_gauges(gauges, database, service)
+        text = (await gauges.scrape()).decode()
+    declared = [name for path in (ROOT / service, ROOT / "chassis/postgres") for name in gauges_in(path)]
+    assert [name for name in declared if f"# TYPE {name} gauge" not in text] == []
+    assert all(f'metrics_unread_gauges_total{{gauge="{name}"}}' not in text for name in declared)
 
 
 @every_service
