@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from mesh.alerts.scraping import write_verified
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
 from mesh.qa.verify.checks import PARTICIPANTS
 from mesh.qa.verify.sources import sources_of
@@ -35,7 +36,9 @@ def verify(
     record = running_stack(state_dir)
     began = time.monotonic()
     with err.status("checking"):
-        findings = uvloop.run(find_breaches(sources_of(state_in(state_dir), record), wait, history))
+        state = state_in(state_dir)
+        findings = uvloop.run(find_breaches(sources_of(state, record), wait, history))
+    write_verified(state, {f"{one.check.where}/{one.check.name}": len(one.rows) for one in findings})
     seconds = time.monotonic() - began
     violated = [finding for finding in findings if finding.rows]
     if json:

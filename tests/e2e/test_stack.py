@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import struct
 import subprocess
+from contextlib import suppress
 
+import asyncpg
 import grpc
 import httpx
 import psutil
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from mesh.qa.verify.sources import sources_of
 from mesh.services import SERVICES
 from shop import services
 from shop.user.v1 import auth_service_pb2
@@ -26,13 +31,13 @@ def test_up_prints_every_address(stack):
     assert set(info["services"]) == set(SERVICES)
     assert {one["name"] for one in info["processes"]} == SERVERS | set(SERVICES)
     for one in info["processes"]:
-        assert set(one) == {"name", "pid", "state", "address", "restarts"}
+        assert set(one) == {"name", "pid", "state", "address", "metrics", "restarts"}
         assert (one["state"], one["restarts"]) == ("ready", 0)
         assert psutil.pid_exists(one["pid"])
 
 
 def test_status_prints_the_same_as_up(stack):
-    assert stack.json("status") == stack.info
+    assert stack.json("status") == stack.info | {"alerts": []}
 
 
 def test_the_json_edge_answers_through_the_ingress(stack):
@@ -75,7 +80,7 @@ def test_a_second_stack_in_the_same_folder_is_an_error(stack):
         assert done.returncode == 1
         assert "a stack is already running in" in done.stderr
         assert "shopmesh down" in done.stderr
-    assert stack.json("status") == stack.info
+    assert stack.json("status") == stack.info | {"alerts": []}
 
 
 def test_ports_in_use_are_reported_with_their_process_and_no_process_is_left(stack, cli):
@@ -163,3 +168,26 @@ async def test_every_protocol_counts_against_one_limit(stack):
         found = [await call(http) for call in (by_json, by_grpc, by_grpc_web, by_json)]
     left = [int(re.search(r"r=(\d+)", headers["ratelimit"])[1]) for headers in found]
     assert left == list(range(left[0], left[0] - 4, -1))
+
+
+def alerts(stack):
+    return {one["name"] for one in stack.json("status")["alerts"]}
+
+
+async def test_planted_troubles_fire_their_alerts_until_they_end(stack):
+    record = stack.state.read()
+    stopped = stack.process("svc_user")["pid"]
+    catalog = await asyncpg.connect(sources_of(stack.state, record).databases["svc_catalog"])
+    try:
+        os.kill(stopped, signal.SIGSTOP)
+        await catalog.execute(
+            "INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)"
+            " VALUES ('svc_catalog', gen_random_uuid(), 't', 'k', 'x', '', 5, 'planted')"
+        )
+        until(lambda: {"ProcessDown", "DeadLetters"} <= alerts(stack), 30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+        await catalog.execute("DELETE FROM dead_letter")
+        await catalog.close()
+    until(lambda: not alerts(stack), 60)
