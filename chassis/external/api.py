@@ -8,6 +8,7 @@ Every call is bounded in time and size and has one of three results, distinguish
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +18,7 @@ import httpx
 import orjson
 
 from chassis.external.breaker import Breaker
+from chassis.metrics import EXTERNAL
 
 T = TypeVar("T")
 
@@ -75,7 +77,8 @@ class ExternalApi:
 
     def __init__(self, *, url: str, key: str, timeout: float, max_response_bytes: int = 1 << 20) -> None:
         """Call the API at `url` with the bearer token `key`; `timeout`, in seconds, is that of a whole call."""
-        self.breaker = Breaker(httpx.URL(url).host)
+        self._name = httpx.URL(url).netloc.decode()
+        self.breaker = Breaker(self._name)
         self._timeout = timeout
         self._max_response_bytes = max_response_bytes
         self._http = httpx.AsyncClient(
@@ -103,15 +106,17 @@ class ExternalApi:
             request.headers["idempotency-key"] = key
         if not self.breaker.admit():
             return Unknown("circuit_open")
+        started = time.perf_counter()
+        result: CallResult[T]
         try:
             result = _result(*await self._exchange(request, timeout or self._timeout), read)
         except (TimeoutError, httpx.HTTPError) as error:
-            self.breaker.failed()
-            return Unknown("timeout" if isinstance(error, TimeoutError) else "unreachable")
+            result = Unknown("timeout" if isinstance(error, TimeoutError) else "unreachable")
         except BaseException:
             self.breaker.released()
             raise
         self._count(method, result)
+        EXTERNAL.labels(self._name, type(result).__name__.lower()).observe(time.perf_counter() - started)
         return result
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from chassis.domain.backoff import backoff
+from chassis.metrics import BREAKER_OPEN
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Breaker:
         was_open = not self.is_closed
         self._failures, self._openings, self._is_probing = 0, 0, False
         if was_open:
+            BREAKER_OPEN.labels(self._name).set(0)
             log.info("external API answers again", extra={"api": self._name})
             for callback in self._on_close:
                 callback()
@@ -69,6 +71,7 @@ class Breaker:
         self._is_probing = False
         pause = backoff(self._openings, _FIRST_PAUSE, _LONGEST_PAUSE, random.random())  # noqa: S311  spreads probes
         self._probe_at = self._clock() + pause.total_seconds()
+        BREAKER_OPEN.labels(self._name).set(1)
         if self._openings == 1:
             log.error("external API does not answer", extra={"api": self._name, "seconds": pause.total_seconds()})
 

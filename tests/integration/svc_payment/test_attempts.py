@@ -1,11 +1,14 @@
 """Attempts one at a time, without a worker: claims, leases, and results that arrive after their claim was lost."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from chassis import Database, outbox
+from chassis.external.breaker import FAILURES, Breaker
 from svc_payment import store
+from svc_payment.attempts import Finding
 from svc_payment.converters import payment_started_event
 from svc_payment.domain import State
 from svc_payment.domain_requests import start_payment
@@ -25,12 +28,18 @@ async def db(database):
 
 
 @pytest.fixture
-async def reconciler(db, provider_url):
-    provider = PaymentProvider(url=provider_url, key=KEY, timeout=2.0)
+async def api(provider_url):
+    """The client of the provider."""
+    api = PaymentProvider(url=provider_url, key=KEY, timeout=2.0)
+    yield api
+    await api.aclose()
+
+
+@pytest.fixture
+def reconciler(db, api):
     seconds = timedelta(seconds=30)
     limits = store.DeclineLimits(methods_per_user=5, payments_per_method=10, span=seconds)
-    yield PaymentReconciler(db, provider, timeout=2.0, arrival=seconds, poll=seconds, limits=limits)
-    await provider.aclose()
+    return PaymentReconciler(db, api, timeout=2.0, arrival=seconds, poll=seconds, limits=limits)
 
 
 @pytest.fixture
@@ -124,3 +133,30 @@ async def test_a_due_payment_without_pending_work_is_not_claimed_and_no_longer_d
     await db.pool.execute("UPDATE payment SET next_attempt_time = now(), expire_time = NULL")
     assert await claim(db, reconciler, payment_id) is None
     await books.until_settled(payment_id, State.AUTHORIZED.name)
+
+
+async def test_due_payments_wait_while_the_provider_does_not_answer_but_for_one_that_probes_it(
+    db, api, reconciler, payment_id, new_payment
+):
+    now = 0.0
+    api._api.breaker = breaker = Breaker("provider", clock=lambda: now)
+    for number in range(3):
+        name = {"id": f"{payment_id}-{number}", "order_id": f"order-{number}"}
+        await insert(db, reconciler, replace(new_payment(), **name))
+    await db.pool.execute(MAKE_DUE)
+    assert len(await reconciler.list_due(db.pool, 10)) == 3
+    for _ in range(FAILURES):
+        breaker.failed()
+    assert len(await reconciler.list_due(db.pool, 10)) == 0
+    now += 60
+    assert len(await reconciler.list_due(db.pool, 10)) == 1
+    breaker.succeeded()
+    assert len(await reconciler.list_due(db.pool, 10)) == 3
+
+
+async def test_the_pause_before_the_next_attempt_is_at_most_half_a_minute(db, reconciler, payment_id, new_payment):
+    await insert(db, reconciler, new_payment())
+    await db.pool.execute("UPDATE payment SET next_attempt_time = now(), attempts = 40")
+    attempt = await claim(db, reconciler, payment_id)
+    await settle(db, reconciler, attempt, Finding(error="http_500"))
+    assert timedelta(seconds=10) < await db.pool.fetchval(DUE_IN) <= timedelta(seconds=30)

@@ -90,16 +90,3 @@ async def test_payments_of_an_outage_are_settled_soon_after_its_end(serve, provi
 
         await eventually(settled)
     await books.check(*names)
-
-
-async def test_the_pause_between_attempts_is_at_most_half_a_minute(serve, books, payment_id):
-    async with failing_provider() as (url, _), serve(payment_provider_url=url) as payments:
-        await payments.AuthorizePayment(authorize(payment_id))
-        await books.rows.execute("UPDATE payment SET attempts = 40, next_attempt_time = now()")
-
-        async def attempted():
-            return await books.rows.fetchval("SELECT attempts = 41 AND last_error <> '' FROM payment")
-
-        await eventually(attempted)
-        wait = "SELECT next_attempt_time <= now() + interval '30 seconds' FROM payment"
-        await eventually(lambda: books.rows.fetchval(wait))
