@@ -36,6 +36,7 @@ def shipment_to_proto(shipment: Shipment, updates: Sequence[Record]) -> pb.Shipm
         shipping_address=Address.FromString(shipment.shipping_address),
         slot_id=shipment.slot_id,
         weight_grams=shipment.weight_grams,
+        courier_id=shipment.courier_id,
         tracking_number=shipment.tracking_number,
         updates=[
             pb.ShipmentUpdate(

@@ -72,6 +72,8 @@ class Shipment:
     #: Who requested the cancellation; empty when no one did.
     cancel_actor: str = ""
     cancel_reason: str = ""
+    #: The user who delivers it; empty while it is assigned to none.
+    courier_id: str = ""
     #: The number of states that the shipment has been in.
     version: int = 1
 

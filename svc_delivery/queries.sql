@@ -177,7 +177,7 @@ SELECT * FROM shipment WHERE shipment_id = $1 FOR NO KEY UPDATE;
 -- name: update_shipment
 -- Replaces the mutable columns of a shipment that this transaction has locked.
 UPDATE shipment SET state = $2, consignment_id = $3, tracking_number = $4, courier_version = $5, version = $6,
-    update_time = $7, picked_up = $8, cancel_actor = $9, cancel_reason = $10
+    update_time = $7, picked_up = $8, cancel_actor = $9, cancel_reason = $10, courier_id = $11
 WHERE shipment_id = $1;
 
 -- name: insert_updates
@@ -193,6 +193,6 @@ SELECT * FROM shipment_update WHERE shipment_id = ANY($1::text[]) ORDER BY shipm
 -- name: list_shipments
 -- Lists shipments before a create time and id, newest first; an empty user, order or state stands for any.
 SELECT * FROM shipment
-WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
+WHERE ($1 = '' OR user_id = $1 OR courier_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
     AND (create_time, shipment_id) < ($4, $5)
 ORDER BY create_time DESC, shipment_id DESC LIMIT $6;

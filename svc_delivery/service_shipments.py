@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 #: The part of a caller's deadline that is kept for the reply.
 _REPLY_SECONDS = 0.25
+#: The roles that see and update every shipment; a courier only those that they deliver.
+_STAFF = frozenset({"staff", "admin"})
 _SHIPMENTS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 
 
@@ -61,7 +64,7 @@ class ShipmentService(ShipmentServiceServicer):
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.Shipment:
         shipment = await self._read_shipment(request.shipment_id)
-        require_owner(shipment.user_id, ShipmentNotFound(shipment_id=shipment.shipment_id))
+        _require_access(shipment)
         return shipment
 
     async def ListShipments(self, request: pb.ListShipmentsRequest, context: Context) -> pb.ListShipmentsResponse:
@@ -80,6 +83,14 @@ class ShipmentService(ShipmentServiceServicer):
                 shipments=await _with_histories(tx, shipments), next_page_token=next_page_token
             )
 
+    @transactional
+    async def AssignShipment(self, request: pb.AssignShipmentRequest, tx: Transaction) -> pb.Shipment:
+        before = await store_shipment.lock_shipment(tx, request.shipment_id)
+        after = replace(before, courier_id=request.courier_id)
+        await record(tx, before, [after], current_user().id)
+        (shipment,) = await _with_histories(tx, [after])
+        return shipment
+
     async def UpdateShipmentStatus(self, request: pb.UpdateShipmentStatusRequest, context: Context) -> pb.Shipment:
         shipment = await self._update_status(request, context)
         return await self._dispatched(shipment) if request.state == pb.SHIPMENT_STATE_CANCELLED else shipment
@@ -87,6 +98,8 @@ class ShipmentService(ShipmentServiceServicer):
     @transactional
     async def _update_status(self, request: pb.UpdateShipmentStatusRequest, tx: Transaction) -> pb.Shipment:
         before = await store_shipment.lock_shipment(tx, request.shipment_id)
+        if not current_user().roles & _STAFF and before.courier_id != current_user().id:
+            raise ShipmentNotFound(shipment_id=before.id)
         if request.state == pb.SHIPMENT_STATE_CANCELLED:
             return await self._request_cancellation(tx, before, current_user().id, request.note)
         to = State[converters.state_from_proto(request.state)]
@@ -100,10 +113,9 @@ class ShipmentService(ShipmentServiceServicer):
     ) -> AsyncIterator[pb.WatchShipmentResponse]:
         sent = request.resume_token
         async for changed in self.shipments.values([request.shipment_id]):
-            not_found = ShipmentNotFound(shipment_id=request.shipment_id)
             if (shipment := changed.get(request.shipment_id)) is None:
-                raise not_found
-            require_owner(shipment.user_id, not_found)
+                raise ShipmentNotFound(shipment_id=request.shipment_id)
+            _require_access(shipment)
             if shipment.etag != sent:
                 sent = shipment.etag
                 yield pb.WatchShipmentResponse(shipment=shipment, resume_token=sent)
@@ -173,6 +185,13 @@ class ShipmentService(ShipmentServiceServicer):
         async with self.db.connection() as tx:
             shipments = await _with_histories(tx, await store_shipment.read_shipments(tx, ids))
         return {shipment.shipment_id: shipment for shipment in shipments}
+
+
+def _require_access(shipment: pb.Shipment) -> None:
+    """Raise ShipmentNotFound unless the user ordered the shipment, delivers it, or may see all."""
+    delivers = bool(shipment.courier_id) and shipment.courier_id == current_user().id
+    owner_id = shipment.courier_id if delivers else shipment.user_id
+    require_owner(owner_id, ShipmentNotFound(shipment_id=shipment.shipment_id))
 
 
 async def _with_histories(tx: Transaction, shipments: Sequence[Shipment]) -> list[pb.Shipment]:

@@ -75,6 +75,7 @@ async def update_shipment(tx: Transaction, before: Shipment, revisions: Sequence
         after.picked_up,
         after.cancel_actor,
         after.cancel_reason,
+        after.courier_id,
     )
     await _insert_updates(tx, [revision for revision in revisions if revision.version > before.version], actor)
 
@@ -82,7 +83,10 @@ async def update_shipment(tx: Transaction, before: Shipment, revisions: Sequence
 async def list_shipments(
     tx: Transaction, *, user_id: str, order_id: str, state: str, before: tuple[datetime, str], limit: int
 ) -> list[Shipment]:
-    """Return shipments before a (create time, id), newest first; an empty user, order or state stands for any."""
+    """Return shipments before a (create time, id), newest first; an empty user, order or state stands for any.
+
+    A user's are their own, and those that they deliver.
+    """
     rows = await tx.fetch(sql.list_shipments, user_id, order_id, state, *before, limit)
     return [shipment_from_row(row) for row in rows]
 
@@ -126,5 +130,6 @@ def shipment_from_row(row: Record) -> Shipment:
         picked_up=row["picked_up"],
         cancel_actor=row["cancel_actor"],
         cancel_reason=row["cancel_reason"],
+        courier_id=row["courier_id"],
         version=row["version"],
     )

@@ -12,8 +12,10 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order.events import HANDLERS
 from svc_order.pricing import Pricing
+from svc_order.returns import ReturnProcessor
 from svc_order.saga import SagaOrchestrator
 from svc_order.service import OrderService
+from svc_order.service_returns import ReturnService
 from svc_order.service_sagas import SagaService
 from svc_order.settings import Settings
 
@@ -41,7 +43,11 @@ async def compose(app: App, settings: Settings) -> None:
         shipments=shipments,
         return_window=timedelta(days=settings.return_days),
     )
-    app.serve(orders, SagaService(db, worker))
+    returns = Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=settings.return_concurrency)
+    app.background(returns.run(settings.return_poll_seconds))
+    app.on_close(partial(returns.close, _LONGEST_STEP))
+    window = timedelta(days=settings.return_days)
+    app.serve(orders, SagaService(db, worker), ReturnService(db, returns, window=window))
     app.repeat(orders.complete_orders, settings.complete_seconds)
     await app.consume(db, HANDLERS)
 

@@ -165,7 +165,8 @@ def order_changed_events(before: Order, after: Order) -> list[Message]:
                 **_heading(after), fulfillment_state=fulfillment_state, shipment_id=after.shipment_id
             )
         )
-    if after.state is not before.state and (event := _state_changed_event(after)):
+    reopened = before.state is State.RETURN_REQUESTED and after.state is State.DELIVERED  # it arrived before
+    if after.state is not before.state and not reopened and (event := _state_changed_event(after)):
         changed.append(event)
     return changed
 
@@ -192,6 +193,8 @@ def _state_changed_event(order: Order) -> Message | None:  # noqa: PLR0911  a ta
             return events.OrderDelivered(**heading, shipment_id=order.shipment_id)
         case State.COMPLETED:
             return events.OrderCompleted(**heading)
+        case State.RETURNED:
+            return events.OrderReturned(**heading)
         case _:
             return None
 

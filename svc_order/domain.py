@@ -29,9 +29,9 @@ TRANSITIONS = Transitions.between(
     {
         State.PENDING: (State.CONFIRMED, State.REJECTED, State.CANCELLED),
         State.CONFIRMED: (State.SHIPPED, State.CANCELLED),
-        State.SHIPPED: (State.DELIVERED,),
+        State.SHIPPED: (State.DELIVERED, State.RETURN_REQUESTED),
         State.DELIVERED: (State.COMPLETED, State.RETURN_REQUESTED),
-        State.RETURN_REQUESTED: (State.RETURNED,),
+        State.RETURN_REQUESTED: (State.RETURNED, State.DELIVERED),
     }
 )
 
@@ -119,6 +119,8 @@ class Order:
     payment_state: Payment = Payment.UNPAID
     fulfillment_state: Fulfillment = Fulfillment.UNFULFILLED
     shipment_id: str = ""
+    #: Earlier shipments, which were cancelled, or returned before they were picked up.
+    ended_shipments: int = 0
     version: int = 1
 
     def transition_to(self, to: State, now: datetime, reason: str = "", message: str = "") -> "Order":
@@ -142,15 +144,22 @@ class Order:
         return replace(self, fulfillment_state=to, update_time=now)
 
     def with_shipment(self, now: datetime, *, is_shippable: bool) -> "Order":
-        """Return the order with the id of its shipment, after which it cannot be cancelled; raises OrderNotShippable.
+        """Return the order with the id of its shipment, with which it cannot be cancelled; raises OrderNotShippable.
 
         `is_shippable` is its saga's: whether the order may be shipped, or is.
         """
         if not is_shippable:
             compensating = self.state is State.CONFIRMED
             raise OrderNotShippable(order_id=self.id, state="being cancelled" if compensating else self.state.name)
-        shipment_id = f"shipment-{self.id.removeprefix('order-')}"
+        number = f"-{self.ended_shipments + 1}" if self.ended_shipments else ""
+        shipment_id = f"shipment-{self.id.removeprefix('order-')}{number}"
         return self if self.shipment_id else replace(self, shipment_id=shipment_id, update_time=now)
+
+    def without_shipment(self, now: datetime) -> "Order":
+        """Return the order after its shipment has ended without a departure: it may have another one."""
+        if not self.shipment_id:
+            return self
+        return replace(self, shipment_id="", ended_shipments=self.ended_shipments + 1, update_time=now)
 
 
 def deliver_if_arrived(order: Order, now: datetime) -> Order:

@@ -146,6 +146,11 @@ class Saga:
         """Return whether it no longer compensates by itself."""
         return _ORDER.index(self.step) >= _PIVOT
 
+    @property
+    def has_departed(self) -> bool:
+        """Return whether the parcel has left."""
+        return _ORDER.index(self.step) >= _DEPARTED
+
     def claimed(self, now: datetime, lease: timedelta) -> "Saga":
         """Return the saga with an attempt at its current step begun; after `lease` another process may resume it."""
         return replace(self, attempts=self.attempts + 1, next_attempt_time=now + lease, version=self.version + 1)
@@ -204,6 +209,20 @@ class Saga:
         if not goes_forward or not _ORDER.index(Step.AWAIT_SHIPMENT) <= _ORDER.index(self.step) < _DEPARTED:
             return self
         return _at(_in_state(self, SagaState.RUNNING, parked_from=None, reason=""), Step.CAPTURE_PAYMENT, now)
+
+    def with_shipment_failed(self, now: datetime) -> "Saga":
+        """Return the saga about to cancel its shipment, which failed before it departed; itself when it has none."""
+        return self._before_departure(Step.CREATE_SHIPMENT, now)
+
+    def without_shipment(self, now: datetime) -> "Saga":
+        """Return the saga awaiting another ShipOrder; itself unless it had a shipment that has not departed."""
+        return self._before_departure(Step.AWAIT_SHIPMENT, now + NEVER)
+
+    def _before_departure(self, step: Step, when: datetime) -> "Saga":
+        goes_forward = SagaState.RUNNING in (self.state, self.parked_from)
+        if not goes_forward or self.step not in (Step.CREATE_SHIPMENT, Step.AWAIT_PICKUP):
+            return self
+        return _at(_in_state(self, SagaState.RUNNING, parked_from=None, reason=""), step, when)
 
     def parked(self, reason: str) -> "Saga":
         """Return the saga waiting for an operator; an error in compensating does not replace the first reason."""

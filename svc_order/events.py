@@ -8,29 +8,34 @@ from shop.delivery.v1 import shipment_service_pb2 as delivery_pb
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import converters, store
-from svc_order.domain import Fulfillment, Order, Payment, deliver_if_arrived
+from svc_order.domain import Order, Payment
+from svc_order.domain_fulfillment import Parcel, after_parcel
 from svc_order.domain_saga import Done, SagaState, Step
+from svc_order.returns import open_parcel_return
 
-_FULFILLMENT = {
-    delivery_pb.SHIPMENT_STATE_PICKED_UP: Fulfillment.SHIPPED,
-    delivery_pb.SHIPMENT_STATE_IN_TRANSIT: Fulfillment.SHIPPED,
-    delivery_pb.SHIPMENT_STATE_OUT_FOR_DELIVERY: Fulfillment.SHIPPED,
-    delivery_pb.SHIPMENT_STATE_DELIVERED: Fulfillment.DELIVERED,
-    delivery_pb.SHIPMENT_STATE_RETURNED: Fulfillment.RETURNED,
+_PARCELS = {
+    delivery_pb.SHIPMENT_STATE_PICKED_UP: Parcel.UNDER_WAY,
+    delivery_pb.SHIPMENT_STATE_IN_TRANSIT: Parcel.UNDER_WAY,
+    delivery_pb.SHIPMENT_STATE_OUT_FOR_DELIVERY: Parcel.UNDER_WAY,
+    delivery_pb.SHIPMENT_STATE_DELIVERED: Parcel.DELIVERED,
+    delivery_pb.SHIPMENT_STATE_FAILED: Parcel.FAILED,
+    delivery_pb.SHIPMENT_STATE_RETURNED: Parcel.RETURNED,
+    delivery_pb.SHIPMENT_STATE_CANCELLED: Parcel.CANCELLED,
 }
 
 
 async def on_shipment_status_changed(tx: Transaction, event: delivery_events.ShipmentStatusChanged) -> None:
-    """Follow the parcel; its departure resumes the saga, which captures the payment."""
-    fulfillment = _FULFILLMENT.get(event.to_state)
-    if fulfillment is None:
+    """Follow the parcel; its departure resumes the saga, which captures the payment, and its return opens one."""
+    parcel = _PARCELS.get(event.to_state)
+    if parcel is None:
         return
     saga, order, now = await store.lock_saga_and_order(tx, event.order_id)
-    if fulfillment is not Fulfillment.RETURNED and (resumed := saga.departed(now)) is not saga:
-        if saga.step is Step.CREATE_SHIPMENT:
+    after, resumed = after_parcel(order, saga, event.shipment_id, parcel, now)
+    if resumed is not saga:
+        if saga.step is Step.CREATE_SHIPMENT and resumed.has_departed:
             await store.write_step(tx, saga, Done())  # the attempt in progress no longer settles it
         await store.update_saga(tx, resumed)
-    await _save(tx, order, deliver_if_arrived(order.with_fulfillment(fulfillment, now), now))
+    await open_parcel_return(tx, await _save(tx, order, after), now)
 
 
 async def on_payment_authorized(tx: Transaction, event: payment_events.PaymentAuthorized) -> None:
@@ -56,9 +61,10 @@ async def _save_payment(tx: Transaction, order_id: str, payment: Payment) -> Non
     await _save(tx, order, order.with_payment(payment, now))
 
 
-async def _save(tx: Transaction, before: Order, after: Order) -> None:
+async def _save(tx: Transaction, before: Order, after: Order) -> Order:
     saved = await store.update_order(tx, before, after)
     await outbox.add(tx, *converters.order_changed_events(before, saved))
+    return saved
 
 
 HANDLERS: dict[type[Message], Handler] = {

@@ -9,7 +9,8 @@ SELECT order_id, version, from_state, to_state FROM order_history
 WHERE (from_state, to_state) NOT IN (
     ('', 'PENDING'), ('PENDING', 'CONFIRMED'), ('PENDING', 'REJECTED'), ('PENDING', 'CANCELLED'),
     ('CONFIRMED', 'SHIPPED'), ('CONFIRMED', 'CANCELLED'), ('SHIPPED', 'DELIVERED'), ('DELIVERED', 'COMPLETED'),
-    ('DELIVERED', 'RETURN_REQUESTED'), ('RETURN_REQUESTED', 'RETURNED')
+    ('DELIVERED', 'RETURN_REQUESTED'), ('SHIPPED', 'RETURN_REQUESTED'), ('RETURN_REQUESTED', 'DELIVERED'),
+    ('RETURN_REQUESTED', 'RETURNED')
 );
 
 -- always: transitions_are_a_chain I11
@@ -53,6 +54,33 @@ SELECT order_id, version, published FROM orders
 LEFT JOIN (SELECT key AS order_id, count(*) AS published FROM outbox GROUP BY key) AS events USING (order_id)
 WHERE version > coalesce(published, 0) AND create_time > now() - interval '6 days';
 
+-- always: open_return_and_order_agree I11
+-- An order is RETURN_REQUESTED exactly while it has an open return.
+SELECT order_id, orders.state, open FROM orders
+LEFT JOIN (SELECT order_id, count(*) AS open FROM order_return WHERE state IN ('REQUESTED', 'APPROVED', 'RECEIVED')
+    GROUP BY order_id) AS returns USING (order_id)
+WHERE (orders.state = 'RETURN_REQUESTED') <> (open IS NOT NULL);
+
+-- always: no_unit_is_returned_twice I11
+-- The completed returns of an order have at most the units that it bought, and refund at most its total.
+SELECT order_id, sku, order_line.quantity, returned, orders.total, refunded FROM orders JOIN order_line USING (order_id)
+JOIN (SELECT order_id, sku, sum(restocked + written_off) AS returned FROM order_return_line JOIN order_return USING (return_id)
+    WHERE state = 'COMPLETED' GROUP BY order_id, sku) AS units USING (order_id, sku)
+JOIN (SELECT order_id, sum(refund) AS refunded FROM order_return WHERE state = 'COMPLETED' GROUP BY order_id) AS refunds
+    USING (order_id)
+WHERE returned > order_line.quantity OR refunded > orders.total;
+
+-- always: return_history_is_whole I11
+-- The last entry of a return's history is its state.
+SELECT return_id, order_return.state, last FROM order_return
+LEFT JOIN (SELECT return_id, (array_agg(state ORDER BY version DESC))[1] AS last FROM order_return_history
+    GROUP BY return_id) AS history USING (return_id)
+WHERE order_return.state IS DISTINCT FROM last;
+
+-- eventually: no_return_is_in_progress I09
+-- Every return that was received is restocked and refunded.
+SELECT return_id, order_id, step, attempts, problem FROM order_return WHERE state = 'RECEIVED';
+
 -- eventually: no_order_is_pending I09
 -- No order is pending, unless its saga is parked.
 SELECT order_id, orders.create_time, saga.state AS saga, step, attempts FROM orders JOIN saga USING (order_id)
@@ -68,6 +96,10 @@ WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step I
 SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total, currency, slot_id, reservation_id,
     payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step
 FROM orders JOIN saga USING (order_id);
+
+-- copy: refund
+-- What each completed return refunds.
+SELECT return_id, order_id, refund FROM order_return WHERE state = 'COMPLETED';
 
 -- copy: line
 -- The units of each order.

@@ -38,7 +38,7 @@ SELECT count(*) FROM orders WHERE user_id = $1 AND state = 'PENDING';
 -- name: update_order
 -- Replaces the mutable columns of an order that this transaction has locked.
 UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
-    version = $7, update_time = $8, state_message = $9
+    version = $7, update_time = $8, state_message = $9, ended_shipments = $10
 WHERE order_id = $1;
 
 -- name: insert_history
@@ -110,3 +110,77 @@ ON CONFLICT (saga_id, name) DO UPDATE SET state = excluded.state, attempts = exc
 -- name: list_steps
 -- Lists the steps of a saga in the order of their last attempts.
 SELECT * FROM saga_step WHERE saga_id = $1 ORDER BY update_time;
+
+-- name: insert_return
+-- Inserts a return.
+INSERT INTO order_return (return_id, order_id, user_id, state, reason, message, step, next_attempt_time, version,
+    create_time, update_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
+
+-- name: insert_return_lines
+-- Inserts the lines of a return.
+INSERT INTO order_return_line (return_id, position, sku, quantity)
+SELECT $1, position, sku, quantity
+FROM unnest($2::text[], $3::int[]) WITH ORDINALITY AS line (sku, quantity, position);
+
+-- name: insert_return_history
+-- Appends a transition to the history of a return.
+INSERT INTO order_return_history (return_id, version, state, actor, message, create_time)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: read_return_order
+-- Reads which order a return belongs to.
+SELECT order_id FROM order_return WHERE return_id = $1;
+
+-- name: read_returns
+-- Reads some returns.
+SELECT * FROM order_return WHERE return_id = ANY($1::text[]);
+
+-- name: read_returns_of
+-- Reads the returns of an order, oldest first.
+SELECT * FROM order_return WHERE order_id = $1 ORDER BY create_time, return_id;
+
+-- name: read_return_lines
+-- Reads the lines of some returns.
+SELECT * FROM order_return_line WHERE return_id = ANY($1::text[]) ORDER BY return_id, position;
+
+-- name: read_return_history
+-- Reads the histories of some returns, oldest first.
+SELECT * FROM order_return_history WHERE return_id = ANY($1::text[]) ORDER BY return_id, version;
+
+-- name: list_returns
+-- Lists returns before a create time and id, newest first; an empty user, order or state stands for any.
+SELECT * FROM order_return
+WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR order_id = $2) AND ($3 = '' OR state = $3)
+    AND (create_time, return_id) < ($4, $5)
+ORDER BY create_time DESC, return_id DESC LIMIT $6;
+
+-- name: update_return
+-- Replaces the mutable columns of a return whose order this transaction has locked.
+UPDATE order_return SET state = $2, step = $3, refund = $4, problem = $5, attempts = $6, receipts = $7,
+    next_attempt_time = $8, version = $9, update_time = $10
+WHERE return_id = $1;
+
+-- name: update_return_lines
+-- Replaces what was received of the lines of a return.
+UPDATE order_return_line SET restocked = new.restocked, written_off = new.written_off, location_id = new.location_id
+FROM unnest($2::text[], $3::int[], $4::int[], $5::text[]) AS new (sku, restocked, written_off, location_id)
+WHERE return_id = $1 AND order_return_line.sku = new.sku;
+
+-- name: list_due_returns
+-- Lists the received returns whose next attempt is due, the most overdue first.
+SELECT return_id FROM order_return WHERE state = 'RECEIVED' AND next_attempt_time <= now()
+ORDER BY next_attempt_time LIMIT $1;
+
+-- name: lock_due_return
+-- Locks a received return whose next attempt is due.
+SELECT return_id FROM order_return WHERE return_id = $1 AND state = 'RECEIVED' AND next_attempt_time <= now()
+FOR NO KEY UPDATE;
+
+-- name: renew_return
+-- Extends the lease of a return, unless another process has claimed it since.
+UPDATE order_return SET next_attempt_time = now() + $3::interval WHERE return_id = $1 AND version = $2;
+
+-- name: read_delivery_time
+-- Reads when an order was first delivered.
+SELECT min(create_time) FROM order_history WHERE order_id = $1 AND to_state = 'DELIVERED';

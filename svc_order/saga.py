@@ -17,7 +17,7 @@ from chassis.types.money import money
 from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
-from shop.delivery.v1.delivery_errors import BookingNotFound
+from shop.delivery.v1.delivery_errors import BookingNotFound, ShipmentStateConflict
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.errors import ShopError
@@ -32,6 +32,7 @@ from svc_order import converters, domain_saga, store
 from svc_order.domain import Order, deliver_if_arrived
 from svc_order.domain_pricing import weight_grams
 from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown
+from svc_order.returns import open_parcel_return
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +222,19 @@ class SagaOrchestrator:
             weight_grams=weight_grams(job.order.totals.lines),
             actor=job.saga.shipment_actor,
         )
-        await self._shipments.CreateShipment(request)
-        return Done()
+        shipment = await self._shipments.CreateShipment(request)
+        if shipment.state != shipment_pb.SHIPMENT_STATE_FAILED:
+            return Done()
+        return await self._cancel_shipment(job)
+
+    async def _cancel_shipment(self, job: Claim) -> StepResult:
+        """Cancel a shipment that failed; its event makes the saga await another one, or its departure go forward."""
+        request = shipment_pb.CancelShipmentRequest(shipment_id=job.order.shipment_id, actor="svc_order")
+        try:
+            shipment = await self._shipments.CancelShipment(request)
+        except ShipmentStateConflict:
+            return Done()  # it was picked up nevertheless
+        return Pending() if shipment.state == shipment_pb.SHIPMENT_STATE_FAILED else Done()
 
     async def _capture_payment(self, job: Claim) -> StepResult:
         request = payment_pb.CapturePaymentRequest(payment_id=job.order.payment_id, request_id=job.key("capture"))
@@ -241,8 +253,8 @@ async def _follow(tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, 
         return order
     locked = await store.lock_order(tx, order.id)
     changed = await _save(tx, locked, domain_saga.after_step(locked, saga, *ended, now))
-    # A parcel may arrive before its payment is captured: the order is SHIPPED first, and DELIVERED in the next version.
-    return await _save(tx, changed, deliver_if_arrived(changed, now))
+    # A parcel may arrive, or come back, before its payment is captured: the order is SHIPPED first, and then goes on.
+    return await open_parcel_return(tx, await _save(tx, changed, deliver_if_arrived(changed, now)), now)
 
 
 async def _save(tx: Transaction, before: Order, after: Order) -> Order:

@@ -36,7 +36,7 @@ from shop.order.v1.order_errors import OrderNotFound, TooManyOpenOrders
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from svc_order import converters, domain_saga, store
+from svc_order import converters, converters_returns, domain_saga, store, store_returns
 from svc_order.domain import TRANSITIONS, Order, OrderTotals, State
 from svc_order.domain_saga import Saga, StepResult, saga_id
 from svc_order.pricing import Pricing, check_expected_total
@@ -168,10 +168,12 @@ class OrderService(OrderServiceServicer):
             order = await _read_own_order(tx, request.order_id)
             history = await store.list_history(tx, order.id)
             steps = await store.list_steps(tx, saga_id(order.id))
+            returns = await store_returns.read_returns_of(tx, order.id)
         return pb.OrderTimeline(
             order_id=order.id,
             transitions=map(converters.transition_to_proto, history),
             steps=map(converters.step_to_proto, steps),
+            returns=[converters_returns.return_to_proto(one, order.totals.currency) for one in returns],
         )
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> shipment_pb.Shipment:

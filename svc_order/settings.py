@@ -19,3 +19,7 @@ class Settings(chassis.Settings):
     return_days: float = 14.0
     #: Seconds between two searches for orders to complete.
     complete_seconds: float = 60.0
+    #: Seconds between two searches for received returns whose restock or refund is due.
+    return_poll_seconds: float = 1.0
+    #: Resumed returns that one process restocks and refunds at the same time.
+    return_concurrency: int = 8

@@ -120,6 +120,7 @@ async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
         after.version,
         after.update_time,
         after.state_message,
+        after.ended_shipments,
     )
     if after.state is not before.state:
         transition = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
@@ -275,6 +276,7 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
         payment_state=Payment[row["payment_state"]],
         fulfillment_state=Fulfillment[row["fulfillment_state"]],
         shipment_id=row["shipment_id"],
+        ended_shipments=row["ended_shipments"],
         version=row["version"],
     )
 

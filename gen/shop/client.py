@@ -18,6 +18,7 @@ from shop.delivery.v1.delivery_client import DeliveryClient
 from shop.delivery.v1.shipment_client import ShipmentClient
 from shop.inventory.v1.inventory_client import InventoryClient
 from shop.order.v1.order_client import OrderClient
+from shop.order.v1.return_client import ReturnClient
 from shop.order.v1.saga_client import SagaClient
 from shop.payment.v1.payment_client import PaymentClient
 from shop.user.v1.address_client import AddressClient
@@ -51,6 +52,10 @@ class ShopClient(Connection):
     @cached_property
     def orders(self) -> OrderClient:
         return OrderClient(self.channel)
+
+    @cached_property
+    def returns(self) -> ReturnClient:
+        return ReturnClient(self.channel)
 
     @cached_property
     def sagas(self) -> SagaClient:

@@ -66,6 +66,11 @@ SERVICES: Final[dict[str, Service]] = {
     "shop.order.v1.OrderService": Service(
         name="shop.order.v1.OrderService", workload="svc_order", module="shop.order.v1.order_service_pb2_grpc"
     ),
+    "shop.order.v1.ReturnService": Service(
+        name="shop.order.v1.ReturnService",
+        workload="svc_order",
+        module="shop.order.v1.return_service_pb2_grpc",
+    ),
     "shop.order.v1.SagaService": Service(
         name="shop.order.v1.SagaService", workload="svc_order", module="shop.order.v1.saga_service_pb2_grpc"
     ),

@@ -42,6 +42,8 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.order.v1.OrderShipped": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderDelivered": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderCompleted": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderReturnChanged": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderReturned": EventType("shop.order.v1.Order", "order_id"),
     "shop.payment.v1.PaymentStarted": EventType("shop.payment.v1.Payment", "payment_id"),
     "shop.payment.v1.PaymentActionRequired": EventType("shop.payment.v1.Payment", "payment_id"),
     "shop.payment.v1.PaymentAuthorized": EventType("shop.payment.v1.Payment", "payment_id"),

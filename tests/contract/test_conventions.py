@@ -26,7 +26,7 @@ FILES = {
     "queries.sql",
 }
 #: Lines that a file may have. Generous: what nears them wants to be two.
-BUDGETS = {"__main__.py": 90, "settings.py": 120, "README.md": 80, "queries.sql": 700}
+BUDGETS = {"__main__.py": 90, "settings.py": 120, "README.md": 120, "queries.sql": 700}
 FILE_BUDGET = 340
 FUNCTION_BUDGET = 60
 FORBIDDEN_WORDS = {"utils", "util", "helpers", "helper", "common", "base", "manager", "impl", "misc", "core", "lib"}

@@ -95,12 +95,13 @@ async def _shoppers(url: str, credentials: Credentials, plan: Plan, history: His
         if not catalog.products:
             raise StackError("the shop has no products", fix="run `shopmesh sample-data`")
         staff, courier = await _sign_in(anonymous, credentials.staff), await _sign_in(anonymous, credentials.courier)
+        courier_id = (await courier.get("/v1/users/me"))["userId"]
         shoppers: list[Shopper] = []
 
         async def sign_in_shopper(number: int) -> None:
             shop = await _register(anonymous, number, credentials.shoppers_password)
             random = Random(f"{plan.seed}-{number}")  # noqa: S311  reproducible, guards nothing
-            shoppers.append(Shopper(shop, staff, courier, catalog, history, random))
+            shoppers.append(Shopper(shop, staff, courier, courier_id, catalog, history, random))
 
         await run_concurrently(range(plan.concurrency), sign_in_shopper, limit=_CONCURRENT_SIGN_INS)
         yield shoppers

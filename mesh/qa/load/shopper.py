@@ -1,4 +1,4 @@
-"""A shopper and its actions: browse, buy, cancel, receive a parcel."""
+"""A shopper and its actions: browse, buy, cancel, receive a parcel, send it back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +13,8 @@ from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, ShopApiClient, 
 
 _MAX_ATTEMPTS = 40
 _FIRST_BACKOFF, _MAX_BACKOFF = 0.05, 1.0
+#: Where sample data has stock of every SKU.
+_LOCATION = "bangkok"
 _DELIVERY_STATES = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
 #: Tokens with a fault of the payment provider after which the payment is authorized nevertheless.
 _FAULT_TOKENS = (
@@ -75,6 +77,7 @@ class Shopper:
     shop: ShopApiClient
     staff: ShopApiClient
     courier: ShopApiClient
+    courier_id: str
     catalog: Catalog
     history: History
     random: Random
@@ -107,18 +110,95 @@ class Shopper:
 
     async def buy_and_receive(self) -> None:
         """Place an order, which staff ships and the courier delivers."""
-        order = await self._order(self.random.choice(("tok_ok", "tok_dispute_won")))
-        if order is None or state(order) != "CONFIRMED":
+        await self._receive(self.random.choice(("tok_ok", "tok_dispute_won")))
+
+    async def buy_and_return(self) -> None:
+        """Receive an order and return all of it, which staff approves, receives and refunds."""
+        order = await self._receive()
+        if order is None or not await self._await_order(order, lambda now: state(now) == "DELIVERED"):
             return
+        lines = [{"sku": line["sku"], "quantity": line["quantity"]} for line in order["lines"]]
+        body = {"lines": lines, "reason": "RETURN_REASON_NOT_WANTED", "requestId": new_key()}
+        path = f"/v1/orders/{order['orderId']}/returns"
+        wanted = await self._post_until_known("return", self.shop, path, body)
+        if wanted is None:
+            return
+        path = f"/v1/returns/{wanted['returnId']}/approve"
+        if await self._post_until_known("approve", self.staff, path, {"requestId": new_key()}):
+            await self._receive_return(wanted)
+
+    async def buy_and_refuse_parcel(self) -> None:
+        """Place an order whose parcel comes back undelivered; staff receives and refunds it."""
+        shipped = await self._ship()
+        if shipped is None or not await self._move(shipped[1], "PICKED_UP", "FAILED", "RETURNED"):
+            return
+        order = shipped[0]
+        if await self._await_order(order, lambda now: state(now) == "RETURN_REQUESTED"):
+            found = await self.shop.get("/v1/returns", orderId=order["orderId"])
+            await self._receive_return(found["returns"][0])
+
+    async def buy_and_fail_to_ship(self) -> None:
+        """Place an order whose shipment fails before it is picked up; cancel it, or ship it again."""
+        shipped = await self._ship()
+        if shipped is None or not await self._move(shipped[1], "FAILED"):
+            return
+        order = shipped[0]
+        if not await self._await_order(order, lambda now: not now["shipmentId"]):
+            return
+        if self.random.random() < 0.5:
+            path = f"/v1/orders/{order['orderId']}/cancel"
+            await self._post_until_known("cancel", self.shop, path, {"requestId": new_key()})
+        elif again := await self._create_shipment(order):
+            await self._move(again, *_DELIVERY_STATES)
+
+    async def _receive(self, payment_method: str = "tok_ok") -> dict[str, Any] | None:
+        shipped = await self._ship(payment_method)
+        return shipped[0] if shipped and await self._move(shipped[1], *_DELIVERY_STATES) else None
+
+    async def _ship(self, payment_method: str = "tok_ok") -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Place an order and have it shipped; return it with its shipment."""
+        order = await self._order(payment_method)
+        if order is None or state(order) != "CONFIRMED":
+            return None
+        shipment = await self._create_shipment(order)
+        return (order, shipment) if shipment else None
+
+    async def _create_shipment(self, order: dict[str, Any]) -> dict[str, Any] | None:
+        """Have an order shipped, and assign its shipment to the courier."""
         wanted = {"orderId": order["orderId"], "requestId": new_key()}
         shipment = await self._post_until_known("ship", self.staff, "/v1/shipments", wanted)
         if shipment is None or state(shipment) != "LABELLED":
-            return
+            return None
+        path = f"/v1/shipments/{shipment['shipmentId']}/assign"
+        assignment = {"courierId": self.courier_id, "requestId": new_key()}
+        return await self._post_until_known("assign", self.staff, path, assignment)
+
+    async def _move(self, shipment: dict[str, Any], *states: str) -> bool:
+        """Move a parcel as the courier does; return whether it made every move."""
         path = f"/v1/shipments/{shipment['shipmentId']}/status"
-        for step in _DELIVERY_STATES:
+        for step in states:
             move = {"state": f"SHIPMENT_STATE_{step}", "requestId": new_key()}
             if await self._post_until_known("deliver", self.courier, path, move) is None:
-                return
+                return False
+        return True
+
+    async def _receive_return(self, wanted: dict[str, Any]) -> None:
+        lines = [
+            {"sku": line["sku"], "restocked": line["quantity"], "locationId": _LOCATION} for line in wanted["lines"]
+        ]
+        path = f"/v1/returns/{wanted['returnId']}/receive"
+        await self._post_until_known("receive", self.staff, path, {"lines": lines, "requestId": new_key()})
+
+    async def _await_order(self, order: dict[str, Any], ready: Callable[[dict[str, Any]], bool]) -> bool:
+        """Read an order until it is as expected; return False when it stays otherwise."""
+        backoff = _FIRST_BACKOFF
+        for _ in range(_MAX_ATTEMPTS):
+            with suppress(RequestRejected, OutcomeUnknown):
+                if ready(await self.shop.get(f"/v1/orders/{order['orderId']}")):
+                    return True
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, _MAX_BACKOFF)
+        return False
 
     async def _order(self, payment_method: str) -> dict[str, Any] | None:
         zone, address = self.random.choice(_ADDRESSES)
@@ -162,6 +242,7 @@ class Mix(StrEnum):
     checkout = "checkout"
     deliver = "deliver"
     faults = "faults"
+    trouble = "trouble"
 
 
 #: The actions of each mix with their weights.
@@ -182,5 +263,13 @@ MIXES: Mapping[Mix, Mapping[Callable[[Shopper], Awaitable[None]], int]] = {
         Shopper.buy_with_declined_card: 1,
         Shopper.buy_and_cancel: 2,
         Shopper.buy_and_receive: 3,
+    },
+    Mix.trouble: {
+        Shopper.buy_with_fault: 2,
+        Shopper.buy_and_cancel: 1,
+        Shopper.buy_and_receive: 1,
+        Shopper.buy_and_return: 2,
+        Shopper.buy_and_refuse_parcel: 2,
+        Shopper.buy_and_fail_to_ship: 2,
     },
 }

@@ -25,14 +25,14 @@ SELECT order_id, sku, sum(bought) AS bought, sum(allocated) AS allocated FROM (
 ) GROUP BY order_id, sku HAVING sum(bought) <> sum(allocated);
 
 -- eventually: cancelled_order_holds_nothing I13
--- A rejected or cancelled order holds no stock, no funds and no slot, and has no shipment.
+-- A rejected or cancelled order holds no stock, no funds and no slot, and no parcel of it is under way.
 SELECT orders.order_id, orders.state, saga_state, reservation.state AS reservation, payment.state AS payment,
     booking.state AS booking, shipment.state AS shipment
 FROM orders
 LEFT JOIN reservation USING (reservation_id)
 LEFT JOIN payment USING (payment_id)
 LEFT JOIN booking ON booking.order_id = orders.order_id
-LEFT JOIN shipment ON shipment.order_id = orders.order_id
+LEFT JOIN shipment ON shipment.order_id = orders.order_id AND shipment.state NOT IN ('CANCELLED', 'RETURNED')
 WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
     reservation.state IN ('HELD', 'CONFIRMED', 'FULFILLED')
     OR payment.state IN ('PROCESSING', 'REQUIRES_ACTION', 'AUTHORIZED', 'CAPTURED', 'PARTIALLY_REFUNDED')
@@ -63,16 +63,18 @@ WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND payment.captured
     OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED';
 
 -- eventually: shipment_and_order_agree I14
--- A shipped order has a shipment in the same state.
+-- A shipped order has a shipment in the same state, and no other one is under way; no order is SHIPPED whose parcel is back.
 SELECT orders.order_id, orders.state, fulfillment_state, orders.shipment_id, shipment.shipment_id AS found,
     shipment.state AS shipment
-FROM orders LEFT JOIN shipment ON shipment.order_id = orders.order_id
-WHERE orders.shipment_id IS NOT coalesce(shipment.shipment_id, '')
-    OR orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND shipment.shipment_id IS NULL
+FROM orders LEFT JOIN shipment USING (shipment_id)
+WHERE orders.shipment_id <> '' AND shipment.order_id IS NOT orders.order_id
+    OR EXISTS (SELECT 1 FROM shipment AS other WHERE other.order_id = orders.order_id
+        AND other.shipment_id <> orders.shipment_id AND other.state NOT IN ('CANCELLED', 'RETURNED'))
+    OR orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND shipment.order_id IS NULL
     OR orders.state IN ('DELIVERED', 'COMPLETED') AND shipment.state <> 'DELIVERED'
-    OR orders.state = 'SHIPPED' AND shipment.state = 'DELIVERED'
+    OR orders.state = 'SHIPPED' AND shipment.state IN ('DELIVERED', 'RETURNED', 'CANCELLED')
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING'
-        AND shipment.state IN ('PICKED_UP', 'IN_TRANSIT', 'OUT_FOR_DELIVERY', 'DELIVERED');
+        AND shipment.state NOT IN ('CREATED', 'LABELLED', 'FAILED');
 
 -- eventually: payment_state_agrees I15
 -- The payment state of an order agrees with its payment.
@@ -80,6 +82,11 @@ SELECT orders.order_id, payment_state, payment.state AS payment FROM orders LEFT
 WHERE saga_state <> 'PARKED' AND payment_state IS NOT (CASE payment.state
     WHEN 'AUTHORIZED' THEN 'AUTHORIZED' WHEN 'CAPTURED' THEN 'PAID'
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);
+
+-- eventually: returns_are_refunded I15
+-- A payment has refunded at least what the completed returns of its order refund.
+SELECT refund.order_id, sum(refund) AS owed, refunded FROM refund JOIN payment ON payment.order_id = refund.order_id
+GROUP BY refund.order_id HAVING sum(refund) > max(refunded);
 
 -- eventually: payments_and_provider_agree I15
 -- The amounts of a payment equal those of the provider's ledger, to the minor unit.

@@ -113,6 +113,9 @@ async def test_a_shipped_order_is_paid_and_cannot_be_cancelled(customer, market)
     with pytest.raises(RequestRejected) as rejection:
         await customer.front.post(f"/v1/orders/{order_id}/cancel", {"requestId": new_key()})
     assert rejection.value.reason == "ORDER_NOT_CANCELLABLE"
+    rider = await market.courier.get("/v1/users/me")
+    assignment = {"courierId": rider["userId"], "requestId": new_key()}
+    await market.staff.post(f"/v1/shipments/{shipment['shipmentId']}/assign", assignment)
     for to in ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED"):
         move = {"state": f"SHIPMENT_STATE_{to}", "requestId": new_key()}
         await market.courier.post(f"/v1/shipments/{shipment['shipmentId']}/status", move)

@@ -62,10 +62,61 @@ async def test_a_shipment_of_another_user_is_not_found(ship, shipments, customer
         assert error.value.metadata == {"shipment_id": shipment_id}
         with customer("user-2"), pytest.raises(ShipmentNotFound):
             await anext(shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=shipment_id)))
-    for user in (("user-1",), ("staff-2", "staff"), ("rider-1", "courier")):
+    for user in (("user-1",), ("staff-2", "staff")):
         with customer(*user):
             seen = await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
         assert seen == shipment
+
+
+@pytest.fixture
+def assign(shipments, staff):
+    """Assign a shipment to a courier as staff: `await assign(shipment, "rider-1")`."""
+
+    async def assign(shipment, courier_id):
+        request = pb.AssignShipmentRequest(
+            shipment_id=shipment.shipment_id, courier_id=courier_id, request_id=f"a-{shipment.shipment_id}-{courier_id}"
+        )
+        with staff():
+            return await shipments.AssignShipment(request)
+
+    return assign
+
+
+async def test_a_courier_sees_and_updates_only_shipments_that_are_assigned_to_them(
+    ship, assign, shipments, customer, order_id
+):
+    mine, other = await ship(f"{order_id}-1"), await ship(f"{order_id}-2")
+    await assign(other, "rider-2")
+    assert (await assign(mine, "rider-1")).courier_id == "rider-1"
+
+    async def get(shipment):
+        return await shipments.GetShipment(pb.GetShipmentRequest(shipment_id=shipment.shipment_id))
+
+    async def pick_up(shipment):
+        request = pb.UpdateShipmentStatusRequest(
+            shipment_id=shipment.shipment_id, state=PICKED_UP, request_id=f"k-{shipment.shipment_id}"
+        )
+        return await shipments.UpdateShipmentStatus(request)
+
+    with customer("rider-1", "courier"):
+        assert (await get(mine)).courier_id == "rider-1"
+        listed = await shipments.ListShipments(pb.ListShipmentsRequest())
+        assert [one.shipment_id for one in listed.shipments] == [mine.shipment_id]
+        assert (await pick_up(mine)).state == PICKED_UP
+        watch = shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=mine.shipment_id))
+        assert (await anext(watch)).shipment.state == PICKED_UP
+        for refused in (get(other), pick_up(other)):
+            with pytest.raises(ShipmentNotFound):
+                await refused
+        with pytest.raises(ShipmentNotFound):
+            await anext(shipments.WatchShipment(pb.WatchShipmentRequest(shipment_id=other.shipment_id)))
+        with pytest.raises(RoleMissing):
+            await shipments.AssignShipment(
+                pb.AssignShipmentRequest(shipment_id=other.shipment_id, courier_id="rider-1", request_id="k")
+            )
+    await assign(mine, "")
+    with customer("rider-1", "courier"), pytest.raises(ShipmentNotFound):
+        await get(mine)
 
 
 async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(ship, shipments, staff, customer, order_id):
@@ -88,7 +139,7 @@ async def test_a_customer_lists_their_own_and_staff_lists_all_newest_first(ship,
     assert rest.next_page_token == ""
 
 
-async def test_staff_and_couriers_update_the_status_to_the_end(ship, update_status, shipments, customer):
+async def test_staff_and_couriers_update_the_status_to_the_end(ship, update_status, assign, shipments, customer):
     shipment = await ship()
     for state in (PICKED_UP, IN_TRANSIT, OUT):
         assert (await update_status(shipment, state, note=f"note {state}")).state == state
@@ -97,6 +148,7 @@ async def test_staff_and_couriers_update_the_status_to_the_end(ship, update_stat
     )
     with customer("user-1"), pytest.raises(RoleMissing):
         await shipments.UpdateShipmentStatus(request)
+    await assign(shipment, "rider-1")
     with customer("rider-1", "courier"):
         delivered = await shipments.UpdateShipmentStatus(request)
     assert [update.state for update in delivered.updates] == [1, 2, 3, 4, 5, 6]

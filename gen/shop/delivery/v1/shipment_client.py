@@ -18,10 +18,23 @@ class ShipmentClient:
         stub: Any = shipment_service_pb2_grpc.ShipmentServiceStub
         self._stub: shipment_service_pb2_grpc.ShipmentServiceStub = stub(channel)
 
+    async def assign_shipment(
+        self, *, shipment_id: str, courier_id: str = "", request_id: str = "", timeout: float | None = None
+    ) -> shipment_service_pb2.Shipment:
+        """Assigns a shipment to a courier, who can then see and update it. Another assignment replaces it; an
+        empty `courier_id` removes it.
+        """
+        request = shipment_service_pb2.AssignShipmentRequest(
+            shipment_id=shipment_id, courier_id=courier_id, request_id=request_id or new_key()
+        )
+        return await self._stub.AssignShipment(request, timeout=timeout)
+
     async def get_shipment(
         self, *, shipment_id: str, timeout: float | None = None
     ) -> shipment_service_pb2.Shipment:
-        """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
+        """Gets a shipment. A customer can read their own only, a courier those that are assigned to them;
+        staff can read all.
+        """
         request = shipment_service_pb2.GetShipmentRequest(shipment_id=shipment_id)
         return await self._stub.GetShipment(request, timeout=timeout)
 
@@ -34,7 +47,9 @@ class ShipmentClient:
         state: shipment_service_pb2.ShipmentState.ValueType | None = None,
         timeout: float | None = None,
     ) -> shipment_service_pb2.ListShipmentsResponse:
-        """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers."""
+        """Lists shipments, newest first: the caller's own, for a courier also those that are assigned to them,
+        and those of all users for staff.
+        """
         request = shipment_service_pb2.ListShipmentsRequest(
             page_size=page_size, page_token=page_token, order_id=order_id, state=state
         )
@@ -50,8 +65,9 @@ class ShipmentClient:
         timeout: float | None = None,
     ) -> shipment_service_pb2.Shipment:
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
-        changes when the courier has confirmed.
+        it is already in that state. A courier can update shipments that are assigned to them.
+        CANCELLED requests the cancellation, as CancelShipment does: the state changes when the courier has
+        confirmed.
         """
         request = shipment_service_pb2.UpdateShipmentStatusRequest(
             shipment_id=shipment_id, state=state, note=note, request_id=request_id or new_key()

@@ -95,6 +95,7 @@ class Shipment(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    COURIER_ID_FIELD_NUMBER: _builtins.int
     shipment_id: _builtins.str
     """The shipment."""
     order_id: _builtins.str
@@ -111,6 +112,8 @@ class Shipment(_message.Message):
     """The tracking number of the courier; empty until it is LABELLED."""
     etag: _builtins.str
     """The version of this shipment."""
+    courier_id: _builtins.str
+    """The user who delivers it; empty while it is assigned to no courier."""
     @_builtins.property
     def shipping_address(self) -> _address_pb2.Address:
         """The shipping address."""
@@ -142,10 +145,11 @@ class Shipment(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        courier_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "shipping_address", b"shipping_address", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "order_id", b"order_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "slot_id", b"slot_id", "state", b"state", "tracking_number", b"tracking_number", "update_time", b"update_time", "updates", b"updates", "user_id", b"user_id", "weight_grams", b"weight_grams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courier_id", b"courier_id", "create_time", b"create_time", "etag", b"etag", "order_id", b"order_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "slot_id", b"slot_id", "state", b"state", "tracking_number", b"tracking_number", "update_time", b"update_time", "updates", b"updates", "user_id", b"user_id", "weight_grams", b"weight_grams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,6 +264,36 @@ class CancelShipmentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelShipmentRequest: _TypeAlias = CancelShipmentRequest  # noqa: Y015
+
+@_typing.final
+class AssignShipmentRequest(_message.Message):
+    """Request of AssignShipment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIPMENT_ID_FIELD_NUMBER: _builtins.int
+    COURIER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    shipment_id: _builtins.str
+    """The shipment."""
+    courier_id: _builtins.str
+    """The user who delivers it; empty for none."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        shipment_id: _builtins.str = ...,
+        courier_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["courier_id", b"courier_id", "request_id", b"request_id", "shipment_id", b"shipment_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AssignShipmentRequest: _TypeAlias = AssignShipmentRequest  # noqa: Y015
 
 @_typing.final
 class GetShipmentRequest(_message.Message):

@@ -47,6 +47,11 @@ class ShipmentServiceStub:
                 request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.SerializeToString,
                 response_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
                 _registered_method=True)
+        self.AssignShipment = channel.unary_unary(
+                '/shop.delivery.v1.ShipmentService/AssignShipment',
+                request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.AssignShipmentRequest.SerializeToString,
+                response_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
+                _registered_method=True)
         self.GetShipment = channel.unary_unary(
                 '/shop.delivery.v1.ShipmentService/GetShipment',
                 request_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.GetShipmentRequest.SerializeToString,
@@ -97,15 +102,25 @@ class ShipmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssignShipment(self, request, context):
+        """Assigns a shipment to a courier, who can then see and update it. Another assignment replaces it; an
+        empty `courier_id` removes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetShipment(self, request, context):
-        """Gets a shipment. A customer can read their own only; staff and couriers can read all.
+        """Gets a shipment. A customer can read their own only, a courier those that are assigned to them;
+        staff can read all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListShipments(self, request, context):
-        """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers.
+        """Lists shipments, newest first: the caller's own, for a courier also those that are assigned to them,
+        and those of all users for staff.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +128,9 @@ class ShipmentServiceServicer:
 
     def UpdateShipmentStatus(self, request, context):
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
-        changes when the courier has confirmed.
+        it is already in that state. A courier can update shipments that are assigned to them.
+        CANCELLED requests the cancellation, as CancelShipment does: the state changes when the courier has
+        confirmed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +163,11 @@ def add_ShipmentServiceServicer_to_server(servicer, server):
             'CancelShipment': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelShipment,
                     request_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.FromString,
+                    response_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.SerializeToString,
+            ),
+            'AssignShipment': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssignShipment,
+                    request_deserializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.AssignShipmentRequest.FromString,
                     response_serializer=shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.SerializeToString,
             ),
             'GetShipment': grpc.unary_unary_rpc_method_handler(
@@ -229,6 +250,33 @@ class ShipmentService:
             target,
             '/shop.delivery.v1.ShipmentService/CancelShipment',
             shop_dot_delivery_dot_v1_dot_shipment__service__pb2.CancelShipmentRequest.SerializeToString,
+            shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssignShipment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.delivery.v1.ShipmentService/AssignShipment',
+            shop_dot_delivery_dot_v1_dot_shipment__service__pb2.AssignShipmentRequest.SerializeToString,
             shop_dot_delivery_dot_v1_dot_shipment__service__pb2.Shipment.FromString,
             options,
             channel_credentials,

@@ -29,14 +29,23 @@ class ShipmentServiceStub:
     shipment as far as it came. Fails once the parcel was picked up. Does nothing when the shipment is
     CANCELLED or RETURNED.
     """
+    AssignShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.AssignShipmentRequest, _shipment_service_pb2.Shipment]
+    """Assigns a shipment to a courier, who can then see and update it. Another assignment replaces it; an
+    empty `courier_id` removes it.
+    """
     GetShipment: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.GetShipmentRequest, _shipment_service_pb2.Shipment]
-    """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
+    """Gets a shipment. A customer can read their own only, a courier those that are assigned to them;
+    staff can read all.
+    """
     ListShipments: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.ListShipmentsRequest, _shipment_service_pb2.ListShipmentsResponse]
-    """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers."""
+    """Lists shipments, newest first: the caller's own, for a courier also those that are assigned to them,
+    and those of all users for staff.
+    """
     UpdateShipmentStatus: _aio.UnaryUnaryMultiCallable[_shipment_service_pb2.UpdateShipmentStatusRequest, _shipment_service_pb2.Shipment]
     """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-    it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
-    changes when the courier has confirmed.
+    it is already in that state. A courier can update shipments that are assigned to them.
+    CANCELLED requests the cancellation, as CancelShipment does: the state changes when the courier has
+    confirmed.
     """
     WatchShipment: _aio.UnaryStreamMultiCallable[_shipment_service_pb2.WatchShipmentRequest, _shipment_service_pb2.WatchShipmentResponse]
     """Watches a shipment: sends its current state first, then every change, until its final state."""
@@ -73,12 +82,24 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def AssignShipment(
+        self,
+        request: _shipment_service_pb2.AssignShipmentRequest,
+        context: _aio.ServicerContext[_shipment_service_pb2.AssignShipmentRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
+    ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
+        """Assigns a shipment to a courier, who can then see and update it. Another assignment replaces it; an
+        empty `courier_id` removes it.
+        """
+
+    @_abc_1.abstractmethod
     def GetShipment(
         self,
         request: _shipment_service_pb2.GetShipmentRequest,
         context: _aio.ServicerContext[_shipment_service_pb2.GetShipmentRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
-        """Gets a shipment. A customer can read their own only; staff and couriers can read all."""
+        """Gets a shipment. A customer can read their own only, a courier those that are assigned to them;
+        staff can read all.
+        """
 
     @_abc_1.abstractmethod
     def ListShipments(
@@ -86,7 +107,9 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _shipment_service_pb2.ListShipmentsRequest,
         context: _aio.ServicerContext[_shipment_service_pb2.ListShipmentsRequest, _abc.Awaitable[_shipment_service_pb2.ListShipmentsResponse]],
     ) -> _abc.Awaitable[_shipment_service_pb2.ListShipmentsResponse]:
-        """Lists shipments, newest first: the caller's own, or those of all users for staff and couriers."""
+        """Lists shipments, newest first: the caller's own, for a courier also those that are assigned to them,
+        and those of all users for staff.
+        """
 
     @_abc_1.abstractmethod
     def UpdateShipmentStatus(
@@ -95,8 +118,9 @@ class ShipmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_shipment_service_pb2.UpdateShipmentStatusRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
         """Changes the state of a shipment, if its current state leads to the new one. Does nothing when
-        it is already in that state. CANCELLED requests its cancellation, as CancelShipment does: the state
-        changes when the courier has confirmed.
+        it is already in that state. A courier can update shipments that are assigned to them.
+        CANCELLED requests the cancellation, as CancelShipment does: the state changes when the courier has
+        confirmed.
         """
 
     @_abc_1.abstractmethod

@@ -117,7 +117,8 @@ class OrderClient:
         self, *, order_id: str, request_id: str = "", timeout: float | None = None
     ) -> shipment_service_pb2.Shipment:
         """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
-        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        to the courier. An order has one shipment: a repeat returns it. After a shipment that ended before
+        its parcel was picked up, the order can be shipped again or cancelled. CREATED in the reply means that
         the courier has not confirmed yet; the submission is retried until it does.
         """
         request = order_service_pb2.ShipOrderRequest(order_id=order_id, request_id=request_id or new_key())

@@ -141,3 +141,56 @@ class OrderNotShippable(ShopError):
             f"The order {order_id} is {state} and cannot be shipped.",
             {"order_id": str(order_id), "state": str(state)},
         )
+
+
+class ReturnNotFound(ShopError):
+    """A return does not exist, or belongs to another user."""
+
+    code = 5  # NOT_FOUND
+    reason = "RETURN_NOT_FOUND"
+    domain = "order.shop"
+
+    def __init__(self, *, return_id: Detail) -> None:
+        super().__init__(f"The return {return_id} does not exist.", {"return_id": str(return_id)})
+
+
+class OrderNotReturnable(ShopError):
+    """The order is not DELIVERED, has an open return, or its return window has ended."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "ORDER_NOT_RETURNABLE"
+    domain = "order.shop"
+
+    def __init__(self, *, order_id: Detail, state: Detail) -> None:
+        super().__init__(
+            f"The order {order_id} is {state} and cannot be returned.",
+            {"order_id": str(order_id), "state": str(state)},
+        )
+
+
+class ReturnQuantityTooLarge(ShopError):
+    """More units than the order, or the return, has left of a SKU."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "RETURN_QUANTITY_TOO_LARGE"
+    domain = "order.shop"
+
+    def __init__(self, *, limit: Detail, sku: Detail, quantity: Detail) -> None:
+        super().__init__(
+            f"At most {limit} of {sku} can be returned; {quantity} were named.",
+            {"limit": str(limit), "sku": str(sku), "quantity": str(quantity)},
+        )
+
+
+class ReturnStateConflict(ShopError):
+    """The state of the return does not allow the transition."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "RETURN_STATE_CONFLICT"
+    domain = "order.shop"
+
+    def __init__(self, *, return_id: Detail, state: Detail, wanted: Detail) -> None:
+        super().__init__(
+            f"The return {return_id} is {state} and cannot become {wanted}.",
+            {"return_id": str(return_id), "state": str(state), "wanted": str(wanted)},
+        )

@@ -46,9 +46,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The customer has the maximum number of open orders."""
     ERROR_REASON_ORDER_NOT_SHIPPABLE: _ErrorReason.ValueType  # 12
     """The order is not CONFIRMED, or has another shipment."""
+    ERROR_REASON_RETURN_NOT_FOUND: _ErrorReason.ValueType  # 20
+    """A return does not exist, or belongs to another user."""
+    ERROR_REASON_ORDER_NOT_RETURNABLE: _ErrorReason.ValueType  # 21
+    """The order is not DELIVERED, has an open return, or its return window has ended."""
+    ERROR_REASON_RETURN_QUANTITY_TOO_LARGE: _ErrorReason.ValueType  # 22
+    """More units than the order, or the return, has left of a SKU."""
+    ERROR_REASON_RETURN_STATE_CONFLICT: _ErrorReason.ValueType  # 23
+    """The state of the return does not allow the transition."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The error reasons of OrderService and SagaService."""
+    """The error reasons of OrderService, ReturnService and SagaService."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Unspecified."""
@@ -74,4 +82,12 @@ ERROR_REASON_TOO_MANY_OPEN_ORDERS: ErrorReason.ValueType  # 11
 """The customer has the maximum number of open orders."""
 ERROR_REASON_ORDER_NOT_SHIPPABLE: ErrorReason.ValueType  # 12
 """The order is not CONFIRMED, or has another shipment."""
+ERROR_REASON_RETURN_NOT_FOUND: ErrorReason.ValueType  # 20
+"""A return does not exist, or belongs to another user."""
+ERROR_REASON_ORDER_NOT_RETURNABLE: ErrorReason.ValueType  # 21
+"""The order is not DELIVERED, has an open return, or its return window has ended."""
+ERROR_REASON_RETURN_QUANTITY_TOO_LARGE: ErrorReason.ValueType  # 22
+"""More units than the order, or the return, has left of a SKU."""
+ERROR_REASON_RETURN_STATE_CONFLICT: ErrorReason.ValueType  # 23
+"""The state of the return does not allow the transition."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.type import money_pb2 as _money_pb2
 from shop.order.v1 import order_service_pb2 as _order_service_pb2
+from shop.order.v1 import return_service_pb2 as _return_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -347,3 +348,71 @@ class OrderCompleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderCompleted: _TypeAlias = OrderCompleted  # noqa: Y015
+
+@_typing.final
+class OrderReturnChanged(_message.Message):
+    """Published when a return of an order is created or changes its state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    RETURN_STATE_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    version: _builtins.int
+    """The version of the order after the change."""
+    user_id: _builtins.str
+    """The user who placed it."""
+    return_id: _builtins.str
+    """The return."""
+    return_state: _return_service_pb2.ReturnState.ValueType
+    """The state of the return after the change."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        user_id: _builtins.str = ...,
+        return_id: _builtins.str = ...,
+        return_state: _return_service_pb2.ReturnState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "return_id", b"return_id", "return_state", b"return_state", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderReturnChanged: _TypeAlias = OrderReturnChanged  # noqa: Y015
+
+@_typing.final
+class OrderReturned(_message.Message):
+    """Published when all units of an order are returned, or its parcel came back undelivered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    version: _builtins.int
+    """The version of the order after the change."""
+    user_id: _builtins.str
+    """The user who placed it."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderReturned: _TypeAlias = OrderReturned  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
+from shop.order.v1 import return_service_pb2 as _return_service_pb2
 from shop.order.v1 import saga_pb2 as _saga_pb2
 from shop.type.v1 import address_pb2 as _address_pb2
 import builtins as _builtins
@@ -46,14 +47,15 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     ORDER_STATE_CANCELLED: _OrderState.ValueType  # 7
     """Was cancelled; it holds nothing."""
     ORDER_STATE_RETURN_REQUESTED: _OrderState.ValueType  # 8
-    """Was delivered, and the customer requested a return."""
+    """Has an open return: the customer requested it, or the parcel came back."""
     ORDER_STATE_RETURNED: _OrderState.ValueType  # 9
-    """Was returned."""
+    """All units were returned, or the parcel came back; it is refunded."""
 
 class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
     """The states of an order. PENDING leads to CONFIRMED, REJECTED or CANCELLED; CONFIRMED to SHIPPED
-    or CANCELLED; SHIPPED to DELIVERED; DELIVERED to COMPLETED or RETURN_REQUESTED; RETURN_REQUESTED
-    to RETURNED; the others are final.
+    or CANCELLED; SHIPPED to DELIVERED, or to RETURN_REQUESTED when the parcel comes back; DELIVERED to
+    COMPLETED or RETURN_REQUESTED; RETURN_REQUESTED to RETURNED, or back to DELIVERED; the others are
+    final.
     """
 
 ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
@@ -73,9 +75,9 @@ ORDER_STATE_REJECTED: OrderState.ValueType  # 6
 ORDER_STATE_CANCELLED: OrderState.ValueType  # 7
 """Was cancelled; it holds nothing."""
 ORDER_STATE_RETURN_REQUESTED: OrderState.ValueType  # 8
-"""Was delivered, and the customer requested a return."""
+"""Has an open return: the customer requested it, or the parcel came back."""
 ORDER_STATE_RETURNED: OrderState.ValueType  # 9
-"""Was returned."""
+"""All units were returned, or the parcel came back; it is refunded."""
 Global___OrderState: _TypeAlias = OrderState  # noqa: Y015
 
 class _OrderPaymentState:
@@ -365,6 +367,7 @@ class OrderTimeline(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     @_builtins.property
@@ -375,16 +378,21 @@ class OrderTimeline(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.SagaStep]:
         """The steps of its saga, ordered by their last attempt."""
 
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[_return_service_pb2.Return]:
+        """Its returns, oldest first."""
+
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         transitions: _abc.Iterable[Global___OrderTransition] | None = ...,
         steps: _abc.Iterable[_saga_pb2.SagaStep] | None = ...,
+        returns: _abc.Iterable[_return_service_pb2.Return] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "returns", b"returns", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,7 +137,8 @@ class OrderServiceServicer:
 
     def ShipOrder(self, request, context):
         """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
-        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        to the courier. An order has one shipment: a repeat returns it. After a shipment that ended before
+        its parcel was picked up, the order can be shipped again or cancelled. CREATED in the reply means that
         the courier has not confirmed yet; the submission is retried until it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -40,7 +40,8 @@ class OrderServiceStub:
     """Gets the history of an order: its state transitions and the steps of its saga."""
     ShipOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ShipOrderRequest, _shipment_service_pb2.Shipment]
     """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
-    to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+    to the courier. An order has one shipment: a repeat returns it. After a shipment that ended before
+    its parcel was picked up, the order can be shipped again or cancelled. CREATED in the reply means that
     the courier has not confirmed yet; the submission is retried until it does.
     """
 
@@ -117,7 +118,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_order_service_pb2.ShipOrderRequest, _abc.Awaitable[_shipment_service_pb2.Shipment]],
     ) -> _abc.Awaitable[_shipment_service_pb2.Shipment]:
         """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
-        to the courier. An order has one shipment: a repeat returns it. CREATED in the reply means that
+        to the courier. An order has one shipment: a repeat returns it. After a shipment that ended before
+        its parcel was picked up, the order can be shipped again or cancelled. CREATED in the reply means that
         the courier has not confirmed yet; the submission is retried until it does.
         """
 

@@ -78,6 +78,7 @@ def a_good_shop():
         "shipment": [
             {"shipment_id": "s3", "order_id": "o3", "user_id": "u", "state": "DELIVERED", "consignment_id": "c3"}
         ],
+        "refund": [{"return_id": "t3", "order_id": "o3", "refund": 0}],
         "charge": [charge(1, "authorized"), charge(3, "authorized"), charge(3, "captured")],
         "parcel": [
             {
@@ -128,6 +129,15 @@ def add(name, row):
     return lambda shop: shop[name].append(row)
 
 
+def another_parcel(state):
+    return {"shipment_id": "s3-2", "order_id": "o3", "user_id": "u", "state": state, "consignment_id": ""}
+
+
+def set_state(shop, order_state, shipment_state):
+    shop["orders"][2].update(state=order_state)
+    shop["shipment"][0].update(state=shipment_state)
+
+
 #: One or more violations of each check.
 VIOLATIONS = [
     (
@@ -152,6 +162,9 @@ VIOLATIONS = [
     ("shipped_order_is_paid", change("reservation", 2, state="CONFIRMED")),
     ("shipment_and_order_agree", change("orders", 2, shipment_id="")),
     ("shipment_and_order_agree", change("shipment", 0, state="IN_TRANSIT")),
+    ("shipment_and_order_agree", add("shipment", another_parcel("LABELLED"))),
+    ("shipment_and_order_agree", lambda shop: set_state(shop, "SHIPPED", "RETURNED")),
+    ("returns_are_refunded", change("refund", 0, refund=50)),
     ("payment_state_agrees", change("orders", 0, payment_state="PAID")),
     ("payments_and_provider_agree", add("charge", charge(1, "captured"))),
     ("payments_and_provider_agree", add("charge", charge(9, "authorized"))),
