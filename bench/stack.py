@@ -92,6 +92,16 @@ def sign_up(shop: httpx.Client) -> None:
     shop.headers["authorization"] = f"Bearer {signed_in['accessToken']}"
 
 
+def customer(shop: httpx.Client) -> list[str]:
+    """Register and sign in a customer, who makes all further requests; return what is on sale."""
+    email = f"{uuid.uuid4().hex}@example.com"
+    shop.post("/v1/auth/register", json={"email": email, "password": PASSWORD, "requestId": uuid.uuid4().hex})
+    signed_in = shop.post("/v1/auth/login", json={"email": email, "password": PASSWORD}).json()
+    shop.headers["authorization"] = f"Bearer {signed_in['accessToken']}"
+    products = shop.get("/v1/products", params={"pageSize": 50}).json()["products"]
+    return [variant["sku"] for product in products for variant in product["variants"]]
+
+
 def order(shop: httpx.Client, sku: str) -> float:
     """Buy one, and return the seconds that it took."""
     began = time.perf_counter()
