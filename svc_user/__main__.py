@@ -50,8 +50,7 @@ async def compose(app: App, settings: Settings) -> None:
 async def _upkeep(db: Database, signing_keys: SigningKeys) -> bool:
     await signing_keys.refresh()
     async with db.transaction() as tx:
-        await store_sessions.erase_successors(tx)
-    return False
+        return await store_sessions.erase_successors(tx)
 
 
 if __name__ == "__main__":

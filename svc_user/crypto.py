@@ -22,6 +22,17 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def new_token_of(family: str) -> str:
+    """Return a token of a family: its first part says which one, its second part is its own."""
+    return f"{family}.{new_token()}"
+
+
+def family_of(token: str) -> str:
+    """Return the family of a token; empty for a token of none."""
+    family, dot, _ = token.partition(".")
+    return family if dot else ""
+
+
 def digest(text: str) -> bytes:
     """Return the SHA-256 digest by which a token or an email address is stored and found."""
     return hashlib.sha256(text.encode()).digest()

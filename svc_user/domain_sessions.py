@@ -68,10 +68,12 @@ class RefreshResult(Enum):
     REUSED = "REUSED"
 
 
-def refresh(session: Session, token: RefreshToken, now: datetime) -> RefreshResult:
+def refresh(session: Session, token: RefreshToken | None, now: datetime) -> RefreshResult:
     """Decide about a refresh token; raises RefreshTokenInvalid when its session has ended or expired."""
     if session.ended or now >= session.expire_time:
         raise RefreshTokenInvalid
+    if token is None:  # deleted, since its successor was exchanged too
+        return RefreshResult.REUSED
     if token.rotate_time is None:
         return RefreshResult.ROTATE
     if token.successor_ciphertext is None or token.successor_rotated or now >= token.rotate_time + GRACE_PERIOD:

@@ -63,11 +63,20 @@ ON CONFLICT (client_digest) DO UPDATE SET login_time = now();
 
 -- name: insert_session
 -- Inserts a session.
-INSERT INTO session (session_id, user_id, create_time, expire_time) VALUES ($1, $2, $3, $4);
+INSERT INTO session (session_id, user_id, create_time, expire_time, family_digest) VALUES ($1, $2, $3, $4, $5);
 
 -- name: lock_session_of_token
 -- Locks the session of a refresh token.
 SELECT session.* FROM session JOIN refresh_token USING (session_id) WHERE token_digest = $1 FOR UPDATE OF session;
+
+-- name: lock_session_of_family
+-- Locks the session whose refresh tokens share a part with this digest.
+SELECT * FROM session WHERE family_digest = $1 FOR UPDATE;
+
+-- name: delete_older_tokens
+-- Deletes the refresh tokens of a session but the live one and its predecessor, if a digest of the session finds the rest.
+DELETE FROM refresh_token WHERE session_id = $1 AND token_digest <> ALL ($2::bytea[])
+    AND EXISTS (SELECT FROM session WHERE session_id = $1 AND family_digest IS NOT NULL);
 
 -- name: extend_session
 -- Extends a session to a new expire time.
@@ -110,8 +119,9 @@ INSERT INTO refresh_token (token_digest, session_id, create_time) VALUES ($1, $2
 UPDATE refresh_token SET rotate_time = now(), successor_digest = $2, sealed_successor = $3 WHERE token_digest = $1;
 
 -- name: erase_successors
--- Erases encrypted successors whose grace period is over.
-UPDATE refresh_token SET sealed_successor = NULL WHERE sealed_successor IS NOT NULL AND rotate_time < now() - $1::interval;
+-- Erases some encrypted successors whose grace period is over.
+UPDATE refresh_token SET sealed_successor = NULL WHERE ctid = ANY (ARRAY(SELECT ctid FROM refresh_token
+    WHERE sealed_successor IS NOT NULL AND rotate_time < now() - $1::interval LIMIT $2 FOR UPDATE SKIP LOCKED));
 
 -- name: lock_keys
 -- Locks the generation and deletion of signing keys to one process at a time.

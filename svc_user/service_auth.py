@@ -19,7 +19,7 @@ from shop.user.v1 import auth_service_pb2 as pb
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer
 from shop.user.v1.user_errors import BadCredentials, RefreshTokenInvalid, TokenReused
 from svc_user import converters, domain, domain_sessions, store, store_logins, store_sessions
-from svc_user.crypto import decrypt, digest, encrypt, key_from_token, new_token
+from svc_user.crypto import decrypt, encrypt, family_of, key_from_token, new_token, new_token_of
 from svc_user.current_account import current_account
 from svc_user.domain import Account
 from svc_user.domain_logins import LoginClient
@@ -71,7 +71,7 @@ class AuthService(AuthServiceServicer):
     async def RefreshToken(self, request: pb.RefreshTokenRequest, context: Context) -> pb.Tokens:
         token = request.refresh_token
         async with self.db.transaction() as tx:
-            session = await store_sessions.lock_session_of_token(tx, digest(token))
+            session = await store_sessions.lock_session_of_token(tx, token)
             if session is None:
                 raise RefreshTokenInvalid
             now = await current_time(tx)
@@ -140,19 +140,20 @@ class AuthService(AuthServiceServicer):
         now = await current_time(tx)
         expire_time = self.limits.expire_time(now, now)
         session = Session(id=uuid.uuid4().hex, user_id=account.id, create_time=now, expire_time=expire_time)
-        token = new_token()
-        await store_sessions.insert_session(tx, session, digest(token))
+        token = new_token_of(new_token())
+        await store_sessions.insert_session(tx, session, token)
         tokens = self._tokens(account, session.id, token, now)
         tokens.device_token = device_token
         return tokens
 
     async def _successor(self, tx: Transaction, session: Session, token: str, now: datetime) -> str | None:
         """Return the successor of a refresh token; end the session and return None when the token was reused."""
-        stored = await store_sessions.read_token(tx, digest(token))
+        stored = await store_sessions.read_token(tx, token)
         match domain_sessions.refresh(session, stored, now):
             case RefreshResult.ROTATE:
                 return await self._rotate(tx, session, token, now)
             case RefreshResult.REPEAT:
+                assert stored is not None, "a deleted token is REUSED"
                 assert stored.successor_ciphertext is not None, "the successor is stored during the grace period"
                 return decrypt(key_from_token(token), stored.successor_ciphertext, session.id).decode()
             case RefreshResult.REUSED:
@@ -161,10 +162,11 @@ class AuthService(AuthServiceServicer):
 
     async def _rotate(self, tx: Transaction, session: Session, token: str, now: datetime) -> str:
         """Return the new successor of a live token, stored encrypted with a key derived from the token."""
-        successor = new_token()
+        family = family_of(token)
+        successor = new_token_of(family) if family else new_token()
         ciphertext = encrypt(key_from_token(token), successor.encode(), session.id)
         extended = replace(session, expire_time=self.limits.expire_time(session.create_time, now))
-        await store_sessions.rotate_token(tx, extended, digest(token), digest(successor), ciphertext)
+        await store_sessions.rotate_token(tx, extended, token, successor, ciphertext)
         return successor
 
     def _tokens(self, account: Account, session_id: str, refresh_token: str, now: datetime) -> pb.Tokens:

@@ -87,7 +87,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
                     call = await self._authorized(rule, call)
                     _check(request)
                     lifetime = StreamLifetime(call, min(rule.timeout or math.inf, self._max_stream_seconds))
-                    with self._admission.stream(call):
+                    with self._admission.stream(call), lifetime.until_revoked(self._verifier.revocations):
                         await _send_headers(context, call)
                         async with aclosing(handler.unary_stream(request, context)) as messages:
                             while (message := await lifetime.next(messages)) is not None:

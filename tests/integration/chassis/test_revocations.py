@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
+from chassis import require_owner
 from chassis.rpc.client import Clients, contract_revocation_source
 from chassis.rpc.revocations import Revocations
 from chassis.testing import eventually
 from shop.contract import RPCS
 from shop.order.v1 import order_service_pb2 as order
+from shop.order.v1.order_errors import OrderNotFound
 from shop.user.v1 import auth_service_pb2 as auth
 from shop.user.v1 import user_service_pb2 as user
 
@@ -49,6 +51,7 @@ async def call(serve, connect, source):
         return user.User()
 
     async def watch(request, context):
+        require_owner("user-1", OrderNotFound(order_id="o-1"))
         yield order.WatchOrderResponse(resume_token="1")
         await asyncio.Event().wait()
 
@@ -120,3 +123,19 @@ async def watching(call, metadata):
     assert (await stream.read()).resume_token == "1"
     yield stream
     stream.cancel()
+
+
+async def test_the_end_of_a_session_ends_its_streams_within_a_second_and_no_others(call, source, issuer, failure):
+    async with watching(call, bearing(issuer, "s-1")) as first, watching(call, bearing(issuer, "s-2")) as second:
+        source.revoke("s-1")
+        async with asyncio.timeout(1):
+            ended = await failure(first.read())
+        assert (ended.code, ended.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+        assert not second.done()
+
+
+async def test_a_stream_is_not_opened_with_a_token_of_an_ended_session(call, source, issuer, failure):
+    source.revoke("s-1")
+    await eventually_rejected(call, bearing(issuer, "s-1"))
+    stream = call.WatchOrder(order.WatchOrderRequest(order_id="o-1"), metadata=bearing(issuer, "s-1"))
+    assert (await failure(stream.read())).reason == "TOKEN_INVALID"

@@ -197,3 +197,35 @@ async def test_sessions_a_week_after_their_expiry_and_throttles_of_the_day_befor
     async with replica():
         await eventually(left, lambda found: found[0] == kept and len(found[1]) == 1)
         assert await rows("SELECT DISTINCT session_id FROM refresh_token") == kept
+
+
+async def test_a_session_keeps_two_generations_of_tokens_and_notices_the_reuse_of_older_ones(users, ann, rows):
+    """B19: a session of 90 days would otherwise keep thousands."""
+    _, first = ann
+    tokens = first
+    for _ in range(5):
+        tokens = await refresh(users, tokens)
+    assert len(await rows("SELECT 1 FROM refresh_token")) == 2
+    with pytest.raises(TokenReused):
+        await refresh(users, first)
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, tokens)
+
+
+async def test_a_session_of_before_keeps_its_tokens_and_notices_their_reuse(users, ann, rows):
+    """Its tokens have no family by which a deleted one could be found."""
+    _, first = ann
+    await rows("UPDATE session SET family_digest = NULL")
+    second = await refresh(users, first)
+    third = await refresh(users, second)
+    assert len(await rows("SELECT 1 FROM refresh_token")) == 3
+    with pytest.raises(TokenReused):
+        await refresh(users, first)
+    with pytest.raises(RefreshTokenInvalid):
+        await refresh(users, third)
+
+
+async def test_a_token_of_an_invented_family_is_invalid(users, ann):
+    request = auth_pb.RefreshTokenRequest(refresh_token="invented.token")
+    with pytest.raises(RefreshTokenInvalid):
+        await users.auth.RefreshToken(request)
