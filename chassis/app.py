@@ -22,8 +22,8 @@ from chassis.cache import Cache
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
 from chassis.events.bus import Bus
 from chassis.events.consumer import Consumer, Handler
-from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
+from chassis.events.relay import Relay
 from chassis.events.retention import retention
 from chassis.external import webhooks
 from chassis.metrics import Gauges, serving_metrics, work_proceeds, work_waits
@@ -93,7 +93,8 @@ class App:
         self._change_feeds.append(database.change_feed)
         add_database_gauges(self.gauges, database, self.name)
         self.background(database.change_feed.listen(database.pool))
-        self.background(Relay(database, await self.bus(), self.name).run())
+        kept = timedelta(days=settings.outbox_retention_days)
+        self.background(Relay(database, await self.bus(), self.name, retention=kept).run())
         for table, time_column, kept in retention(settings):
             self.purge_older_than(database, table, time_column, kept)
         self.purge_older_than(database, "idempotency", "create_time", idempotency.RETENTION)

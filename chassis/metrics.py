@@ -48,6 +48,7 @@ JOBS = Counter("background_jobs", "Attempts at background jobs.", ("work", "outc
 WAITING = Gauge("background_work_waiting", "1 while the work cannot proceed.", ("work", "reason"), registry=REGISTRY)
 RELAY_LEADER = Gauge("outbox_relay_leader", "1 while this process publishes the outbox.", registry=REGISTRY)
 PUBLISHED = Counter("outbox_events_published", "Events published to the bus.", ("type",), registry=REGISTRY)
+EVENTS_LOST = Counter("bus_events_lost", "Events that were deleted before they were applied.", registry=REGISTRY)
 APPLIED = Counter("consumer_events", "Consumed events.", ("type", "outcome"), registry=REGISTRY)
 EVENT_AGE = Histogram(
     "consumer_event_age_seconds", "Age of events when applied.", registry=REGISTRY, buckets=_LONG_SECONDS

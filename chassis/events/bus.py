@@ -4,9 +4,10 @@
 """
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from shop.services import SERVICES
@@ -68,6 +69,15 @@ class Event:
         )
 
 
+#: Where on the bus the last events of a publisher are, by stream or partition, in the bus's own terms.
+Positions = Mapping[str, str]
+NO_POSITIONS: Positions = MappingProxyType({})
+
+
+class EventsLost(Exception):
+    """The bus no longer has events that it accepted: it came back empty, or older, or was trimmed from outside."""
+
+
 class Subscription(Protocol):
     """One consumer of a group. Iterate, apply, acknowledge."""
 
@@ -83,8 +93,19 @@ class Subscription(Protocol):
 class Bus(Protocol):
     """An open event bus."""
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Return once all events are durable on the bus; after an error the caller may publish all of them again."""
+    async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
+        """Return once all events are durable on the bus, with `positions` brought up to date.
+
+        `positions` are those of the publisher's last events: raises EventsLost when the bus has not even reached them.
+        After an error the caller may publish all events again.
+        """
+        ...
+
+    async def maintain(self, positions: Positions) -> bool:
+        """Return whether every group has acknowledged the publisher's events up to `positions`; free what none needs.
+
+        Raises EventsLost when events up to `positions` are gone that a group has not acknowledged.
+        """
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:

@@ -14,7 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 from aiokafka.structs import ConsumerRecord
 
-from chassis.events.bus import Event
+from chassis.events.bus import NO_POSITIONS, Event, EventsLost, Positions
+from chassis.events.kafka_offsets import KafkaOffsets
 
 _PARTITIONS = 6
 _BATCH = 200
@@ -31,6 +32,7 @@ class KafkaBus:
         self._producer: AIOKafkaProducer | None = None
         self._known: set[str] = set()
         self._starting = asyncio.Lock()
+        self._offsets = KafkaOffsets(bootstrap, prefix)
 
     @classmethod
     @asynccontextmanager
@@ -40,10 +42,11 @@ class KafkaBus:
         try:
             yield bus
         finally:
+            await bus._offsets.close()
             await bus._drop_producer()
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Return when every event is acknowledged by all in-sync replicas."""
+    async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
+        """Return when every event is acknowledged by all in-sync replicas; a position is a partition's last offset."""
         await self._create({event.topic for event in events})
         producer = await self._start_producer()
         sent: list[asyncio.Future[Any]] = []
@@ -52,7 +55,7 @@ class KafkaBus:
                 headers = [(name, value.encode()) for name, value in event.headers().items()]
                 topic, key = self._prefix + event.topic, event.key.encode()
                 sent.append(await producer.send(topic, value=event.payload, key=key, headers=headers))
-            await asyncio.gather(*sent)
+            records = await asyncio.gather(*sent)
         except KafkaError:
             # After an error the idempotent producer may stay unusable; the rows are still unpublished.
             await self._drop_producer()
@@ -60,6 +63,17 @@ class KafkaBus:
         finally:
             for one in sent:
                 one.cancel()  # no caller awaits the rest
+        reached = dict(positions)
+        for record in records:
+            partition = f"{record.topic.removeprefix(self._prefix)}/{record.partition}"
+            if record.offset <= int(positions.get(partition, "-1")):
+                raise EventsLost(f"{partition} ended before {positions[partition]}")
+            reached[partition] = str(max(record.offset, int(reached.get(partition, "-1"))))
+        return reached
+
+    async def maintain(self, positions: Positions) -> bool:
+        """See chassis.events.bus.Bus; Kafka frees by time what it stores."""
+        return await self._offsets.all_reached(positions) if positions else True
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:

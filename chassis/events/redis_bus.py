@@ -4,6 +4,7 @@ Order per key: one consumer of a group holds the group's lease and reads alone; 
 """
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,12 +15,15 @@ import redis.asyncio as redis
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from chassis.cancellation import cancel_and_wait
-from chassis.events.bus import Event
+from chassis.events.bus import NO_POSITIONS, Event, EventsLost, Positions
+from chassis.metrics import EVENTS_LOST
+
+log = logging.getLogger(__name__)
 
 _BATCH = 200
 _BLOCK_MS = 1_000
 _LEASE_MS = 5_000
-#: Events that Redis stores of a topic, roughly; a group that falls further behind loses the oldest.
+#: A stream that is longer than this is trimmed to what a group has not acknowledged.
 _MAX_STREAM_LENGTH = 1_000_000
 #: Share of Redis's memory that events may fill; the rest is for leases and caches.
 _MAX_MEMORY_SHARE = 0.9
@@ -38,13 +42,21 @@ return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'S
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
+_Id = tuple[int, ...]
+
+
 class RedisBus:
     """An event bus on one Redis server."""
 
     def __init__(self, client: redis.Redis, prefix: str = "") -> None:
         """Use `client`, which must not decode responses; `prefix` separates several meshes."""
         self._client = client
-        self._prefix = prefix
+        # A hash tag: a Redis Cluster keeps all keys with the same one together, as scripts and transactions demand.
+        self._prefix = f"{{{prefix}bus}}:"
+        #: The topics that this publisher may trim.
+        self._published: set[str] = set()
+        #: What the groups of each topic needed when it was last looked at.
+        self._last_needed: dict[str, list[tuple[_Id, bool]]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -56,38 +68,85 @@ class RedisBus:
         finally:
             await client.aclose()
 
-    async def publish(self, events: Sequence[Event]) -> None:
+    async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
         """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return.
 
         When its memory is full, only events that every group has acknowledged are deleted; raises OutOfMemoryError, and
         the events wait in the outbox, when that is not enough.
         """
+        topics = list(dict.fromkeys(event.topic for event in events))
         if await self._is_full():
-            await self._make_room()
+            for topic in self._published:
+                await self._trim(topic)
             if await self._is_full():
                 raise OutOfMemoryError("events that are not acknowledged fill the memory")
         async with self._client.pipeline(transaction=True) as pipeline:
+            for topic in topics:
+                pipeline.xinfo_stream(self._prefix + topic)
             for event in events:
                 fields: dict[Any, Any] = {**event.headers(), "payload": event.payload}
-                pipeline.xadd(self._prefix + event.topic, fields, maxlen=_MAX_STREAM_LENGTH, approximate=True)
-            await pipeline.execute()
+                pipeline.xadd(self._prefix + event.topic, fields)
+            replies = await pipeline.execute(raise_on_error=False)
+        for topic, stream in zip(topics, replies, strict=False):
+            # The events are on the bus now, and will be once more, after what it has lost.
+            _require_position(topic, stream, positions)
+        self._published.update(topics)
+        added = replies[len(topics) :]
+        for reply in added:
+            if isinstance(reply, Exception):
+                raise reply
+        return {**positions, **{event.topic: entry.decode() for event, entry in zip(events, added, strict=True)}}
+
+    async def maintain(self, positions: Positions) -> bool:
+        """See chassis.events.bus.Bus; when memory is short, or a stream long, only what a group needs is left."""
+        if not positions:
+            return True
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for topic in positions:
+                pipeline.xinfo_stream(self._prefix + topic)
+            replies = await pipeline.execute(raise_on_error=False)
+        self._published.update(positions)
+        is_full = await self._is_full()
+        acknowledged = True
+        for (topic, position), stream in zip(positions.items(), replies, strict=True):
+            _require_position(topic, stream, positions)
+            needed = await self._needed(topic)
+            self._require_entries(topic, stream, needed)
+            acknowledged &= all(one >= (_parsed(position), True) for one in needed)
+            if is_full or stream["length"] > _MAX_STREAM_LENGTH:
+                await self._trim(topic)
+        return acknowledged
 
     async def _is_full(self) -> bool:
         memory = await self._client.info("memory")
         return bool(0 < memory["maxmemory"] * _MAX_MEMORY_SHARE < memory["used_memory"])
 
-    async def _make_room(self) -> None:
-        async for stream in self._client.scan_iter(match=f"{self._prefix}*", _type="stream"):
-            waiting = [await self._oldest(stream, group) for group in await self._client.xinfo_groups(stream)]
-            if waiting:
-                await self._client.xtrim(stream, minid="{}-{}".format(*min(waiting)), approximate=False)
-            else:  # a topic without consumer groups: the older half
-                await self._client.xtrim(stream, maxlen=await self._client.xlen(stream) // 2, approximate=False)
+    async def _trim(self, topic: str) -> None:
+        """Delete the events that every group has acknowledged."""
+        stream = self._prefix + topic
+        self._last_needed[topic] = needed = await self._needed(topic)
+        if needed:
+            await self._client.xtrim(stream, minid="{}-{}".format(*min(needed)[0]), approximate=False)
+        else:  # a topic without consumer groups: the older half
+            await self._client.xtrim(stream, maxlen=await self._client.xlen(stream) // 2, approximate=False)
 
-    async def _oldest(self, stream: bytes, group: dict[str, Any]) -> tuple[int, ...]:
-        """Return the id of the oldest entry that the group may still need."""
-        pending = await self._client.xpending(stream, group["name"])
-        return tuple(map(int, (pending["min"] or group["last-delivered-id"]).split(b"-")))
+    async def _needed(self, topic: str) -> list[tuple[_Id, bool]]:
+        """Return for each group its oldest pending event and False, or else the last that it acknowledged and True."""
+        needed = []
+        for group in await self._client.xinfo_groups(self._prefix + topic):
+            pending = (await self._client.xpending(self._prefix + topic, group["name"]))["min"]
+            needed.append((_parsed(pending or group["last-delivered-id"]), pending is None))
+        return needed
+
+    def _require_entries(self, topic: str, stream: dict[str, Any], needed: list[tuple[_Id, bool]]) -> None:
+        """Raise EventsLost, once, when the stream was trimmed from outside: the bus leaves what a group needs first."""
+        first, last = stream["first-entry"], _parsed(stream["last-generated-id"])
+        before, self._last_needed[topic] = self._last_needed.get(topic, needed), needed
+        for entry, _ in before:
+            is_there = entry == last or (first is not None and _parsed(first[0]) <= entry)
+            # A group that has read nothing is new: it may have missed what was trimmed before.
+            if entry > (0, 0) and not is_there:
+                raise EventsLost(f"{topic} was trimmed")
 
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
@@ -174,9 +233,12 @@ class _Subscription:
         for stream, entries in reply or ():
             for entry, fields in entries:
                 self._unacknowledged.setdefault(stream.decode(), []).append(entry)
-                if fields:  # a trimmed entry has no fields
+                if fields:
                     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
                     events.append(self._event(stream.decode(), pairs))
+                else:
+                    EVENTS_LOST.inc()
+                    log.error("an event was deleted before it was applied", extra={"entry": f"{stream!r} {entry!r}"})
         return events
 
     async def _wait(self) -> None:
@@ -197,3 +259,15 @@ class _Subscription:
         payload = fields.pop(b"payload", b"")
         headers = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
         return Event.from_headers(stream.removeprefix(self._prefix), headers, payload)
+
+
+def _parsed(entry: bytes | str) -> _Id:
+    return tuple(map(int, (entry.decode() if isinstance(entry, bytes) else entry).split("-")))
+
+
+def _require_position(topic: str, stream: Any, positions: Positions) -> None:
+    """Raise EventsLost when the stream, as XINFO shows it, ends before the position."""
+    if topic in positions and (
+        isinstance(stream, ResponseError) or _parsed(stream["last-generated-id"]) < _parsed(positions[topic])
+    ):
+        raise EventsLost(f"{topic} ends before {positions[topic]}")

@@ -12,8 +12,8 @@ from chassis import outbox
 from chassis.cancellation import cancel_and_wait
 from chassis.events.consumer import Consumer
 from chassis.events.kafka_bus import KafkaBus
-from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
+from chassis.events.relay import Relay
 from chassis.testing import eventually
 from mesh.stack.data_dirs import socket_folder
 from mesh.stack.ports import Ports, free_base
@@ -99,7 +99,7 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_and_reorders_nothi
     async with broker.bus() as bus:
         async with database.transaction() as tx:
             await tx.execute("SELECT FROM outbox ORDER BY id DESC LIMIT 1 FOR UPDATE")  # however quick the relay is
-            relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
+            relay = asyncio.create_task(Relay(database, bus, "svc_inventory").run())
             await eventually(lambda: published(database), seconds=PATIENCE)
             await broker.kill()
             assert 0 < await published(database) < TOLD, "it was killed in the middle"
@@ -121,7 +121,7 @@ async def test_a_broker_killed_in_the_middle_of_a_batch_loses_and_reorders_nothi
 @pytest.mark.kafka
 async def test_a_service_with_unsent_events_ends_although_the_broker_is_unavailable(on_kafka, database):
     async with on_kafka.bus() as bus:
-        relay = asyncio.create_task(Relay(database, bus, "svc_toy").run())
+        relay = asyncio.create_task(Relay(database, bus, "svc_inventory").run())
         consumer = asyncio.create_task(Consumer("svc_toy", database, bus, {events.StockChanged: ignore}).run())
         async with database.transaction() as tx:
             await outbox.add(tx, events.StockChanged(sku="a"))

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from redis.exceptions import RedisError
 
 from chassis import outbox
-from chassis.events.bus import Event
+from chassis.events.bus import Event, EventsLost
 from chassis.events.kafka_bus import KafkaBus
 from chassis.events.redis_bus import RedisBus
 from chassis.testing import eventually
@@ -70,8 +70,9 @@ class OnRedis:
     async def publish_strange(self, topic):
         """Publish records that no service of ours would."""
         async with redis.asyncio.from_url(self.address, protocol=2) as client:
-            await client.xadd(f"{self.prefix}{topic}", {"hello": "world"})
-            await client.xadd(f"{self.prefix}{topic}", {b"ce_type": b"\xff\xfe", b"ce_subject": b"a\0b", b"\xff": b""})
+            stream = f"{{{self.prefix}bus}}:{topic}"
+            await client.xadd(stream, {"hello": "world"})
+            await client.xadd(stream, {b"ce_type": b"\xff\xfe", b"ce_subject": b"a\0b", b"\xff": b""})
         return 2
 
 
@@ -403,3 +404,33 @@ def test_an_event_without_an_id_gets_a_stable_one():
     assert len(ids) == 1
     assert len(ids | others) == 3
     assert replace(event(), id=ids.pop())
+
+
+async def test_a_publisher_learns_when_every_group_has_acknowledged_its_events(bus):
+    assert await bus.maintain({})
+    positions = await bus.publish([event(number, key=f"k-{number}") for number in range(20)])
+    await take(bus, "first", 20)
+    assert await bus.maintain(positions)
+    await take(bus, "second", 20)
+    more = await bus.publish([event(20)], positions)
+    await take(bus, "first", 1)
+    await take(bus, "second", 1, acknowledge=False)
+    assert not await bus.maintain(more)
+    await take(bus, "second", 1)
+    assert await bus.maintain(more)
+
+
+async def test_a_bus_that_came_back_empty_is_noticed(bus, server):
+    positions = await bus.publish([event(number, key=f"k-{number}") for number in range(20)])
+    async with server.bus.open(server.address, server.prefix + "new.") as empty:
+        async with empty.subscribe("g", [TOPIC]):  # creates what is missing
+            with pytest.raises(EventsLost):
+                await empty.maintain(positions)
+        with pytest.raises(EventsLost):
+            await empty.publish([event(number, key=f"k-{number}") for number in range(20)], positions)
+
+
+async def test_the_positions_of_another_kind_of_bus_are_lost_events(bus, server):
+    position = {"redis": {f"{TOPIC}/0": "41"}, "kafka": {TOPIC: "1700000000000-0"}}[server.kind]
+    with pytest.raises(EventsLost):
+        await bus.maintain(position)

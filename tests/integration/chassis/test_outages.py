@@ -12,8 +12,8 @@ import pytest
 from chassis import Database, outbox
 from chassis.cancellation import cancel_and_wait
 from chassis.events.consumer import Consumer
-from chassis.events.outbox import Relay
 from chassis.events.redis_bus import RedisBus
+from chassis.events.relay import Relay
 from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.postgres.migrate import migrate
 from chassis.testing import eventually
@@ -101,7 +101,7 @@ async def test_relay_consumer_and_change_feed_survive_every_server(postgres_alon
         Database.open(postgres_alone.url) as database,
         RedisBus.open(redis_alone.url) as bus,
         working(
-            Relay(database, bus, "svc_toy").run(),
+            Relay(database, bus, "svc_inventory").run(),
             Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed}).run(),
             database.change_feed.listen(database.pool),
             watch(database),
@@ -136,7 +136,7 @@ async def test_relay_consumer_and_change_feed_survive_every_server(postgres_alon
 async def test_while_the_database_is_unavailable_nothing_is_acknowledged(postgres_alone, redis_alone):
     async with Database.open(postgres_alone.url) as database, RedisBus.open(redis_alone.url) as bus:
         await tell(database, 1, 2)
-        async with working(Relay(database, bus, "svc_toy").run()):
+        async with working(Relay(database, bus, "svc_inventory").run()):
             await eventually(lambda: is_drained(database))
         await postgres_alone.stop()
         consumer = Consumer("svc_toy", database, bus, {events.StockChanged: on_stock_changed})
@@ -153,7 +153,7 @@ async def is_drained(database):
 
 async def pending(bus):
     """Events that were delivered and not acknowledged."""
-    groups = await bus._client.xinfo_groups("shop.inventory.v1.Stock")
+    groups = await bus._client.xinfo_groups(bus._prefix + "shop.inventory.v1.Stock")
     return sum(group["pending"] for group in groups)
 
 
