@@ -112,7 +112,8 @@ class Dispatch:
         before = await store_shipment.lock_shipment(tx, job.shipment.id)
         if not await store_dispatch.delete(tx, job):
             return None
-        now, revisions, actor = await current_time(tx), (before,), COURIER
+        now, actor = await current_time(tx), COURIER
+        revisions: Sequence[Shipment] = (before,)
         match result:
             case Ok(consignment):
                 update = converters.tracking_update_from_consignment(consignment)

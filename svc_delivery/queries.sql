@@ -29,6 +29,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7);
 -- Lists zones after an id, by id.
 SELECT * FROM zone WHERE zone_id > $1 ORDER BY zone_id LIMIT $2;
 
+-- name: list_zone_ids
+-- Lists the ids of zones after an id, by id.
+SELECT zone_id FROM zone WHERE zone_id > $1 ORDER BY zone_id LIMIT $2;
+
 -- name: read_zone
 -- Reads one zone.
 SELECT * FROM zone WHERE zone_id = $1;
@@ -58,7 +62,7 @@ INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity) VALUES (
 ON CONFLICT DO NOTHING RETURNING *;
 
 -- name: insert_slots_by_rule
--- Inserts the slots of the rules from a time to some days later that are missing and can still be booked.
+-- Inserts the slots of some zones' rules from a time to some days later that are missing and can still be booked.
 INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity)
 SELECT zone_id, starts, ends, starts - lead_time, capacity
 FROM slot_rule JOIN zone USING (zone_id)
@@ -71,7 +75,7 @@ CROSS JOIN LATERAL (
 ) AS span
 -- Where clocks are put forward, the hour that is skipped has no slot.
 WHERE extract(isodow FROM day) = ANY(weekdays) AND starts < ends AND starts - lead_time > $1
-    AND ($3 = '' OR zone_id = $3)
+    AND zone_id = ANY($3::text[])
 ORDER BY zone_id, starts, position
 ON CONFLICT DO NOTHING;
 

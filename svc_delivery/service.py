@@ -14,6 +14,8 @@ from svc_delivery import converters, store, store_zone
 from svc_delivery.domain import Book, Booking, Command, Release, SlotTimes
 from svc_delivery.domain_zone import Destination, Zone
 
+#: The zones whose slots one transaction creates.
+_ZONE_BATCH = 100
 _ZONES = Keyset(str, start=("",))
 _SLOTS = Keyset(parse_time, str, start=(START_OF_TIME, ""))
 
@@ -42,7 +44,7 @@ class DeliveryService(DeliveryServiceServicer):
         if not await store_zone.time_zone_exists(tx, zone.time_zone):
             raise InvalidRequest(field="zone.time_zone", problem="is not a time zone that the IANA names")
         await store_zone.insert_zone(tx, zone)
-        await store.insert_slots_by_rule(tx, await current_time(tx), self.days_ahead, zone.id)
+        await store.insert_slots_by_rule(tx, await current_time(tx), self.days_ahead, [zone.id])
         return converters.zone_to_proto(zone)
 
     async def QuoteDelivery(self, request: pb.QuoteDeliveryRequest, context: Context) -> pb.QuoteDeliveryResponse:
@@ -81,9 +83,12 @@ class DeliveryService(DeliveryServiceServicer):
         return converters.booking_to_proto(await self.lane.submit(Release(order_id=request.order_id)))
 
     async def create_slots(self) -> bool:
-        """Create the missing slots of the rules of all zones; return False, since none remain."""
-        async with self.db.transaction() as tx:
-            await store.insert_slots_by_rule(tx, await current_time(tx), self.days_ahead)
+        """Create the missing slots of the rules of all zones, some zones at a time; return False, since none remain."""
+        zone_ids = [""]
+        while zone_ids:
+            async with self.db.transaction() as tx:
+                zone_ids = await store_zone.list_zone_ids(tx, zone_ids[-1], _ZONE_BATCH)
+                await store.insert_slots_by_rule(tx, await current_time(tx), self.days_ahead, zone_ids)
         return False
 
     async def _apply(self, commands: Batch[Command]) -> Sequence[Booking | ShopError]:

@@ -22,9 +22,9 @@ async def insert_slot(tx: Transaction, *, zone_id: str, times: SlotTimes, capaci
     return _slot_from_row(row)
 
 
-async def insert_slots_by_rule(tx: Transaction, now: datetime, days_ahead: int, zone_id: str = "") -> None:
-    """Write the missing slots of the rules of one zone, or of all."""
-    await tx.execute(sql.insert_slots_by_rule, now, days_ahead, zone_id)
+async def insert_slots_by_rule(tx: Transaction, now: datetime, days_ahead: int, zone_ids: Sequence[str]) -> None:
+    """Write the missing slots of the rules of some zones."""
+    await tx.execute(sql.insert_slots_by_rule, now, days_ahead, zone_ids)
 
 
 async def list_slots(

@@ -47,6 +47,11 @@ async def insert_zone(tx: Transaction, zone: Zone) -> None:
         )
 
 
+async def list_zone_ids(tx: Transaction, after: str, limit: int) -> list[str]:
+    """Return the ids of zones after one, in order."""
+    return [row["zone_id"] for row in await tx.fetch(sql.list_zone_ids, after, limit)]
+
+
 async def list_zones(tx: Transaction, *, after: tuple[str], limit: int) -> list[Zone]:
     """Return zones with ids after one, in order of id."""
     rows = await tx.fetch(sql.list_zones, *after, limit)

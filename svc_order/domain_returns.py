@@ -107,8 +107,8 @@ class Return:
 
     def restocked(self, now: datetime) -> "Return":
         """Return the return about to be refunded."""
-        changes = {"step": ReturnStep.REFUND, "attempts": 0, "problem": "", "version": self.version + 1}
-        return replace(self, next_attempt_time=now, **changes)
+        version = self.version + 1
+        return replace(self, step=ReturnStep.REFUND, attempts=0, problem="", next_attempt_time=now, version=version)
 
     def not_restocked(self, problem: str, now: datetime) -> "Return":
         """Return the return that has to be received again: the stock refused its units, and took none."""
@@ -131,8 +131,16 @@ class Return:
         # The customer of a lost delivery has nothing, whatever is left of the parcel.
         counts = {line.sku: line.quantity if self.is_parcel else line.received for line in received}
         refund = refund_for(order.totals, returned, counts)
-        changes = {"lines": received, "refund": refund, "step": ReturnStep.RESTOCK, "attempts": 0, "problem": ""}
-        return replace(after, receipts=self.receipts + 1, next_attempt_time=now, **changes)
+        return replace(
+            after,
+            lines=received,
+            refund=refund,
+            step=ReturnStep.RESTOCK,
+            attempts=0,
+            problem="",
+            receipts=self.receipts + 1,
+            next_attempt_time=now,
+        )
 
 
 def units_of(returns: Sequence[Return]) -> Counter[str]:

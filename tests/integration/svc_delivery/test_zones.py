@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.type.money_pb2 import Money
 from google.type.timeofday_pb2 import TimeOfDay
 
+from chassis import Database
 from chassis.testing import as_user, eventually
 from shop.chassis.v1.chassis_errors import (
     IdempotencyKeyReused,
@@ -27,6 +28,7 @@ from shop.delivery.v1.delivery_errors import (
     ZoneNotFound,
 )
 from svc_delivery import store
+from svc_delivery.service import DeliveryService
 from tests.integration.svc_delivery.conftest import EVERY_DAY, a_zone
 
 
@@ -208,6 +210,19 @@ async def test_missing_slots_are_created_again_and_none_twice(delivery, create_z
     assert {row["capacity"] for row in before} == {5}
 
 
+async def test_slots_of_many_zones_are_created_some_zones_at_a_time(rows, settings):
+    await rows.execute("""
+        INSERT INTO zone SELECT 'z-' || number, 'Z', 'TH', 'THB', 1, 1, 700, 'Asia/Bangkok'
+        FROM generate_series(1, 250) AS number""")
+    await rows.execute("""
+        INSERT INTO slot_rule SELECT zone_id, 1, '{1,2,3,4,5,6,7}', '09:00', '12:00', '0', 5 FROM zone""")
+    async with Database.open(settings.database_url, 2) as db:
+        await DeliveryService(db, days_ahead=2).create_slots()
+    assert await rows.fetchval("SELECT count(DISTINCT zone_id) FROM slot") == 250
+    # Each transaction created the slots of some of the zones.
+    assert await rows.fetchval("SELECT count(DISTINCT xmin::text) FROM slot") == 3
+
+
 @pytest.fixture
 async def new_york(create_zone):
     rules = [a_rule(2, 3), a_rule(1, 4)]
@@ -217,7 +232,7 @@ async def new_york(create_zone):
 async def test_slots_keep_local_time_across_changes_to_and_from_summer_time(new_york, rows):
     """On 2040-03-11 the hour from two to three does not exist in New York; on 2040-11-04 one to two comes twice."""
     for day in (datetime(2040, 3, 10, 12, tzinfo=UTC), datetime(2040, 11, 3, 12, tzinfo=UTC)):
-        await store.insert_slots_by_rule(rows, day, 1)
+        await store.insert_slots_by_rule(rows, day, 1, ["nyc"])
     created = await rows.fetch("SELECT * FROM slot WHERE start_time > '2040-01-01' ORDER BY start_time, end_time")
     assert [(row["start_time"].isoformat()[5:16], row["end_time"] - row["start_time"]) for row in created] == [
         ("03-11T06:00", timedelta(hours=2)),
