@@ -79,7 +79,7 @@ class App:
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_metadata_size", 8_192),
                 ("grpc.absolute_max_metadata_size", 16_384),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.reuse_port)),
             ],
         )
 
@@ -188,7 +188,10 @@ class App:
             self.address = f"{self.settings.listen.rpartition(':')[0]}:{port}"
             if self.settings.metrics_listen:
                 with explain_setting("METRICS_LISTEN"):
-                    await self._open(serving_metrics(self.settings.metrics_listen, self.gauges))
+                    serving = serving_metrics(
+                        self.settings.metrics_listen, self.gauges, reuse_port=self.settings.reuse_port
+                    )
+                    await self._open(serving)
             await self._server.start()
             tasks = [asyncio.create_task(self._watched(work)) for work in self._background]
             await self._set_health(health_pb2.HealthCheckResponse.SERVING)

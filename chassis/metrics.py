@@ -157,11 +157,11 @@ class Gauges:
 
 
 @asynccontextmanager
-async def serving_metrics(listen: str, gauges: Gauges) -> AsyncIterator[None]:
+async def serving_metrics(listen: str, gauges: Gauges, *, reuse_port: bool = False) -> AsyncIterator[None]:
     """Answer GET /metrics at `listen`, host:port, and measure the lag of the event loop."""
     host, _, port = listen.rpartition(":")
     server = await asyncio.start_server(
-        partial(_serve_scrape, gauges), host.strip("[]"), int(port), limit=_REQUEST_BYTES
+        partial(_serve_scrape, gauges), host.strip("[]"), int(port), limit=_REQUEST_BYTES, reuse_port=reuse_port
     )
     lag = asyncio.create_task(_measure_loop())
     try:

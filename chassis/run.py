@@ -46,7 +46,8 @@ async def _serve(package: str, settings: S, compose: Callable[[App, S], Awaitabl
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.otel_exporter_otlp_endpoint:
         telemetry.start_tracing(package)
-    await _require_free(settings.listen)
+    if not settings.reuse_port:
+        await _require_free(settings.listen)
     app = await build(App(package, settings), compose, settings)
     async with app.serving():
         log.info("serving", extra={"address": app.address})

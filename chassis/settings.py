@@ -41,6 +41,8 @@ class Settings(EventSettings):
     database_connections: int = 10
     #: Where other services are: `shop.order.v1.OrderService=host:port`, comma-separated; `*=` for the rest.
     upstreams: str = ""
+    #: Whether another process may listen on the same port, as one that replaces this one does until this one stops.
+    reuse_port: bool = False
     #: Unary calls served at the same time, those from outside at most four fifths of it; more are rejected at once.
     max_concurrent_rpcs: int = 500
     #: Streams served at the same time, which do not count among the calls above.

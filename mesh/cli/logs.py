@@ -49,9 +49,9 @@ def _follow(seen: dict[Path, int], width: int) -> None:
         while True:
             for file, at in seen.items():
                 with file.open("rb") as log:
-                    log.seek(at)
+                    start = log.seek(at if at <= file.stat().st_size else 0)  # smaller: it was rotated
                     new, newline, _ = log.read().rpartition(b"\n")
-                seen[file] = at + len(new) + len(newline)
+                    seen[file] = start + len(new) + len(newline)
                 _print(file, (new + newline).decode(errors="replace"), width)
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:

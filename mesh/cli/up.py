@@ -46,6 +46,10 @@ def up(
     ] = None,
     mesh: Annotated[bool, typer.Option(help="Put an Envoy ingress in front of the edge and the services.")] = True,
     sample_data: Annotated[bool, typer.Option(help="Load the sample data.")] = True,
+    log_size: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="The size at which the log of a process begins anew.")
+    ] = 32,
+    log_files: Annotated[int, typer.Option(min=1, help="The log files of a process, older ones included.")] = 4,
     state_dir: StateDir = None,
 ) -> None:
     """Start everything, print the addresses, and stop it on Ctrl-C."""
@@ -56,6 +60,8 @@ def up(
         replicas=dict(map(_replicas, replicas or ())),
         mesh=mesh,
         sample_data=sample_data,
+        log_megabytes=log_size,
+        log_files=log_files,
     )
 
     def on_ready(record: Record) -> None:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from mesh.errors import StackError
 from mesh.stack import launch
 from mesh.stack.data_dirs import Account
-from mesh.stack.readiness import Probe
+from mesh.stack.readiness import Probe, listens
 
 _POLL = 0.03  # seconds between two checks of a condition without a notification
 _REAP_SECONDS = 1.0  # within which the children of an ended process are reaped
@@ -31,6 +31,10 @@ class Program:
     prepare: Callable[[], Awaitable[None]] | None = None
     #: None marks a program that runs once, and is ready when it exits with 0.
     ready: Probe | None = None
+    #: Whether the running process still answers; None for `ready`.
+    alive: Probe | None = None
+    #: Whether a successor can listen on its address (SO_REUSEPORT) before it stops.
+    hands_over: bool = False
     #: The address that it listens on.
     address: str = ""
     #: Where its metrics are read, by GET /metrics.
@@ -96,6 +100,18 @@ class Process:
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise self._failure(f"is not ready after {self.program.start_seconds:g} s") from None
+
+    async def until_listening(self) -> None:
+        """Wait until it listens, also where another process does. Raises StackError when it does not in time."""
+        assert self._child is not None, "never started"
+        try:
+            async with asyncio.timeout(self.program.start_seconds):
+                while not listens(self._child.pid, self.program.address):
+                    if self._child.returncode is not None:
+                        raise self._failure(f"{_ending(self._child.returncode)} while starting")
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise self._failure(f"does not listen after {self.program.start_seconds:g} s") from None
 
     async def until_ended(self) -> int:
         """Return its exit code, negative for a signal."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import grpc.aio
+import psutil
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -25,6 +26,43 @@ def grpc_serving(address: str) -> Probe:
             return answer == serving
 
     return probe
+
+
+def grpc_answers(address: str) -> Probe:
+    """Return a probe: the server replies to a health check, whatever it reports."""
+    gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    async def probe() -> bool:
+        async with grpc.aio.insecure_channel(address) as channel:
+            check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            try:
+                await check(b"", timeout=_LIMIT)
+            except grpc.aio.AioRpcError as error:
+                return error.code() not in gone
+            return True
+
+    return probe
+
+
+def http_answers(address: str, path: str) -> Probe:
+    """Return a probe: GET `path` has a response, whatever its status."""
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+    async def probe() -> bool:
+        return (await _first_line(address, request)).startswith(b"HTTP/")
+
+    return probe
+
+
+def listens(pid: int, address: str) -> bool:
+    """Return whether the process itself listens on the address; others may do so as well."""
+    port = int(address.rpartition(":")[2])
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port for one in connections)
 
 
 def http_ok(address: str, path: str) -> Probe:

@@ -15,6 +15,7 @@ from pathlib import Path
 from mesh.errors import StackError
 from mesh.stack import orphans
 from mesh.stack.data_dirs import socket_folder, unprivileged_account
+from mesh.stack.log_rotation import LogRotation
 from mesh.stack.ports import Ports, free_base, require_free
 from mesh.stack.process import started_at
 from mesh.stack.stack import Options, Stack
@@ -22,6 +23,8 @@ from mesh.stack.state import Phase, ProcessRecord, Record, State
 from mesh.stack.supervisor import Supervisor
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Requests the replacement of the process that the state's `restart_request` names.
+RESTART_SIGNAL = signal.SIGUSR1
 
 
 async def run_stack(options: Options, state: State, on_change: Callable[[Record], None]) -> None:
@@ -44,8 +47,10 @@ class _StackRunner:
     def __init__(self, stack: Stack, state: State, run: Path, on_change: Callable[[Record], None]) -> None:
         self._state = state
         self._on_change = on_change
+        self._replacements: list[asyncio.Task[None]] = []
         self._stack = stack
-        self._supervisor = Supervisor(stack.programs, state.log, self._write)
+        rotation = LogRotation(stack.options.log_megabytes * 1024 * 1024, stack.options.log_files)
+        self._supervisor = Supervisor(stack.programs, state.log, self._write, rotation=rotation)
         supervisor = ProcessRecord(name="supervisor", pid=os.getpid(), started=started_at(os.getpid()), state="ready")
         self._record = Record(
             phase="starting",
@@ -98,11 +103,20 @@ class _StackRunner:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(RESTART_SIGNAL, lambda: self._replacements.append(loop.create_task(self._replace())))
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, RESTART_SIGNAL):
                 loop.remove_signal_handler(number)
+
+    async def _replace(self) -> None:
+        """Replace the process that the request names by a successor, and record why if that fails."""
+        name = self._state.restart_request.read_text()
+        try:
+            await self._supervisor.replace(name)
+        except StackError as error:
+            self._enter(self._record.phase, str(error))
 
     def _enter(self, phase: Phase, problem: str = "") -> None:
         self._record.phase = phase

@@ -17,7 +17,7 @@ from mesh.stack.environment import inherited, python
 from mesh.stack.ports import Ports, address
 from mesh.stack.process import Program
 from mesh.stack.provisions import Provisions
-from mesh.stack.readiness import grpc_serving, http_ok, tcp_open
+from mesh.stack.readiness import grpc_answers, grpc_serving, http_answers, http_ok, tcp_open
 from mesh.stack.secrets import Secrets
 from mesh.stack.servers.envoy import Envoy
 from mesh.stack.servers.kafka import Kafka
@@ -27,6 +27,8 @@ from mesh.stack.state import State
 
 EDGE = "edge_gateway"
 _MIGRATIONS = "migrations"
+#: More than its drain, 5 s, and the end of its background work, 10 s, can take.
+_SERVICE_STOP_SECONDS = 20.0
 #: The simulators of external APIs, each with the path of the webhooks that it sends.
 _SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
 
@@ -40,6 +42,9 @@ class Options:
     replicas: Mapping[str, int] = field(default_factory=dict)
     mesh: bool = True
     sample_data: bool = True
+    #: The size at which the log of a process begins anew, and the number of its files.
+    log_megabytes: int = 32
+    log_files: int = 4
 
 
 class Stack:
@@ -170,7 +175,10 @@ class Stack:
                 argv=python(name),
                 env=env | {"LISTEN": where, "DATABASE_URL": database.url, "METRICS_LISTEN": metrics},
                 ready=grpc_serving(where),
+                alive=grpc_answers(where),
+                hands_over=True,
                 address=where,
+                stop_seconds=_SERVICE_STOP_SECONDS,
                 metrics=metrics,
                 after=(*servers, *self._provisions.external_apis(name), _MIGRATIONS),
             )
@@ -184,6 +192,7 @@ class Stack:
             "TOKEN_ISSUER": "https://shopmesh.local",
             "TOKEN_AUDIENCE": "shopmesh",
             "DRAIN_SECONDS": "5",
+            "REUSE_PORT": "true",
         }
         return env | self._provisions.environment(name)
 
@@ -203,6 +212,7 @@ class Stack:
             env=inherited(),
             # Its /healthz reports the services behind it, of which one may be missing.
             ready=tcp_open(where),
+            alive=http_answers(where, "/livez"),
             address=where,
             after=tuple(self._service_processes()),
         )

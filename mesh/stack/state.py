@@ -84,7 +84,8 @@ class State:
                 raise StackError(
                     f"{self.folder} is used for something else", fix="name another folder with --state-dir"
                 )
-            self._lock.touch()
+            self._lock.touch(mode=0o600)
+            self._lock.chmod(0o600)  # others could lock a file that they can open
             (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(
@@ -145,6 +146,11 @@ class State:
         processes = [ProcessRecord(**one) for one in raw.pop("processes")]
         return Record(**raw | {"supervisor": ProcessRecord(**raw["supervisor"]), "processes": processes})
 
+    @property
+    def restart_request(self) -> Path:
+        """The file that names the process which `shopmesh restart` asks the supervisor to replace."""
+        return self.folder / "restart"
+
     def write(self, record: Record) -> None:
         """Replace the record."""
         self._write("stack.json", asdict(record))
@@ -152,7 +158,8 @@ class State:
     def secret(self, name: str, make: Callable[[], str]) -> str:
         """Return the secret of this name; the first call generates it, also when several run at the same time."""
         path = self.folder / "secrets.json"
-        with (self.folder / "secrets.lock").open("w") as lock:
+        with os.fdopen(os.open(self.folder / "secrets.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+            os.fchmod(lock.fileno(), 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
             if name not in known:

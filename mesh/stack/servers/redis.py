@@ -59,7 +59,8 @@ class Redis:
             prepare=self._prepare,
             ready=redis_ready(f"unix:{self._socket}"),
             address=f"unix:{self._socket}",
-            fix=f"if its data in {self.folder} is damaged, `shopmesh down --wipe` deletes it for a fresh start",
+            fix=f"if its data in {self.folder} is damaged, stop the stack, delete that folder alone and start again: "
+            "it holds caches, counters and events on their way; orders, accounts and payments are in PostgreSQL",
         )
 
     async def __aenter__(self) -> Self:

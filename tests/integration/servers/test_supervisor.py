@@ -1,10 +1,12 @@
 import asyncio
 import os
 import signal
+import socket
 
 import pytest
 
 from mesh.errors import StackError
+from mesh.stack.log_rotation import LogRotation
 from mesh.stack.ports import is_free
 from mesh.stack.process import started_at
 from mesh.stack.supervisor import Supervisor
@@ -23,8 +25,8 @@ class Stage:
     def server(self, name, number, script="", **changes):
         return a_server(name, self.base + number, script, **changes)
 
-    def supervise(self, *programs):
-        self.it = Supervisor(programs, self.log, self._note)
+    def supervise(self, *programs, **options):
+        self.it = Supervisor(programs, self.log, self._note, **options)
         return self.it
 
     def log(self, name):
@@ -161,3 +163,65 @@ async def test_a_kill_ends_programs_that_ignore_sigterm(stage):
     stage.it.kill()
     async with asyncio.timeout(20):  # by itself it would give up after 30
         await stopping
+
+
+async def test_a_program_that_hangs_is_killed_and_restarted(stage):
+    async def answers():
+        with socket.create_connection(("127.0.0.1", stage.base + 1), timeout=0.2) as connection:
+            return connection.recv(1) == b""
+
+    await stage.supervise(stage.server("it", 1, alive=answers), probe_seconds=0.05).start()
+    first = stage.record("it").pid
+    os.kill(first, signal.SIGSTOP)
+    await stage.until(lambda: stage.record("it").restarts == 1 and stage.record("it").state == "ready")
+    assert stage.record("it").pid != first
+
+
+async def test_a_replaced_program_hands_over_without_a_gap(stage):
+    script = (
+        "create = socket.create_server\n"
+        "socket.create_server = lambda where: create(where, reuse_port=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))"
+    )
+    await stage.supervise(stage.server("it", 1, script, hands_over=True)).start()
+    first = stage.record("it").pid
+    replacing = asyncio.create_task(stage.it.replace("it"))
+    connected = 0
+    while not replacing.done():
+        _, writer = await asyncio.open_connection("127.0.0.1", stage.base + 1)
+        writer.close()
+        connected += 1
+        await asyncio.sleep(0)
+    await replacing
+    assert connected
+    assert started_at(first) is None
+    assert (stage.record("it").state, stage.record("it").restarts) == ("ready", 0)
+    second = stage.record("it").pid
+    os.kill(second, signal.SIGKILL)  # the successor is supervised as its predecessor was
+    await stage.until(lambda: stage.record("it").restarts == 1 and stage.record("it").state == "ready")
+
+
+async def test_a_successor_that_does_not_start_leaves_the_running_one(stage, tmp_path):
+    flag = tmp_path / "flag"
+    script = f"os.path.exists({str(flag)!r}) and sys.exit('not now')"
+    await stage.supervise(stage.server("it", 1, script, hands_over=True), stage.server("other", 2)).start()
+    first = stage.record("it").pid
+    flag.touch()
+    with pytest.raises(StackError, match="it stopped with exit code 1 while starting"):
+        await stage.it.replace("it")
+    assert (stage.record("it").pid, stage.record("it").state) == (first, "ready")
+    with pytest.raises(StackError, match="other is not a running service"):
+        await stage.it.replace("other")
+
+
+async def test_logs_are_rotated_while_they_are_written(stage):
+    script = (
+        "import threading\nthreading.Thread(target=lambda: [print('x' * 1000, flush=True) for _ in range(100)]).start()"
+    )
+    await stage.supervise(stage.server("it", 1, script), rotation=LogRotation(max_bytes=20_000, files=2)).start()
+    older = stage.log("it").with_name("it.log.1")
+    async with asyncio.timeout(20):
+        while not older.exists() or stage.log("it").stat().st_size > 20_000:
+            await asyncio.sleep(0.01)
+    assert older.stat().st_size > 20_000
+    assert not older.with_name("it.log.2").exists()

@@ -149,3 +149,10 @@ def test_the_default_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert State.default_folder() == tmp_path / "home" / ".local" / "state" / "shopmesh"
+
+
+def test_no_other_account_can_open_the_files_that_are_locked(state):
+    """Flock needs only a file that can be opened for reading: another account could block every start."""
+    state.secret("one", lambda: "x")
+    for name in ("lock", "secrets.lock", "secrets.json"):
+        assert stat.S_IMODE((state.folder / name).stat().st_mode) == 0o600
