@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 import grpc
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -223,11 +224,30 @@ class App:
     def _add_operations(self) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        add_ServerReflectionServicer_to_server(ReflectionServicer(names), self._server)  # type: ignore[no-untyped-call]
+        add_ServerReflectionServicer_to_server(_Reflection(names), self._server)  # type: ignore[no-untyped-call]
 
     def _keys(self) -> KeySource:
         url = self.settings.jwks_url
         return http_key_source(url) if url else contract_key_source(self._clients)
+
+
+class _Reflection(ReflectionServicer):
+    """Reflection that finds methods as well, which protobuf's pool knows only by their service."""
+
+    def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
+        reply = super()._file_containing_symbol(request, fully_qualified_name)  # type: ignore[no-untyped-call]
+        service, _, method = fully_qualified_name.rpartition(".")
+        if not reply.HasField("error_response") or not _has_method(service, method):
+            return reply
+        return super()._file_containing_symbol(request, service)  # type: ignore[no-untyped-call]
+
+
+def _has_method(service: str, method: str) -> bool:
+    """Return whether the gRPC service has the method."""
+    try:
+        return method in descriptor_pool.Default().FindServiceByName(service).methods_by_name
+    except KeyError:
+        return False
 
 
 async def _repeat(work: Callable[[], Awaitable[bool]], every: float, name: str) -> None:

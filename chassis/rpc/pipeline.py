@@ -43,6 +43,8 @@ RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 #: A status reports no more violations of one request than fit into metadata: see chassis.errors.
 _VIOLATIONS_BYTES = 1_500
+#: Of a larger request only the first violation is found.
+_THOROUGH_BYTES = 16_384
 
 #: A proxy retries and counts these, unless initial metadata came before them.
 _PROXY_CODES = (code_pb2.INTERNAL, code_pb2.UNAVAILABLE)
@@ -156,7 +158,8 @@ def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
 
 
 def _check(request: Message) -> None:
-    if violations := _validator.collect_violations(request):
+    # The rules of a long list would be checked, and reported, item by item.
+    if violations := _validator.collect_violations(request, fail_fast=request.ByteSize() > _THOROUGH_BYTES):
         raise _Invalid(violations)
 
 

@@ -1,5 +1,6 @@
-"""Messages for the log: as JSON, without the fields that their proto marks `(shop.options.v1.sensitive)`."""
+"""Messages for the log: as JSON of at most 2 KB, without the fields marked `(shop.options.v1.sensitive)`."""
 
+import json
 from functools import cache
 from typing import Any
 
@@ -11,18 +12,44 @@ from google.protobuf.message import Message
 from shop.options.v1 import options_pb2
 
 _MASK = "***"
+#: Of a larger message only the size of each field is logged.
+_MAX_BYTES = 2_000
+_MAX_VALUE = 60
 
 
 def redacted(message: Message) -> dict[str, Any]:
-    """Return the message as JSON with every sensitive value masked, at any depth."""
+    """Return the message as JSON with every sensitive value masked, at any depth; of a large one an outline."""
     if isinstance(message, HttpBody):  # its fields are unknown, so none can be masked
         return {"content_type": message.content_type, "data": f"{len(message.data)} bytes"}
+    if message.ByteSize() > _MAX_BYTES:
+        return _outline(message)
     try:
         entry: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     except (Error, TypeError, ValueError):  # such as a Timestamp out of range
         return {"unprintable": message.DESCRIPTOR.full_name}
     kind: Any = message.DESCRIPTOR  # the stubs name upb's class apart
-    return _mask(entry, kind)
+    masked = _mask(entry, kind)
+    return masked if len(json.dumps(masked)) <= _MAX_BYTES else _outline(message)
+
+
+def _outline(message: Message) -> dict[str, Any]:
+    """Return the message's size, its short values, and how large its other fields are."""
+    kind: Any = message.DESCRIPTOR
+    secret, _ = _plan(kind)
+    outline: dict[str, Any] = {"bytes": message.ByteSize()}
+    for field, value in message.ListFields():
+        if field.name in secret:
+            outline[field.name] = _MASK
+        elif field.is_repeated:
+            outline[field.name] = f"{len(value)} items"
+        elif field.message_type is not None:
+            outline[field.name] = f"{value.ByteSize()} bytes"
+        elif isinstance(value, (str, bytes)):
+            short = isinstance(value, str) and len(value) <= _MAX_VALUE
+            outline[field.name] = value if short else f"{len(value)} long"
+        else:
+            outline[field.name] = value
+    return outline
 
 
 def _mask(entry: dict[str, Any], kind: Descriptor) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """gRPC server reflection: fetches descriptors from a back end, and serves the edge's own to clients such as grpcurl."""
 
 import ssl
+from collections.abc import Container
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto as PoolFile
@@ -76,11 +78,28 @@ class _Fetch:
         return ServerReflectionResponse.FromString(reply)
 
 
+class _Reflection(reflection_aio.ReflectionServicer):
+    """Reflection that finds methods as well, which protobuf's pool knows only by their service."""
+
+    def _file_containing_symbol(self, request: ServerReflectionRequest, fully_qualified_name: str) -> Any:
+        reply = super()._file_containing_symbol(request, fully_qualified_name)  # type: ignore[no-untyped-call]
+        service, _, method = fully_qualified_name.rpartition(".")
+        if reply.HasField("error_response") and method in self._methods(service):
+            reply = super()._file_containing_symbol(request, service)  # type: ignore[no-untyped-call]
+        return reply
+
+    def _methods(self, service: str) -> Container[str]:
+        try:
+            return self._pool.FindServiceByName(service).methods_by_name
+        except KeyError:
+            return ()
+
+
 async def serve_reflection(registry: Registry, listen: str) -> tuple[grpc.aio.Server, int]:
     """Serve reflection and health for the services of a registry; return the server and its port."""
     names = [service.type_name for service in services(registry)]
     server = grpc.aio.server()
-    servicer = reflection_aio.ReflectionServicer([*names, *_VERSIONS], pool=_pool(registry))
+    servicer = _Reflection([*names, *_VERSIONS], pool=_pool(registry))
     for version in _VERSIONS:
         handler = grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,

@@ -1,6 +1,5 @@
 """The proxy's own replies as google.rpc.Status in JSON, so that every error has one format."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from envoy_data_plane.envoy.config.accesslog import v3 as accesslog
@@ -65,7 +64,7 @@ def _body(reply: _Reply) -> dict[str, object]:
     return {"code": reply.code, "message": reply.message, "details": [info]}
 
 
-def _retry_after() -> Sequence[core.HeaderValueOption]:
+def _retry_after() -> list[core.HeaderValueOption]:
     return [core.HeaderValueOption(header=core.HeaderValue(key="retry-after", value="1"))]
 
 

@@ -7,6 +7,8 @@ import asyncpg
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from chassis import OutcomeUnknown, Settings, VersionConflict
 from chassis.postgres.database import Overloaded
@@ -370,6 +372,25 @@ async def test_health_and_reflection_need_no_contract(serve):
         )
         assert b"shop.inventory.v1.InventoryService" in await listing.read()
         listing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("symbol", "found"),
+    [
+        ("shop.inventory.v1.InventoryService", True),
+        ("shop.inventory.v1.InventoryService.GetStock", True),
+        ("shop.inventory.v1.InventoryService.Nothing", False),
+        ("shop.inventory.v1.Nothing.GetStock", False),
+    ],
+)
+async def test_reflection_finds_services_and_their_methods(serve, symbol, found):
+    """Grpcurl describes, and ghz calls, a method by its own name."""
+    request = ServerReflectionRequest(file_containing_symbol=symbol)
+    async with serve() as app, grpc.aio.insecure_channel(app.address) as channel:
+        stream = ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
+        reply = await stream.read()
+        stream.cancel()
+    assert (reply.WhichOneof("message_response") == "file_descriptor_response") is found
 
 
 async def test_a_valid_trace_context_is_continued_and_an_invalid_one_replaced(serve, connect, log):

@@ -11,10 +11,12 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2
 
 from chassis import Settings
 from chassis.testing import serving
 from shop.contract import RPCS, Access
+from shop.inventory.v1 import inventory_service_pb2 as inventory
 
 #: Requests that no value can invalidate, and webhooks, whose body has the format of its sender.
 WITHOUT_RULES = {
@@ -137,3 +139,14 @@ async def test_every_rpc_rejects_a_request_that_breaks_a_rule_before_its_handler
     assert accepted == {}
     assert called == []
     assert {rpc.server_streaming for rpc, _ in tried.values()} == {True, False}
+
+
+async def test_of_a_large_invalid_request_one_violation_is_found_and_an_outline_is_logged(serve, connect, failure, log):
+    """5,000 violations took 120 ms of the event loop, and 1.5 MB of the log."""
+    request = inventory.BatchGetStockRequest(skus=[f"!{number:045}" for number in range(5_000)])
+    async with serve() as app, connect(app.address) as call:
+        rejected = await failure(call.BatchGetStock(request, metadata=(("x-shop-caller", "edge"),)))
+    assert rejected.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(rejected.details[error_details_pb2.BadRequest].field_violations) == 1
+    (line,) = log.text.splitlines()
+    assert len(line) < 2_500

@@ -14,7 +14,9 @@ from google.protobuf.message_factory import GetMessageClass
 from chassis.rpc.redact import redacted
 from shop.inventory.v1 import inventory_service_pb2 as inventory
 from shop.options.v1 import options_pb2
+from shop.order.v1 import order_service_pb2 as order
 from shop.type.v1 import address_pb2
+from shop.user.v1 import auth_service_pb2 as auth
 from shop.user.v1 import user_service_pb2 as user
 
 CANARY = "canary-7f3a"
@@ -102,3 +104,25 @@ def test_values_of_a_map_are_redacted():
     message.places["home"].CopyFrom(filled(address_pb2.Address.DESCRIPTOR))
     assert "home" in redacted(message)["places"]
     assert CANARY not in json.dumps(redacted(message))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        inventory.BatchGetStockRequest(skus=[f"!{number:049}" for number in range(5_000)]),
+        inventory.BatchGetStockRequest(skus=[""] * 900),  # small on the wire, large as JSON
+        auth.LoginRequest(email="a" * 100_000, password=CANARY * 1_000),
+    ],
+)
+def test_of_a_large_message_an_outline_is_logged(request_):
+    text = json.dumps(redacted(request_))
+    assert len(text) <= 2_000
+    assert f'"bytes": {request_.ByteSize()}' in text
+    assert CANARY not in text
+
+
+def test_addresses_and_free_text_of_customers_are_masked():
+    address = address_pb2.Address(city="Bangkok", region="Phuket", postal_code="10500", country_code="TH")
+    assert redacted(address) == {"city": "***", "region": "***", "postal_code": "***", "country_code": "TH"}
+    cancel = order.CancelOrderRequest(order_id="o", reason="my husband must not know")
+    assert redacted(cancel) == {"order_id": "o", "reason": "***"}

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashop/type/v1/address.proto\x12\x0cshop.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dshop/options/v1/options.proto\"\xc7\x04\n\x07\x41\x64\x64ress\x12O\n\trecipient\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH&r$\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x08\x41nn Chai\xa8\xbb\x18\x01R\trecipient\x12\x45\n\x05phone\x18\x02 \x01(\tB/\xbaH(r&2\x13^[0-9+() .-]{0,32}$\x92\x02\x0e+66 2 123 4567\xa8\xbb\x18\x01R\x05phone\x12T\n\x05line1\x18\x03 \x01(\tB>\xe2\x41\x01\x02\xbaH3r1\x10\x01\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x14\x31 Charoen Krung Road\xa8\xbb\x18\x01R\x05line1\x12\x37\n\x05line2\x18\x04 \x01(\tB!\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05line2\x12@\n\x04\x63ity\x18\x05 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x07\x42\x61ngkokR\x04\x63ity\x12>\n\x06region\x18\x06 \x01(\tB&\xbaH#r!\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x07\x42\x61ngkokR\x06region\x12T\n\x0bpostal_code\x18\x07 \x01(\tB3\xe2\x41\x01\x02\xbaH,r*2 ^[A-Za-z0-9][A-Za-z0-9 -]{0,15}$\x92\x02\x05\x31\x30\x35\x30\x30R\npostalCode\x12=\n\x0c\x63ountry_code\x18\x08 \x01(\tB\x1a\xe2\x41\x01\x02\xbaH\x13r\x11\x32\n^[A-Z]{2}$\x92\x02\x02THR\x0b\x63ountryCodeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashop/type/v1/address.proto\x12\x0cshop.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dshop/options/v1/options.proto\"\xd3\x04\n\x07\x41\x64\x64ress\x12O\n\trecipient\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH&r$\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x08\x41nn Chai\xa8\xbb\x18\x01R\trecipient\x12\x45\n\x05phone\x18\x02 \x01(\tB/\xbaH(r&2\x13^[0-9+() .-]{0,32}$\x92\x02\x0e+66 2 123 4567\xa8\xbb\x18\x01R\x05phone\x12T\n\x05line1\x18\x03 \x01(\tB>\xe2\x41\x01\x02\xbaH3r1\x10\x01\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x14\x31 Charoen Krung Road\xa8\xbb\x18\x01R\x05line1\x12\x37\n\x05line2\x18\x04 \x01(\tB!\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x05line2\x12\x44\n\x04\x63ity\x18\x05 \x01(\tB0\xe2\x41\x01\x02\xbaH%r#\x10\x01\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x07\x42\x61ngkok\xa8\xbb\x18\x01R\x04\x63ity\x12\x42\n\x06region\x18\x06 \x01(\tB*\xbaH#r!\x18\x64\x32\x13^[^\\x00-\\x1f\\x7f]*$\x92\x02\x07\x42\x61ngkok\xa8\xbb\x18\x01R\x06region\x12X\n\x0bpostal_code\x18\x07 \x01(\tB7\xe2\x41\x01\x02\xbaH,r*2 ^[A-Za-z0-9][A-Za-z0-9 -]{0,15}$\x92\x02\x05\x31\x30\x35\x30\x30\xa8\xbb\x18\x01R\npostalCode\x12=\n\x0c\x63ountry_code\x18\x08 \x01(\tB\x1a\xe2\x41\x01\x02\xbaH\x13r\x11\x32\n^[A-Z]{2}$\x92\x02\x02THR\x0b\x63ountryCodeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,13 +43,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDRESS'].fields_by_name['line2']._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['line2']._serialized_options = b'\272H\032r\030\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
   _globals['_ADDRESS'].fields_by_name['city']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\342A\001\002\272H%r#\020\001\030d2\023^[^\\x00-\\x1f\\x7f]*$\222\002\007Bangkok'
+  _globals['_ADDRESS'].fields_by_name['city']._serialized_options = b'\342A\001\002\272H%r#\020\001\030d2\023^[^\\x00-\\x1f\\x7f]*$\222\002\007Bangkok\250\273\030\001'
   _globals['_ADDRESS'].fields_by_name['region']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['region']._serialized_options = b'\272H#r!\030d2\023^[^\\x00-\\x1f\\x7f]*$\222\002\007Bangkok'
+  _globals['_ADDRESS'].fields_by_name['region']._serialized_options = b'\272H#r!\030d2\023^[^\\x00-\\x1f\\x7f]*$\222\002\007Bangkok\250\273\030\001'
   _globals['_ADDRESS'].fields_by_name['postal_code']._loaded_options = None
-  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\342A\001\002\272H,r*2 ^[A-Za-z0-9][A-Za-z0-9 -]{0,15}$\222\002\00510500'
+  _globals['_ADDRESS'].fields_by_name['postal_code']._serialized_options = b'\342A\001\002\272H,r*2 ^[A-Za-z0-9][A-Za-z0-9 -]{0,15}$\222\002\00510500\250\273\030\001'
   _globals['_ADDRESS'].fields_by_name['country_code']._loaded_options = None
   _globals['_ADDRESS'].fields_by_name['country_code']._serialized_options = b'\342A\001\002\272H\023r\0212\n^[A-Z]{2}$\222\002\002TH'
   _globals['_ADDRESS']._serialized_start=138
-  _globals['_ADDRESS']._serialized_end=721
+  _globals['_ADDRESS']._serialized_end=733
 # @@protoc_insertion_point(module_scope)
