@@ -11,13 +11,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha._async import ReflectionServicer
-from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from chassis.cache import Cache
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
@@ -36,6 +32,7 @@ from chassis.rpc.auth import KeySource, TokenVerifier, http_key_source
 from chassis.rpc.client import Clients, contract_key_source, contract_revocation_source
 from chassis.rpc.pipeline import Pipeline
 from chassis.rpc.rate_limit import RateLimiter
+from chassis.rpc.reflection import add_reflection
 from chassis.rpc.revocations import RevocationSource
 from chassis.settings import Settings, SettingsError
 from shop.services import service_of_servicer
@@ -223,31 +220,11 @@ class App:
 
     def _add_operations(self) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        add_ServerReflectionServicer_to_server(_Reflection(names), self._server)  # type: ignore[no-untyped-call]
+        add_reflection(self._server, (*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name))
 
     def _keys(self) -> KeySource:
         url = self.settings.jwks_url
         return http_key_source(url) if url else contract_key_source(self._clients)
-
-
-class _Reflection(ReflectionServicer):
-    """Reflection that finds methods as well, which protobuf's pool knows only by their service."""
-
-    def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
-        reply = super()._file_containing_symbol(request, fully_qualified_name)  # type: ignore[no-untyped-call]
-        service, _, method = fully_qualified_name.rpartition(".")
-        if not reply.HasField("error_response") or not _has_method(service, method):
-            return reply
-        return super()._file_containing_symbol(request, service)  # type: ignore[no-untyped-call]
-
-
-def _has_method(service: str, method: str) -> bool:
-    """Return whether the gRPC service has the method."""
-    try:
-        return method in descriptor_pool.Default().FindServiceByName(service).methods_by_name
-    except KeyError:
-        return False
 
 
 async def _repeat(work: Callable[[], Awaitable[bool]], every: float, name: str) -> None:

@@ -1,7 +1,6 @@
 """gRPC server reflection: fetches descriptors from a back end, and serves the edge's own to clients such as grpcurl."""
 
 import ssl
-from collections.abc import Container
 from typing import Any
 
 import grpc
@@ -78,28 +77,32 @@ class _Fetch:
         return ServerReflectionResponse.FromString(reply)
 
 
-class _Reflection(reflection_aio.ReflectionServicer):
-    """Reflection that finds methods as well, which protobuf's pool knows only by their service."""
+class _MethodPool:
+    """A descriptor pool that finds methods as well, which protobuf's own knows only by their service."""
 
-    def _file_containing_symbol(self, request: ServerReflectionRequest, fully_qualified_name: str) -> Any:
-        reply = super()._file_containing_symbol(request, fully_qualified_name)  # type: ignore[no-untyped-call]
-        service, _, method = fully_qualified_name.rpartition(".")
-        if reply.HasField("error_response") and method in self._methods(service):
-            reply = super()._file_containing_symbol(request, service)  # type: ignore[no-untyped-call]
-        return reply
+    def __init__(self, pool: DescriptorPool) -> None:
+        """Look up in `pool`."""
+        self._pool = pool
 
-    def _methods(self, service: str) -> Container[str]:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802  protobuf's name
+        """Return the file that defines the symbol; raises KeyError."""
         try:
-            return self._pool.FindServiceByName(service).methods_by_name
+            return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            return ()
+            service, _, method = symbol.rpartition(".")
+            if method in self._pool.FindServiceByName(service).methods_by_name:
+                return self._pool.FindFileContainingSymbol(service)
+            raise
 
 
 async def serve_reflection(registry: Registry, listen: str) -> tuple[grpc.aio.Server, int]:
     """Serve reflection and health for the services of a registry; return the server and its port."""
     names = [service.type_name for service in services(registry)]
     server = grpc.aio.server()
-    servicer = _Reflection([*names, *_VERSIONS], pool=_pool(registry))
+    servicer = reflection_aio.ReflectionServicer([*names, *_VERSIONS], pool=_MethodPool(_pool(registry)))
     for version in _VERSIONS:
         handler = grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
