@@ -401,3 +401,15 @@ async def test_a_valid_trace_context_is_continued_and_an_invalid_one_replaced(se
     assert first == "a" * 32
     assert len(second) == 32
     assert CANARY not in json.dumps(log.lines())
+
+
+async def test_a_client_that_pings_too_often_is_disconnected(serve):
+    """S20: the services' own clients ping every 300 s at most."""
+    ping = b"\x00\x00\x08\x06\x00\x00\x00\x00\x00" + b"12345678"
+    async with serve() as app:
+        reader, writer = await asyncio.open_connection(*app.address.rsplit(":", 1))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + ping * 5)
+        async with asyncio.timeout(20):
+            received = await reader.read()
+        writer.close()
+    assert b"too_many_pings" in received

@@ -19,6 +19,8 @@ class GrpcServer(grpc.GenericRpcHandler):
     """
 
     def __init__(self):
+        #: The calls that began, by path, and those whose request came.
+        self.opened = Counter()
         self.calls = Counter()
         self._running = asyncio.Event()
         self._running.set()
@@ -35,6 +37,7 @@ class GrpcServer(grpc.GenericRpcHandler):
             return grpc.unary_unary_rpc_method_handler(self._health)
         metadata = dict(details.invocation_metadata)
         path = details.method
+        self.opened[path] += 1
 
         async def answer(request, context):
             self.calls[path] += 1

@@ -23,7 +23,7 @@ def connect(address):
 
 async def test_half_open_streams_never_reach_a_service_and_are_ended(ingress):
     """A request without its message: 500 of them would use up what a service admits."""
-    ingress.orders.calls.clear()
+    ingress.orders.opened.clear()
     clients = [Http2(ingress.address) for _ in range(5)]
     for client in clients:
         await client.__aenter__()
@@ -32,13 +32,13 @@ async def test_half_open_streams_never_reach_a_service_and_are_ended(ingress):
             client.it.send_headers(stream, [(":path", WATCH_ORDER), *GRPC_HEADERS])
         await client.flush()
     assert (await call(ingress.address, GET_ORDER))["path"] == GET_ORDER
-    assert ingress.orders.calls.keys() == {GET_ORDER}
+    assert ingress.orders.opened.keys() == {GET_ORDER}
     ended = 0
     async with asyncio.timeout(30):  # the ingress waits 10 s for a request
         while ended < 100:
             events = await clients[0].events()
             ended += sum(type(event).__name__ in ("StreamEnded", "StreamReset") for event in events)
-    assert ingress.orders.calls.keys() == {GET_ORDER}
+    assert ingress.orders.opened.keys() == {GET_ORDER}
     for client in clients:
         await client.__aexit__()
 
