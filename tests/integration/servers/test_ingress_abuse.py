@@ -13,7 +13,13 @@ from tests.integration.servers.test_ingress import GET_ORDER, GET_PRODUCT, WATCH
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-GRPC_HEADERS = [(":method", "POST"), (":scheme", "http"), (":authority", "x"), ("content-type", "application/grpc")]
+GRPC_HEADERS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "x"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+]
 
 
 def connect(address):
