@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -23,6 +24,17 @@ class User:
     expire_time: float = math.inf
 
 
+@dataclass(slots=True)
+class Audit:
+    """What the audit log records of a privileged call."""
+
+    #: Without sensitive fields.
+    request: Mapping[str, Any]
+    outcome: str = "OK"
+    #: The id and the hash of its row, once that has committed; a repeated request has the row of the first one.
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One RPC being served."""
@@ -40,6 +52,8 @@ class Call:
     traceparent: str = ""
     #: time.monotonic() at which the caller stops waiting; None for an unbounded stream.
     deadline: float | None = None
+    #: None unless the call is privileged.
+    audit: Audit | None = None
     #: The owners of resources that the handler has compared with the user.
     owner_checks: list[str] = field(default_factory=list)
     #: Whether the contract requires such a comparison (ACCESS_OWNER).

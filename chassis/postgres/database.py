@@ -3,10 +3,12 @@
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -14,6 +16,7 @@ from asyncpg.pool import PoolConnectionProxy
 from chassis.cancellation import run_shielded
 from chassis.context import current_call
 from chassis.metrics import POOL_TIMEOUTS, POOL_WAIT
+from chassis.postgres import audit
 from chassis.postgres.change_feed import ChangeFeed
 
 log = logging.getLogger(__name__)
@@ -153,6 +156,8 @@ class Database:
                 # Shielded: a BEGIN that was sent must be followed by its end before others get the connection.
                 await run_shielded(transaction.start())
                 yield connection
+                if audited := await audit.record(connection):
+                    callbacks.append(partial(_audited, audited))
             except BaseException as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self.pool.expire_connections()  # after a failover new connections may find the primary
@@ -198,6 +203,11 @@ async def current_time(tx: Transaction) -> datetime:
     """Return the database's clock, which stands still within a transaction: the one clock that decides about rows."""
     now: datetime = await tx.fetchval("SELECT now()")
     return now
+
+
+def _audited(row: Mapping[str, Any]) -> None:
+    if (call := current_call()) and call.audit:
+        call.audit.row = row
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:

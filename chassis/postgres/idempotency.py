@@ -134,6 +134,8 @@ async def _run_once(
         except ShopError as error:
             failure = error
             database.discard_callbacks(tx)
+            if call.audit:
+                call.audit.outcome = error.reason
             await tx.execute(_STORE, *key, None, status_of(error).SerializeToString())
     if failure:
         raise failure
@@ -171,6 +173,8 @@ def _replay(call: Call, stored: Record, request_hash: bytes, reply: type[Reply])
     if stored["request_hash"] != request_hash:
         raise chassis_errors.IdempotencyKeyReused
     call.trailers[_REPLAYED] = "true"
+    if call.audit:
+        call.audit.row = {"replayed": True}
     if stored["error"] is not None:
         error = error_from_status(status_pb2.Status.FromString(stored["error"]))
         assert error is not None, "only errors with a reason are stored"

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, NoReturn, Self, TypeAlias
 
 import asyncpg
@@ -18,7 +19,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from protovalidate import Validator
 
 from chassis.cancellation import cancelled_from_outside
-from chassis.context import Call, Context, assert_owner_checked, current_call, enter_call
+from chassis.context import Audit, Call, Context, assert_owner_checked, current_call, enter_call
 from chassis.errors import OutcomeUnknown, abort, internal_status, status_of
 from chassis.metrics import Calls
 from chassis.postgres.change_feed import Draining
@@ -33,7 +34,7 @@ from chassis.rpc.stream_lifetime import StreamLifetime
 from chassis.settings import Settings
 from chassis.telemetry import extract
 from shop.chassis.v1 import chassis_errors
-from shop.contract import RPCS, Access, Rpc
+from shop.contract import RPCS, Access, IdempotencyLevel, Rpc
 from shop.errors import ShopError
 
 log = logging.getLogger("chassis.rpc.pipeline")
@@ -105,9 +106,13 @@ class Pipeline(grpc.aio.ServerInterceptor):
                     request = scope.request = _decoded(read, data)
                     call = await self._authorized(rule, call)
                     _check(request)
+                    if rule.audit:
+                        call = replace(call, audit=Audit(redacted(request)))
+                        enter_call(call)
                     async with asyncio.timeout(call.remaining()):
                         reply: bytes = write(await handler.unary_unary(request, context))
                 assert_owner_checked()
+                _report_missing_audit(rule, call)
                 await _send_headers(context, call)
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
@@ -155,6 +160,11 @@ def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
         return read(data)
     except DecodeError:
         raise chassis_errors.InvalidRequest(field="request", problem="is not a message of its type") from None
+
+
+def _report_missing_audit(rule: Rpc, call: Call) -> None:
+    if call.audit and not call.audit.row and rule.idempotency_level is not IdempotencyLevel.NO_SIDE_EFFECTS:
+        log.error("a privileged call left no audit row", extra={"method": call.method})
 
 
 def _check(request: Message) -> None:
@@ -274,7 +284,7 @@ class _CallScope:
             entry["request"] = redacted(self.request)
         log.log(level, "rpc", extra=entry)
         if self._rule.audit:
-            audit.info("audit", extra=entry)
+            audit.info("audit", extra=entry | dict(call.audit.row if call and call.audit else {}))
 
 
 def grpc_name(code: int) -> str:

@@ -16,6 +16,14 @@ SELECT pid, state, state_change, query FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'
     AND state_change < now() - interval '5 seconds';
 
+-- always: audit_chain_is_intact I33
+-- Each row of the audit log follows the one before it, and has the hash of its content.
+SELECT audit_id, method, user_id, create_time FROM (
+    SELECT audit.*, audit_hash(audit) AS expected, lag(audit_id, 1, 0::bigint) OVER chain AS last_id,
+        lag(hash, 1, ''::bytea) OVER chain AS last_hash
+    FROM audit WINDOW chain AS (ORDER BY audit_id)
+) AS entry WHERE audit_id <> last_id + 1 OR previous_hash <> last_hash OR hash <> expected;
+
 -- copy: event
 -- The recent events of the outbox; older rows are purged.
 SELECT event_id::text, topic, key, type FROM outbox;

@@ -59,6 +59,7 @@ VIOLATIONS = {
     EVERYWHERE: {
         "stored_reply_is_complete": """INSERT INTO idempotency (principal, method, key, request_hash)
             VALUES ('u', 'm', 'k', '')""",
+        "audit_chain_is_intact": """INSERT INTO audit VALUES (2, now(), 'm', '', '', '', 'OK', '{}', 'x', 'y')""",
         "outbox_is_drained": "INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 'x', '')",
         "no_dead_letters": """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)
             VALUES ('c', gen_random_uuid(), 't', 'k', 'x', '', 5, 'why')""",
