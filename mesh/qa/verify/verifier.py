@@ -7,6 +7,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from mesh.qa.verify.sources import VerifySources
 
 _POLL_SECONDS = 0.5
 _STATEMENT_SECONDS = 60.0
+_COPIED_ROWS = 5_000
+#: How the names of columns end that tables are joined by.
+_KEYS = ("_id", "key", "reference")
 _LEDGERS = {"charge": "payment_provider", "parcel": "courier"}
 
 Row = Mapping[str, Any]
@@ -71,20 +75,24 @@ async def verify(sources: VerifySources, wait: float, history: Path | None = Non
 
 async def _check(sources: VerifySources, history_table: Table | None) -> list[Finding]:
     *first, last = PARTICIPANTS
-    ledgers = await asyncio.gather(*(_read_ledger(getattr(sources, simulator)) for simulator in _LEDGERS.values()))
-    others = [name for name in sources.databases if name != last]
-    results = await asyncio.gather(*(_check_database(name, sources.databases[name]) for name in others))
-    if last in sources.databases:
-        results.append(await _check_database(last, sources.databases[last]))
-    findings = [finding for found, _ in results for finding in found]
-    if sources.databases.keys() >= {*first, last}:
-        tables = [*zip(_LEDGERS, ledgers, strict=True), *(table for _, copies in results for table in copies)]
-        findings += check_together(tables + ([("operation", history_table)] if history_table else []))
-    return findings
+    with closing(Copies()) as copies:
+        ledgers = await asyncio.gather(*(_read_ledger(getattr(sources, simulator)) for simulator in _LEDGERS.values()))
+        others = [name for name in sources.databases if name != last]
+        results = await asyncio.gather(*(_check_database(name, sources.databases[name], copies) for name in others))
+        if last in sources.databases:
+            results.append(await _check_database(last, sources.databases[last], copies))
+        findings = [finding for found in results for finding in found]
+        if sources.databases.keys() >= {*first, last}:
+            for name, table in zip(_LEDGERS, ledgers, strict=True):
+                copies.insert(name, table)
+            if history_table:
+                copies.insert("operation", history_table)
+            findings += copies.check()
+        return findings
 
 
-async def _check_database(service: str, url: str) -> tuple[list[Finding], list[tuple[str, Table]]]:
-    checks, copies = read_service(service)
+async def _check_database(service: str, url: str, copies: "Copies") -> list[Finding]:
+    checks, tables = read_service(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
         try:
@@ -92,17 +100,25 @@ async def _check_database(service: str, url: str) -> tuple[list[Finding], list[t
                 findings = [
                     Finding(check, [dict(row) for row in await connection.fetch(check.sql)]) for check in checks
                 ]
-                return findings, [(copy.name, await _copied(connection, copy)) for copy in copies]
+                for table in tables:
+                    await _copy(connection, table, copies)
+                return findings
         finally:
             await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StackError(f"the database of {service} cannot be read: {error}", fix="see `shopmesh status`") from error
 
 
-async def _copied(connection: "asyncpg.Connection[asyncpg.Record]", copy: Copy) -> Table:
-    statement = await connection.prepare(copy.sql)
+async def _copy(connection: "asyncpg.Connection[asyncpg.Record]", table: Copy, copies: "Copies") -> None:
+    """Copy the rows in parts: there may be more than fit into memory."""
+    statement = await connection.prepare(table.sql)
     columns = tuple(attribute.name for attribute in statement.get_attributes())
-    return Table(columns, [tuple(row.values()) for row in await statement.fetch()])
+    cursor = await statement.cursor()
+    while True:
+        rows = await cursor.fetch(_COPIED_ROWS)
+        copies.insert(table.name, Table(columns, [tuple(row.values()) for row in rows]))
+        if len(rows) < _COPIED_ROWS:
+            return
 
 
 async def _read_ledger(simulator: SimulatorClient) -> Table:
@@ -115,23 +131,44 @@ _HISTORY_COLUMNS = ("op", "kind", "key", "outcome", "order_id", "state", "reason
 _LEDGER_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
 
 
+class Copies:
+    """The copied tables, in a database that SQLite writes to a temporary file when it is large."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")
+        self._database.row_factory = sqlite3.Row
+        self._columns: dict[str, tuple[str, ...]] = {}
+
+    def insert(self, name: str, table: Table) -> None:
+        """Add rows to the table of this name, which the first ones create."""
+        if name not in self._columns:
+            self._columns[name] = table.columns
+            self._database.execute(f"CREATE TABLE {name} ({', '.join(table.columns)})")
+        places = ", ".join("?" * len(table.columns))
+        self._database.executemany(f"INSERT INTO {name} VALUES ({places})", table.rows)  # noqa: S608  our own names
+
+    def check(self) -> list[Finding]:
+        """Return the findings of the cross-service invariants."""
+        for name, columns in self._columns.items():
+            # Every join is by an id: without an index its time would grow with the square of the rows.
+            for column in columns:
+                if column.endswith(_KEYS):
+                    self._database.execute(f"CREATE INDEX IF NOT EXISTS {name}_by_{column} ON {name} ({column})")
+        self._database.execute("ANALYZE")
+        checks = read_shared(TOGETHER) + (read_shared(HISTORY) if "operation" in self._columns else [])
+        return [Finding(check, [dict(row) for row in self._database.execute(check.sql)]) for check in checks]
+
+    def close(self) -> None:
+        """Delete the copies."""
+        self._database.close()
+
+
 def check_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
     """Return the findings of the cross-service invariants, from the copied tables."""
-    checks = read_shared(TOGETHER)
-    if "operation" in dict(tables):
-        checks += read_shared(HISTORY)
-    database = sqlite3.connect(":memory:")
-    try:
-        database.row_factory = sqlite3.Row
+    with closing(Copies()) as copies:
         for name, table in tables:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(table.columns)})")
-            places = ", ".join("?" * len(table.columns))
-            database.executemany(f"INSERT INTO {name} VALUES ({places})", table.rows)  # noqa: S608  our own names
-        for name, column in (("event", "event_id"), ("applied", "event_id"), ("payment", "payment_id")):
-            database.execute(f"CREATE INDEX {name}_by_{column} ON {name} ({column})")
-        return [Finding(check, [dict(row) for row in database.execute(check.sql)]) for check in checks]
-    finally:
-        database.close()
+            copies.insert(name, table)
+        return copies.check()
 
 
 def read_history(path: Path) -> Table:

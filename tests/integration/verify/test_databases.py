@@ -1,5 +1,6 @@
 """Every check of a service's database finds its violation, and nothing in an empty database."""
 
+from contextlib import closing
 from pathlib import Path
 
 import asyncpg
@@ -7,6 +8,7 @@ import pytest
 
 from chassis import Queries
 from mesh.qa.verify.checks import EVERYWHERE, read_service
+from mesh.qa.verify.verifier import Copies, _check_database
 from mesh.services import SERVICES
 
 _STOCK = "INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('A', 'here', 5, 1);"
@@ -216,3 +218,16 @@ def test_names_of_checks_are_unique_and_every_check_has_a_description(service):
     names = [check.name for check in checks] + [copy.name for copy in copies]
     assert len(set(names)) == len(names)
     assert all(check.description.endswith(".") for check in checks)
+
+
+async def test_a_table_of_many_rows_is_copied_completely(fresh_database):
+    async with fresh_database("svc_catalog") as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "INSERT INTO outbox (topic, key, type, payload, publish_time)"
+            " SELECT 't', 'k', 'x', '', now() FROM generate_series(1, 12000)"
+        )
+        await connection.close()
+        with closing(Copies()) as copies:
+            await _check_database("svc_catalog", url, copies)
+            assert copies._database.execute("SELECT count(DISTINCT event_id) FROM event").fetchone()[0] == 12_000

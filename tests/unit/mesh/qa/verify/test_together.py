@@ -1,12 +1,13 @@
 """Invariants between services: every check finds its violation, and nothing in a consistent shop."""
 
 import json
+from contextlib import closing
 
 import pytest
 
 from mesh.errors import StackError
 from mesh.qa.verify.checks import HISTORY, TOGETHER, read_shared
-from mesh.qa.verify.verifier import Table, check_together, read_history
+from mesh.qa.verify.verifier import Copies, Table, check_together, read_history
 
 AUTHORIZED = "shop.payment.v1.PaymentAuthorized"
 
@@ -240,3 +241,33 @@ def test_a_file_that_is_no_history_is_an_error(tmp_path, content):
         path.write_text(content)
     with pytest.raises(StackError, match="cannot be read"):
         read_history(path)
+
+
+def many(orders):
+    """The good shop, copied until it has so many orders."""
+    for name, rows in a_good_shop().items():
+        keys = [column for column in rows[0] if column.endswith(("_id", "key", "reference"))]
+        yield (
+            name,
+            Table(
+                tuple(rows[0]),
+                [
+                    tuple((row | {key: f"{row[key]}-{copy}" for key in keys if row[key]}).values())
+                    for copy in range(orders // 3)
+                    for row in rows
+                ],
+            ),
+        )
+
+
+def test_the_work_of_the_checks_grows_no_faster_than_the_data():
+    steps = {}
+    for orders in (300, 3000):
+        with closing(Copies()) as copies:
+            for name, table in many(orders):
+                copies.insert(name, table)
+            counted = []
+            copies._database.set_progress_handler(lambda counted=counted: counted.append(1), 100)
+            assert [finding.check.name for finding in copies.check() if finding.rows] == []
+            steps[orders] = len(counted)
+    assert steps[3000] < 15 * steps[300]
