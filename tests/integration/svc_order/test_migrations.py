@@ -4,6 +4,9 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+import asyncpg
+import pytest
+
 from chassis.postgres.migrate import migrate
 from tests.integration.database_control import connected
 
@@ -42,3 +45,12 @@ async def test_a_shipment_that_was_requested_before_it_was_a_step_is_created_by_
         ("requested", "create_shipment", 2, True),
         ("waiting", "await_shipment", 1, False),
     ]
+
+
+async def test_the_history_of_an_order_is_append_only(fresh_database):
+    async with fresh_database("svc_order") as url:
+        connection = await asyncpg.connect(url)
+        for change in ("UPDATE order_history SET reason = 'x'", "DELETE FROM order_history"):
+            with pytest.raises(asyncpg.RaiseError, match="append-only"):
+                await connection.execute(change)
+        await connection.close()
