@@ -95,12 +95,8 @@ def payment_event(payment: Payment) -> Message:  # noqa: PLR0911  a table
     last = payment.ledger_entries[-1]
     match payment.state:
         case State.REQUIRES_ACTION:
-            return events.PaymentActionRequired(
-                **heading,
-                user_id=payment.user_id,
-                expire_time=_time(payment.expire_time),
-                action_url=payment.action_url,
-            )
+            expire_time = _time(payment.expire_time)
+            return events.PaymentActionRequired(**heading, user_id=payment.user_id, expire_time=expire_time)
         case State.AUTHORIZED:
             amount = _money(payment, payment.authorized)
             return events.PaymentAuthorized(**heading, amount=amount, expire_time=_time(payment.expire_time))

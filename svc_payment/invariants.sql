@@ -87,4 +87,4 @@ WHERE held > 0 AND state <> 'DISPUTED' AND (state IN ('FAILED', 'VOIDED') OR voi
 -- copy: payment
 -- The payment of each order.
 SELECT payment_id, order_id, user_id, state, amount, authorized, captured, refunded, currency, provider_id,
-    void_request_time IS NOT NULL AS void_requested FROM payment;
+    void_request_time IS NOT NULL AS void_requested, method = 'CONVENIENCE_STORE' AS captured_at_once FROM payment;

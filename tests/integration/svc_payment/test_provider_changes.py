@@ -59,6 +59,8 @@ async def test_a_payment_that_the_customer_confirms_is_authorized(payments, book
     payment = await payments.CapturePayment(capture(payment_id))
     assert (payment.state, payment.action_url) == (pb.PAYMENT_STATE_CAPTURED, "")
     assert await books.events(payment_id) == ["Started", "ActionRequired", "Authorized", "Captured"]
+    payloads = await books.rows.fetchval("SELECT string_agg(payload, '') FROM outbox")
+    assert b"/customer/" not in payloads, "the page's address is a secret"
     await books.check(payment_id)
 
 

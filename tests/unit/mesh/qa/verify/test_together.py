@@ -43,6 +43,7 @@ def payment(number, state, **changes):
         "currency": "THB",
         "provider_id": f"pay{number}",
         "void_requested": 0,
+        "captured_at_once": 0,
     } | changes
 
 
@@ -207,6 +208,14 @@ def test_an_authorization_of_another_amount_or_currency_that_was_voided_is_no_fi
     assert found(shop) == {}
     shop["charge"].pop()
     assert "payments_and_provider_agree" in found(shop)
+
+
+def test_a_slip_is_captured_before_its_parcel_leaves():
+    shop = a_good_shop()
+    shop["payment"][0].update(state="CAPTURED", captured=100, captured_at_once=1)
+    shop["orders"][0]["payment_state"] = "PAID"
+    shop["charge"].append(charge(1, "captured"))
+    assert found(shop) == {}
 
 
 def test_an_authorization_that_was_renewed_is_no_finding():
