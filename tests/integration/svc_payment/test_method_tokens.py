@@ -39,6 +39,14 @@ async def test_a_token_is_kept_while_the_authorization_may_have_to_be_sent_again
     assert await books.rows.fetchval("SELECT token FROM payment") == ""
 
 
+async def test_a_payment_of_the_release_before_is_known_by_its_token(payments, provider, books, payment_id):
+    await provider.set_faults(outage=True)
+    await payments.AuthorizePayment(authorize(payment_id))
+    await books.rows.execute("UPDATE payment SET fingerprint = ''")
+    again = await payments.AuthorizePayment(authorize(payment_id, request_id="again"))
+    assert again.state == pb.PAYMENT_STATE_PROCESSING
+
+
 async def decline(payments, payment_id, token, **changes):
     with pytest.raises(PaymentDeclined):
         await payments.AuthorizePayment(authorize(payment_id, token, **changes))
