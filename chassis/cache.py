@@ -1,7 +1,9 @@
 """A cache of whole messages in Redis, for frequent reads. Its loss costs time, never correctness."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
@@ -18,9 +20,13 @@ _LARGEST_GROUP = 1_000
 #: How long the invalidation of a group is remembered; far longer than any read takes.
 _EPOCH_SECONDS = 3_600
 
-#: Stores an entry unless its group was invalidated after the entry's reader began to read.
+#: Stores an entry unless its group was invalidated after the entry's reader began to read. A full group loses a random
+#: entry: the frequent ones come back.
 _STORE = """
-if (redis.call('get', KEYS[2]) or '0') ~= ARGV[1] or redis.call('hlen', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+if (redis.call('get', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
+if redis.call('hlen', KEYS[1]) >= tonumber(ARGV[4]) and redis.call('hexists', KEYS[1], ARGV[2]) == 0 then
+    redis.call('hdel', KEYS[1], redis.call('hrandfield', KEYS[1]))
+end
 redis.call('hset', KEYS[1], ARGV[2], ARGV[3])
 if redis.call('ttl', KEYS[1]) < 0 then redis.call('expire', KEYS[1], ARGV[5]) end
 return 1"""
@@ -33,6 +39,8 @@ class Cache:
         """Store all keys under `prefix`, the service's name."""
         self._client = client
         self._prefix = prefix
+        #: The loads that are under way, by group, entry and the group's epoch.
+        self._loads: dict[tuple[str, str, bytes], asyncio.Task[Any]] = {}
 
     @classmethod
     def connect(cls, url: str, prefix: str) -> "Cache":
@@ -45,7 +53,7 @@ class Cache:
         """Return the entry, from the cache or by `load`; the group lives `seconds` from its first entry on.
 
         The loaded message is stored only if the group was not invalidated during the load, so that no stale entry
-        outlives a change.
+        outlives a change. Callers that miss the same entry at once share one load, which belongs to none of them.
         """
         try:
             async with self._client.pipeline(transaction=False) as pipeline:
@@ -57,8 +65,19 @@ class Cache:
         except (RedisError, DecodeError, OSError) as error:
             log.warning("cache unavailable", extra={"error": type(error).__name__})
             return await load()
+        key = (group, entry, epoch or b"0")
+        if key not in self._loads:
+            # A context of its own: it must not inherit the deadline or identity of the call that happens to be first.
+            task = asyncio.create_task(self._load(key, seconds, load), context=Context())
+            self._loads[key] = task
+            task.add_done_callback(lambda _: self._loads.pop(key, None))
+        message: M = await asyncio.shield(self._loads[key])
+        return message
+
+    async def _load(self, key: tuple[str, str, bytes], seconds: int, load: Callable[[], Awaitable[M]]) -> M:
         message = await load()
-        await self._store(group, entry, message, seconds, epoch or b"0")
+        group, entry, epoch = key
+        await self._store(group, entry, message, seconds, epoch)
         return message
 
     async def invalidate(self, *groups: str) -> None:

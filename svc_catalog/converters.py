@@ -1,5 +1,6 @@
 """Converts the domain objects of svc_catalog to messages and events, and requests back."""
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -56,15 +57,26 @@ def filter_from_proto(request: pb.ListProductsRequest) -> Filter:
     currencies = {price.currency_code for price in (lower, upper) if price}
     if len(currencies) > 1:
         raise InvalidRequest(field="max_price.currency_code", problem="must be the currency of min_price")
+    if request.currency_code and not currencies <= {request.currency_code}:
+        raise InvalidRequest(field="currency_code", problem="must be the currency of min_price and max_price")
+    currency = request.currency_code or next(iter(currencies), "")
+    if request.order_by.startswith("price") and not currency:
+        raise InvalidRequest(field="currency_code", problem="is required to order by price")
     return Filter(
         status=status_from_proto(request.status),
         category_id=request.category_id,
-        words=request.query,
+        words=_NEGATIONS.sub("-", request.query),
         brand=request.brand,
-        currency=next(iter(currencies), ""),
+        currency=currency,
         min_price=minor_units(lower, "min_price") if lower else 0,
         max_price=minor_units(upper, "max_price") if upper else _NO_MAXIMUM,
     )
+
+
+def has_free_bounds(request: pb.ListProductsRequest) -> bool:
+    """Return whether a request has bounds of which a client can invent any number."""
+    prices = request.HasField("min_price") or request.HasField("max_price")
+    return bool(prices or request.query or request.brand or request.page_token)
 
 
 def category_from_proto(category_id: str, category: category_pb.Category) -> Category:
@@ -136,6 +148,8 @@ def category_event(
     return kind(category_id=category.id, version=category.version, parent_id=category.parent_id, name=category.name)
 
 
+#: PostgreSQL fails over more than some thirty negations in a row.
+_NEGATIONS = re.compile(r"-[-\s]*-")
 #: More than any amount of money.
 _NO_MAXIMUM = 2**62
 _PRODUCT_FIELDS = ("name", "description", "brand", "category_ids", "variants", "status")

@@ -10,6 +10,12 @@ SELECT product_id, lowest_price, least FROM product
 JOIN (SELECT product_id, min(price) AS least FROM variant WHERE NOT dropped GROUP BY product_id) AS variants USING (product_id)
 WHERE delete_time IS NULL AND lowest_price <> least;
 
+-- always: listing_agrees_with_products
+-- The read model of lists is what the products, their variants and categories say.
+SELECT 'missing' AS what, missing.* FROM (SELECT * FROM listing_of_product EXCEPT SELECT * FROM listing) AS missing
+UNION ALL
+SELECT 'surplus', surplus.* FROM (SELECT * FROM listing EXCEPT SELECT * FROM listing_of_product) AS surplus;
+
 -- always: categories_are_trees
 -- Every category is a root or below one.
 WITH RECURSIVE rooted AS (

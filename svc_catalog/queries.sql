@@ -21,41 +21,75 @@ SELECT * FROM product WHERE product_id = ANY($1::text[]) AND delete_time IS NULL
 -- Locks one product that is not deleted.
 SELECT * FROM product WHERE product_id = $1 AND delete_time IS NULL FOR NO KEY UPDATE;
 
+-- name: plan_with_arguments
+-- Plans the statements of this transaction with their arguments: a generic plan would keep every optional filter.
+SET LOCAL plan_cache_mode = force_custom_plan;
+
 -- name: list_by_create_time_asc
 -- Lists products after a sort key, by time of creation, ascending.
-SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::timestamptz IS NULL OR (create_time, product_id) > ($8, $9)
-ORDER BY create_time, product_id LIMIT $10;
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT create_time AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::timestamptz IS NULL OR (create_time, product_id) > ($8, $9))
+        ORDER BY create_time, product_id LIMIT $10
+    ) AS one ORDER BY sort_key, product_id LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key, product_id;
 
 -- name: list_by_create_time_desc
 -- Lists products after a sort key, by time of creation, descending.
-SELECT product.*, create_time AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::timestamptz IS NULL OR (create_time, product_id) < ($8, $9)
-ORDER BY create_time DESC, product_id DESC LIMIT $10;
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT create_time AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::timestamptz IS NULL OR (create_time, product_id) < ($8, $9))
+        ORDER BY create_time DESC, product_id DESC LIMIT $10
+    ) AS one ORDER BY sort_key DESC, product_id DESC LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key DESC, product_id DESC;
 
 -- name: list_by_name_asc
 -- Lists products after a sort key, by name, ascending.
-SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::text IS NULL OR (left(name, 60), product_id) > ($8, $9)
-ORDER BY left(name, 60), product_id LIMIT $10;
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT sort_name AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::text IS NULL OR (sort_name, product_id) > ($8, $9))
+        ORDER BY sort_name, product_id LIMIT $10
+    ) AS one ORDER BY sort_key, product_id LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key, product_id;
 
 -- name: list_by_name_desc
 -- Lists products after a sort key, by name, descending.
-SELECT product.*, left(name, 60) AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::text IS NULL OR (left(name, 60), product_id) < ($8, $9)
-ORDER BY left(name, 60) DESC, product_id DESC LIMIT $10;
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT sort_name AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::text IS NULL OR (sort_name, product_id) < ($8, $9))
+        ORDER BY sort_name DESC, product_id DESC LIMIT $10
+    ) AS one ORDER BY sort_key DESC, product_id DESC LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key DESC, product_id DESC;
 
 -- name: list_by_price_asc
--- Lists products after a sort key, by lowest price, ascending.
-SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::bigint IS NULL OR (lowest_price, product_id) > ($8, $9)
-ORDER BY lowest_price, product_id LIMIT $10;
+-- Lists products after a sort key, by lowest price in a currency, ascending.
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT lowest_price AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::bigint IS NULL OR (lowest_price, product_id) > ($8, $9)) AND currency <> ''
+        ORDER BY lowest_price, product_id LIMIT $10
+    ) AS one ORDER BY sort_key, product_id LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key, product_id;
 
 -- name: list_by_price_desc
--- Lists products after a sort key, by lowest price, descending.
-SELECT product.*, lowest_price AS sort_key FROM matching_products($1, $2, $3, $4, $5, $6, $7) AS product
-WHERE $8::bigint IS NULL OR (lowest_price, product_id) < ($8, $9)
-ORDER BY lowest_price DESC, product_id DESC LIMIT $10;
+-- Lists products after a sort key, by lowest price in a currency, descending.
+SELECT product.*, sort_key FROM (
+    SELECT DISTINCT sort_key, product_id FROM listed_categories($1) AS wanted (category_id) CROSS JOIN LATERAL (
+        SELECT lowest_price AS sort_key, product_id
+        FROM listed_products(wanted.category_id, $2, $3, $4, $5, $6, $7)
+        WHERE ($8::bigint IS NULL OR (lowest_price, product_id) < ($8, $9)) AND currency <> ''
+        ORDER BY lowest_price DESC, product_id DESC LIMIT $10
+    ) AS one ORDER BY sort_key DESC, product_id DESC LIMIT $10
+) AS page JOIN product USING (product_id) ORDER BY sort_key DESC, product_id DESC;
 
 -- name: read_variants_of
 -- Reads the variants of some products.

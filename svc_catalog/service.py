@@ -55,6 +55,8 @@ class CatalogService(CatalogServiceServicer):
     async def ListProducts(self, request: pb.ListProductsRequest, context: Context) -> pb.ListProductsResponse:
         if converters.status_from_proto(request.status) is not Status.ACTIVE and not _is_staff():
             return pb.ListProductsResponse()
+        if converters.has_free_bounds(request):
+            return await self._load_page(request)
         entry = request.SerializeToString(deterministic=True).hex()
         seconds, load = self.settings.list_cache_seconds, partial(self._load_page, request)
         return await self.cache.get_or_load(LISTS, entry, pb.ListProductsResponse, seconds, load)
@@ -121,7 +123,7 @@ class CatalogService(CatalogServiceServicer):
         page = _KEYSETS[key].page(request)
         order = f"{key}_{direction or 'asc'}"
         wanted = converters.filter_from_proto(request)
-        async with self.db.connection() as tx:
+        async with self.db.transaction() as tx:
             found = await store.list_products(tx, wanted, order=order, after=page.after, limit=page.limit)
         products, next_page_token = page.cut(found, lambda stored: (stored.row["sort_key"], stored.product.id))
         return pb.ListProductsResponse(

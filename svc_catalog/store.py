@@ -28,7 +28,7 @@ class Filter:
     category_id: str
     words: str
     brand: str
-    #: Of both prices, which are compared only when it is given.
+    #: Of the prices; empty for products in all currencies.
     currency: str
     min_price: int
     max_price: int
@@ -72,18 +72,22 @@ async def lock_product(tx: Transaction, product_id: str) -> StoredProduct:
 async def list_products(
     tx: Transaction, wanted: Filter, *, order: str, after: tuple[Any, ...], limit: int
 ) -> list[StoredProduct]:
-    """Return products after a (sort key, id), in an order such as `price_desc`; each row has its `sort_key`."""
+    """Return products after a (sort key, id), in an order such as `price_desc`; each row has its `sort_key`.
+
+    `tx` must be a transaction, whose statements are planned anew.
+    """
     values = (
-        wanted.status.name,
         wanted.category_id,
+        wanted.currency,
+        wanted.status.name,
         wanted.words,
         wanted.brand,
-        wanted.currency,
         wanted.min_price,
         wanted.max_price,
         *after,
         limit,
     )
+    await tx.execute(sql.plan_with_arguments)
     return await _products(tx, await tx.fetch(getattr(sql, f"list_by_{order}"), *values))
 
 

@@ -14,7 +14,7 @@ from edge_gateway.routing.rules import Rule
 _KEY = re.compile(r'"?([\x21\x23-\x7e][\x20\x21\x23-\x7e]{0,254})"?')
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
-_VARY: Header = (b"vary", b"accept, accept-encoding, accept-language, origin")
+_VARY: Header = (b"vary", b"accept, accept-encoding, accept-language, authorization, origin")
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
@@ -23,6 +23,8 @@ class ConditionalRequests:
 
     def __init__(self, public_max_age: int) -> None:
         self._public: Header = (b"cache-control", b"public, max-age=%d" % public_max_age)
+        #: A public read may show more to some users: only the client that sent its token may keep the reply.
+        self._private: Header = (b"cache-control", b"private, max-age=%d" % public_max_age)
 
     def to_request(self, rule: Rule, headers: Mapping[bytes, bytes], message: Message) -> None:
         """Set the request fields that headers represent; raise EdgeError 400 if one has another value."""
@@ -49,7 +51,7 @@ class ConditionalRequests:
             headers.append((b"etag", f'"{tag}"'.encode()))
         if not any(name == b"cache-control" for name, _ in headers):
             if public:
-                headers.append(self._public)
+                headers.append(self._private if request.header(b"authorization") else self._public)
             elif policy is not None or not reads:
                 headers.append(_NO_STORE)
         headers.append(_VARY)

@@ -116,11 +116,47 @@ async def test_a_group_expires_after_its_first_entrys_lifetime(cache, truth, red
         assert 90 < await client.ttl(f"{event_prefix}:g") <= 100
 
 
-async def test_a_group_has_a_maximum_number_of_entries(cache, truth, redis_url, event_prefix):
+async def test_a_full_group_evicts_an_entry_for_a_new_one(cache, truth, redis_url, event_prefix):
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
         await client.hset(f"{event_prefix}:g", mapping={str(number): b"" for number in range(1_000)})
-        await available(cache, truth, entry="one-more")
+        assert [await available(cache, truth) for _ in range(2)] == [1, 1]
         assert await client.hlen(f"{event_prefix}:g") == 1_000
+    assert truth.reads == 1
+
+
+class HeldTruth(Truth):
+    """Answers when it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def read(self):
+        message = await super().read()
+        await self.go_on.wait()
+        return message
+
+
+async def test_readers_that_miss_an_entry_at_once_share_one_load(cache):
+    truth = HeldTruth()
+    readers = [asyncio.create_task(available(cache, truth)) for _ in range(20)]
+    await eventually(lambda: truth.reads)
+    readers[0].cancel()
+    truth.go_on.set()
+    assert await asyncio.gather(*readers[1:]) == [1] * 19
+    assert truth.reads == 1
+
+
+async def test_a_reader_after_an_invalidation_shares_no_load_from_before(cache):
+    truth = HeldTruth()
+    early = asyncio.create_task(available(cache, truth))
+    await eventually(lambda: truth.reads)
+    truth.available = 2
+    await cache.invalidate("g")
+    late = asyncio.create_task(available(cache, truth))
+    await eventually(lambda: truth.reads == 2)
+    truth.go_on.set()
+    assert await asyncio.gather(early, late) == [1, 2]
 
 
 async def test_an_entry_of_another_version_is_a_miss(cache, truth, redis_url, event_prefix):

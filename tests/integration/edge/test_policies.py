@@ -87,10 +87,16 @@ def test_a_reason_may_override_the_http_status(reason: str, status: int, port: i
 def test_a_public_read_may_be_cached_and_revalidated(port: int) -> None:
     answer = fetch(port, "GET", "/v1/public?text=a")
     assert answer.headers["cache-control"] == "public, max-age=9"
-    assert answer.headers["vary"] == "accept, accept-encoding, accept-language, origin"
+    assert answer.headers["vary"] == "accept, accept-encoding, accept-language, authorization, origin"
     again = fetch(port, "GET", "/v1/public?text=a", headers=[("If-None-Match", answer.headers["etag"])])
     assert (again.status, again.body) == (304, b"")
     assert fetch(port, "GET", "/v1/public?text=b", headers=[("If-None-Match", answer.headers["etag"])]).status == 200
+
+
+def test_a_public_read_with_a_token_may_be_kept_by_its_client_alone(port: int) -> None:
+    answer = fetch(port, "GET", "/v1/public?text=a", headers=[("Authorization", "Bearer kept")])
+    assert answer.headers["cache-control"] == "private, max-age=9"
+    assert "authorization" in answer.headers["vary"]
 
 
 def test_the_back_ends_cache_control_wins(port: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import redis.asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from chassis.events import outbox
@@ -74,3 +75,21 @@ async def test_lists_after_the_reply_of_a_creation_have_the_product(shoppers, st
         await shoppers.CreateProduct(pb.CreateProductRequest(product=product, request_id="cap"))
     listed = (await shoppers.ListProducts(EVERYTHING)).products
     assert {product.name for product in listed} == {"Shirt", "Cap"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.ListProductsRequest(query="Shirt"),
+        pb.ListProductsRequest(min_price=money(1, "THB")),
+        pb.ListProductsRequest(max_price=money(99_999, "THB")),
+    ],
+    ids=["query", "min_price", "max_price"],
+)
+async def test_only_lists_without_bounds_that_clients_invent_are_cached(shoppers, request_, redis_url, event_prefix):
+    """Or clients could fill the cache with lists that no other client reads."""
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        before = await client.hkeys(f"{event_prefix}svc_catalog:lists")
+        assert (await shoppers.ListProducts(request_)).products
+        assert await client.hkeys(f"{event_prefix}svc_catalog:lists") == before
+        assert len(before) == 1

@@ -1,5 +1,7 @@
 """Lists of products and categories: pages, page tokens and searches."""
 
+from random import Random
+
 import pytest
 
 from chassis.types.money import money
@@ -7,6 +9,7 @@ from chassis.types.pagination import page_token
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from shop.catalog.v1 import category_service_pb2 as category_pb
 from shop.chassis.v1.chassis_errors import PageTokenInvalid
+from svc_catalog.converters import filter_from_proto
 from tests.integration.svc_catalog.catalog_requests import create_request, new_category, update_request, variant
 
 
@@ -97,6 +100,20 @@ async def test_a_search_accepts_any_text(staff_catalog, query, found):
     await staff_catalog.CreateProduct(create_request("shirt", "s", description="A soft cotton shirt. ผ้าฝ้าย"))
     listed = await staff_catalog.ListProducts(pb.ListProductsRequest(query=query))
     assert bool(listed.products) is found
+
+
+@pytest.mark.parametrize("query", ["-" * 33, "-" * 200, "- " * 100, "-shirt " * 25, '-"' * 100, '"-' * 100, "or " * 66])
+async def test_a_search_accepts_any_number_of_operators(staff_catalog, query):
+    await staff_catalog.ListProducts(pb.ListProductsRequest(query=query))
+
+
+async def test_postgresql_accepts_every_text_that_the_search_passes_on(rows):
+    """Texts of all that has a meaning to a search, many in one statement."""
+    random = Random(20)
+    signs = ["-", "-", '"', " ", " ", "or", "a", "!", "&", "|", "(", ")", "<->", ":*", "'", "\\\\", "ก", "\t"]
+    texts = ["".join(random.choices(signs, k=random.randrange(200)))[:200] for _ in range(5_000)]
+    words = [filter_from_proto(pb.ListProductsRequest(query=text)).words for text in texts]
+    await rows("SELECT websearch_to_tsquery('simple', one) FROM unnest($1::text[]) AS one", words)
 
 
 async def test_the_price_of_a_dropped_variant_matches_no_filter(staff_catalog):

@@ -177,7 +177,8 @@ async def test_pages_are_contiguous_in_every_order(catalog, create, order_by, ex
         await create(name, variant(f"{name}-1", price))
     listed, token = [], ""
     while True:
-        page = await catalog.ListProducts(pb.ListProductsRequest(page_size=2, page_token=token, order_by=order_by))
+        request = pb.ListProductsRequest(page_size=2, page_token=token, order_by=order_by, currency_code="THB")
+        page = await catalog.ListProducts(request)
         listed += [product.product_id for product in page.products]
         token = page.next_page_token
         if not token:
@@ -199,6 +200,35 @@ async def test_each_filter_limits_the_list(catalog, create, create_category):
     assert await names(catalog, max_price=money(50_000, "JPY")) == []
     with pytest.raises(InvalidRequest):
         await names(catalog, min_price=money(1, "THB"), max_price=money(1, "JPY"))
+
+
+async def test_the_order_by_price_compares_the_lowest_prices_of_one_currency(catalog, create):
+    await create("both", variant("b-1", 1_000), pb.Variant(sku="b-2", price=money(9, "JPY")))
+    await create("baht", variant("t-1", 500))
+    assert await names(catalog, order_by="price", currency_code="THB") == ["baht", "both"]
+    assert await names(catalog, order_by="price", currency_code="JPY") == ["both"]
+    assert await names(catalog, order_by="price", min_price=money(600, "THB")) == ["both"]
+    for request in ({}, {"currency_code": "JPY", "max_price": money(600, "THB")}):
+        with pytest.raises(InvalidRequest) as rejection:
+            await names(catalog, order_by="price", **request)
+        assert rejection.value.metadata["field"] == "currency_code"
+
+
+async def test_lists_follow_every_change_of_a_product(catalog, create, create_category, staff):
+    for category in ("clothes", "sale"):
+        await create_category(category)
+    await create("shirt", variant("s-1", 900), category_ids=["clothes"])
+    changed = product("shirt", variant("s-2", 300), category_ids=["sale"], name="Anorak")
+    mask = FieldMask(paths=["name", "variants", "category_ids"])
+    with staff():
+        await catalog.UpdateProduct(pb.UpdateProductRequest(product=changed, update_mask=mask, request_id="u-1"))
+    await create("coat", variant("c-1", 500), category_ids=["sale"])
+    assert await names(catalog, category_id="clothes") == []
+    assert await names(catalog, category_id="sale", order_by="price", currency_code="THB") == ["shirt", "coat"]
+    assert await names(catalog, order_by="name") == ["shirt", "coat"]
+    with staff():
+        await catalog.DeleteProduct(pb.DeleteProductRequest(product_id="shirt", request_id="d-1"))
+    assert await names(catalog, category_id="sale") == ["coat"]
 
 
 async def test_a_malformed_page_token_is_rejected(catalog):

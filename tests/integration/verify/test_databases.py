@@ -88,6 +88,8 @@ VIOLATIONS = {
             version) VALUES ('p', 'n', '', '', 'ACTIVE', 1, 1);
             INSERT INTO variant (sku, product_id, position, attributes, price, currency, tax_rate_basis_points,
                 weight_grams) VALUES ('A', 'p', 1, '{}', 2, 'THB', 0, 0)""",
+        "listing_agrees_with_products": """INSERT INTO product (product_id, name, description, brand, status,
+            lowest_price, version) VALUES ('p', 'n', '', '', 'ACTIVE', 1, 1)""",
         "categories_are_trees": """INSERT INTO category (category_id, parent_id, name, position, version)
             VALUES ('a', 'b', 'A', 1, 1), ('b', 'a', 'B', 1, 1)""",
     },

@@ -48,6 +48,7 @@ class CatalogClient:
         max_price: money_pb2.Money | None = None,
         status: catalog_service_pb2.ProductStatus.ValueType | None = None,
         order_by: str = "",
+        currency_code: str = "",
         timeout: float | None = None,
     ) -> catalog_service_pb2.ListProductsResponse:
         """Lists products, newest first unless `order_by` is set. Only staff can list products that are
@@ -63,6 +64,7 @@ class CatalogClient:
             max_price=max_price,
             status=status,
             order_by=order_by,
+            currency_code=currency_code,
         )
         return await self._stub.ListProducts(request, timeout=timeout)
 

@@ -293,6 +293,7 @@ class ListProductsRequest(_message.Message):
     MAX_PRICE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
@@ -306,7 +307,12 @@ class ListProductsRequest(_message.Message):
     status: Global___ProductStatus.ValueType
     """Only products with this status; unspecified means ACTIVE. Only staff can list others."""
     order_by: _builtins.str
-    """The sort order: `name`, `price` or `create_time`, each with ` desc` for descending order."""
+    """The sort order: `name`, `price` or `create_time`, each with ` desc` for descending order. `price`
+    is the lowest in one currency, that of `currency_code`, `min_price` or `max_price`: one of them is
+    required.
+    """
+    currency_code: _builtins.str
+    """Only products with a price in this currency."""
     @_builtins.property
     def min_price(self) -> _money_pb2.Money:
         """Only products with a variant at this price or above."""
@@ -327,10 +333,11 @@ class ListProductsRequest(_message.Message):
         max_price: _money_pb2.Money | None = ...,
         status: Global___ProductStatus.ValueType = ...,
         order_by: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_price", b"max_price", "min_price", b"min_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category_id", b"category_id", "max_price", b"max_price", "min_price", b"min_price", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brand", b"brand", "category_id", b"category_id", "currency_code", b"currency_code", "max_price", b"max_price", "min_price", b"min_price", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

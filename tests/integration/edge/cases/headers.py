@@ -208,7 +208,9 @@ CASES = [
         headers=(JSON, ("Idempotency-Key", "a"), ("Idempotency-Key", "b")),
     ),
     post("KEY-without-a-request-id", "/v1/echo", {}, {}, headers=(JSON, ("Idempotency-Key", "k-1"))),
-    get("VARY", "/v1/shelves/1", check=header("vary", "accept, accept-encoding, accept-language, origin")),
+    get(
+        "VARY", "/v1/shelves/1", check=header("vary", "accept, accept-encoding, accept-language, authorization, origin")
+    ),
     post("CACHE-writes-are-not-stored", "/v1/echo", {}, {}, check=header("cache-control", "no-store")),
     get("CACHE-errors-are-not-stored", "/nothing", status=404, check=header("cache-control", "no-store")),
 ]
