@@ -51,11 +51,15 @@ class ConditionalRequests:
             headers.append((b"etag", f'"{tag}"'.encode()))
         if not any(name == b"cache-control" for name, _ in headers):
             if public:
-                headers.append(self._private if request.header(b"authorization") else self._public)
+                headers.append(self._private if _has_token(request) else self._public)
             elif policy is not None or not reads:
                 headers.append(_NO_STORE)
         headers.append(_VARY)
         return 304 if reads and tag and _knows(request.header(b"if-none-match"), tag) else 200
+
+
+def _has_token(request: Request) -> bool:
+    return bool(request.header(b"authorization"))
 
 
 def _knows(tags: bytes, tag: str) -> bool:
