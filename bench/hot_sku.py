@@ -5,6 +5,7 @@ durable. `svc_inventory` is that service's lane as it serves ReserveStock, with 
 """
 
 import argparse
+import asyncio
 import itertools
 import random
 import statistics
@@ -14,18 +15,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import cast
 
 import uvloop
 
 from bench.cpu import Meter, Run, drive, table
 from bench.servers import durable_postgres
-from chassis import Database, Lane, VersionConflict
+from chassis import Context, Database, Lane, VersionConflict, WatchPace
+from chassis.cancellation import cancel_and_wait
+from chassis.postgres.change_feed import CHANNEL
+from shop.inventory.v1 import inventory_service_pb2 as pb
 from svc_inventory.domain_reservation import Reserve
 from svc_inventory.service import InventoryService
 
 CONNECTIONS = 16
 SKUS = 1_000
 PLENTY = 1_000_000_000
+WATCHERS = 2_000
+#: As svc_inventory's settings have it.
+PACE = (200.0, 0.25)
 
 FILL = """
 INSERT INTO stock (sku, location_id, on_hand, version)
@@ -135,7 +143,7 @@ class ServiceLane:
     """svc_inventory's lane."""
 
     def __init__(self, database: Database) -> None:
-        self._lane = InventoryService(database, hold=timedelta(minutes=10)).lane
+        self._lane = InventoryService(database, hold=timedelta(minutes=10), pace=WatchPace(*PACE)).lane
 
     async def __call__(self, sku: str) -> None:
         key = uuid.uuid4().hex
@@ -154,8 +162,39 @@ WAYS: dict[str, Callable[[Database], Buy]] = {
 async def main(options: argparse.Namespace) -> None:
     async with durable_postgres("svc_inventory") as (url, pid), Database.open(url, CONNECTIONS) as database:
         outcomes = await measure(database, pid, options)
+        share = await share_beside_watchers(database, WATCHERS, max(options.seconds, 3.0), options.rounds)
     print(table(HEAD, [outcome.row() for outcome in outcomes]))
+    print(f"\n{WATCHERS} watchers: the lane keeps {share:.0%} -> {'as promised' if share >= 0.9 else 'PROMISE BROKEN'}")
     judge({outcome.way: outcome.per_second for outcome in outcomes if (outcome.skus, outcome.waiting) == (1, 64)})
+
+
+async def share_beside_watchers(database: Database, watchers: int, seconds: float, rounds: int) -> float:
+    """Return the share of its rate that the lane keeps while so many watch the hot SKU; the rounds take turns."""
+    service = InventoryService(database, hold=timedelta(minutes=10), pace=WatchPace(*PACE))
+    buy = ServiceLane(database)
+    speeds: dict[int, list[float]] = {0: [], watchers: []}
+    feeding = [asyncio.create_task(database.change_feed.listen(database.pool)), asyncio.create_task(notify(database))]
+    for count in list(speeds) * rounds:
+        watching = [asyncio.create_task(watch(service)) for _ in range(count)]
+        await drive(lambda: buy("S0"), waiting=64, seconds=seconds)  # all have their first message
+        speeds[count].append((await drive(lambda: buy("S0"), waiting=64, seconds=seconds)).per_second)
+        await cancel_and_wait(*watching)
+        await settle(database)
+    await cancel_and_wait(*feeding)
+    return statistics.median(speeds[watchers]) / statistics.median(speeds[0])
+
+
+async def watch(service: InventoryService) -> None:
+    """Watch the hot SKU, and write its messages as a server does."""
+    async for message in service.WatchAvailability(pb.WatchAvailabilityRequest(skus=["S0"]), cast("Context", None)):
+        message.SerializeToString()
+
+
+async def notify(database: Database) -> None:
+    """Notify the change feed as often as the relay of a busy outbox does."""
+    while True:
+        await database.pool.execute("SELECT pg_notify($1, 'S0')", CHANNEL)
+        await asyncio.sleep(0.01)
 
 
 HEAD = ("SKUs", "waiting", "way", "a second", "tries", "p50 ms", "p99 ms", "CPU us: postgres", "our side")

@@ -6,7 +6,7 @@ from chassis.context import Context, User, current_call, current_user
 from chassis.errors import OutcomeUnknown
 from chassis.events import outbox
 from chassis.events.consumer import Handler
-from chassis.postgres.change_feed import Watch
+from chassis.postgres.change_feed import Watch, WatchPace
 from chassis.postgres.database import Database, Queries, Record, Transaction, current_time
 from chassis.postgres.idempotency import idempotent, is_replay, stored_reply, transactional
 from chassis.postgres.lane import Batch, Lane, VersionConflict
@@ -32,6 +32,7 @@ __all__ = [
     "User",
     "VersionConflict",
     "Watch",
+    "WatchPace",
     "current_call",
     "current_time",
     "current_user",

@@ -11,6 +11,7 @@ from chassis import (
     Lane,
     Transaction,
     Watch,
+    WatchPace,
     current_call,
     current_user,
     outbox,
@@ -38,11 +39,12 @@ _MOVEMENTS = Keyset(parse_uint, start=(2**63 - 1,))
 class InventoryService(InventoryServiceServicer):
     """Keeps stock levels, and promises no unit twice."""
 
-    def __init__(self, db: Database, *, hold: timedelta) -> None:
+    def __init__(self, db: Database, *, hold: timedelta, pace: WatchPace) -> None:
         """`hold` is how long a reservation is held when ReserveStock does not say."""
         self.db = db
         self.hold = hold
         self.lane: Lane[Command, Outcome] = Lane(self._apply)
+        self.pace = pace
         self.levels: Watch[list[Level]] = Watch(db.change_feed, self._read_levels)
 
     @transactional
@@ -109,14 +111,17 @@ class InventoryService(InventoryServiceServicer):
     ) -> AsyncIterator[pb.WatchAvailabilityResponse]:
         skus = list(dict.fromkeys(request.skus))
         sent = converters.versions_from_token(skus, request.resume_token)
-        async for changed in self.levels.values(skus):
-            for sku, levels in changed.items():
-                version = converters.stock_version(levels)
-                if sent.get(sku) != version:
-                    sent[sku] = version
-                    yield pb.WatchAvailabilityResponse(
-                        stock=converters.stock_to_proto(sku, levels), resume_token=converters.resume_token(skus, sent)
-                    )
+        with self.pace.watching():
+            async for changed in self.levels.values(skus):
+                for sku, levels in changed.items():
+                    version = converters.stock_version(levels)
+                    if sent.get(sku) != version:
+                        sent[sku] = version
+                        yield pb.WatchAvailabilityResponse(
+                            stock=converters.stock_to_proto(sku, levels),
+                            resume_token=converters.resume_token(skus, sent),
+                        )
+                await self.pace.pause()  # changes meanwhile become one message
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, context: Context) -> pb.Reservation:
         reserve = Reserve(

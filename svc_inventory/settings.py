@@ -13,3 +13,7 @@ class Settings(chassis.Settings):
     hold_seconds: float = 900.0
     #: Seconds between two searches for holds past their time.
     expire_seconds: float = 1.0
+    #: Messages a second that all watchers of the process get together; each gets its share.
+    watch_messages_per_second: float = 200.0
+    #: Seconds between two messages about a SKU to one watcher, at least.
+    watch_interval_seconds: float = 0.25

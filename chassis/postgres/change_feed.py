@@ -4,10 +4,12 @@ The outbox relay notifies the feed's channel of the key of each event before it 
 """
 
 import asyncio
+import math
+import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,10 @@ CHANNEL = "changes"
 _POLL_SECONDS = 10.0
 #: Watchers whose polls come this close share a read.
 _SHARED_POLL_SECONDS = 5.0
+#: Paced watchers resume at multiples of this.
+_TICK_SECONDS = 0.1
+#: The longest pause of a paced watcher: it ends in time at shutdown.
+_LONGEST_PAUSE_SECONDS = 10.0
 #: Pause before a broken connection is replaced.
 _RECONNECT_SECONDS = 1.0
 
@@ -118,7 +124,44 @@ class ChangeFeed:
         if key in self._subscribers:
             self._versions[key] = next(self._notifications)
             for subscriber in self._subscribers[key]:
-                subscriber.notify((key,))
+                if key not in subscriber.changed:  # one that is not resumed yet costs a hot key next to nothing
+                    subscriber.notify((key,))
+
+
+class WatchPace:
+    """Spaces out the messages to the watchers of a process, which cost the event loop that writes need, too.
+
+    The more watchers, the fewer messages each gets.
+    """
+
+    def __init__(self, messages_per_second: float, interval_seconds: float) -> None:
+        """Let all watchers together get so many messages a second, and each one per interval at most."""
+        self._messages_per_second = messages_per_second
+        self._interval = interval_seconds
+        self._watchers = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count a watcher for as long as the block runs."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    @property
+    def seconds(self) -> float:
+        """Return the mean pause between two messages to one watcher."""
+        return min(_LONGEST_PAUSE_SECONDS, max(self._interval, self._watchers / self._messages_per_second))
+
+    async def pause(self) -> None:
+        """Wait before the next message to a watcher: at random, so that not all get theirs at once, but to a tick.
+
+        Watchers that resume at the same tick share a read.
+        """
+        now = time.monotonic()
+        until = now + self.seconds * random.uniform(0.75, 1.25)  # noqa: S311  no secret
+        await asyncio.sleep(math.ceil(until / _TICK_SECONDS) * _TICK_SECONDS - now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bench.cpu import Meter
-from bench.hot_sku import FILL, WAYS, Outcome, judge, settle, take
+from bench.hot_sku import FILL, WAYS, Outcome, judge, settle, share_beside_watchers, take
 from chassis import Database
 
 
@@ -37,3 +37,7 @@ def test_a_lane_that_is_not_much_faster_is_said_to_break_the_promise(capsys):
     kept, broken = capsys.readouterr().out.strip().splitlines()
     assert kept.endswith("as promised")
     assert broken.endswith("PROMISE BROKEN")
+
+
+async def test_the_share_that_watchers_leave_to_the_lane_is_measured(database):
+    assert 0 < await share_beside_watchers(database, watchers=5, seconds=0.1, rounds=1) < 100

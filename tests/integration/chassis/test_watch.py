@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import Counter
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 
 import pytest
 
-from chassis import Watch, current_call
+from chassis import Watch, WatchPace, current_call
 from chassis.cancellation import cancel_and_wait
 from chassis.context import Call, enter_call
 from chassis.postgres.change_feed import CHANNEL, ChangeFeed, Draining
@@ -266,3 +266,14 @@ async def test_a_watcher_that_leaves_between_two_values_leaves_nothing_behind(wa
         await anext(values)
     assert watch._reads == {}
     assert watch._feed._subscribers == {}
+
+
+def test_each_watcher_gets_its_share_of_the_messages_of_a_process():
+    pace = WatchPace(messages_per_second=400, interval_seconds=0.25)
+    with pace.watching():
+        assert pace.seconds == 0.25
+        with ExitStack() as others:
+            for _ in range(799):
+                others.enter_context(pace.watching())
+            assert pace.seconds == 2.0
+        assert pace.seconds == 0.25

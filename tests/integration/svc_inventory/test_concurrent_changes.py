@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from chassis import Database, Lane, OutcomeUnknown
+from chassis import Database, Lane, OutcomeUnknown, WatchPace
 from chassis.testing import as_user
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import ReservationStateConflict, VersionMismatch
@@ -127,7 +127,9 @@ async def test_of_many_replicas_of_a_hot_level_each_gets_its_turn_after_one_conf
         lanes = []
         for _ in range(12):
             service = InventoryService(
-                await stack.enter_async_context(Database.open(database, 2)), hold=timedelta(hours=1)
+                await stack.enter_async_context(Database.open(database, 2)),
+                hold=timedelta(hours=1),
+                pace=WatchPace(400, 0.25),
             )
             lanes.append(Lane(counted(service._apply, tries)))
         commands = [

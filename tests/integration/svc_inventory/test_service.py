@@ -1,6 +1,7 @@
 """The RPCs of svc_inventory, on a real database."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import asyncpg
@@ -270,6 +271,24 @@ async def test_a_watch_sends_the_current_stock_and_then_every_change(inventory, 
         assert (await anext(resumed)).stock.available == 3
     await watch.aclose()
     await resumed.aclose()
+
+
+async def test_a_watcher_of_a_selling_sku_gets_a_few_messages_a_second_and_the_newest_state(inventory, public, put):
+    await put("a", "bkk", 100)
+    watch = public.WatchAvailability(pb.WatchAvailabilityRequest(skus=["a"]))
+    began, seen = time.monotonic(), [(await anext(watch)).stock.available]
+    selling = asyncio.create_task(sell_each(inventory, 100))
+    async with asyncio.timeout(60):
+        while seen[-1]:
+            seen.append((await anext(watch)).stock.available)
+    await selling
+    assert len(seen) <= 2 + (time.monotonic() - began) / 0.18
+    await watch.aclose()
+
+
+async def sell_each(inventory, units):
+    for number in range(units):
+        await inventory.ReserveStock(reserve(f"r-{number}", ("a", 1)))
 
 
 async def test_a_resumed_watch_starts_with_what_changed_after_its_token(public, put):
