@@ -1,6 +1,5 @@
 """Converts the domain objects of svc_catalog to messages and events, and requests back."""
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -65,7 +64,7 @@ def filter_from_proto(request: pb.ListProductsRequest) -> Filter:
     return Filter(
         status=status_from_proto(request.status),
         category_id=request.category_id,
-        words=_NEGATIONS.sub("-", request.query),
+        words=_bounded(request.query),
         brand=request.brand,
         currency=currency,
         min_price=minor_units(lower, "min_price") if lower else 0,
@@ -148,12 +147,19 @@ def category_event(
     return kind(category_id=category.id, version=category.version, parent_id=category.parent_id, name=category.name)
 
 
-#: PostgreSQL fails over more than some thirty negations in a row.
-_NEGATIONS = re.compile(r"-[-\s]*-")
+#: PostgreSQL fails over some thirty negations that wait for a word.
+_MOST_NEGATIONS = 20
 #: More than any amount of money.
 _NO_MAXIMUM = 2**62
 _PRODUCT_FIELDS = ("name", "description", "brand", "category_ids", "variants", "status")
 _CATEGORY_FIELDS = frozenset({"parent_id", "name", "position"})
+
+
+def _bounded(query: str) -> str:
+    """Return the words of a search, in which later dashes are no negations."""
+    parts = query.split("-")
+    kept = _MOST_NEGATIONS + 1
+    return " ".join(("-".join(parts[:kept]), *parts[kept:]))
 
 
 def _variant_to_proto(variant: Variant) -> pb.Variant:
