@@ -120,9 +120,12 @@ class App:
         self._closing.push_async_callback(cache.close)
         return cache
 
-    def client(self, stub: type[Stub]) -> Stub:
-        """Return a stub of another service, such as `app.client(CatalogServiceStub)`; raises UpstreamError."""
-        return self._clients.stub(stub)
+    def client(self, stub: type[Stub], *, retries: bool = True) -> Stub:
+        """Return a stub of another service, such as `app.client(CatalogServiceStub)`; raises UpstreamError.
+
+        Without `retries` each call is one attempt, for callers that repeat calls themselves.
+        """
+        return self._clients.stub(stub, retries=retries)
 
     def serve(self, *servicers: object) -> None:
         """Serve servicers, each an instance of a generated servicer class; raises LookupError for anything else."""

@@ -3,14 +3,18 @@
 from datetime import timedelta
 from functools import partial
 
-from chassis import App, run
+from google.protobuf.message import Message
+
+from chassis import App, Database, Handler, Transaction, run
 from chassis.work.worker import Worker
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from svc_order.events import HANDLERS
+from svc_order import events, events_payment
+from svc_order.domain_steps import StepResult
+from svc_order.payments import Payments
 from svc_order.pricing import Pricing
 from svc_order.returns import ReturnProcessor
 from svc_order.saga import SagaOrchestrator
@@ -18,6 +22,7 @@ from svc_order.service import OrderService
 from svc_order.service_returns import ReturnService
 from svc_order.service_sagas import SagaService
 from svc_order.settings import Settings
+from svc_order.steps import Claim, Steps
 
 #: Seconds; longer than any step takes by its contract.
 _LONGEST_STEP = 10.0
@@ -27,9 +32,17 @@ async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
     db = await app.database()
     inventory, payment = app.client(InventoryServiceStub), app.client(PaymentServiceStub)
-    delivery, shipments = app.client(DeliveryServiceStub), app.client(ShipmentServiceStub)
-    lease = timedelta(seconds=settings.saga_lease_seconds)
-    sagas = SagaOrchestrator(inventory, delivery, payment, shipments, lease=lease)
+    steps = Steps(
+        app.client(InventoryServiceStub, retries=False),
+        app.client(DeliveryServiceStub, retries=False),
+        app.client(PaymentServiceStub, retries=False),
+        app.client(ShipmentServiceStub, retries=False),
+    )
+    sagas = SagaOrchestrator(
+        steps,
+        lease=timedelta(seconds=settings.saga_lease_seconds),
+        ship_within=timedelta(days=settings.ship_days),
+    )
     worker = Worker(db, sagas, name="saga", concurrency=settings.saga_concurrency)
     app.background(worker.run(settings.saga_poll_seconds))
     app.on_close(partial(worker.close, _LONGEST_STEP))
@@ -37,11 +50,11 @@ async def compose(app: App, settings: Settings) -> None:
         db,
         sagas,
         worker,
-        pricing=Pricing(app.client(CatalogServiceStub), delivery),
+        pricing=Pricing(app.client(CatalogServiceStub), app.client(DeliveryServiceStub)),
         inventory=inventory,
-        payment=payment,
-        shipments=shipments,
-        return_window=timedelta(days=settings.return_days),
+        payments=Payments(payment),
+        shipments=app.client(ShipmentServiceStub),
+        settings=settings,
     )
     returns = Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=settings.return_concurrency)
     app.background(returns.run(settings.return_poll_seconds))
@@ -49,7 +62,18 @@ async def compose(app: App, settings: Settings) -> None:
     window = timedelta(days=settings.return_days)
     app.serve(orders, SagaService(db, worker), ReturnService(db, returns, window=window))
     app.repeat(orders.complete_orders, settings.complete_seconds)
-    await app.consume(db, HANDLERS)
+    shipments = {kind: _waking(handler, db, worker) for kind, handler in events.HANDLERS.items()}
+    await app.consume(db, {**shipments, **events_payment.HANDLERS})
+
+
+def _waking(handler: Handler, db: Database, worker: Worker[Claim, StepResult]) -> Handler:
+    """Return the handler of an event after which the worker looks for sagas that the event has made due."""
+
+    async def handle(tx: Transaction, event: Message) -> None:
+        await handler(tx, event)
+        db.on_commit(tx, worker.wake)
+
+    return handle
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
-from svc_order.domain import Line, Order, OrderTotals, State
+from svc_order.domain import Line, Order, OrderTotals, Payment, State
 from svc_order.domain_pricing import CatalogPrice, weight_grams
 
 
@@ -41,6 +41,7 @@ def order_to_proto(order: Order) -> pb.Order:
         etag=str(order.version),
         create_time=timestamp(order.create_time),
         update_time=timestamp(order.update_time),
+        payment_due_time=timestamp(order.payment_due_time) if order.payment_due_time else None,
     )
 
 
@@ -113,8 +114,8 @@ def saga_state_from_proto(state: saga_pb2.SagaState.ValueType) -> str:
     return saga_pb2.SagaState.Name(state).removeprefix("SAGA_STATE_") if state else ""
 
 
-def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> saga_pb2.Saga:
-    """Return a saga, with its steps as far as they were read."""
+def saga_to_proto(row: Record, steps: Sequence[Record] = (), decisions: Sequence[Record] = ()) -> saga_pb2.Saga:
+    """Return a saga, with its steps and the decisions of operators as far as they were read."""
     return saga_pb2.Saga(
         saga_id=row["saga_id"],
         order_id=row["order_id"],
@@ -124,6 +125,17 @@ def saga_to_proto(row: Record, steps: Sequence[Record] = ()) -> saga_pb2.Saga:
         next_attempt_time=timestamp(row["next_attempt_time"]),
         reason=row["reason"],
         steps=[step_to_proto(step) for step in steps],
+        deadline=timestamp(row["deadline"]),
+        decisions=[
+            saga_pb2.SagaDecision(
+                action=saga_pb2.SagaAction.Value(f"SAGA_ACTION_{decision['action']}"),
+                actor=decision["actor"],
+                reason=decision["reason"],
+                step=decision["step"],
+                create_time=timestamp(decision["create_time"]),
+            )
+            for decision in decisions
+        ],
         create_time=timestamp(row["create_time"]),
         update_time=timestamp(row["update_time"]),
     )
@@ -155,7 +167,7 @@ def order_created_event(order: Order) -> events.OrderCreated:
 def order_changed_events(before: Order, after: Order) -> list[Message]:
     """Return the events of a change of an order; none when nothing changed."""
     changed: list[Message] = []
-    if after.payment_state is not before.payment_state:
+    if _payment_facts(after) != _payment_facts(before):
         state = pb.OrderPaymentState.Value(f"ORDER_PAYMENT_STATE_{after.payment_state.name}")
         changed.append(events.OrderPaymentStateChanged(**_heading(after), payment_state=state))
     if (after.fulfillment_state, after.shipment_id) != (before.fulfillment_state, before.shipment_id):
@@ -169,6 +181,11 @@ def order_changed_events(before: Order, after: Order) -> list[Message]:
     if after.state is not before.state and not reopened and (event := _state_changed_event(after)):
         changed.append(event)
     return changed
+
+
+def _payment_facts(order: Order) -> tuple[object, ...]:
+    reason = order.state_reason if order.payment_state is Payment.PENDING else ""
+    return order.payment_state, order.payment_id, order.payment_due_time, reason
 
 
 def _state_changed_event(order: Order) -> Message | None:  # noqa: PLR0911  a table

@@ -37,7 +37,7 @@ TRANSITIONS = Transitions.between(
 
 
 class Payment(Enum):
-    """How far an order is paid, in order of progress."""
+    """How far an order is paid."""
 
     UNPAID = "UNPAID"
     PENDING = "PENDING"
@@ -45,6 +45,20 @@ class Payment(Enum):
     PAID = "PAID"
     PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
     REFUNDED = "REFUNDED"
+    DISPUTED = "DISPUTED"
+    CHARGED_BACK = "CHARGED_BACK"
+
+
+_AFTER_CHARGE = (Payment.PARTIALLY_REFUNDED, Payment.REFUNDED, Payment.DISPUTED, Payment.CHARGED_BACK)
+#: Any progress may be the first that is reported.
+_PAYMENT_PROGRESS = {
+    Payment.UNPAID: (Payment.PENDING, Payment.AUTHORIZED, Payment.PAID, *_AFTER_CHARGE),
+    Payment.PENDING: (Payment.UNPAID, Payment.AUTHORIZED, Payment.PAID, *_AFTER_CHARGE),
+    Payment.AUTHORIZED: (Payment.UNPAID, Payment.PAID, *_AFTER_CHARGE),
+    Payment.PAID: _AFTER_CHARGE,
+    Payment.PARTIALLY_REFUNDED: (Payment.REFUNDED, Payment.DISPUTED, Payment.CHARGED_BACK),
+    Payment.DISPUTED: (Payment.PAID, Payment.PARTIALLY_REFUNDED, Payment.REFUNDED, Payment.CHARGED_BACK),
+}
 
 
 class Fulfillment(Enum):
@@ -57,7 +71,6 @@ class Fulfillment(Enum):
     RETURNED = "RETURNED"
 
 
-_PAYMENT_RANKS = {state: rank for rank, state in enumerate(Payment)}
 _FULFILLMENT_RANKS = {state: rank for rank, state in enumerate(Fulfillment)}
 
 
@@ -121,6 +134,8 @@ class Order:
     shipment_id: str = ""
     #: Earlier shipments, which were cancelled, or returned before they were picked up.
     ended_shipments: int = 0
+    #: Until when the customer or the provider can still pay for it, while it waits for them.
+    payment_due_time: datetime | None = None
     version: int = 1
 
     def transition_to(self, to: State, now: datetime, reason: str = "", message: str = "") -> "Order":
@@ -130,11 +145,24 @@ class Order:
         return replace(self, state=to, state_reason=reason, state_message=message, update_time=now)
 
     def with_payment(self, to: Payment, now: datetime) -> "Order":
-        """Return the order paid this far; never less than before, except that a void undoes an authorization."""
-        voided = to is Payment.UNPAID and self.payment_state in (Payment.PENDING, Payment.AUTHORIZED)
-        if not voided and _PAYMENT_RANKS[to] <= _PAYMENT_RANKS[self.payment_state]:
+        """Return the order paid this far; the same order when it already was, or further."""
+        if to not in _PAYMENT_PROGRESS.get(self.payment_state, ()):
             return self
-        return replace(self, payment_state=to, update_time=now)
+        return replace(self, payment_state=to, payment_due_time=None, update_time=now)
+
+    def awaiting_payment(self, due: datetime, reason: str, now: datetime) -> "Order":
+        """Return the order waiting for its customer or the provider until `due`; `reason` is that of a decline."""
+        if (self.payment_state, self.payment_due_time, self.state_reason) == (Payment.PENDING, due, reason):
+            return self
+        waiting = replace(self, payment_state=Payment.PENDING, payment_due_time=due)
+        return replace(waiting, state_reason=reason, update_time=now)
+
+    def with_next_payment(self, now: datetime) -> "Order":
+        """Return the order with the id of another payment, as the one before has failed or expired."""
+        first = f"payment-{self.id.removeprefix('order-')}"
+        tries = int(self.payment_id.removeprefix(first).removeprefix("-") or 1)
+        unpaid = replace(self, payment_state=Payment.UNPAID, payment_due_time=None, state_reason="")
+        return replace(unpaid, payment_id=f"{first}-{tries + 1}", update_time=now)
 
     def with_fulfillment(self, to: Fulfillment, now: datetime) -> "Order":
         """Return the order delivered this far; never less than before, except that a release undoes an allocation."""

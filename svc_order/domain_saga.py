@@ -11,34 +11,8 @@ from typing import Any
 
 from chassis.domain.backoff import backoff
 from chassis.domain.transitions import Transitions
-from shop.order.v1.order_errors import OrderNotCancellable, SagaStateConflict
-from svc_order.domain import Fulfillment, Order, Payment, State
-
-
-class Step(Enum):
-    """The steps of a saga, in order."""
-
-    RESERVE_STOCK = "reserve_stock"
-    BOOK_SLOT = "book_slot"
-    AUTHORIZE_PAYMENT = "authorize_payment"
-    CONFIRM_RESERVATION = "confirm_reservation"
-    #: Waits for ShipOrder.
-    AWAIT_SHIPMENT = "await_shipment"
-    CREATE_SHIPMENT = "create_shipment"
-    #: Waits for the courier's events.
-    AWAIT_PICKUP = "await_pickup"
-    CAPTURE_PAYMENT = "capture_payment"
-    FULFILL_RESERVATION = "fulfill_reservation"
-
-
-_ORDER = tuple(Step)
-#: The steps that are undone. Releasing the reservation undoes its confirmation too.
-_UNDOABLE = frozenset({Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.AUTHORIZE_PAYMENT})
-_WAITING = frozenset({Step.AWAIT_SHIPMENT, Step.AWAIT_PICKUP})
-#: From this step on the saga goes forward, or is parked, and compensates only when an operator says so.
-_PIVOT = _ORDER.index(Step.CREATE_SHIPMENT)
-#: From this step on the parcel has left, and nothing compensates.
-_DEPARTED = _ORDER.index(Step.CAPTURE_PAYMENT)
+from shop.order.v1.order_errors import OrderNotCancellable, OrderNotPayable, SagaStateConflict
+from svc_order.domain_steps import SKIPPED, STEPS, UNDOABLE, Done, Pending, Refused, Step, StepResult, Unknown
 
 
 class SagaState(Enum):
@@ -54,45 +28,24 @@ class SagaState(Enum):
 SAGA_TRANSITIONS = Transitions.between(
     {
         SagaState.RUNNING: (SagaState.DONE, SagaState.COMPENSATING, SagaState.COMPENSATED, SagaState.PARKED),
-        SagaState.COMPENSATING: (SagaState.COMPENSATED, SagaState.PARKED),
+        SagaState.COMPENSATING: (SagaState.COMPENSATED, SagaState.PARKED, SagaState.RUNNING),
         SagaState.PARKED: (SagaState.RUNNING, SagaState.COMPENSATING),
         SagaState.COMPENSATED: (SagaState.COMPENSATING,),
     }
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The step took effect, now or before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The step did not take effect, and never will."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The step may have taken effect: it is repeated with the same key until its outcome is known."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """The participant has not finished the step yet: it is called again."""
-
-
-StepResult = Done | Refused | Unknown | Pending
-
-_MAX_ATTEMPTS = 12
 _FIRST_PAUSE = timedelta(milliseconds=400)
-_LONGEST_PAUSE = timedelta(seconds=15)
-_PENDING_PAUSE = timedelta(seconds=1)
+_LONGEST_PAUSE = timedelta(seconds=60)
+#: The pauses of a step that the participant has not finished. Its event wakes the saga sooner.
+_FIRST_POLL = timedelta(seconds=1)
+_LONGEST_POLL = timedelta(minutes=5)
+#: How long after the end of a payment its participant may take to say so.
+_PAYMENT_GRACE = timedelta(minutes=2)
 #: The pause of a step that only an event ends.
 NEVER = timedelta(days=36500)
+#: Why a saga compensates that had no outcome by its deadline.
+ORDER_EXPIRED = "ORDER_EXPIRED"
 
 
 def saga_id(order_id: str) -> str:
@@ -107,14 +60,20 @@ class Saga:
     id: str
     order_id: str
     next_attempt_time: datetime
+    #: Until when the order must be confirmed: what has no outcome then is undone.
+    deadline: datetime
     state: SagaState = SagaState.RUNNING
     step: Step = Step.RESERVE_STOCK
     attempts: int = 0
+    #: Whether a process has begun an attempt whose result it has not written yet.
+    executing: bool = False
     #: The number of RetrySaga calls that took effect: each makes the next attempt a new request to the participants.
     retries: int = 0
-    #: Why it compensates; of one that was going forward, why it is parked.
+    #: Whether the order waits for RetryPayment after a decline.
+    keep_on_decline: bool = False
+    #: Why it compensates; of one that was going forward, why it is parked or waits for another payment method.
     reason: str = ""
-    #: Set by CancelOrder; takes effect when the current step has a definite outcome.
+    #: Set by CancelOrder; takes effect when the attempt in progress has a result.
     cancel_reason: str = ""
     #: The words of the user who cancelled the order, or of the operator who compensated the saga.
     message: str = ""
@@ -139,60 +98,53 @@ class Saga:
     @property
     def is_shippable(self) -> bool:
         """Return whether the order may be shipped, or is."""
-        return self.is_awaiting_shipment or self.is_past_pivot
-
-    @property
-    def is_past_pivot(self) -> bool:
-        """Return whether it no longer compensates by itself."""
-        return _ORDER.index(self.step) >= _PIVOT
+        compensating = SagaState.COMPENSATING in (self.state, self.parked_from)
+        return self.is_awaiting_shipment or (self.step.is_past_pivot and not compensating)
 
     @property
     def has_departed(self) -> bool:
         """Return whether the parcel has left."""
-        return _ORDER.index(self.step) >= _DEPARTED
+        return self.step.is_after_departure
 
     def claimed(self, now: datetime, lease: timedelta) -> "Saga":
         """Return the saga with an attempt at its current step begun; after `lease` another process may resume it."""
-        return replace(self, attempts=self.attempts + 1, next_attempt_time=now + lease, version=self.version + 1)
+        begun = replace(self, attempts=self.attempts + 1, executing=True, next_attempt_time=now + lease)
+        return replace(begun, version=self.version + 1)
 
-    def advanced(self, result: StepResult, now: datetime, jitter: float) -> "Saga":  # noqa: PLR0911  a table
-        """Return the saga after its current step returned `result`; `jitter`, from 0 to 1, spreads repeats."""
+    def advanced(self, result: StepResult, now: datetime, jitter: float, ship_within: timedelta = NEVER) -> "Saga":
+        """Return the saga after its current step returned `result`; `jitter`, from 0 to 1, spreads repeats.
+
+        An order that is confirmed waits `ship_within` for its shipment.
+        """
+        saga = replace(self, executing=False)
         match result:
             case Done():
-                return _undo_previous(self, now) if self.state is SagaState.COMPENSATING else _forward(self, now)
+                if self.state is SagaState.COMPENSATING:
+                    return _undo_previous(saga, now)
+                return _forward(saga, now, ship_within)
             case Refused(reason):
-                if self.state is SagaState.COMPENSATING or self.is_past_pivot:
-                    return self.parked(reason)
-                return _undo_previous(replace(self, reason=self.cancel_reason or reason), now)
-            case Unknown(reason):
-                if self.attempts >= _MAX_ATTEMPTS:
-                    return self.parked(reason)
+                return _refused(saga, reason, now)
+            case Unknown(_, retry_delay):
                 pause = backoff(self.attempts, _FIRST_PAUSE, _LONGEST_PAUSE, jitter)
-                return replace(self, next_attempt_time=now + pause, version=self.version + 1)
-            case Pending():
-                if self.cancel_reason and self.state is SagaState.RUNNING:
-                    return _forward(self, now)
-                attempts = max(0, self.attempts - 1)  # waiting for a participant is no failure
-                next_attempt_time = now + _PENDING_PAUSE
-                return replace(self, attempts=attempts, next_attempt_time=next_attempt_time, version=self.version + 1)
+                return _repeat(saga, now, max(pause, min(retry_delay, _LONGEST_PAUSE)))
+            case Pending(until):
+                return _await(saga, now, until, backoff(self.attempts, _FIRST_POLL, _LONGEST_POLL, jitter))
 
     def cancelled(self, now: datetime, reason: str, message: str, shipment_id: str) -> "Saga":
-        """Return the saga compensating, or with the cancellation recorded for the end of the step in progress.
+        """Return the saga compensating, or with the cancellation recorded for the end of the attempt in progress.
 
-        Raises OrderNotCancellable once the order has a shipment.
+        What its current step may have done is undone, too. Raises OrderNotCancellable once the order has a shipment.
         """
         if SagaState.COMPENSATING in (self.state, self.parked_from) or self.state is SagaState.COMPENSATED:
             return self
-        if self.state is SagaState.DONE or shipment_id or self.is_past_pivot:
+        if self.state is SagaState.DONE or shipment_id or self.step.is_past_pivot:
             raise OrderNotCancellable(order_id=self.order_id, state="being shipped")
         if self.cancel_reason:
             return self
         recorded = replace(self, cancel_reason=reason, message=message)
-        if self.is_awaiting_shipment:
-            return _undo_previous(replace(recorded, reason=reason), now)
-        return (
-            recorded  # at the same version: the process that executes the step finds the cancellation when it settles
-        )
+        if self.executing:
+            return recorded  # at the same version: the process that executes the step finds it when it settles
+        return _undo_from(replace(recorded, reason=reason, parked_from=None), self.step.position, now)
 
     def with_shipment_requested(self, actor: str, now: datetime) -> "Saga":
         """Return the saga resumed by ShipOrder; the same saga when it does not wait for that."""
@@ -203,10 +155,12 @@ class Saga:
     def departed(self, now: datetime) -> "Saga":
         """Return the saga resumed by the parcel's departure; the same saga when it does not wait for that.
 
-        The parcel may depart before CREATE_SHIPMENT has a definite outcome: its departure is one.
+        The parcel may depart before CREATE_SHIPMENT, or its compensation, has a definite outcome: its departure is one.
         """
         goes_forward = SagaState.RUNNING in (self.state, self.parked_from)
-        if not goes_forward or not _ORDER.index(Step.AWAIT_SHIPMENT) <= _ORDER.index(self.step) < _DEPARTED:
+        waits = Step.AWAIT_SHIPMENT.position <= self.step.position and not self.step.is_after_departure
+        cancels_shipment = self.state is not SagaState.COMPENSATED and self.step is Step.CREATE_SHIPMENT
+        if not ((goes_forward and waits) or cancels_shipment):
             return self
         return _at(_in_state(self, SagaState.RUNNING, parked_from=None, reason=""), Step.CAPTURE_PAYMENT, now)
 
@@ -224,10 +178,26 @@ class Saga:
             return self
         return _at(_in_state(self, SagaState.RUNNING, parked_from=None, reason=""), step, when)
 
+    def woken(self, now: datetime) -> "Saga":
+        """Return the saga due, as its payment has changed; the same saga when it does not wait for that."""
+        waits = self.step is Step.AWAIT_PAYMENT or (self.step is Step.CAPTURE_PAYMENT and not self.executing)
+        return _at(self, self.step, now) if waits and self.state is SagaState.RUNNING else self
+
+    def paying_again(self, now: datetime) -> "Saga":
+        """Return the saga about to authorize another payment; raises OrderNotPayable when it waits for none."""
+        if self.state is not SagaState.RUNNING or self.step is not Step.AWAIT_PAYMENT_METHOD or now >= self.deadline:
+            raise OrderNotPayable(order_id=self.order_id)
+        return _at(replace(self, reason=""), Step.AUTHORIZE_PAYMENT, now)
+
+    def reauthorizing(self, now: datetime, within: timedelta) -> "Saga":
+        """Return the saga of a confirmed order about to authorize another payment, as the first has expired."""
+        return _at(replace(self, deadline=now + within), Step.AUTHORIZE_PAYMENT, now)
+
     def parked(self, reason: str) -> "Saga":
         """Return the saga waiting for an operator; an error in compensating does not replace the first reason."""
         kept = self.reason if self.state is SagaState.COMPENSATING else reason
-        return _in_state(self, SagaState.PARKED, parked_from=self.state, reason=kept, version=self.version + 1)
+        changes = {"parked_from": self.state, "reason": kept, "executing": False, "version": self.version + 1}
+        return _in_state(self, SagaState.PARKED, **changes)
 
     def retried(self, now: datetime) -> "Saga":
         """Return a parked saga resumed; raises SagaStateConflict."""
@@ -235,47 +205,86 @@ class Saga:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
         reason = self.reason if self.parked_from is SagaState.COMPENSATING else ""
         resumed = _in_state(self, self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)
-        return _at(resumed, self.step, now)
+        return _at(resumed, self.step, now + NEVER if self.step is Step.AWAIT_PICKUP else now)
 
     def compensated_by_operator(self, now: datetime, message: str) -> "Saga":
         """Return the saga compensating, its current step included, which may have taken effect.
 
-        Raises SagaStateConflict.
+        A shipment is cancelled first. Raises SagaStateConflict, also once the parcel has left.
         """
-        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or _ORDER.index(self.step) >= _DEPARTED:
+        if self.state not in (SagaState.RUNNING, SagaState.PARKED) or self.step.is_after_departure:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.COMPENSATING.name)
         reasoned = replace(self, reason="COMPENSATED_BY_OPERATOR", message=message, parked_from=None)
-        return _undo_from(reasoned, _ORDER.index(self.step), now)
+        return _undo_from(reasoned, self.step.position, now)
+
+    def unpaid(self, now: datetime, reason: str) -> "Saga":
+        """Return the saga compensating as the payment has ended, its shipment included, which has not departed."""
+        return _undo_from(replace(self, reason=reason), self.step.position, now)
 
     def reopened(self, step: Step, now: datetime) -> "Saga":
         """Return a compensated saga that undoes one step again, which took effect after all."""
         return _at(_in_state(self, SagaState.COMPENSATING), step, now)
 
 
-def _forward(saga: Saga, now: datetime) -> Saga:
-    position = _ORDER.index(saga.step)
-    if saga.cancel_reason and position < _PIVOT:
+def _forward(saga: Saga, now: datetime, ship_within: timedelta) -> Saga:
+    position = saga.step.position
+    if saga.cancel_reason and not saga.step.is_past_pivot:
         return _undo_from(replace(saga, reason=saga.cancel_reason), position, now)
-    if position + 1 == len(_ORDER):
+    if position + 1 == len(STEPS):
         return _in_state(saga, SagaState.DONE, version=saga.version + 1)
-    step = _ORDER[position + 1]
-    return _at(saga, step, now + NEVER if step in _WAITING else now)
+    step = next(step for step in STEPS[position + 1 :] if step not in SKIPPED)
+    pauses = {Step.AWAIT_SHIPMENT: ship_within, Step.AWAIT_PICKUP: NEVER}
+    return _at(saga, step, now + pauses.get(step, timedelta()))
+
+
+def _refused(saga: Saga, reason: str, now: datetime) -> Saga:
+    if saga.state is SagaState.COMPENSATING or saga.step.is_past_pivot:
+        return saga.parked(reason)
+    declined = saga.step in (Step.AUTHORIZE_PAYMENT, Step.AWAIT_PAYMENT)
+    if declined and saga.keep_on_decline and not saga.cancel_reason and now < saga.deadline:
+        return _at(replace(saga, reason=reason), Step.AWAIT_PAYMENT_METHOD, saga.deadline)
+    return _undo_previous(replace(saga, reason=saga.cancel_reason or reason), now)
+
+
+def _repeat(saga: Saga, now: datetime, pause: timedelta) -> Saga:
+    """Return the saga with its step due again after a pause, or compensating what that step may have done.
+
+    Past the pivot, and in compensating, a step is repeated for as long as its participant does not answer.
+    """
+    when = now + pause
+    if saga.state is SagaState.RUNNING and not saga.step.is_past_pivot:
+        if saga.cancel_reason or now >= saga.deadline:
+            return _undo_from(replace(saga, reason=saga.cancel_reason or ORDER_EXPIRED), saga.step.position, now)
+        when = min(when, saga.deadline)
+    return replace(saga, next_attempt_time=when, version=saga.version + 1)
+
+
+def _await(saga: Saga, now: datetime, until: datetime | None, pause: timedelta) -> Saga:
+    """Return the saga waiting for its participant, at most until a time that it named."""
+    if saga.state is not SagaState.RUNNING or saga.step.is_past_pivot:
+        return _repeat(saga, now, pause)
+    if until is not None:
+        saga = replace(saga, deadline=max(saga.deadline, until + _PAYMENT_GRACE))
+    waiting = _repeat(saga, now, pause)
+    if waiting.state is not SagaState.RUNNING or saga.step is not Step.AUTHORIZE_PAYMENT:
+        return waiting
+    return _at(saga, Step.AWAIT_PAYMENT, waiting.next_attempt_time)
 
 
 def _undo_previous(saga: Saga, now: datetime) -> Saga:
-    return _undo_from(saga, _ORDER.index(saga.step) - 1, now)
+    return _undo_from(saga, saga.step.position - 1, now)
 
 
 def _undo_from(saga: Saga, position: int, now: datetime) -> Saga:
-    while position >= 0 and _ORDER[position] not in _UNDOABLE:
+    while position >= 0 and STEPS[position] not in UNDOABLE:
         position -= 1
     if position < 0:
-        return _in_state(saga, SagaState.COMPENSATED, version=saga.version + 1)
-    return _at(_in_state(saga, SagaState.COMPENSATING), _ORDER[position], now)
+        return _in_state(saga, SagaState.COMPENSATED, executing=False, version=saga.version + 1)
+    return _at(_in_state(saga, SagaState.COMPENSATING), STEPS[position], now)
 
 
 def _at(saga: Saga, step: Step, when: datetime) -> Saga:
-    return replace(saga, step=step, attempts=0, next_attempt_time=when, version=saga.version + 1)
+    return replace(saga, step=step, attempts=0, executing=False, next_attempt_time=when, version=saga.version + 1)
 
 
 def _in_state(saga: Saga, to: SagaState, **changes: Any) -> Saga:
@@ -283,29 +292,3 @@ def _in_state(saga: Saga, to: SagaState, **changes: Any) -> Saga:
     if saga.state is not to and not SAGA_TRANSITIONS.allows(saga.state, to):
         raise ValueError(f"a saga cannot go from {saga.state.name} to {to.name}")
     return replace(saga, state=to, **changes)
-
-
-def cancel(order: Order, saga: Saga, now: datetime, reason: str, message: str) -> Saga:
-    """Return the saga of an order that is to be cancelled; raises OrderNotCancellable when it is too late."""
-    if order.state not in (State.PENDING, State.CONFIRMED):
-        raise OrderNotCancellable(order_id=order.id, state=order.state.name)
-    return saga.cancelled(now, reason, message, order.shipment_id)
-
-
-def after_step(order: Order, saga: Saga, step: Step, result: StepResult, now: datetime) -> Order:
-    """Return the order after `step` returned `result`, which brought the saga to where it is."""
-    if saga.state is SagaState.COMPENSATED:
-        cancelled = saga.cancel_reason or order.state is State.CONFIRMED
-        order = order.with_payment(Payment.UNPAID, now).with_fulfillment(Fulfillment.UNFULFILLED, now)
-        return order.transition_to(State.CANCELLED if cancelled else State.REJECTED, now, saga.reason, saga.message)
-    if saga.state is SagaState.COMPENSATING or not isinstance(result, Done):
-        return order
-    match step:
-        case Step.AUTHORIZE_PAYMENT:
-            return order.with_payment(Payment.AUTHORIZED, now)
-        case Step.CONFIRM_RESERVATION:
-            return order.with_fulfillment(Fulfillment.ALLOCATED, now).transition_to(State.CONFIRMED, now)
-        case Step.CAPTURE_PAYMENT:
-            return order.with_payment(Payment.PAID, now).transition_to(State.SHIPPED, now)
-        case _:
-            return order

@@ -1,16 +1,14 @@
-"""Applies events of shipments and payments to orders, and resumes the sagas that wait for their parcels."""
+"""Applies events of shipments to orders, and resumes the sagas that wait for their parcels."""
 
 from google.protobuf.message import Message
 
 from chassis import Handler, Transaction, outbox
 from shop.delivery.v1 import delivery_events_pb2 as delivery_events
 from shop.delivery.v1 import shipment_service_pb2 as delivery_pb
-from shop.payment.v1 import payment_events_pb2 as payment_events
-from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import converters, store
-from svc_order.domain import Order, Payment
+from svc_order.domain import Order
 from svc_order.domain_fulfillment import Parcel, after_parcel
-from svc_order.domain_saga import Done, SagaState, Step
+from svc_order.domain_steps import Done, Step
 from svc_order.returns import open_parcel_return
 
 _PARCELS = {
@@ -38,29 +36,6 @@ async def on_shipment_status_changed(tx: Transaction, event: delivery_events.Shi
     await open_parcel_return(tx, await _save(tx, order, after), now)
 
 
-async def on_payment_authorized(tx: Transaction, event: payment_events.PaymentAuthorized) -> None:
-    """Void an authorization that came after the order's saga was compensated."""
-    saga, _, now = await store.lock_saga_and_order(tx, event.order_id)
-    if saga.state is SagaState.COMPENSATED:
-        await store.update_saga(tx, saga.reopened(Step.AUTHORIZE_PAYMENT, now))
-
-
-async def on_payment_captured(tx: Transaction, event: payment_events.PaymentCaptured) -> None:
-    """Show the order as paid."""
-    await _save_payment(tx, event.order_id, Payment.PAID)
-
-
-async def on_payment_refunded(tx: Transaction, event: payment_events.PaymentRefunded) -> None:
-    """Show whether the order was refunded in part or in full."""
-    full = event.state == payment_pb.PAYMENT_STATE_REFUNDED
-    await _save_payment(tx, event.order_id, Payment.REFUNDED if full else Payment.PARTIALLY_REFUNDED)
-
-
-async def _save_payment(tx: Transaction, order_id: str, payment: Payment) -> None:
-    _, order, now = await store.lock_saga_and_order(tx, order_id)
-    await _save(tx, order, order.with_payment(payment, now))
-
-
 async def _save(tx: Transaction, before: Order, after: Order) -> Order:
     saved = await store.update_order(tx, before, after)
     await outbox.add(tx, *converters.order_changed_events(before, saved))
@@ -69,7 +44,4 @@ async def _save(tx: Transaction, before: Order, after: Order) -> Order:
 
 HANDLERS: dict[type[Message], Handler] = {
     delivery_events.ShipmentStatusChanged: on_shipment_status_changed,
-    payment_events.PaymentAuthorized: on_payment_authorized,
-    payment_events.PaymentCaptured: on_payment_captured,
-    payment_events.PaymentRefunded: on_payment_refunded,
 }

@@ -81,15 +81,28 @@ WHERE order_return.state IS DISTINCT FROM last;
 -- Every return that was received is restocked and refunded.
 SELECT return_id, order_id, step, attempts, problem FROM order_return WHERE state = 'RECEIVED';
 
+-- always: confirmed_orders_are_paid_for I14
+-- An order that waits for its shipment has an authorized or captured payment.
+SELECT order_id, payment_state, payment_id FROM orders JOIN saga USING (order_id)
+WHERE saga.state = 'RUNNING' AND step = 'await_shipment' AND payment_state IN ('UNPAID', 'PENDING');
+
 -- eventually: no_order_is_pending I09
--- No order is pending, unless its saga is parked.
-SELECT order_id, orders.create_time, saga.state AS saga, step, attempts FROM orders JOIN saga USING (order_id)
-WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED';
+-- No order is pending, unless its saga is parked or may still wait for the payment.
+SELECT order_id, orders.create_time, saga.state AS saga, step, attempts, deadline FROM orders JOIN saga USING (order_id)
+WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED'
+    AND NOT (saga.state = 'RUNNING' AND step IN ('await_payment', 'await_payment_method') AND deadline > now());
 
 -- eventually: no_saga_is_running I09
--- Every saga has ended, is parked, or waits for staff to ship its order or for the parcel to leave.
-SELECT saga_id, state, step, attempts, next_attempt_time FROM saga
-WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND step IN ('await_shipment', 'await_pickup'));
+-- Every saga has ended, is parked, or waits: for its payment or for ShipOrder, each in time, or for the parcel to leave.
+SELECT saga_id, state, step, attempts, next_attempt_time, deadline FROM saga
+WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND (step = 'await_pickup'
+    OR step = 'await_shipment' AND next_attempt_time > now()
+    OR step IN ('await_payment', 'await_payment_method') AND deadline > now()));
+
+-- eventually: parked_saga_has_no_unknown_reason I09
+-- Only a refused step parks a saga: a participant that does not answer is called again.
+SELECT saga_id, step, parked_from, reason FROM saga
+WHERE state = 'PARKED' AND reason IN ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'INTERNAL', 'OVERLOADED');
 
 -- copy: orders
 -- The orders, with the columns that other services share.

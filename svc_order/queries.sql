@@ -26,19 +26,39 @@ SELECT * FROM orders WHERE order_id = $1 FOR NO KEY UPDATE;
 SELECT * FROM order_line WHERE order_id = ANY($1::text[]) ORDER BY order_id, position;
 
 -- name: list_orders
--- Lists orders from a position on, newest first, of one user or of all.
-SELECT * FROM orders
-WHERE ($1 = '' OR user_id = $1) AND ($2 = '' OR state = $2) AND (create_time, order_id) < ($3, $4)
+-- Lists orders from a position on, newest first. One query for each set of filters: each has an index, whatever the plan.
+SELECT * FROM orders WHERE (create_time, order_id) < ($1, $2) ORDER BY create_time DESC, order_id DESC LIMIT $3;
+
+-- name: list_orders_of_user
+-- Lists the orders of a user from a position on, newest first.
+SELECT * FROM orders WHERE user_id = $1 AND (create_time, order_id) < ($2, $3)
+ORDER BY create_time DESC, order_id DESC LIMIT $4;
+
+-- name: list_orders_in_state
+-- Lists the orders in a state from a position on, newest first.
+SELECT * FROM orders WHERE state = $1 AND (create_time, order_id) < ($2, $3)
+ORDER BY create_time DESC, order_id DESC LIMIT $4;
+
+-- name: list_orders_of_user_in_state
+-- Lists the orders of a user in a state from a position on, newest first.
+SELECT * FROM orders WHERE user_id = $1 AND state = $2 AND (create_time, order_id) < ($3, $4)
 ORDER BY create_time DESC, order_id DESC LIMIT $5;
 
+-- name: lock_user
+-- Makes transactions that place orders of one user wait for each other.
+SELECT pg_advisory_xact_lock(hashtextextended('place_order:' || $1, 0));
+
 -- name: count_pending
--- Counts the pending orders of a user.
-SELECT count(*) FROM orders WHERE user_id = $1 AND state = 'PENDING';
+-- Counts the pending orders of a user, up to a limit, and reads the time. A statement of its own after lock_user: it sees
+-- what was committed while that waited.
+SELECT now() AS now, (SELECT count(*) FROM (
+    SELECT FROM orders WHERE user_id = $1 AND state = 'PENDING' LIMIT $2) AS pending) AS pending;
 
 -- name: update_order
 -- Replaces the mutable columns of an order that this transaction has locked.
 UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
-    version = $7, update_time = $8, state_message = $9, ended_shipments = $10
+    version = $7, update_time = $8, state_message = $9, payment_id = $10, payment_due_time = $11, ended_shipments = $12,
+    delivered_time = coalesce(delivered_time, CASE WHEN $2 = 'DELIVERED' THEN $8::timestamptz END)
 WHERE order_id = $1;
 
 -- name: insert_history
@@ -52,15 +72,14 @@ SELECT * FROM order_history WHERE order_id = $1 ORDER BY version;
 
 -- name: list_past_return_window
 -- Lists delivered orders that can no longer be returned.
-SELECT orders.order_id FROM orders JOIN order_history AS arrival USING (order_id)
-WHERE orders.state = 'DELIVERED' AND arrival.to_state = 'DELIVERED' AND arrival.create_time < now() - $1::interval
-LIMIT $2;
+SELECT order_id FROM orders WHERE state = 'DELIVERED' AND coalesce(delivered_time, update_time) < now() - $1::interval
+ORDER BY coalesce(delivered_time, update_time) LIMIT $2;
 
 -- name: insert_saga
 -- Inserts the saga of a new order.
 INSERT INTO saga (saga_id, order_id, state, step, attempts, next_attempt_time, version, traceparent,
-    payment_method_token, create_time, update_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
+    payment_method_token, create_time, update_time, deadline, keep_on_decline)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12);
 
 -- name: read_saga
 -- Reads one saga.
@@ -85,9 +104,14 @@ ORDER BY next_attempt_time LIMIT $1;
 -- name: update_saga
 -- Replaces the mutable columns of a saga; one that has ended loses its payment method.
 UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
-    parked_from = $8, version = $9, retries = $10, message = $11, shipment_actor = $12, update_time = now(),
+    parked_from = $8, version = $9, retries = $10, message = $11, shipment_actor = $12, executing = $13,
+    deadline = $14, update_time = now(),
     payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
 WHERE saga_id = $1;
+
+-- name: update_payment_method
+-- Replaces the payment method of an order.
+UPDATE saga SET payment_method_token = $2 WHERE saga_id = $1;
 
 -- name: renew_saga
 -- Extends the lease of a saga, unless another process has claimed it since.
@@ -95,9 +119,42 @@ UPDATE saga SET next_attempt_time = now() + $3::interval WHERE saga_id = $1 AND 
 
 -- name: list_sagas
 -- Lists sagas from a position on, oldest first.
+SELECT * FROM saga WHERE (create_time, saga_id) > ($1, $2) ORDER BY create_time, saga_id LIMIT $3;
+
+-- name: list_parked_sagas
+-- Lists parked sagas from a position on, oldest first.
+SELECT * FROM saga WHERE state = 'PARKED' AND (create_time, saga_id) > ($1, $2) ORDER BY create_time, saga_id LIMIT $3;
+
+-- name: list_stuck_sagas
+-- Lists sagas that need attention from a position on, oldest first: parked, or with many attempts of the current step.
 SELECT * FROM saga
-WHERE ($1 = '' OR state = $1) AND (create_time, saga_id) > ($2, $3)
+WHERE (state = 'PARKED' OR attempts >= 8) AND state IN ('PARKED', 'RUNNING', 'COMPENSATING') AND step <> 'await_payment'
+    AND (create_time, saga_id) > ($1, $2)
+ORDER BY create_time, saga_id LIMIT $3;
+
+-- name: list_active_sagas
+-- Lists sagas in one of the states with a step to execute from a position on, oldest first.
+SELECT * FROM saga
+WHERE state = $1 AND state IN ('RUNNING', 'COMPENSATING') AND (create_time, saga_id) > ($2, $3)
 ORDER BY create_time, saga_id LIMIT $4;
+
+-- name: list_ended_sagas
+-- Lists sagas in a state that many have from a position on, oldest first.
+SELECT * FROM saga WHERE state = $1 AND (create_time, saga_id) > ($2, $3) ORDER BY create_time, saga_id LIMIT $4;
+
+-- name: filter_parked_sagas
+-- Lists parked sagas by reason, step and time, oldest first; an empty text means any.
+SELECT saga_id FROM saga
+WHERE state = 'PARKED' AND ($1 = '' OR reason = $1) AND ($2 = '' OR step = $2) AND create_time >= $3 AND create_time < $4
+ORDER BY create_time, saga_id LIMIT $5;
+
+-- name: insert_decision
+-- Records what an operator decided about a saga.
+INSERT INTO saga_decision (saga_id, action, actor, reason, step) VALUES ($1, $2, $3, $4, $5);
+
+-- name: list_decisions
+-- Lists what operators decided about a saga, oldest first.
+SELECT * FROM saga_decision WHERE saga_id = $1 ORDER BY decision_id;
 
 -- name: write_step
 -- Records the result of the current step of a saga.

@@ -34,19 +34,25 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotFound, TooManyOpenOrders
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
-from shop.payment.v1 import payment_service_pb2 as payment_pb
-from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from svc_order import converters, converters_returns, domain_saga, store, store_returns
+from svc_order import converters, converters_returns, domain_progress, store, store_operators, store_returns
 from svc_order.domain import TRANSITIONS, Order, OrderTotals, State
-from svc_order.domain_saga import Saga, StepResult, saga_id
+from svc_order.domain_saga import Saga, saga_id
+from svc_order.domain_steps import StepResult
+from svc_order.payments import Payments
 from svc_order.pricing import Pricing, check_expected_total
-from svc_order.saga import Claim, SagaOrchestrator
+from svc_order.saga import SagaOrchestrator
+from svc_order.settings import Settings
+from svc_order.steps import Claim
 
 _MAX_OPEN_ORDERS = 20
 #: The part of a caller's deadline that is kept for the reply.
 _REPLY_SECONDS = 0.25
 _COMPLETION_BATCH = 100
 _ORDERS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
+
+
+class _TooManyPending(Exception):
+    """The user has the maximum number of pending orders. No ShopError, which would be stored although it passes."""
 
 
 class OrderService(OrderServiceServicer):
@@ -60,19 +66,19 @@ class OrderService(OrderServiceServicer):
         *,
         pricing: Pricing,
         inventory: InventoryServiceStub,
-        payment: PaymentServiceStub,
+        payments: Payments,
         shipments: ShipmentServiceStub,
-        return_window: timedelta,
+        settings: Settings,
     ) -> None:
-        """`sagas` begins sagas and `worker` executes them; `return_window` is counted from an order's delivery."""
+        """`sagas` begins sagas and `worker` executes them."""
         self.db = db
         self.sagas = sagas
         self.worker = worker
         self.pricing = pricing
         self.inventory = inventory
-        self.payment = payment
+        self.payments = payments
         self.shipments = shipments
-        self.return_window = return_window
+        self.settings = settings
         self.orders: Watch[Order] = Watch(db.change_feed, self._read_orders)
 
     async def PreviewOrder(self, request: pb.PreviewOrderRequest, context: Context) -> pb.PreviewOrderResponse:
@@ -95,17 +101,22 @@ class OrderService(OrderServiceServicer):
         # Before anything else: prices may have changed since the first request.
         if order := await stored_reply(self.db, request, pb.Order):
             return await self.drive_and_reload(order)
-        await self._check_open_orders()
         totals = await self.pricing.quote(request.lines, request.currency_code, request.shipping_address)
         check_expected_total(request, totals)
-        await self._validate_payment_method(request.payment_method_token, totals)
-        return await self.drive_and_reload(await self._place_order(request, context, totals))
+        await self.payments.validate_method(request.payment_method_token, totals)
+        try:
+            order = await self._place_order(request, context, totals)
+        except _TooManyPending:
+            raise TooManyOpenOrders(limit=_MAX_OPEN_ORDERS) from None
+        return await self.drive_and_reload(order)
 
     @transactional
     async def _place_order(self, request: pb.CreateOrderRequest, tx: Transaction, totals: OrderTotals) -> pb.Order:
         """Insert an order and its saga, and begin the saga's first step, which would cost a transaction later."""
-        now, call = await current_time(tx), current_call()
-        key = uuid.uuid4().hex
+        pending, now = await store.lock_and_count_pending(tx, current_user().id, _MAX_OPEN_ORDERS)
+        if pending >= _MAX_OPEN_ORDERS:
+            raise _TooManyPending
+        call, key = current_call(), uuid.uuid4().hex
         order = Order(
             id=f"order-{key}",
             user_id=current_user().id,
@@ -118,7 +129,14 @@ class OrderService(OrderServiceServicer):
             update_time=now,
         )
         traceparent = call.traceparent if call else ""
-        saga = Saga(id=saga_id(order.id), order_id=order.id, next_attempt_time=now, traceparent=traceparent)
+        saga = Saga(
+            id=saga_id(order.id),
+            order_id=order.id,
+            next_attempt_time=now,
+            deadline=now + timedelta(seconds=self.settings.confirm_seconds),
+            keep_on_decline=request.keep_on_decline or self.settings.keep_declined_orders,
+            traceparent=traceparent,
+        )
         await store.insert_order(tx, order)
         await store.insert_saga(tx, saga, request.payment_method_token, now)
         await outbox.add(tx, converters.order_created_event(order))
@@ -148,8 +166,28 @@ class OrderService(OrderServiceServicer):
         require_owner(order.user_id, OrderNotFound(order_id=order.id))
         if order.state is not State.CANCELLED:
             by = "CUSTOMER" if order.user_id == current_user().id else "STAFF"
-            cancelled = domain_saga.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason)
+            cancelled = domain_progress.cancel(order, saga, now, f"CANCELLED_BY_{by}", request.reason)
             await store.update_saga(tx, cancelled)
+        self.db.on_commit(tx, partial(self.worker.start, saga.id))
+        return converters.order_to_proto(order)
+
+    async def RetryPayment(self, request: pb.RetryPaymentRequest, context: Context) -> pb.Order:
+        order = await stored_reply(self.db, request, pb.Order)
+        if order is None:
+            async with self.db.connection() as tx:
+                totals = (await _read_own_order(tx, request.order_id)).totals
+            await self.payments.validate_method(request.payment_method_token, totals)
+            order = await self._pay_again(request, context)
+        return await self.drive_and_reload(order)
+
+    @transactional
+    async def _pay_again(self, request: pb.RetryPaymentRequest, tx: Transaction) -> pb.Order:
+        saga, before, now = await store.lock_saga_and_order(tx, request.order_id)
+        require_owner(before.user_id, OrderNotFound(order_id=before.id))
+        await store.update_saga(tx, saga.paying_again(now))
+        await store.update_payment_method(tx, saga.id, request.payment_method_token)
+        order = await store.update_order(tx, before, before.with_next_payment(now))
+        await outbox.add(tx, *converters.order_changed_events(before, order))
         self.db.on_commit(tx, partial(self.worker.start, saga.id))
         return converters.order_to_proto(order)
 
@@ -166,13 +204,14 @@ class OrderService(OrderServiceServicer):
     async def GetOrderTimeline(self, request: pb.GetOrderTimelineRequest, context: Context) -> pb.OrderTimeline:
         async with self.db.connection() as tx:
             order = await _read_own_order(tx, request.order_id)
-            history = await store.list_history(tx, order.id)
-            steps = await store.list_steps(tx, saga_id(order.id))
+            history = await store_operators.list_history(tx, order.id)
+            steps = await store_operators.list_steps(tx, saga_id(order.id))
             returns = await store_returns.read_returns_of(tx, order.id)
         return pb.OrderTimeline(
             order_id=order.id,
             transitions=map(converters.transition_to_proto, history),
             steps=map(converters.step_to_proto, steps),
+            payment=await self.payments.find(order.id),
             returns=[converters_returns.return_to_proto(one, order.totals.currency) for one in returns],
         )
 
@@ -221,8 +260,9 @@ class OrderService(OrderServiceServicer):
 
     async def complete_orders(self) -> bool:
         """Complete some orders that can no longer be returned; return whether there may be more."""
+        window = timedelta(days=self.settings.return_days)
         async with self.db.connection() as tx:
-            order_ids = await store.list_past_return_window(tx, self.return_window, _COMPLETION_BATCH)
+            order_ids = await store.list_past_return_window(tx, window, _COMPLETION_BATCH)
         for order_id in order_ids:
             async with self.db.transaction() as tx:
                 before = await store.lock_order(tx, order_id)
@@ -231,25 +271,14 @@ class OrderService(OrderServiceServicer):
                 await outbox.add(tx, *converters.order_changed_events(before, saved))
         return len(order_ids) == _COMPLETION_BATCH
 
-    async def _check_open_orders(self) -> None:
-        """Raise TooManyOpenOrders. Outside of the transaction, which would store an error that soon passes."""
-        async with self.db.connection() as tx:
-            if await store.count_pending(tx, current_user().id) >= _MAX_OPEN_ORDERS:
-                raise TooManyOpenOrders(limit=_MAX_OPEN_ORDERS)
-
     async def _check_shippable(self, order_id: str) -> None:
         """Raise OrderNotFound or OrderNotShippable. Outside of the transaction, which stores errors: these may pass."""
         async with self.db.connection() as tx:
             order = await store.read_order(tx, order_id)
             saga = store.saga_from_row(await store.read_saga_row(tx, saga_id(order_id)))
         order.with_shipment(order.update_time, is_shippable=saga.is_shippable)
-
-    async def _validate_payment_method(self, token: str, totals: OrderTotals) -> None:
-        amount = money(totals.total, totals.currency)
-        request = payment_pb.ValidatePaymentMethodRequest(
-            user_id=current_user().id, payment_method_token=token, amount=amount
-        )
-        await self.payment.ValidatePaymentMethod(request)
+        if saga.is_awaiting_shipment:
+            await self.payments.check_shippable(order_id)
 
     async def _read_orders(self, ids: Collection[str]) -> dict[str, Order]:
         async with self.db.connection() as tx:

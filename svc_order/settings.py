@@ -15,6 +15,12 @@ class Settings(chassis.Settings):
     saga_poll_seconds: float = 0.5
     #: Resumed sagas that one process executes at the same time.
     saga_concurrency: int = 32
+    #: Seconds in which an order must be confirmed, at most the hold of its stock. What has no outcome is undone then.
+    confirm_seconds: float = 900.0
+    #: Whether every order waits for RetryPayment after a decline; otherwise those whose request says so.
+    keep_declined_orders: bool = False
+    #: Days in which a confirmed order must be shipped; it is cancelled then.
+    ship_days: float = 60.0
     #: Days after delivery in which an order can be returned; afterwards it is COMPLETED.
     return_days: float = 14.0
     #: Seconds between two searches for orders to complete.

@@ -17,9 +17,14 @@ from pathlib import Path
 from chassis import Queries, Record, Transaction
 from shop.order.v1.order_errors import OrderNotFound, SagaNotFound
 from svc_order.domain import Fulfillment, Line, Order, OrderTotals, Payment, State
-from svc_order.domain_saga import Done, Pending, Refused, Saga, SagaState, Step, StepResult, Unknown, saga_id
+from svc_order.domain_saga import Saga, SagaState, saga_id
+from svc_order.domain_steps import Done, Pending, Refused, Step, StepResult, Unknown
 
 sql = Queries(Path(__file__).parent / "queries.sql")
+
+_LINE_COLUMNS = (
+    "sku", "product_id", "name", "quantity", "unit_price", "tax_rate_basis_points", "tax", "total", "weight_grams",
+)  # fmt: skip
 
 
 async def insert_order(tx: Transaction, order: Order) -> None:
@@ -47,15 +52,7 @@ async def insert_order(tx: Transaction, order: Order) -> None:
     await tx.execute(
         sql.insert_lines,
         order.id,
-        [line.sku for line in totals.lines],
-        [line.product_id for line in totals.lines],
-        [line.name for line in totals.lines],
-        [line.quantity for line in totals.lines],
-        [line.unit_price for line in totals.lines],
-        [line.tax_rate_basis_points for line in totals.lines],
-        [line.tax for line in totals.lines],
-        [line.total for line in totals.lines],
-        [line.weight_grams for line in totals.lines],
+        *([getattr(line, column) for line in totals.lines] for column in _LINE_COLUMNS),
     )
     await tx.execute(sql.insert_history, order.id, order.version, "", order.state.name, "", order.create_time, "")
 
@@ -95,13 +92,26 @@ async def list_orders(
     tx: Transaction, *, user_id: str, state: str, before: tuple[datetime, str], limit: int
 ) -> list[Order]:
     """Return orders before a position, newest first; an empty `user_id` or `state` means any."""
-    return await _with_lines(tx, await tx.fetch(sql.list_orders, user_id, state, *before, limit))
+    if user_id and state:
+        rows = await tx.fetch(sql.list_orders_of_user_in_state, user_id, state, *before, limit)
+    elif user_id:
+        rows = await tx.fetch(sql.list_orders_of_user, user_id, *before, limit)
+    elif state:
+        rows = await tx.fetch(sql.list_orders_in_state, state, *before, limit)
+    else:
+        rows = await tx.fetch(sql.list_orders, *before, limit)
+    return await _with_lines(tx, rows)
 
 
-async def count_pending(tx: Transaction, user_id: str) -> int:
-    """Return how many of a user's orders are PENDING."""
-    count: int = await tx.fetchval(sql.count_pending, user_id)
-    return count
+async def lock_and_count_pending(tx: Transaction, user_id: str, limit: int) -> tuple[int, datetime]:
+    """Return how many of a user's orders are PENDING, at most `limit`, and the time.
+
+    Until this transaction ends no other one counts the user's orders.
+    """
+    await tx.execute(sql.lock_user, user_id)
+    row = await tx.fetchrow(sql.count_pending, user_id, limit)
+    assert row is not None, "the query reads no table"
+    return row["pending"], row["now"]
 
 
 async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
@@ -120,17 +130,14 @@ async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
         after.version,
         after.update_time,
         after.state_message,
+        after.payment_id,
+        after.payment_due_time,
         after.ended_shipments,
     )
     if after.state is not before.state:
         transition = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
         await tx.execute(sql.insert_history, after.id, after.version, *transition)
     return after
-
-
-async def list_history(tx: Transaction, order_id: str) -> list[Record]:
-    """Return an order's transitions, oldest first."""
-    return await tx.fetch(sql.list_history, order_id)
 
 
 async def list_past_return_window(tx: Transaction, window: timedelta, limit: int) -> list[str]:
@@ -152,6 +159,8 @@ async def insert_saga(tx: Transaction, saga: Saga, payment_method_token: str, no
         saga.traceparent,
         payment_method_token,
         now,
+        saga.deadline,
+        saga.keep_on_decline,
     )
 
 
@@ -182,11 +191,6 @@ async def list_due_sagas(tx: Transaction, limit: int) -> list[str]:
     return [row["saga_id"] for row in await tx.fetch(sql.list_due_sagas, limit)]
 
 
-async def list_saga_rows(tx: Transaction, *, state: str, after: tuple[datetime, str], limit: int) -> list[Record]:
-    """Return sagas after a position, oldest first; an empty `state` means any."""
-    return await tx.fetch(sql.list_sagas, state, *after, limit)
-
-
 async def update_saga(tx: Transaction, saga: Saga) -> None:
     """Write a saga that was locked."""
     await tx.execute(
@@ -203,7 +207,14 @@ async def update_saga(tx: Transaction, saga: Saga) -> None:
         saga.retries,
         saga.message,
         saga.shipment_actor,
+        saga.executing,
+        saga.deadline,
     )
+
+
+async def update_payment_method(tx: Transaction, saga_id: str, token: str) -> None:
+    """Write the payment method of an order whose saga was locked."""
+    await tx.execute(sql.update_payment_method, saga_id, token)
 
 
 async def renew_saga(tx: Transaction, claimed: Saga, lease: timedelta) -> None:
@@ -225,11 +236,6 @@ async def write_step(tx: Transaction, saga: Saga, result: StepResult) -> None:
     await tx.execute(sql.write_step, saga.id, saga.step.value, state, saga.attempts, reason)
 
 
-async def list_steps(tx: Transaction, saga_id: str) -> list[Record]:
-    """Return a saga's steps in the order of their last attempts."""
-    return await tx.fetch(sql.list_steps, saga_id)
-
-
 def saga_from_row(row: Record) -> Saga:
     """Return the saga that a row holds."""
     return Saga(
@@ -243,6 +249,9 @@ def saga_from_row(row: Record) -> Saga:
         reason=row["reason"],
         cancel_reason=row["cancel_reason"],
         message=row["message"],
+        executing=row["executing"],
+        deadline=row["deadline"],
+        keep_on_decline=row["keep_on_decline"],
         shipment_actor=row["shipment_actor"],
         parked_from=SagaState[row["parked_from"]] if row["parked_from"] else None,
         version=row["version"],
@@ -277,19 +286,10 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
         fulfillment_state=Fulfillment[row["fulfillment_state"]],
         shipment_id=row["shipment_id"],
         ended_shipments=row["ended_shipments"],
+        payment_due_time=row["payment_due_time"],
         version=row["version"],
     )
 
 
 def _line_from_row(row: Record) -> Line:
-    return Line(
-        sku=row["sku"],
-        product_id=row["product_id"],
-        name=row["name"],
-        quantity=row["quantity"],
-        unit_price=row["unit_price"],
-        tax_rate_basis_points=row["tax_rate_basis_points"],
-        tax=row["tax"],
-        total=row["total"],
-        weight_grams=row["weight_grams"],
-    )
+    return Line(**{column: row[column] for column in _LINE_COLUMNS})

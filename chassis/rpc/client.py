@@ -34,18 +34,23 @@ class Clients:
         """`upstreams` is `shop.order.v1.OrderService=host:port`, comma-separated, `*=` for every other service."""
         self._targets = dict(_parse(upstreams))
         self._caller = caller
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._channels: dict[tuple[str, bool], grpc.aio.Channel] = {}
         self._calls = {method: Calls(method, histogram=CALLED) for method in RPCS}
 
-    def stub(self, kind: type[Stub]) -> Stub:
-        """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address."""
+    def stub(self, kind: type[Stub], *, retries: bool = True) -> Stub:
+        """Return a stub of the generated class `kind`; raises UpstreamError when its service has no address.
+
+        Without `retries` each call is one attempt, for callers that repeat calls themselves.
+        """
         service = service_of_stub(kind)
         target = self._targets.get(service.name) or self._targets.get("*")
         if target is None:
             raise UpstreamError(f"UPSTREAMS names neither {service.name} nor *")
-        if target not in self._channels:
-            self._channels[target] = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        return kind(Channel(self._channels[target], self._metadata, _remaining, self._record))  # type: ignore[call-arg]  # every stub takes a channel
+        key = (target, retries)
+        if key not in self._channels:
+            options = CHANNEL_OPTIONS if retries else (*CHANNEL_OPTIONS, ("grpc.enable_retries", 0))
+            self._channels[key] = grpc.aio.insecure_channel(target, options=options)
+        return kind(Channel(self._channels[key], self._metadata, _remaining, self._record))  # type: ignore[call-arg]  # every stub takes a channel
 
     def _metadata(self) -> Metadata:
         metadata = [("x-shop-caller", self._caller), *inject().items()]

@@ -12,7 +12,10 @@ from typer.core import TyperGroup
 from mesh.cli.terminal import print_error
 from mesh.errors import StackError
 
-_COMMANDS = ("up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "verify", "outbox", "dlq", "new")
+_COMMANDS = (
+    "up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "verify", "outbox",
+    "dlq", "saga", "orders", "new",
+)  # fmt: skip
 
 
 class _Commands(TyperGroup):

@@ -20,7 +20,6 @@ BEFORE_THE_RULES = {
     "find_delivered_orders_by_their_arrival",
     "find_ended_sessions",
     "find_sessions_by_family",
-    "index_what_operators_and_jobs_search",
     "keep_dropped_skus",
     "pay_an_order_again",
     "rename_refusal_to_error",

@@ -5,8 +5,8 @@ WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.reservation_id = reservation
     AND orders.order_id = reservation.order_id)
 UNION ALL
 SELECT 'payment', payment_id, order_id FROM payment
-WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.payment_id = payment.payment_id
-    AND orders.order_id = payment.order_id AND orders.user_id = payment.user_id)
+WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.order_id = payment.order_id AND orders.user_id = payment.user_id
+    AND (orders.payment_id = payment.payment_id OR payment.state IN ('FAILED', 'EXPIRED', 'VOIDED')))
 UNION ALL
 SELECT 'booking', slot_id, order_id FROM booking
 WHERE NOT EXISTS (SELECT 1 FROM orders WHERE orders.order_id = booking.order_id)
@@ -79,8 +79,9 @@ WHERE orders.shipment_id <> '' AND shipment.order_id IS NOT orders.order_id
 -- eventually: payment_state_agrees I15
 -- The payment state of an order agrees with its payment.
 SELECT orders.order_id, payment_state, payment.state AS payment FROM orders LEFT JOIN payment USING (payment_id)
-WHERE saga_state <> 'PARKED' AND payment_state IS NOT (CASE payment.state
+WHERE saga_state <> 'PARKED' AND orders.state <> 'PENDING' AND payment_state IS NOT (CASE payment.state
     WHEN 'AUTHORIZED' THEN 'AUTHORIZED' WHEN 'CAPTURED' THEN 'PAID'
+    WHEN 'DISPUTED' THEN 'DISPUTED' WHEN 'CHARGED_BACK' THEN 'CHARGED_BACK'
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);
 
 -- eventually: returns_are_refunded I15
@@ -137,6 +138,8 @@ WHERE NOT EXISTS (SELECT 1 FROM shipment WHERE shipment_id = reference);
 -- Every event of delivery and payment about an order was applied by svc_order or dead-lettered.
 SELECT event_id, type, key FROM event
 WHERE type IN ('shop.delivery.v1.ShipmentStatusChanged', 'shop.payment.v1.PaymentAuthorized',
-        'shop.payment.v1.PaymentCaptured', 'shop.payment.v1.PaymentRefunded')
+        'shop.payment.v1.PaymentCaptured', 'shop.payment.v1.PaymentRefunded', 'shop.payment.v1.PaymentVoided',
+        'shop.payment.v1.PaymentFailed', 'shop.payment.v1.PaymentExpired', 'shop.payment.v1.PaymentDisputed',
+        'shop.payment.v1.PaymentDisputeClosed')
     AND event_id NOT IN (SELECT event_id FROM applied WHERE consumer = 'svc_order')
     AND event_id NOT IN (SELECT event_id FROM dead_lettered WHERE consumer = 'svc_order');

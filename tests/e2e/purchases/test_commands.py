@@ -125,3 +125,18 @@ def test_a_load_outside_of_its_bounds_is_an_error(stack, arguments):
     done = stack.run("load", *arguments)
     assert done.returncode == 2
     assert arguments[0] in done.stderr
+
+
+def test_operators_show_sagas_and_cannot_retry_one_that_is_done(stack):
+    order_id = stack.json("demo")["order"]["orderId"]
+    saga = stack.json("saga", "show", order_id)
+    assert (saga["orderId"], saga["state"]) == (order_id, "SAGA_STATE_DONE")
+    listed = stack.json("saga", "list", "--state", "done")["sagas"]
+    assert {one["state"] for one in listed} == {"SAGA_STATE_DONE"}
+    assert saga["sagaId"] not in [one["sagaId"] for one in stack.json("orders", "stuck").get("sagas", ())]
+    rejected = stack.run("saga", "retry", order_id, "--why", "a test")
+    assert rejected.returncode == 1
+    assert "is DONE" in rejected.stderr
+    unclear = stack.run("saga", "retry", order_id, "--all", "--why", "a test")
+    assert "either one saga" in unclear.stderr
+    assert stack.json("saga", "retry", "--reason", "NO_SUCH_REASON", "--why", "a test") == {"sagaIds": []}

@@ -12,6 +12,7 @@ from shop.order.v1 import saga_pb2
 from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
 from shop.payment.v1 import payment_service_pb2 as payment_pb
+from tests.integration.database_control import until_blocked
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
     authorization_applied,
@@ -136,6 +137,18 @@ async def test_a_cancelled_order_or_one_that_is_not_confirmed_cannot_be_shipped(
             with pytest.raises(OrderNotShippable) as error:
                 await ship(shop, order_id)
             assert error.value.metadata["state"] == "PENDING"
+
+
+async def test_an_order_whose_cancellation_commits_first_is_not_shipped(shop, rows):
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+    async with rows.transaction():
+        await rows.execute("UPDATE saga SET state = 'COMPENSATING', step = 'authorize_payment'")
+        shipping = asyncio.create_task(ship(shop, order.order_id))
+        await until_blocked(rows)
+    with pytest.raises(OrderNotShippable):
+        await shipping
+    assert await rows.fetchval("SELECT shipment_id FROM orders") == ""
 
 
 async def test_of_a_concurrent_shipment_and_cancellation_exactly_one_takes_effect(shop):

@@ -1,6 +1,5 @@
 """svc_order alone over rows that a test inserted: concurrent changes, equal times, and repeated steps."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import grpc
@@ -12,14 +11,12 @@ from shop.inventory.v1.inventory_service_pb2_grpc import (
     InventoryServiceServicer,
 )
 from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_errors import OrderNotShippable
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from svc_order.__main__ import compose
 from svc_order.settings import Settings
 from tests.integration.database_control import connected, until_blocked
 
 NOWHERE = "127.0.0.1:1"
-SHIP = pb.ShipOrderRequest(order_id="order-1", request_id="ship-1")
 ORDER = """
 INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
     tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time)
@@ -82,20 +79,6 @@ async def test_a_completed_order_keeps_a_concurrent_refund(orders, rows):
         await eventually(lambda: rows.fetchval("SELECT state FROM orders"), lambda state: state == "COMPLETED")
     order = await rows.fetchrow("SELECT payment_state, version FROM orders")
     assert tuple(order) == ("PARTIALLY_REFUNDED", 3)
-
-
-async def test_an_order_whose_cancellation_commits_first_is_not_shipped(orders, rows, issuer):
-    await rows.execute(ORDER, "order-1", "CONFIRMED")
-    await rows.execute(SAGA, "await_shipment", "infinity")
-    async with orders() as stub:
-        async with rows.transaction():
-            await rows.execute("UPDATE saga SET state = 'COMPENSATING', step = 'authorize_payment'")
-            with as_user(f"Bearer {issuer.token('staff-1', 'staff')}"):
-                shipping = asyncio.create_task(stub.ShipOrder(SHIP))
-            await until_blocked(rows)
-        with pytest.raises(OrderNotShippable):
-            await shipping
-    assert await rows.fetchval("SELECT shipment_id FROM orders") == ""
 
 
 async def test_pages_list_each_order_once_when_all_have_the_same_create_time(orders, rows, issuer):

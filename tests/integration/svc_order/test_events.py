@@ -262,8 +262,7 @@ async def test_an_order_is_completed_when_its_return_window_has_ended(shop, publ
         older, younger = orders
         for order, days in ((younger, 13), (older, 15)):
             await rows.execute(
-                "UPDATE order_history SET create_time = now() - make_interval(days => $2)"
-                " WHERE order_id = $1 AND to_state = 'DELIVERED'",
+                "UPDATE orders SET delivered_time = now() - make_interval(days => $2) WHERE order_id = $1",
                 order.order_id,
                 days,
             )

@@ -183,7 +183,7 @@ async def test_new_orders_do_not_delay_resumed_sagas(shop, rows):
 async def test_a_due_saga_is_claimed_after_a_transaction_that_applies_an_event_to_it(fresh_database):
     """Or the reply to CancelOrder would come before the saga is claimed."""
     now = datetime.now(UTC)
-    saga = Saga(id="saga-1", order_id="order-1", next_attempt_time=now)
+    saga = Saga(id="saga-1", order_id="order-1", next_attempt_time=now, deadline=now)
     order = Order(
         id="order-1", user_id="customer-1", totals=OrderTotals(currency="THB", lines=(), shipping_fee=1, tax_total=0),
         shipping_address=b"", slot_id="", reservation_id="", payment_id="", create_time=now, update_time=now,

@@ -1,7 +1,7 @@
 """SagaService: parked sagas, and what operators can do about them."""
 
+import uuid
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -15,8 +15,9 @@ from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, SagaNotFound, SagaStateConflict
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order.domain_pricing import price_lines, quote
-from svc_order.domain_saga import Done, Refused, Saga, SagaState, Step, Unknown
-from svc_order.saga import Claim, SagaOrchestrator
+from svc_order.domain_saga import Saga, SagaState
+from svc_order.domain_steps import Done, Refused, Step, Unknown
+from svc_order.steps import Claim, Steps
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
     available,
@@ -33,63 +34,99 @@ from tests.integration.svc_order.shop_queries import (
 )
 from tests.unit.svc_order.test_domain import a_price, an_order
 
-LEASE = timedelta(seconds=5)
 BROKEN = ["authorize_500"] * 60
 
 
-async def parked(shop, rows, order_id):
-    """Return an order's saga, parked, since the last of its tries is brought nearer."""
-    nearer = "UPDATE saga SET attempts = 11, next_attempt_time = now() WHERE order_id = $1 AND attempts < 12"
+async def due(rows, order_id):
+    """Make the next attempt of an order's saga due now."""
+    await rows.execute("UPDATE saga SET next_attempt_time = now() WHERE order_id = $1 AND NOT executing", order_id)
+
+
+async def attempted(rows, order_id, attempts):
+    """Wait until a saga has had so many attempts at its step without an answer."""
 
     async def look():
-        await rows.execute(nearer, order_id)  # again, should a try have been under way
-        return await saga_of(shop, order_id)
+        await due(rows, order_id)
+        query = "SELECT attempts FROM saga WHERE order_id = $1 AND NOT executing"
+        return await rows.fetchval(query, order_id) or 0
 
-    return await eventually(look, lambda saga: saga.state == saga_pb2.SAGA_STATE_PARKED)
+    await eventually(look, lambda count: count >= attempts)
 
 
 def retry(order_id, request_id="r-1"):
     return sagas_pb.RetrySagaRequest(saga_id=saga_id(order_id), request_id=request_id)
 
 
+async def retry_all(shop, **filters):
+    request = sagas_pb.RetrySagasRequest(
+        filter=sagas_pb.SagaFilter(**filters), reason="why", request_id=uuid.uuid4().hex
+    )
+    return (await shop.sagas.RetrySagas(request)).saga_ids
+
+
 def compensate(order_id, reason="", request_id="u-1"):
     return sagas_pb.CompensateSagaRequest(saga_id=saga_id(order_id), reason=reason, request_id=request_id)
 
 
-async def test_a_step_without_an_answer_parks_the_saga_until_it_is_retried(shop, rows, provider):
+async def test_an_order_ends_by_itself_when_the_participant_is_back_after_many_attempts(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
         assert order.state == pb.ORDER_STATE_PENDING
-    saga = await parked(shop, rows, order.order_id)
-    assert (saga.current_step, saga.attempts, saga.reason) == ("authorize_payment", 12, "UNAVAILABLE")
-    assert {step.name: (step.state, step.reason) for step in saga.steps}["authorize_payment"] == (
-        saga_pb2.SAGA_STEP_STATE_UNKNOWN,
-        "UNAVAILABLE",
-    )
-    await provider()
-    with shop.staff():
-        going = await shop.sagas.RetrySaga(retry(order.order_id))
-        assert (going.state, going.attempts, going.reason) == (saga_pb2.SAGA_STATE_RUNNING, 0, "")
-        assert (await shop.sagas.RetrySaga(retry(order.order_id))).state == saga_pb2.SAGA_STATE_RUNNING
-    with shop.customer():
+        await rows.execute("UPDATE saga SET attempts = attempts + 100")
+        await attempted(rows, order.order_id, 2)
+        assert (await saga_of(shop, order.order_id)).state == saga_pb2.SAGA_STATE_RUNNING
+        await provider()
+        await due(rows, order.order_id)
         confirmed = await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
-        payment = await payment_of(shop, confirmed)
-    assert payment.authorized_amount == order.total
-    assert (await saga_of(shop, order.order_id)).current_step == "await_shipment"
+        assert (await payment_of(shop, confirmed)).authorized_amount == order.total
+
+
+@pytest.mark.parametrize("orders_settings", [{"confirm_seconds": 2.0}], ids=["two seconds"])
+async def test_an_order_without_an_outcome_at_its_deadline_is_undone(shop, rows, provider):
+    await provider(*BROKEN)
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 4)))
+        rejected = await reached(shop, order.order_id, pb.ORDER_STATE_REJECTED)
+        await provider()
+    assert rejected.state_reason == "ORDER_EXPIRED"
+    assert await available(shop, "shirt") == 10
+    assert (await saga_of(shop, order.order_id)).state == saga_pb2.SAGA_STATE_COMPENSATED
+
+
+async def test_an_order_is_cancelled_while_the_provider_does_not_answer(shop, rows, provider):
+    await provider(*BROKEN)
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        request = pb.CancelOrderRequest(order_id=order.order_id, reason="too slow", request_id="c-1")
+        await shop.orders.CancelOrder(request)
+        cancelled = await reached(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
+        await provider()
+        payment = await eventually(
+            lambda: payment_of(shop, order),
+            lambda one: one.state in (payment_pb.PAYMENT_STATE_VOIDED, payment_pb.PAYMENT_STATE_FAILED),
+        )
+    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "too slow")
+    assert not payment.captured_amount.units
+    assert await available(shop, "shirt") == 10
 
 
 async def test_a_saga_compensated_by_an_operator_releases_what_it_held_and_keeps_their_words(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 4)))
-    await parked(shop, rows, order.order_id)
     with shop.staff():
         await shop.sagas.CompensateSaga(compensate(order.order_id, "the provider is gone"))
     with shop.customer():
         rejected = await reached(shop, order.order_id, pb.ORDER_STATE_REJECTED)
     assert (rejected.state_reason, rejected.state_message) == ("COMPENSATED_BY_OPERATOR", "the provider is gone")
     assert await available(shop, "shirt") == 10
+    (decision,) = (await saga_of(shop, order.order_id)).decisions
+    assert (decision.action, decision.actor, decision.reason) == (
+        saga_pb2.SAGA_ACTION_COMPENSATE,
+        "staff-1",
+        "the provider is gone",
+    )
     with shop.staff():
         for request in (retry(order.order_id), compensate(order.order_id, request_id="u-2")):
             rpc = shop.sagas.RetrySaga if request.request_id == "r-1" else shop.sagas.CompensateSaga
@@ -113,25 +150,6 @@ async def test_an_authorization_during_an_operators_compensation_is_voided(shop,
     assert await available(shop, "shirt") == 10
 
 
-async def test_a_cancellation_of_a_parked_saga_takes_effect_when_it_is_retried(shop, rows, provider):
-    await provider(*BROKEN)
-    with shop.customer():
-        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-    await parked(shop, rows, order.order_id)
-    await rows.execute("UPDATE saga SET next_attempt_time = now()")
-    with shop.customer():
-        request = pb.CancelOrderRequest(order_id=order.order_id, reason="too slow", request_id="c-1")
-        assert (await shop.orders.CancelOrder(request)).state == pb.ORDER_STATE_PENDING
-    assert (await saga_of(shop, order.order_id)).state == saga_pb2.SAGA_STATE_PARKED
-    await provider()
-    with shop.staff():
-        await shop.sagas.RetrySaga(retry(order.order_id))
-    with shop.customer():
-        cancelled = await reached(shop, order.order_id, pb.ORDER_STATE_CANCELLED)
-        assert (await payment_of(shop, order)).state == payment_pb.PAYMENT_STATE_VOIDED
-    assert (cancelled.state_reason, cancelled.state_message) == ("CANCELLED_BY_CUSTOMER", "too slow")
-
-
 async def test_a_declined_capture_parks_the_saga_and_a_retry_captures_with_a_new_key(shop, rows, provider):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
@@ -149,7 +167,16 @@ async def test_a_declined_capture_parks_the_saga_and_a_retry_captures_with_a_new
     with shop.staff():
         with pytest.raises(SagaStateConflict):
             await shop.sagas.CompensateSaga(compensate(order.order_id))
-        await shop.sagas.RetrySaga(retry(order.order_id))
+        bulk = sagas_pb.CompensateSagasRequest(reason="all of them", request_id="b-1")
+        assert await shop.sagas.CompensateSagas(bulk) == sagas_pb.CompensateSagasResponse()
+        assert await retry_all(shop, reason="PAYMENT_EXPIRED") == []
+        assert await retry_all(shop, step="create_shipment") == []
+        assert await retry_all(shop, created_before=saga.create_time) == []
+        stuck = (await shop.sagas.ListSagas(sagas_pb.ListSagasRequest(stuck=True))).sagas
+        assert [one.saga_id for one in stuck] == [saga.saga_id]
+        found = await retry_all(shop, reason="PAYMENT_DECLINED", step="capture_payment", created_after=saga.create_time)
+        assert found == [saga.saga_id]
+        assert not (await shop.sagas.ListSagas(sagas_pb.ListSagasRequest(stuck=True))).sagas
     with shop.customer():
         assert (
             await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)
@@ -204,28 +231,28 @@ async def test_only_staff_read_sagas_and_an_unknown_saga_is_not_found(shop):
 
 async def test_a_step_denied_by_the_pipeline_has_an_unknown_outcome(shop):
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub) as denied:
-        steps = SagaOrchestrator(denied, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
+        steps = Steps(denied, shop.delivery, shop.payments, shop.shipments)
         order = an_order()
-        saga = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
+        saga = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time, deadline=order.create_time)
         assert await steps.execute(Claim(saga, order, "tok_ok")) == Unknown("CALLER_DENIED")
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as allowed:
-        steps = SagaOrchestrator(allowed, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
+        steps = Steps(allowed, shop.delivery, shop.payments, shop.shipments)
         unreadable = an_order(id="no such id", reservation_id="no such id")
         assert await steps.execute(Claim(saga, unreadable, "tok_ok")) == Refused("INVALID_REQUEST")
-        confirming = Saga(
-            id="saga-1", order_id=order.id, next_attempt_time=order.create_time, step=Step.CONFIRM_RESERVATION
-        )
+        confirming = replace(saga, step=Step.CONFIRM_RESERVATION)
         assert await steps.execute(Claim(confirming, order, "tok_ok")) == Refused("RESERVATION_NOT_FOUND")
 
 
 async def test_a_released_reservation_refuses_the_step_that_made_it(shop):
     async with client_for(shop.addresses["svc_inventory"], InventoryServiceStub, caller="svc_order") as inventory:
-        steps = SagaOrchestrator(inventory, shop.delivery, shop.payments, shop.shipments, lease=LEASE)
+        steps = Steps(inventory, shop.delivery, shop.payments, shop.shipments)
         prices = {"shirt": a_price("shirt")}
         order = an_order(totals=quote(price_lines([("shirt", 1)], prices, "THB"), "THB", 0, 0))
-        forth = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time)
+        forth = Saga(id="saga-1", order_id=order.id, next_attempt_time=order.create_time, deadline=order.create_time)
         back = replace(forth, state=SagaState.COMPENSATING)
-        assert await steps.execute(Claim(back, order, "tok_ok")) == Done()
+        never_made = an_order(reservation_id="reservation-2", totals=order.totals)
+        assert await steps.execute(Claim(back, never_made, "tok_ok")) == Done()
+        assert await steps.execute(Claim(forth, never_made, "tok_ok")) == Refused("RESERVATION_STATE_CONFLICT")
         assert [await steps.execute(Claim(forth, order, "tok_ok")) for _ in range(2)] == [Done(), Done()]
         assert await steps.execute(Claim(back, order, "tok_ok")) == Done()
         assert await steps.execute(Claim(forth, order, "tok_ok")) == Refused("RESERVATION_EXPIRED")

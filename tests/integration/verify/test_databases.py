@@ -128,6 +128,10 @@ VIOLATIONS = {
         "every_version_has_an_event": _ORDER.format(state="PENDING"),
         "no_order_is_pending": _ORDER.format(state="PENDING")
         + _SAGA.format(state="RUNNING", step="reserve_stock", token="tok_ok"),
+        "confirmed_orders_are_paid_for": _ORDER.format(state="CONFIRMED")
+        + _SAGA.format(state="RUNNING", step="await_shipment", token="tok_ok"),
+        "parked_saga_has_no_unknown_reason": _SAGA.format(state="PARKED", step="await_pickup", token="")
+        + "UPDATE saga SET reason = 'UNAVAILABLE'",
         "no_saga_is_running": _SAGA.format(state="COMPENSATING", step="reserve_stock", token="tok_ok"),
     },
     "svc_payment": {

@@ -124,14 +124,21 @@ def test_only_transitions_of_the_table_change_an_order(state, to):
 
 @pytest.mark.parametrize("to", Payment)
 @pytest.mark.parametrize("state", Payment)
-def test_a_payment_only_progresses_except_that_an_authorization_can_be_voided(state, to):
+def test_a_payment_only_progresses_except_that_authorizations_are_voided_and_disputes_closed(state, to):
     order = an_order(payment_state=state)
     paid = order.with_payment(to, LATER)
     after = paid.payment_state
     assert paid is order if after is state else paid.update_time == LATER
     ranks = list(Payment)
-    if to is Payment.UNPAID and state in (Payment.PENDING, Payment.AUTHORIZED):
-        assert after is Payment.UNPAID
+    back = {
+        Payment.PENDING: {Payment.UNPAID},
+        Payment.AUTHORIZED: {Payment.UNPAID},
+        Payment.DISPUTED: {Payment.PAID, Payment.PARTIALLY_REFUNDED, Payment.REFUNDED},
+    }
+    if to in back.get(state, ()):
+        assert after is to
+    elif state is Payment.REFUNDED:
+        assert after is state
     else:
         assert ranks.index(after) == max(ranks.index(state), ranks.index(to))
 
@@ -179,3 +186,21 @@ def test_the_weight_of_a_parcel_is_that_of_its_lines():
         [("a", 2), ("b", 1)], {"a": a_price(), "b": a_price("b", weight_grams=50)}, "THB"
     )
     assert domain_pricing.weight_grams(lines) == 250
+
+
+def test_an_order_gets_a_payment_of_another_id_for_each_try():
+    order = an_order(payment_state=Payment.PENDING, payment_due_time=LATER, state_reason="PAYMENT_DECLINED")
+    second = order.with_next_payment(LATER)
+    assert (second.payment_id, second.with_next_payment(LATER).payment_id) == ("payment-1-2", "payment-1-3")
+    assert (second.payment_state, second.payment_due_time, second.state_reason) == (Payment.UNPAID, None, "")
+
+
+def test_an_order_that_waits_for_its_payment_says_until_when_and_why():
+    waiting = an_order().awaiting_payment(LATER, "PAYMENT_DECLINED", NOW)
+    assert (waiting.payment_state, waiting.payment_due_time, waiting.state_reason) == (
+        Payment.PENDING,
+        LATER,
+        "PAYMENT_DECLINED",
+    )
+    assert waiting.awaiting_payment(LATER, "PAYMENT_DECLINED", NOW) is waiting
+    assert waiting.with_payment(Payment.AUTHORIZED, NOW).payment_due_time is None

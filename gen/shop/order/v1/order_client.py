@@ -45,6 +45,7 @@ class OrderClient:
         slot_id: str = "",
         expected_total: money_pb2.Money | None = None,
         request_id: str = "",
+        keep_on_decline: bool = False,
         timeout: float | None = None,
     ) -> order_service_pb2.Order:
         """Creates an order at the current prices of the catalog, and executes its saga as far as the
@@ -59,6 +60,7 @@ class OrderClient:
             payment_method_token=payment_method_token,
             expected_total=expected_total,
             request_id=request_id or new_key(),
+            keep_on_decline=keep_on_decline,
         )
         return await self._stub.CreateOrder(request, timeout=timeout)
 
@@ -92,6 +94,18 @@ class OrderClient:
             order_id=order_id, reason=reason, request_id=request_id or new_key()
         )
         return await self._stub.CancelOrder(request, timeout=timeout)
+
+    async def retry_payment(
+        self, *, order_id: str, payment_method_token: str, request_id: str = "", timeout: float | None = None
+    ) -> order_service_pb2.Order:
+        """Pays an order whose payment was declined by another payment method. Only for an order that waits
+        for it until its `payment_due_time`: one whose CreateOrder had `keep_on_decline`. Fails with
+        `ORDER_NOT_PAYABLE` otherwise. The reply is that of CreateOrder.
+        """
+        request = order_service_pb2.RetryPaymentRequest(
+            order_id=order_id, payment_method_token=payment_method_token, request_id=request_id or new_key()
+        )
+        return await self._stub.RetryPayment(request, timeout=timeout)
 
     def watch_order(
         self, *, order_id: str, resume_token: str = ""

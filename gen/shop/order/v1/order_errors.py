@@ -143,6 +143,17 @@ class OrderNotShippable(ShopError):
         )
 
 
+class OrderNotPayable(ShopError):
+    """The order does not wait for another payment, or no longer."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "ORDER_NOT_PAYABLE"
+    domain = "order.shop"
+
+    def __init__(self, *, order_id: Detail) -> None:
+        super().__init__(f"The order {order_id} does not wait for a payment.", {"order_id": str(order_id)})
+
+
 class ReturnNotFound(ShopError):
     """A return does not exist, or belongs to another user."""
 

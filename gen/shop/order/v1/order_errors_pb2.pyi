@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The customer has the maximum number of open orders."""
     ERROR_REASON_ORDER_NOT_SHIPPABLE: _ErrorReason.ValueType  # 12
     """The order is not CONFIRMED, or has another shipment."""
+    ERROR_REASON_ORDER_NOT_PAYABLE: _ErrorReason.ValueType  # 13
+    """The order does not wait for another payment, or no longer."""
     ERROR_REASON_RETURN_NOT_FOUND: _ErrorReason.ValueType  # 20
     """A return does not exist, or belongs to another user."""
     ERROR_REASON_ORDER_NOT_RETURNABLE: _ErrorReason.ValueType  # 21
@@ -82,6 +84,8 @@ ERROR_REASON_TOO_MANY_OPEN_ORDERS: ErrorReason.ValueType  # 11
 """The customer has the maximum number of open orders."""
 ERROR_REASON_ORDER_NOT_SHIPPABLE: ErrorReason.ValueType  # 12
 """The order is not CONFIRMED, or has another shipment."""
+ERROR_REASON_ORDER_NOT_PAYABLE: ErrorReason.ValueType  # 13
+"""The order does not wait for another payment, or no longer."""
 ERROR_REASON_RETURN_NOT_FOUND: ErrorReason.ValueType  # 20
 """A return does not exist, or belongs to another user."""
 ERROR_REASON_ORDER_NOT_RETURNABLE: ErrorReason.ValueType  # 21

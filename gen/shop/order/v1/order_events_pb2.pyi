@@ -162,7 +162,9 @@ class OrderCancelled(_message.Message):
     user_id: _builtins.str
     """The user who placed it."""
     reason: _builtins.str
-    """The reason: `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or `COMPENSATED_BY_OPERATOR`."""
+    """The reason: `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF`, `COMPENSATED_BY_OPERATOR`,
+    `ORDER_EXPIRED`, `NOT_SHIPPED_IN_TIME`, `PAYMENT_EXPIRED`, `PAYMENT_FAILED` or `PAYMENT_VOIDED`.
+    """
     def __init__(
         self,
         *,
@@ -181,7 +183,7 @@ Global___OrderCancelled: _TypeAlias = OrderCancelled  # noqa: Y015
 
 @_typing.final
 class OrderPaymentStateChanged(_message.Message):
-    """Published when the payment state of an order changes and its state does not."""
+    """Published when the payment state of an order changes, or its payment, and its state does not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

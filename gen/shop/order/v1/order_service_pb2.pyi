@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 from shop.order.v1 import return_service_pb2 as _return_service_pb2
 from shop.order.v1 import saga_pb2 as _saga_pb2
+from shop.payment.v1 import payment_service_pb2 as _payment_service_pb2
 from shop.type.v1 import address_pb2 as _address_pb2
 import builtins as _builtins
 import sys
@@ -100,6 +101,10 @@ class _OrderPaymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ord
     """A part of the amount was refunded."""
     ORDER_PAYMENT_STATE_REFUNDED: _OrderPaymentState.ValueType  # 6
     """The whole amount was refunded."""
+    ORDER_PAYMENT_STATE_DISPUTED: _OrderPaymentState.ValueType  # 7
+    """The customer disputes the charge with their bank."""
+    ORDER_PAYMENT_STATE_CHARGED_BACK: _OrderPaymentState.ValueType  # 8
+    """The bank reversed the charge."""
 
 class OrderPaymentState(_OrderPaymentState, metaclass=_OrderPaymentStateEnumTypeWrapper):
     """The payment states of an order, derived from its payment."""
@@ -118,6 +123,10 @@ ORDER_PAYMENT_STATE_PARTIALLY_REFUNDED: OrderPaymentState.ValueType  # 5
 """A part of the amount was refunded."""
 ORDER_PAYMENT_STATE_REFUNDED: OrderPaymentState.ValueType  # 6
 """The whole amount was refunded."""
+ORDER_PAYMENT_STATE_DISPUTED: OrderPaymentState.ValueType  # 7
+"""The customer disputes the charge with their bank."""
+ORDER_PAYMENT_STATE_CHARGED_BACK: OrderPaymentState.ValueType  # 8
+"""The bank reversed the charge."""
 Global___OrderPaymentState: _TypeAlias = OrderPaymentState  # noqa: Y015
 
 class _FulfillmentState:
@@ -182,6 +191,7 @@ class Order(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATE_MESSAGE_FIELD_NUMBER: _builtins.int
+    PAYMENT_DUE_TIME_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     user_id: _builtins.str
@@ -190,7 +200,9 @@ class Order(_message.Message):
     """The state."""
     state_reason: _builtins.str
     """The reason of the rejection or cancellation: an error reason such as `INSUFFICIENT_STOCK`, or
-    `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF` or `COMPENSATED_BY_OPERATOR`.
+    `CANCELLED_BY_CUSTOMER`, `CANCELLED_BY_STAFF`, `COMPENSATED_BY_OPERATOR`, `ORDER_EXPIRED`,
+    `NOT_SHIPPED_IN_TIME`, `PAYMENT_EXPIRED`, `PAYMENT_FAILED` or `PAYMENT_VOIDED`. While the order
+    waits for RetryPayment, the reason of the decline.
     """
     payment_state: Global___OrderPaymentState.ValueType
     """The payment state."""
@@ -240,6 +252,12 @@ class Order(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last change."""
 
+    @_builtins.property
+    def payment_due_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when the customer or the provider can still pay for the order; absent unless
+        `payment_state` is PENDING.
+        """
+
     def __init__(
         self,
         *,
@@ -263,10 +281,11 @@ class Order(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         state_message: _builtins.str = ...,
+        payment_due_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "payment_due_time", b"payment_due_time", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "fulfillment_state", b"fulfillment_state", "lines", b"lines", "order_id", b"order_id", "payment_id", b"payment_id", "payment_state", b"payment_state", "reservation_id", b"reservation_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "slot_id", b"slot_id", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "fulfillment_state", b"fulfillment_state", "lines", b"lines", "order_id", b"order_id", "payment_due_time", b"payment_due_time", "payment_id", b"payment_id", "payment_state", b"payment_state", "reservation_id", b"reservation_id", "shipment_id", b"shipment_id", "shipping_address", b"shipping_address", "shipping_fee", b"shipping_fee", "slot_id", b"slot_id", "state", b"state", "state_message", b"state_message", "state_reason", b"state_reason", "subtotal", b"subtotal", "tax_total", b"tax_total", "total", b"total", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,6 +387,7 @@ class OrderTimeline(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
+    PAYMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
     @_builtins.property
@@ -382,6 +402,12 @@ class OrderTimeline(_message.Message):
     def returns(self) -> _containers.RepeatedCompositeFieldContainer[_return_service_pb2.Return]:
         """Its returns, oldest first."""
 
+    @_builtins.property
+    def payment(self) -> _payment_service_pb2.Payment:
+        """Its latest payment with the transactions; absent before there is one, and while svc_payment does
+        not answer.
+        """
+
     def __init__(
         self,
         *,
@@ -389,10 +415,11 @@ class OrderTimeline(_message.Message):
         transitions: _abc.Iterable[Global___OrderTransition] | None = ...,
         steps: _abc.Iterable[_saga_pb2.SagaStep] | None = ...,
         returns: _abc.Iterable[_return_service_pb2.Return] | None = ...,
+        payment: _payment_service_pb2.Payment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "returns", b"returns", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment", b"payment", "returns", b"returns", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,6 +566,7 @@ class CreateOrderRequest(_message.Message):
     PAYMENT_METHOD_TOKEN_FIELD_NUMBER: _builtins.int
     EXPECTED_TOTAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEEP_ON_DECLINE_FIELD_NUMBER: _builtins.int
     currency_code: _builtins.str
     """The currency of the order, as an ISO 4217 code."""
     slot_id: _builtins.str
@@ -547,6 +575,10 @@ class CreateOrderRequest(_message.Message):
     """The token of a payment method, issued by the payment provider. Never a card number."""
     request_id: _builtins.str
     """The idempotency key: a repeat with the same key takes effect once."""
+    keep_on_decline: _builtins.bool
+    """Keeps the order PENDING when its payment is declined, until its `payment_due_time`, so that
+    RetryPayment can pay for it.
+    """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CartLine]:
         """The cart."""
@@ -571,14 +603,45 @@ class CreateOrderRequest(_message.Message):
         payment_method_token: _builtins.str = ...,
         expected_total: _money_pb2.Money | None = ...,
         request_id: _builtins.str = ...,
+        keep_on_decline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expected_total", b"expected_total", "shipping_address", b"shipping_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "expected_total", b"expected_total", "lines", b"lines", "payment_method_token", b"payment_method_token", "request_id", b"request_id", "shipping_address", b"shipping_address", "slot_id", b"slot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency_code", b"currency_code", "expected_total", b"expected_total", "keep_on_decline", b"keep_on_decline", "lines", b"lines", "payment_method_token", b"payment_method_token", "request_id", b"request_id", "shipping_address", b"shipping_address", "slot_id", b"slot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateOrderRequest: _TypeAlias = CreateOrderRequest  # noqa: Y015
+
+@_typing.final
+class RetryPaymentRequest(_message.Message):
+    """Request of RetryPayment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    PAYMENT_METHOD_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    payment_method_token: _builtins.str
+    """The token of a payment method, issued by the payment provider. Never a card number."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        payment_method_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment_method_token", b"payment_method_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPaymentRequest: _TypeAlias = RetryPaymentRequest  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):

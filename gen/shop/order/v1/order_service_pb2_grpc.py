@@ -61,6 +61,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
                 _registered_method=True)
+        self.RetryPayment = channel.unary_unary(
+                '/shop.order.v1.OrderService/RetryPayment',
+                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.RetryPaymentRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
+                _registered_method=True)
         self.WatchOrder = channel.unary_stream(
                 '/shop.order.v1.OrderService/WatchOrder',
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrderRequest.SerializeToString,
@@ -120,6 +125,15 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryPayment(self, request, context):
+        """Pays an order whose payment was declined by another payment method. Only for an order that waits
+        for it until its `payment_due_time`: one whose CreateOrder had `keep_on_decline`. Fails with
+        `ORDER_NOT_PAYABLE` otherwise. The reply is that of CreateOrder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchOrder(self, request, context):
         """Watches an order: sends its current state first, then its state after changes, until its final
         state. Changes in quick succession may be sent as one.
@@ -171,6 +185,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
             'CancelOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrder,
                     request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.SerializeToString,
+            ),
+            'RetryPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryPayment,
+                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.RetryPaymentRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.Order.SerializeToString,
             ),
             'WatchOrder': grpc.unary_stream_rpc_method_handler(
@@ -324,6 +343,33 @@ class OrderService:
             target,
             '/shop.order.v1.OrderService/CancelOrder',
             shop_dot_order_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.OrderService/RetryPayment',
+            shop_dot_order_dot_v1_dot_order__service__pb2.RetryPaymentRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_order__service__pb2.Order.FromString,
             options,
             channel_credentials,

@@ -32,6 +32,11 @@ class OrderServiceStub:
     """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
     payment. Does nothing when it is already CANCELLED.
     """
+    RetryPayment: _aio.UnaryUnaryMultiCallable[_order_service_pb2.RetryPaymentRequest, _order_service_pb2.Order]
+    """Pays an order whose payment was declined by another payment method. Only for an order that waits
+    for it until its `payment_due_time`: one whose CreateOrder had `keep_on_decline`. Fails with
+    `ORDER_NOT_PAYABLE` otherwise. The reply is that of CreateOrder.
+    """
     WatchOrder: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_service_pb2.WatchOrderResponse]
     """Watches an order: sends its current state first, then its state after changes, until its final
     state. Changes in quick succession may be sent as one.
@@ -91,6 +96,17 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_order_service_pb2.Order]:
         """Changes an order from PENDING or CONFIRMED to CANCELLED and releases its stock, slot and
         payment. Does nothing when it is already CANCELLED.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryPayment(
+        self,
+        request: _order_service_pb2.RetryPaymentRequest,
+        context: _aio.ServicerContext[_order_service_pb2.RetryPaymentRequest, _abc.Awaitable[_order_service_pb2.Order]],
+    ) -> _abc.Awaitable[_order_service_pb2.Order]:
+        """Pays an order whose payment was declined by another payment method. Only for an order that waits
+        for it until its `payment_due_time`: one whose CreateOrder had `keep_on_decline`. Fails with
+        `ORDER_NOT_PAYABLE` otherwise. The reply is that of CreateOrder.
         """
 
     @_abc_1.abstractmethod

@@ -25,10 +25,13 @@ class SagaClient:
         page_size: int = 0,
         page_token: str = "",
         state: saga_pb2.SagaState.ValueType | None = None,
+        stuck: bool = False,
         timeout: float | None = None,
     ) -> saga_service_pb2.ListSagasResponse:
         """Lists sagas, oldest first."""
-        request = saga_service_pb2.ListSagasRequest(page_size=page_size, page_token=page_token, state=state)
+        request = saga_service_pb2.ListSagasRequest(
+            page_size=page_size, page_token=page_token, state=state, stuck=stuck
+        )
         return await self._stub.ListSagas(request, timeout=timeout)
 
     async def get_saga(self, *, saga_id: str, timeout: float | None = None) -> saga_pb2.Saga:
@@ -37,17 +40,53 @@ class SagaClient:
         return await self._stub.GetSaga(request, timeout=timeout)
 
     async def retry_saga(
-        self, *, saga_id: str, request_id: str = "", timeout: float | None = None
+        self, *, saga_id: str, request_id: str = "", reason: str = "", timeout: float | None = None
     ) -> saga_pb2.Saga:
         """Changes a saga from PARKED back to its previous state, and resets its attempts."""
-        request = saga_service_pb2.RetrySagaRequest(saga_id=saga_id, request_id=request_id or new_key())
+        request = saga_service_pb2.RetrySagaRequest(
+            saga_id=saga_id, request_id=request_id or new_key(), reason=reason
+        )
         return await self._stub.RetrySaga(request, timeout=timeout)
 
     async def compensate_saga(
         self, *, saga_id: str, reason: str = "", request_id: str = "", timeout: float | None = None
     ) -> saga_pb2.Saga:
-        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse."""
+        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
+        with `SAGA_STATE_CONFLICT` once the order has a shipment.
+        """
         request = saga_service_pb2.CompensateSagaRequest(
             saga_id=saga_id, reason=reason, request_id=request_id or new_key()
         )
         return await self._stub.CompensateSaga(request, timeout=timeout)
+
+    async def retry_sagas(
+        self,
+        *,
+        reason: str,
+        filter: saga_service_pb2.SagaFilter | None = None,
+        limit: int = 0,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> saga_service_pb2.RetrySagasResponse:
+        """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does."""
+        request = saga_service_pb2.RetrySagasRequest(
+            filter=filter, limit=limit, reason=reason, request_id=request_id or new_key()
+        )
+        return await self._stub.RetrySagas(request, timeout=timeout)
+
+    async def compensate_sagas(
+        self,
+        *,
+        reason: str,
+        filter: saga_service_pb2.SagaFilter | None = None,
+        limit: int = 0,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> saga_service_pb2.CompensateSagasResponse:
+        """Compensates all PARKED sagas that match a filter, the oldest first, as CompensateSaga does; those
+        that cannot be compensated are skipped.
+        """
+        request = saga_service_pb2.CompensateSagasRequest(
+            filter=filter, limit=limit, reason=reason, request_id=request_id or new_key()
+        )
+        return await self._stub.CompensateSagas(request, timeout=timeout)

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shop/order/v1/saga.proto\x12\rshop.order.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x03\n\x04Saga\x12\x1d\n\x07saga_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06sagaId\x12\x1f\n\x08order_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x07orderId\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x04\xe2\x41\x01\x03R\x05state\x12\'\n\x0c\x63urrent_step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x63urrentStep\x12 \n\x08\x61ttempts\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x08\x61ttempts\x12L\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0fnextAttemptTime\x12\x1c\n\x06reason\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12\x33\n\x05steps\x18\x08 \x03(\x0b\x32\x17.shop.order.v1.SagaStepB\x04\xe2\x41\x01\x03R\x05steps\x12\x41\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\x9c\x02\n\x08SagaStep\x12\x18\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\x1c.shop.order.v1.SagaStepStateB\x04\xe2\x41\x01\x03R\x05state\x12 \n\x08\x61ttempts\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x08\x61ttempts\x12\x1c\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12?\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tstartTime\x12;\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x07\x65ndTime*\xa4\x01\n\tSagaState\x12\x1a\n\x16SAGA_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SAGA_STATE_RUNNING\x10\x01\x12\x13\n\x0fSAGA_STATE_DONE\x10\x02\x12\x1b\n\x17SAGA_STATE_COMPENSATING\x10\x03\x12\x1a\n\x16SAGA_STATE_COMPENSATED\x10\x04\x12\x15\n\x11SAGA_STATE_PARKED\x10\x05*\xc2\x01\n\rSagaStepState\x12\x1f\n\x1bSAGA_STEP_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAGA_STEP_STATE_RUNNING\x10\x01\x12\x18\n\x14SAGA_STEP_STATE_DONE\x10\x02\x12\x1b\n\x17SAGA_STEP_STATE_REFUSED\x10\x03\x12\x1b\n\x17SAGA_STEP_STATE_UNKNOWN\x10\x04\x12\x1f\n\x1bSAGA_STEP_STATE_COMPENSATED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shop/order/v1/saga.proto\x12\rshop.order.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x04\n\x04Saga\x12\x1d\n\x07saga_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x06sagaId\x12\x1f\n\x08order_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x07orderId\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x04\xe2\x41\x01\x03R\x05state\x12\'\n\x0c\x63urrent_step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x63urrentStep\x12 \n\x08\x61ttempts\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x08\x61ttempts\x12L\n\x11next_attempt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0fnextAttemptTime\x12\x1c\n\x06reason\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12\x33\n\x05steps\x18\x08 \x03(\x0b\x32\x17.shop.order.v1.SagaStepB\x04\xe2\x41\x01\x03R\x05steps\x12\x41\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12<\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x08\x64\x65\x61\x64line\x12?\n\tdecisions\x18\x0c \x03(\x0b\x32\x1b.shop.order.v1.SagaDecisionB\x04\xe2\x41\x01\x03R\tdecisions\"\xde\x01\n\x0cSagaDecision\x12\x37\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x19.shop.order.v1.SagaActionB\x04\xe2\x41\x01\x03R\x06\x61\x63tion\x12\x1a\n\x05\x61\x63tor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x61\x63tor\x12\x1c\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12\x18\n\x04step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x04step\x12\x41\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\"\x9c\x02\n\x08SagaStep\x12\x18\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\x1c.shop.order.v1.SagaStepStateB\x04\xe2\x41\x01\x03R\x05state\x12 \n\x08\x61ttempts\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x08\x61ttempts\x12\x1c\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12?\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tstartTime\x12;\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x07\x65ndTime*\\\n\nSagaAction\x12\x1b\n\x17SAGA_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11SAGA_ACTION_RETRY\x10\x01\x12\x1a\n\x16SAGA_ACTION_COMPENSATE\x10\x02*\xa4\x01\n\tSagaState\x12\x1a\n\x16SAGA_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SAGA_STATE_RUNNING\x10\x01\x12\x13\n\x0fSAGA_STATE_DONE\x10\x02\x12\x1b\n\x17SAGA_STATE_COMPENSATING\x10\x03\x12\x1a\n\x16SAGA_STATE_COMPENSATED\x10\x04\x12\x15\n\x11SAGA_STATE_PARKED\x10\x05*\xc2\x01\n\rSagaStepState\x12\x1f\n\x1bSAGA_STEP_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SAGA_STEP_STATE_RUNNING\x10\x01\x12\x18\n\x14SAGA_STEP_STATE_DONE\x10\x02\x12\x1b\n\x17SAGA_STEP_STATE_REFUSED\x10\x03\x12\x1b\n\x17SAGA_STEP_STATE_UNKNOWN\x10\x04\x12\x1f\n\x1bSAGA_STEP_STATE_COMPENSATED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAGA'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SAGA'].fields_by_name['update_time']._loaded_options = None
   _globals['_SAGA'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_SAGA'].fields_by_name['deadline']._loaded_options = None
+  _globals['_SAGA'].fields_by_name['deadline']._serialized_options = b'\342A\001\003'
+  _globals['_SAGA'].fields_by_name['decisions']._loaded_options = None
+  _globals['_SAGA'].fields_by_name['decisions']._serialized_options = b'\342A\001\003'
+  _globals['_SAGADECISION'].fields_by_name['action']._loaded_options = None
+  _globals['_SAGADECISION'].fields_by_name['action']._serialized_options = b'\342A\001\003'
+  _globals['_SAGADECISION'].fields_by_name['actor']._loaded_options = None
+  _globals['_SAGADECISION'].fields_by_name['actor']._serialized_options = b'\342A\001\003'
+  _globals['_SAGADECISION'].fields_by_name['reason']._loaded_options = None
+  _globals['_SAGADECISION'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_SAGADECISION'].fields_by_name['step']._loaded_options = None
+  _globals['_SAGADECISION'].fields_by_name['step']._serialized_options = b'\342A\001\003'
+  _globals['_SAGADECISION'].fields_by_name['create_time']._loaded_options = None
+  _globals['_SAGADECISION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SAGASTEP'].fields_by_name['name']._loaded_options = None
   _globals['_SAGASTEP'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_SAGASTEP'].fields_by_name['state']._loaded_options = None
@@ -65,12 +79,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAGASTEP'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
   _globals['_SAGASTEP'].fields_by_name['end_time']._loaded_options = None
   _globals['_SAGASTEP'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
-  _globals['_SAGASTATE']._serialized_start=894
-  _globals['_SAGASTATE']._serialized_end=1058
-  _globals['_SAGASTEPSTATE']._serialized_start=1061
-  _globals['_SAGASTEPSTATE']._serialized_end=1255
+  _globals['_SAGAACTION']._serialized_start=1245
+  _globals['_SAGAACTION']._serialized_end=1337
+  _globals['_SAGASTATE']._serialized_start=1340
+  _globals['_SAGASTATE']._serialized_end=1504
+  _globals['_SAGASTEPSTATE']._serialized_start=1507
+  _globals['_SAGASTEPSTATE']._serialized_end=1701
   _globals['_SAGA']._serialized_start=110
-  _globals['_SAGA']._serialized_end=604
-  _globals['_SAGASTEP']._serialized_start=607
-  _globals['_SAGASTEP']._serialized_end=891
+  _globals['_SAGA']._serialized_end=731
+  _globals['_SAGADECISION']._serialized_start=734
+  _globals['_SAGADECISION']._serialized_end=956
+  _globals['_SAGASTEP']._serialized_start=959
+  _globals['_SAGASTEP']._serialized_end=1243
 # @@protoc_insertion_point(module_scope)

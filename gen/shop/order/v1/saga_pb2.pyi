@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SagaAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SagaActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SagaAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAGA_ACTION_UNSPECIFIED: _SagaAction.ValueType  # 0
+    """Unspecified."""
+    SAGA_ACTION_RETRY: _SagaAction.ValueType  # 1
+    """Resume it where it was parked."""
+    SAGA_ACTION_COMPENSATE: _SagaAction.ValueType  # 2
+    """Undo its steps."""
+
+class SagaAction(_SagaAction, metaclass=_SagaActionEnumTypeWrapper):
+    """What an operator can do about a saga."""
+
+SAGA_ACTION_UNSPECIFIED: SagaAction.ValueType  # 0
+"""Unspecified."""
+SAGA_ACTION_RETRY: SagaAction.ValueType  # 1
+"""Resume it where it was parked."""
+SAGA_ACTION_COMPENSATE: SagaAction.ValueType  # 2
+"""Undo its steps."""
+Global___SagaAction: _TypeAlias = SagaAction  # noqa: Y015
+
 class _SagaState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -37,7 +61,7 @@ class _SagaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SagaState.V
     SAGA_STATE_COMPENSATED: _SagaState.ValueType  # 4
     """Has undone all its steps."""
     SAGA_STATE_PARKED: _SagaState.ValueType  # 5
-    """Waits for an operator after too many attempts."""
+    """Waits for an operator: a participant refused to undo a step, or a step past the pivot."""
 
 class SagaState(_SagaState, metaclass=_SagaStateEnumTypeWrapper):
     """The states of a saga. RUNNING leads to DONE, COMPENSATING or PARKED; COMPENSATING to COMPENSATED
@@ -55,7 +79,7 @@ SAGA_STATE_COMPENSATING: SagaState.ValueType  # 3
 SAGA_STATE_COMPENSATED: SagaState.ValueType  # 4
 """Has undone all its steps."""
 SAGA_STATE_PARKED: SagaState.ValueType  # 5
-"""Waits for an operator after too many attempts."""
+"""Waits for an operator: a participant refused to undo a step, or a step past the pivot."""
 Global___SagaState: _TypeAlias = SagaState  # noqa: Y015
 
 class _SagaStepState:
@@ -110,6 +134,8 @@ class Saga(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """The saga."""
     order_id: _builtins.str
@@ -140,6 +166,14 @@ class Saga(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last change."""
 
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The time until which the order must be confirmed; what has no outcome then is undone."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SagaDecision]:
+        """What operators decided about it, oldest first."""
+
     def __init__(
         self,
         *,
@@ -153,14 +187,56 @@ class Saga(_message.Message):
         steps: _abc.Iterable[Global___SagaStep] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        decisions: _abc.Iterable[Global___SagaDecision] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "next_attempt_time", b"next_attempt_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "current_step", b"current_step", "next_attempt_time", b"next_attempt_time", "order_id", b"order_id", "reason", b"reason", "saga_id", b"saga_id", "state", b"state", "steps", b"steps", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "create_time", b"create_time", "current_step", b"current_step", "deadline", b"deadline", "decisions", b"decisions", "next_attempt_time", b"next_attempt_time", "order_id", b"order_id", "reason", b"reason", "saga_id", b"saga_id", "state", b"state", "steps", b"steps", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Saga: _TypeAlias = Saga  # noqa: Y015
+
+@_typing.final
+class SagaDecision(_message.Message):
+    """A decision of an operator about a saga. It is never changed or deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    action: Global___SagaAction.ValueType
+    """The decision."""
+    actor: _builtins.str
+    """The user who made it."""
+    reason: _builtins.str
+    """The explanation of the operator."""
+    step: _builtins.str
+    """The step at which the saga was."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time."""
+
+    def __init__(
+        self,
+        *,
+        action: Global___SagaAction.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        step: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "create_time", b"create_time", "reason", b"reason", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaDecision: _TypeAlias = SagaDecision  # noqa: Y015
 
 @_typing.final
 class SagaStep(_message.Message):

@@ -25,18 +25,35 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 from shop.options.v1 import rules_pb2 as shop_dot_options_dot_v1_dot_rules__pb2
 from shop.order.v1 import saga_pb2 as shop_dot_order_dot_v1_dot_saga__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/saga_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\x1a\x18shop/order/v1/saga.proto\"\xb3\x01\n\x10ListSagasRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\"f\n\x11ListSagasResponse\x12)\n\x05sagas\x18\x01 \x03(\x0b\x32\x13.shop.order.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n\x0eGetSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\"h\n\x10RetrySagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"\xa4\x01\n\x15\x43ompensateSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12\x35\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId2\xaa\x04\n\x0bSagaService\x12\x82\x01\n\tListSagas\x12\x1f.shop.order.v1.ListSagasRequest\x1a .shop.order.v1.ListSagasResponse\"2\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/sagas\x12{\n\x07GetSaga\x12\x1d.shop.order.v1.GetSagaRequest\x1a\x13.shop.order.v1.Saga\"<\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/sagas/{saga_id}\x12\x83\x01\n\tRetrySaga\x12\x1f.shop.order.v1.RetrySagaRequest\x1a\x13.shop.order.v1.Saga\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sagas/{saga_id}/retry:\x01*\x12\x92\x01\n\x0e\x43ompensateSaga\x12$.shop.order.v1.CompensateSagaRequest\x1a\x13.shop.order.v1.Saga\"E\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/sagas/{saga_id}/compensate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/saga_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\x1a\x18shop/order/v1/saga.proto\"\xed\x01\n\nSagaFilter\x12\x30\n\x06reason\x18\x01 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^[A-Z0-9_]{0,64}$R\x06reason\x12)\n\x04step\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z_]{0,64}$R\x04step\x12?\n\rcreated_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63reatedAfter\x12\x41\n\x0e\x63reated_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rcreatedBefore\"\xd3\x01\n\x11RetrySagasRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x19.shop.order.v1.SagaFilterR\x06\x66ilter\x12 \n\x05limit\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x05limit\x12;\n\x06reason\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"C\n\x12RetrySagasResponse\x12\x19\n\x08saga_ids\x18\x01 \x03(\tR\x07sagaIds\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\xd8\x01\n\x16\x43ompensateSagasRequest\x12\x31\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x19.shop.order.v1.SagaFilterR\x06\x66ilter\x12 \n\x05limit\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xf4\x03(\x00R\x05limit\x12;\n\x06reason\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"H\n\x17\x43ompensateSagasResponse\x12\x19\n\x08saga_ids\x18\x01 \x03(\tR\x07sagaIds\x12\x12\n\x04more\x18\x02 \x01(\x08R\x04more\"\xc9\x01\n\x10ListSagasRequest\x12&\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12=\n\npage_token\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_=-]{0,512}$R\tpageToken\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32\x18.shop.order.v1.SagaStateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x14\n\x05stuck\x18\x04 \x01(\x08R\x05stuck\"f\n\x11ListSagasResponse\x12)\n\x05sagas\x18\x01 \x03(\x0b\x32\x13.shop.order.v1.SagaR\x05sagas\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"8\n\x0eGetSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\"\x9f\x01\n\x10RetrySagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12,\n\nrequest_id\x18\x02 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\x12\x35\n\x06reason\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\"\xa4\x01\n\x15\x43ompensateSagaRequest\x12&\n\x07saga_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x06sagaId\x12\x35\n\x06reason\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x03 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId2\xd6\x06\n\x0bSagaService\x12\x82\x01\n\tListSagas\x12\x1f.shop.order.v1.ListSagasRequest\x1a .shop.order.v1.ListSagasResponse\"2\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x03\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/sagas\x12{\n\x07GetSaga\x12\x1d.shop.order.v1.GetSagaRequest\x1a\x13.shop.order.v1.Saga\"<\x90\x02\x01\xaa\xbb\x18\x1a\x08\x03\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\x02\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/sagas/{saga_id}\x12\x83\x01\n\tRetrySaga\x12\x1f.shop.order.v1.RetrySagaRequest\x1a\x13.shop.order.v1.Saga\"@\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sagas/{saga_id}/retry:\x01*\x12\x92\x01\n\x0e\x43ompensateSaga\x12$.shop.order.v1.CompensateSagaRequest\x1a\x13.shop.order.v1.Saga\"E\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/sagas/{saga_id}/compensate:\x01*\x12\x89\x01\n\nRetrySagas\x12 .shop.order.v1.RetrySagasRequest\x1a!.shop.order.v1.RetrySagasResponse\"6\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/sagas:retry:\x01*\x12\x9d\x01\n\x0f\x43ompensateSagas\x12%.shop.order.v1.CompensateSagasRequest\x1a&.shop.order.v1.CompensateSagasResponse\";\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\x19\"\x14/v1/sagas:compensate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.order.v1.saga_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SAGAFILTER'].fields_by_name['reason']._loaded_options = None
+  _globals['_SAGAFILTER'].fields_by_name['reason']._serialized_options = b'\272H\025r\0232\021^[A-Z0-9_]{0,64}$'
+  _globals['_SAGAFILTER'].fields_by_name['step']._loaded_options = None
+  _globals['_SAGAFILTER'].fields_by_name['step']._serialized_options = b'\272H\022r\0202\016^[a-z_]{0,64}$'
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\034r\032\020\001\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RETRYSAGASREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\364\003(\000'
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\034r\032\020\001\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_COMPENSATESAGASREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_LISTSAGASREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSAGASREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\000'
   _globals['_LISTSAGASREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -49,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYSAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_RETRYSAGAREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_RETRYSAGAREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
+  _globals['_RETRYSAGAREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_RETRYSAGAREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\032r\030\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$'
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['saga_id']._loaded_options = None
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['saga_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_COMPENSATESAGAREQUEST'].fields_by_name['reason']._loaded_options = None
@@ -63,16 +82,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAGASERVICE'].methods_by_name['RetrySaga']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002\036\"\031/v1/sagas/{saga_id}/retry:\001*'
   _globals['_SAGASERVICE'].methods_by_name['CompensateSaga']._loaded_options = None
   _globals['_SAGASERVICE'].methods_by_name['CompensateSaga']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002#\"\036/v1/sagas/{saga_id}/compensate:\001*'
-  _globals['_LISTSAGASREQUEST']._serialized_start=230
-  _globals['_LISTSAGASREQUEST']._serialized_end=409
-  _globals['_LISTSAGASRESPONSE']._serialized_start=411
-  _globals['_LISTSAGASRESPONSE']._serialized_end=513
-  _globals['_GETSAGAREQUEST']._serialized_start=515
-  _globals['_GETSAGAREQUEST']._serialized_end=571
-  _globals['_RETRYSAGAREQUEST']._serialized_start=573
-  _globals['_RETRYSAGAREQUEST']._serialized_end=677
-  _globals['_COMPENSATESAGAREQUEST']._serialized_start=680
-  _globals['_COMPENSATESAGAREQUEST']._serialized_end=844
-  _globals['_SAGASERVICE']._serialized_start=847
-  _globals['_SAGASERVICE']._serialized_end=1401
+  _globals['_SAGASERVICE'].methods_by_name['RetrySagas']._loaded_options = None
+  _globals['_SAGASERVICE'].methods_by_name['RetrySagas']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002\024\"\017/v1/sagas:retry:\001*'
+  _globals['_SAGASERVICE'].methods_by_name['CompensateSagas']._loaded_options = None
+  _globals['_SAGASERVICE'].methods_by_name['CompensateSagas']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002\031\"\024/v1/sagas:compensate:\001*'
+  _globals['_SAGAFILTER']._serialized_start=263
+  _globals['_SAGAFILTER']._serialized_end=500
+  _globals['_RETRYSAGASREQUEST']._serialized_start=503
+  _globals['_RETRYSAGASREQUEST']._serialized_end=714
+  _globals['_RETRYSAGASRESPONSE']._serialized_start=716
+  _globals['_RETRYSAGASRESPONSE']._serialized_end=783
+  _globals['_COMPENSATESAGASREQUEST']._serialized_start=786
+  _globals['_COMPENSATESAGASREQUEST']._serialized_end=1002
+  _globals['_COMPENSATESAGASRESPONSE']._serialized_start=1004
+  _globals['_COMPENSATESAGASRESPONSE']._serialized_end=1076
+  _globals['_LISTSAGASREQUEST']._serialized_start=1079
+  _globals['_LISTSAGASREQUEST']._serialized_end=1280
+  _globals['_LISTSAGASRESPONSE']._serialized_start=1282
+  _globals['_LISTSAGASRESPONSE']._serialized_end=1384
+  _globals['_GETSAGAREQUEST']._serialized_start=1386
+  _globals['_GETSAGAREQUEST']._serialized_end=1442
+  _globals['_RETRYSAGAREQUEST']._serialized_start=1445
+  _globals['_RETRYSAGAREQUEST']._serialized_end=1604
+  _globals['_COMPENSATESAGAREQUEST']._serialized_start=1607
+  _globals['_COMPENSATESAGAREQUEST']._serialized_end=1771
+  _globals['_SAGASERVICE']._serialized_start=1774
+  _globals['_SAGASERVICE']._serialized_end=2628
 # @@protoc_insertion_point(module_scope)

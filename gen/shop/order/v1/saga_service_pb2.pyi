@@ -6,6 +6,7 @@ Operations on sagas, for staff."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from shop.order.v1 import saga_pb2 as _saga_pb2
 import builtins as _builtins
@@ -20,6 +21,172 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class SagaFilter(_message.Message):
+    """A filter of PARKED sagas; an empty field means any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    CREATED_AFTER_FIELD_NUMBER: _builtins.int
+    CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason for which they were parked, or for which they compensate."""
+    step: _builtins.str
+    """The current step, such as `capture_payment`."""
+    @_builtins.property
+    def created_after(self) -> _timestamp_pb2.Timestamp:
+        """Only those whose orders were created at this time or later."""
+
+    @_builtins.property
+    def created_before(self) -> _timestamp_pb2.Timestamp:
+        """Only those whose orders were created before this time."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        step: _builtins.str = ...,
+        created_after: _timestamp_pb2.Timestamp | None = ...,
+        created_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_after", b"created_after", "created_before", b"created_before", "reason", b"reason", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaFilter: _TypeAlias = SagaFilter  # noqa: Y015
+
+@_typing.final
+class RetrySagasRequest(_message.Message):
+    """Request of RetrySagas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """The maximum number of sagas; 0 means the server's default."""
+    reason: _builtins.str
+    """The operator's explanation; each saga stores it with the decision."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    @_builtins.property
+    def filter(self) -> Global___SagaFilter:
+        """Which sagas."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___SagaFilter | None = ...,
+        limit: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "limit", b"limit", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrySagasRequest: _TypeAlias = RetrySagasRequest  # noqa: Y015
+
+@_typing.final
+class RetrySagasResponse(_message.Message):
+    """Response of RetrySagas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAGA_IDS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether more match the filter."""
+    @_builtins.property
+    def saga_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sagas that were resumed."""
+
+    def __init__(
+        self,
+        *,
+        saga_ids: _abc.Iterable[_builtins.str] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "saga_ids", b"saga_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrySagasResponse: _TypeAlias = RetrySagasResponse  # noqa: Y015
+
+@_typing.final
+class CompensateSagasRequest(_message.Message):
+    """Request of CompensateSagas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """The maximum number of sagas; 0 means the server's default."""
+    reason: _builtins.str
+    """The operator's explanation; each order, its history, and each saga store it."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    @_builtins.property
+    def filter(self) -> Global___SagaFilter:
+        """Which sagas."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___SagaFilter | None = ...,
+        limit: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "limit", b"limit", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompensateSagasRequest: _TypeAlias = CompensateSagasRequest  # noqa: Y015
+
+@_typing.final
+class CompensateSagasResponse(_message.Message):
+    """Response of CompensateSagas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAGA_IDS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether more match the filter."""
+    @_builtins.property
+    def saga_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sagas that compensate now."""
+
+    def __init__(
+        self,
+        *,
+        saga_ids: _abc.Iterable[_builtins.str] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "saga_ids", b"saga_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompensateSagasResponse: _TypeAlias = CompensateSagasResponse  # noqa: Y015
+
+@_typing.final
 class ListSagasRequest(_message.Message):
     """Request of ListSagas."""
 
@@ -28,22 +195,28 @@ class ListSagasRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The maximum number of entries to return; 0 means the server's default."""
     page_token: _builtins.str
     """The `next_page_token` of the previous page."""
     state: _saga_pb2.SagaState.ValueType
     """Only sagas in this state; unspecified means any."""
+    stuck: _builtins.bool
+    """Only sagas that need attention: PARKED, or with many attempts of the current step. Excludes
+    `state`.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         state: _saga_pb2.SagaState.ValueType = ...,
+        stuck: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state", "stuck", b"stuck"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,19 +280,23 @@ class RetrySagaRequest(_message.Message):
 
     SAGA_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """The saga."""
     request_id: _builtins.str
     """The idempotency key: a repeat with the same key takes effect once."""
+    reason: _builtins.str
+    """The operator's explanation; the saga stores it with the decision."""
     def __init__(
         self,
         *,
         saga_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "saga_id", b"saga_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "saga_id", b"saga_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

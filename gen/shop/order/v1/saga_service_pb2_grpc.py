@@ -56,6 +56,16 @@ class SagaServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
                 _registered_method=True)
+        self.RetrySagas = channel.unary_unary(
+                '/shop.order.v1.SagaService/RetrySagas',
+                request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasResponse.FromString,
+                _registered_method=True)
+        self.CompensateSagas = channel.unary_unary(
+                '/shop.order.v1.SagaService/CompensateSagas',
+                request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasResponse.FromString,
+                _registered_method=True)
 
 
 class SagaServiceServicer:
@@ -84,7 +94,23 @@ class SagaServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompensateSaga(self, request, context):
-        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse.
+        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
+        with `SAGA_STATE_CONFLICT` once the order has a shipment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetrySagas(self, request, context):
+        """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompensateSagas(self, request, context):
+        """Compensates all PARKED sagas that match a filter, the oldest first, as CompensateSaga does; those
+        that cannot be compensated are skipped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +138,16 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     servicer.CompensateSaga,
                     request_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.SerializeToString,
+            ),
+            'RetrySagas': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetrySagas,
+                    request_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasResponse.SerializeToString,
+            ),
+            'CompensateSagas': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompensateSagas,
+                    request_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +259,60 @@ class SagaService:
             '/shop.order.v1.SagaService/CompensateSaga',
             shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetrySagas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.SagaService/RetrySagas',
+            shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompensateSagas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.SagaService/CompensateSagas',
+            shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,15 @@ class SagaServiceStub:
     RetrySaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.RetrySagaRequest, _saga_pb2.Saga]
     """Changes a saga from PARKED back to its previous state, and resets its attempts."""
     CompensateSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.CompensateSagaRequest, _saga_pb2.Saga]
-    """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse."""
+    """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
+    with `SAGA_STATE_CONFLICT` once the order has a shipment.
+    """
+    RetrySagas: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.RetrySagasRequest, _saga_service_pb2.RetrySagasResponse]
+    """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does."""
+    CompensateSagas: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.CompensateSagasRequest, _saga_service_pb2.CompensateSagasResponse]
+    """Compensates all PARKED sagas that match a filter, the oldest first, as CompensateSaga does; those
+    that cannot be compensated are skipped.
+    """
 
 class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists sagas for staff, and retries or compensates them."""
@@ -59,6 +67,26 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _saga_service_pb2.CompensateSagaRequest,
         context: _aio.ServicerContext[_saga_service_pb2.CompensateSagaRequest, _abc.Awaitable[_saga_pb2.Saga]],
     ) -> _abc.Awaitable[_saga_pb2.Saga]:
-        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse."""
+        """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
+        with `SAGA_STATE_CONFLICT` once the order has a shipment.
+        """
+
+    @_abc_1.abstractmethod
+    def RetrySagas(
+        self,
+        request: _saga_service_pb2.RetrySagasRequest,
+        context: _aio.ServicerContext[_saga_service_pb2.RetrySagasRequest, _abc.Awaitable[_saga_service_pb2.RetrySagasResponse]],
+    ) -> _abc.Awaitable[_saga_service_pb2.RetrySagasResponse]:
+        """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does."""
+
+    @_abc_1.abstractmethod
+    def CompensateSagas(
+        self,
+        request: _saga_service_pb2.CompensateSagasRequest,
+        context: _aio.ServicerContext[_saga_service_pb2.CompensateSagasRequest, _abc.Awaitable[_saga_service_pb2.CompensateSagasResponse]],
+    ) -> _abc.Awaitable[_saga_service_pb2.CompensateSagasResponse]:
+        """Compensates all PARKED sagas that match a filter, the oldest first, as CompensateSaga does; those
+        that cannot be compensated are skipped.
+        """
 
 def add_SagaServiceServicer_to_server(servicer: SagaServiceServicer, server: _aio.Server) -> None: ...

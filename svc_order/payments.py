@@ -1,0 +1,42 @@
+"""Reads the payments of orders, and checks payment methods: svc_payment knows both."""
+
+from contextlib import suppress
+
+from chassis import OutcomeUnknown, current_user
+from chassis.types.money import money
+from shop.errors import ShopError
+from shop.order.v1.order_errors import OrderNotShippable
+from shop.payment.v1 import payment_service_pb2 as pb
+from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
+from svc_order.domain import OrderTotals
+
+_SHIPPABLE = frozenset({pb.PAYMENT_STATE_AUTHORIZED, pb.PAYMENT_STATE_CAPTURED})
+#: How long a timeline waits for its payment.
+_SHOW_SECONDS = 1.0
+
+
+class Payments:
+    """The payments of orders, read from svc_payment."""
+
+    def __init__(self, stub: PaymentServiceStub) -> None:
+        """Call svc_payment by `stub`."""
+        self._stub = stub
+
+    async def validate_method(self, token: str, totals: OrderTotals) -> None:
+        """Check that the user's payment method can pay the totals; raises PaymentMethodInvalid."""
+        amount = money(totals.total, totals.currency)
+        request = pb.ValidatePaymentMethodRequest(user_id=current_user().id, payment_method_token=token, amount=amount)
+        await self._stub.ValidatePaymentMethod(request)
+
+    async def check_shippable(self, order_id: str) -> None:
+        """Raise OrderNotShippable unless the payment of an order is authorized or captured now."""
+        payment = await self._stub.GetPaymentByOrder(pb.GetPaymentByOrderRequest(order_id=order_id))
+        if payment.state not in _SHIPPABLE:
+            raise OrderNotShippable(order_id=order_id, state="not paid for")
+
+    async def find(self, order_id: str) -> pb.Payment | None:
+        """Return the payment of an order; None when there is none, or no reply in time."""
+        request = pb.GetPaymentByOrderRequest(order_id=order_id)
+        with suppress(ShopError, OutcomeUnknown):
+            return await self._stub.GetPaymentByOrder(request, timeout=_SHOW_SECONDS)
+        return None
