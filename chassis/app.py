@@ -106,7 +106,7 @@ class App:
             if settings.events == "kafka":
                 from chassis.events.kafka_bus import KafkaBus  # noqa: PLC0415  a fifth of a service's imports
 
-                self._bus = await self._open(KafkaBus.open(settings.kafka_bootstrap, settings.event_prefix))
+                self._bus = await self._open(KafkaBus.open_with(settings))
             else:
                 with explain_setting("REDIS_URL"):
                     self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))

@@ -83,7 +83,8 @@ class Cache:
     async def invalidate(self, *groups: str) -> None:
         """Drop groups, after a change of the rows that they were loaded from has committed."""
         try:
-            async with self._client.pipeline(transaction=True) as pipeline:
+            # No transaction: the epoch, which comes first, keeps out what was loaded before, and groups may be apart.
+            async with self._client.pipeline(transaction=False) as pipeline:
                 for group in groups:
                     pipeline.incr(self._epoch(group))
                     pipeline.expire(self._epoch(group), _EPOCH_SECONDS)
@@ -103,8 +104,10 @@ class Cache:
         except (RedisError, OSError) as error:
             log.warning("cache not written", extra={"error": type(error).__name__})
 
+    # Hash tags: a Redis Cluster keeps a group and its epoch together, as the script demands.
+
     def _group(self, group: str) -> str:
-        return f"{self._prefix}:{group}"
+        return f"{{{self._prefix}:{group}}}"
 
     def _epoch(self, group: str) -> str:
-        return f"{self._prefix}:{group}:epoch"
+        return f"{{{self._prefix}:{group}}}:epoch"

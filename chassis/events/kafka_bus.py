@@ -6,7 +6,7 @@ the idempotent producer, and the consumer's inbox drops duplicates.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -14,36 +14,44 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
 from aiokafka.structs import ConsumerRecord
 
+from chassis.event_settings import EventSettings
 from chassis.events.bus import NO_POSITIONS, Event, EventsLost, Positions
 from chassis.events.kafka_offsets import KafkaOffsets
 
-_PARTITIONS = 6
 _BATCH = 200
 _POLL_MS = 1_000
+_MAX_POLL_MS = 3_600_000
 
 
 class KafkaBus:
     """An event bus on a Kafka cluster."""
 
-    def __init__(self, bootstrap: str, prefix: str = "") -> None:
-        """Connect to the brokers at `bootstrap`; `prefix` is put before topic and group names."""
-        self._bootstrap = bootstrap
-        self._prefix = prefix
+    def __init__(self, settings: EventSettings) -> None:
+        """Connect as the settings say; their prefix is put before topic and group names."""
+        self._connection = settings.kafka_connection()
+        self._prefix = settings.event_prefix
+        self._partitions = settings.kafka_partitions
+        self._creates_topics = settings.kafka_create_topics
         self._producer: AIOKafkaProducer | None = None
         self._known: set[str] = set()
         self._starting = asyncio.Lock()
-        self._offsets = KafkaOffsets(bootstrap, prefix)
+        self._offsets = KafkaOffsets(self._connection, self._prefix)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bootstrap: str, prefix: str = "") -> AsyncIterator["KafkaBus"]:
+    async def open_with(cls, settings: EventSettings) -> AsyncIterator["KafkaBus"]:
         """Yield a bus that connects when first used, and closes its connections at the end."""
-        bus = cls(bootstrap, prefix)
+        bus = cls(settings)
         try:
             yield bus
         finally:
             await bus._offsets.close()
             await bus._drop_producer()
+
+    @classmethod
+    def open(cls, bootstrap: str, prefix: str = "") -> AbstractAsyncContextManager["KafkaBus"]:
+        """Open a bus on brokers that need no account."""
+        return cls.open_with(EventSettings(kafka_bootstrap=bootstrap, event_prefix=prefix))
 
     async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
         """Return when every event is acknowledged by all in-sync replicas; a position is a partition's last offset."""
@@ -81,10 +89,12 @@ class KafkaBus:
         await self._create(set(topics))
         consumer = AIOKafkaConsumer(
             *(self._prefix + topic for topic in topics),
-            bootstrap_servers=self._bootstrap,
+            **self._connection,
             group_id=self._prefix + group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            # Heartbeats notice a consumer that is gone; one that is slow, on a locked table perhaps, goes on.
+            max_poll_interval_ms=_MAX_POLL_MS,
         )
         try:
             await consumer.start()
@@ -94,14 +104,14 @@ class KafkaBus:
 
     async def _create(self, topics: set[str]) -> None:
         """Create topics that do not exist, with enough partitions: a topic created by default would have one."""
-        if topics <= self._known:
+        if topics <= self._known or not self._creates_topics:
             return
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+        admin = AIOKafkaAdminClient(**self._connection)
         await admin.start()
         try:
             for topic in topics - self._known:
                 # aiokafka requires an empty assignment for the cluster's default replication.
-                new = NewTopic(self._prefix + topic, _PARTITIONS, -1, replica_assignments={})
+                new = NewTopic(self._prefix + topic, self._partitions, -1, replica_assignments={})
                 response = await admin.create_topics([new])
                 error = for_code(response.topic_errors[0][1])
                 if error not in (NoError, TopicAlreadyExistsError):
@@ -114,7 +124,7 @@ class KafkaBus:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **self._connection,
                     acks="all",
                     enable_idempotence=True,
                     request_timeout_ms=10_000,

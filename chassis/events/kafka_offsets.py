@@ -15,9 +15,9 @@ _REQUEST_MS = 10_000
 class KafkaOffsets:
     """Reads offsets, on connections that are opened when first used."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        """Read those of topics and groups whose names begin with `prefix`."""
-        self._bootstrap = bootstrap
+    def __init__(self, connection: Mapping[str, Any], prefix: str) -> None:
+        """Read those of topics and groups whose names begin with `prefix`; `connection` are options of a client."""
+        self._connection = connection
         self._prefix = prefix
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None
@@ -70,11 +70,11 @@ class KafkaOffsets:
 
     async def _connect(self) -> tuple[Any, Any]:
         if self._admin is None:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, request_timeout_ms=_REQUEST_MS)
+            admin = AIOKafkaAdminClient(**self._connection, request_timeout_ms=_REQUEST_MS)
             await admin.start()
             self._admin = admin
         if self._consumer is None:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=_REQUEST_MS)
+            consumer = AIOKafkaConsumer(**self._connection, request_timeout_ms=_REQUEST_MS)
             self._consumer = consumer
             await consumer.start()
         return self._admin, self._consumer

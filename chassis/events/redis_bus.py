@@ -38,7 +38,9 @@ return 1"""
 #: between a check and the read would receive events that the next leader never finds pending.
 _READ = """
 if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'STREAMS', unpack(ARGV, 4))"""
+local streams = {unpack(KEYS, 2)}
+for position = 4, #ARGV do table.insert(streams, ARGV[position]) end
+return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'STREAMS', unpack(streams))"""
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
@@ -225,8 +227,9 @@ class _Subscription:
             await self._client.xack(stream, self._group, *ids)
 
     async def _read(self, position: str) -> list[Event]:
-        words = (self._token, self._group, str(_BATCH), *self._streams, *[position] * len(self._streams))
-        reply: Any = await self._client.eval(_READ, 1, self._lease, *words)
+        keys = (self._lease, *self._streams)
+        words = (self._token, self._group, str(_BATCH), *[position] * len(self._streams))
+        reply: Any = await self._client.eval(_READ, len(keys), *keys, *words)
         if reply == 0:
             self._leads.clear()
         events = []

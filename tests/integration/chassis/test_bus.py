@@ -14,9 +14,11 @@ import pytest
 import redis.asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from chassis import outbox
+from chassis.event_settings import EventSettings
 from chassis.events.bus import Event, EventsLost
 from chassis.events.kafka_bus import KafkaBus
 from chassis.events.redis_bus import RedisBus
@@ -383,7 +385,7 @@ async def test_publishing_to_an_unavailable_bus_raises(server):
 async def test_an_attempt_to_reach_an_unavailable_kafka_leaks_no_client(known):
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-    bus = KafkaBus("127.0.0.1:1")
+    bus = KafkaBus(EventSettings(kafka_bootstrap="127.0.0.1:1"))
     bus._known.update(known)
     for use in (bus.publish([event()]), bus.subscribe("g", [TOPIC]).__aenter__()):
         with pytest.raises(KafkaError):
@@ -434,3 +436,10 @@ async def test_the_positions_of_another_kind_of_bus_are_lost_events(bus, server)
     position = {"redis": {f"{TOPIC}/0": "41"}, "kafka": {TOPIC: "1700000000000-0"}}[server.kind]
     with pytest.raises(EventsLost):
         await bus.maintain(position)
+
+
+async def test_the_keys_of_the_redis_bus_are_in_one_slot_of_a_cluster(redis_url, event_prefix):
+    """Or a transaction of two topics, and the read under the lease, would be refused there."""
+    async with RedisBus.open(redis_url, event_prefix) as bus, bus.subscribe("g", [TOPIC]) as subscription:
+        keys = (bus._prefix + TOPIC, bus._prefix + "shop.toy.v1.Other", subscription._lease)
+        assert len({key_slot(key.encode()) for key in keys}) == 1

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 import redis.asyncio
+from redis.crc import key_slot
 
 from chassis import Cache
 from chassis.testing import eventually
@@ -67,7 +68,7 @@ async def test_after_an_invalidation_messages_are_cached_again_and_its_marker_ex
     assert [await available(cache, truth) for _ in range(3)] == [1, 1, 1]
     assert truth.reads == 1
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
-        assert 0 < await client.ttl(f"{event_prefix}:g:epoch") <= 3_600
+        assert 0 < await client.ttl(f"{{{event_prefix}:g}}:epoch") <= 3_600
 
 
 async def test_several_groups_are_invalidated_at_once(cache, truth):
@@ -113,14 +114,14 @@ async def test_a_group_expires_after_its_first_entrys_lifetime(cache, truth, red
     await available(cache, truth, seconds=100)
     await available(cache, truth, entry="b", seconds=1000)
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
-        assert 90 < await client.ttl(f"{event_prefix}:g") <= 100
+        assert 90 < await client.ttl(f"{{{event_prefix}:g}}") <= 100
 
 
 async def test_a_full_group_evicts_an_entry_for_a_new_one(cache, truth, redis_url, event_prefix):
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
-        await client.hset(f"{event_prefix}:g", mapping={str(number): b"" for number in range(1_000)})
+        await client.hset(f"{{{event_prefix}:g}}", mapping={str(number): b"" for number in range(1_000)})
         assert [await available(cache, truth) for _ in range(2)] == [1, 1]
-        assert await client.hlen(f"{event_prefix}:g") == 1_000
+        assert await client.hlen(f"{{{event_prefix}:g}}") == 1_000
     assert truth.reads == 1
 
 
@@ -161,7 +162,7 @@ async def test_a_reader_after_an_invalidation_shares_no_load_from_before(cache):
 
 async def test_an_entry_of_another_version_is_a_miss(cache, truth, redis_url, event_prefix):
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
-        await client.hset(f"{event_prefix}:g", "a", b"\xff\xff")
+        await client.hset(f"{{{event_prefix}:g}}", "a", b"\xff\xff")
     assert await available(cache, truth) == 1
 
 
@@ -235,3 +236,9 @@ async def test_a_cancelled_reader_leaves_no_response_on_its_connection(cache):
         with suppress(asyncio.CancelledError):
             assert await reader == str(number % 50)
     assert [await read(number) for number in range(50)] == list(map(str, range(50)))
+
+
+def test_the_keys_of_a_group_are_in_one_slot_of_a_cluster(cache):
+    """Or its script would be refused there."""
+    assert key_slot(cache._group("g").encode()) == key_slot(cache._epoch("g").encode())
+    assert key_slot(cache._group("g").encode()) != key_slot(cache._group("h").encode())
