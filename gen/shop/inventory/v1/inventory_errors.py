@@ -98,9 +98,7 @@ class VersionMismatch(ShopError):
 
 
 class StockBelowPromised(ShopError):
-    """The count is below the allocated and reserved units. No longer raised: such a count leaves a
-    shortfall.
-    """
+    """The count is below the allocated and reserved units. Not raised: such a count leaves a shortfall."""
 
     code = 9  # FAILED_PRECONDITION
     reason = "STOCK_BELOW_PROMISED"

@@ -14,6 +14,11 @@ if sys.version_info >= (3, 10):
 else:
     from typing_extensions import TypeAlias as _TypeAlias
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ErrorReason:
@@ -38,10 +43,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The reservation id is used by another order or with other lines."""
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 7
     """The stock level has changed since its etag was read."""
-    ERROR_REASON_STOCK_BELOW_PROMISED: _ErrorReason.ValueType  # 8
-    """The count is below the allocated and reserved units. No longer raised: such a count leaves a
-    shortfall.
-    """
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def ERROR_REASON_STOCK_BELOW_PROMISED(self) -> _ErrorReason.ValueType:   # 8
+        """The count is below the allocated and reserved units. Not raised: such a count leaves a shortfall."""
     ERROR_REASON_STOCK_OUT_OF_RANGE: _ErrorReason.ValueType  # 9
     """An adjustment would leave fewer units than none, or more than can be counted."""
 
@@ -65,9 +70,7 @@ ERROR_REASON_RESERVATION_ID_TAKEN: ErrorReason.ValueType  # 6
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 7
 """The stock level has changed since its etag was read."""
 ERROR_REASON_STOCK_BELOW_PROMISED: ErrorReason.ValueType  # 8
-"""The count is below the allocated and reserved units. No longer raised: such a count leaves a
-shortfall.
-"""
+"""The count is below the allocated and reserved units. Not raised: such a count leaves a shortfall."""
 ERROR_REASON_STOCK_OUT_OF_RANGE: ErrorReason.ValueType  # 9
 """An adjustment would leave fewer units than none, or more than can be counted."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

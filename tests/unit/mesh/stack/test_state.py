@@ -47,7 +47,14 @@ def test_there_is_no_record_before_the_first(state):
 
 def test_the_public_form_of_a_process_has_exactly_the_documented_fields():
     (process,) = a_record().public()["processes"]
-    assert process == {"name": "svc_order", "pid": 3, "state": "ready", "address": "127.0.0.1:1", "restarts": 4}
+    assert process == {
+        "name": "svc_order",
+        "pid": 3,
+        "state": "ready",
+        "address": "127.0.0.1:1",
+        "metrics": "",
+        "restarts": 4,
+    }
 
 
 def test_a_secret_is_the_same_at_every_start_and_differs_between_stacks(state, tmp_path):
