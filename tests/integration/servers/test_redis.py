@@ -2,8 +2,10 @@ import os
 import signal
 
 import psutil
+import pytest
 import redis.asyncio as redis
 
+from mesh.errors import StackError
 from mesh.stack.servers.redis import Redis
 
 
@@ -35,3 +37,15 @@ async def test_it_starts_where_a_killed_server_left_its_socket(tmp_path):
     assert (sockets / "redis.sock").exists()
     async with Redis(tmp_path / "data", sockets) as server, redis.from_url(server.url) as client:
         assert await client.ping()
+
+
+async def test_a_damaged_file_is_reported_with_a_fix_that_deletes_nothing_else(tmp_path):
+    server = Redis(tmp_path)
+    (tmp_path / "appendonlydir").mkdir(parents=True)
+    (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense")
+    (tmp_path / "appendonly.aof").write_text("nonsense")
+    with pytest.raises(StackError) as error:
+        async with server:
+            pass
+    assert str(server.folder) in error.value.fix
+    assert "--wipe" not in error.value.fix
