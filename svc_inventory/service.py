@@ -181,6 +181,10 @@ class InventoryService(InventoryServiceServicer):
                 outcomes = batch.fold([*expiries, *commands])[len(expiries) :]
             await store.write_batch(tx, batch, _ACTOR)
             await self._publish(tx, batch, traces)
+            applied = (
+                call for call, one in zip(commands.calls, outcomes, strict=True) if not isinstance(one, ShopError)
+            )
+            await self.db.audit(tx, applied)
         return outcomes
 
     async def _publish(self, tx: Transaction, batch: StockBatch, traces: Mapping[str, str]) -> None:

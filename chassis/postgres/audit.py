@@ -7,7 +7,7 @@ chain; the log line of the call names the row and its hash, so that rows which v
 import json
 from typing import Any
 
-from chassis.context import current_call
+from chassis.context import Call
 from chassis.telemetry import trace_id
 
 _INSERT = """
@@ -15,12 +15,11 @@ INSERT INTO audit (method, user_id, caller, trace_id, outcome, request) VALUES (
 RETURNING audit_id, encode(hash, 'hex') AS hash"""
 
 
-async def record(tx: Any) -> dict[str, Any] | None:
-    """Record the current call in the transaction, if it is privileged and new; return the id and the hash of its row.
+async def record(tx: Any, call: Call | None) -> dict[str, Any] | None:
+    """Record a call in its change's transaction, if it is privileged and new; return the id and the hash of its row.
 
     Called at the end of a transaction: until its commit, other privileged changes of the service wait here.
     """
-    call = current_call()
     if call is None or call.audit is None or call.audit.row:
         return None
     row = await tx.fetchrow(

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from chassis.cancellation import run_shielded
-from chassis.context import current_call
+from chassis.context import Call, current_call
 from chassis.metrics import POOL_TIMEOUTS, POOL_WAIT
 from chassis.postgres import audit
 from chassis.postgres.change_feed import ChangeFeed
@@ -133,6 +133,15 @@ class Database:
         """Drop what `on_commit` registered: the changes that need it were rolled back to a savepoint."""
         self._on_commit[tx].clear()
 
+    async def audit(self, tx: Transaction, calls: Iterable[Call | None]) -> None:
+        """Record the privileged ones of the calls whose changes `tx` holds.
+
+        A transaction records the call that it belongs to by itself; the batch of a lane belongs to many.
+        """
+        for call in calls:
+            if call and (audited := await audit.record(tx, call)):
+                self.on_commit(tx, partial(_audited, call, audited))
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Transaction]:
         """Lend a connection for reading."""
@@ -156,8 +165,7 @@ class Database:
                 # Shielded: a BEGIN that was sent must be followed by its end before others get the connection.
                 await run_shielded(transaction.start())
                 yield connection
-                if audited := await audit.record(connection):
-                    callbacks.append(partial(_audited, audited))
+                await self.audit(connection, [current_call()])
             except BaseException as error:
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self.pool.expire_connections()  # after a failover new connections may find the primary
@@ -205,9 +213,9 @@ async def current_time(tx: Transaction) -> datetime:
     return now
 
 
-def _audited(row: Mapping[str, Any]) -> None:
-    if (call := current_call()) and call.audit:
-        call.audit.row = row
+def _audited(call: Call, row: Mapping[str, Any]) -> None:
+    assert call.audit is not None
+    call.audit.row = row
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:

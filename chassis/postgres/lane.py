@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import asyncpg
 
+from chassis.context import Call, current_call
 from chassis.metrics import LANE_BATCH, LANE_CONFLICTS
 from chassis.postgres.database import UNAVAILABLE_ERRORS
 from chassis.telemetry import inject
@@ -31,9 +32,11 @@ class VersionConflict(Exception):
 
 
 class Batch(list[Request]):
-    """Requests in arrival order, and beside each the trace of the call that made it."""
+    """Requests in arrival order, and beside each the call that made it and its trace."""
 
     traceparents: Sequence[str] = ()
+    #: The call that made each, None where none did: `Database.audit` records the privileged ones.
+    calls: Sequence[Call | None] = ()
     #: Whether an attempt met a VersionConflict: `apply` then locks what it reads, so that it gets its turn among any
     #: number of processes.
     had_conflict = False
@@ -43,6 +46,7 @@ class Batch(list[Request]):
 class _Waiting(Generic[Request, Reply]):
     request: Request
     traceparent: str
+    call: Call | None
     reply: asyncio.Future[Reply]
 
 
@@ -65,7 +69,7 @@ class Lane(Generic[Request, Reply]):
         A caller that is cancelled while it waits is dropped; once its batch is in flight the outcome is unknown to it.
         """
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(request, inject().get("traceparent", ""), future))
+        self._waiting.append(_Waiting(request, inject().get("traceparent", ""), current_call(), future))
         if self._worker is None or self._worker.done():
             # A context of its own: the batch must not inherit the first caller's deadline or identity.
             self._worker = asyncio.create_task(self._work(), context=Context())
@@ -82,6 +86,7 @@ class Lane(Generic[Request, Reply]):
         try:
             requests = Batch(one.request for one in batch)
             requests.traceparents = [one.traceparent for one in batch]
+            requests.calls = [one.call for one in batch]
             LANE_BATCH.observe(len(batch))
             outcomes = await self._attempt(requests)
         except asyncio.CancelledError:  # leaked out of a dependency: the batch's outcome is unknown

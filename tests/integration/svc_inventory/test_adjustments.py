@@ -1,6 +1,7 @@
 """AdjustStock and ExtendReservation, and the release that arrives before its reservation."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -57,6 +58,17 @@ async def test_units_come_in_while_orders_take_them_and_none_is_lost(staff, inve
     after = await level(staff)
     assert (after.on_hand, after.reserved) == (85, 5)
     assert await rows.fetchval("SELECT version = (SELECT count(*) FROM movement) FROM stock")
+
+
+@pytest.mark.usefixtures("stocked")
+async def test_each_adjustment_of_a_batch_is_in_the_audit_log_and_a_reservation_is_not(staff, inventory, rows):
+    batch = [staff.AdjustStock(adjust(f"k-{n}", 2)) for n in range(5)]
+    await asyncio.gather(*batch, inventory.ReserveStock(reserve("r-1", 1)))
+    audited = await rows.fetch("SELECT method, user_id, request FROM audit WHERE method NOT LIKE '%/SetStock'")
+    assert {(row["method"], row["user_id"]) for row in audited} == {
+        ("/shop.inventory.v1.InventoryService/AdjustStock", "staff-1")
+    }
+    assert sorted(json.loads(row["request"])["request_id"] for row in audited) == [f"k-{n}" for n in range(5)]
 
 
 @pytest.mark.usefixtures("stocked")
