@@ -130,6 +130,8 @@ def _connection_manager(name: str, host: route.VirtualHost, *, outside: bool) ->
         http2_protocol_options=http2(max_concurrent_streams=100),
         max_request_headers_kb=16,
         request_headers_timeout=timedelta(seconds=10),
+        # A client that is still sending has time to read why its request is rejected before the connection is reset.
+        delayed_close_timeout=timedelta(seconds=5),
         # No method of the shop streams from its client, so a request is complete soon or never.
         request_timeout=_REQUEST if outside else None,
         stream_idle_timeout=timedelta(minutes=5),

@@ -72,7 +72,7 @@ def test_calls_chained_by_links_meet_nothing_that_the_document_does_not_say(shop
 
     Shopping.run(
         settings=settings(
-            max_examples=15,
+            max_examples=25,
             stateful_step_count=6,
             deadline=None,
             database=None,

@@ -24,6 +24,7 @@ WITHOUT_RULES = {
     "shop.user.v1.GetJwksRequest",
     "shop.user.v1.GetMeRequest",
     "shop.user.v1.LogoutRequest",
+    "shop.user.v1.WatchRevocationsRequest",
 }
 
 

@@ -6,20 +6,22 @@ import pytest
 import redis.asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from chassis.events import outbox
 from chassis.types.money import money
 from shop.catalog.v1 import catalog_service_pb2 as pb
 from tests.integration.database_control import connected, held_commits, until_blocked
 
 SHIRT = pb.GetProductRequest(product_id="shirt")
+LEAD_FOR_EVER = """
+INSERT INTO relay (holder, lease_expire_time) VALUES ('this test', 'infinity')
+ON CONFLICT (id) DO UPDATE SET holder = excluded.holder, lease_expire_time = excluded.lease_expire_time"""
 EVERYTHING = pb.ListProductsRequest()
 
 
 @pytest.fixture
 async def rows(database):
-    """A connection that holds the lock of the relay's leader, so that no relay publishes."""
+    """A connection of a process that leads for ever, so that no relay publishes."""
     async with connected(database) as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", outbox._LEADER_LOCK)
+        await connection.execute(LEAD_FOR_EVER)
         yield connection
 
 
@@ -89,7 +91,8 @@ async def test_lists_after_the_reply_of_a_creation_have_the_product(shoppers, st
 async def test_only_lists_without_bounds_that_clients_invent_are_cached(shoppers, request_, redis_url, event_prefix):
     """Or clients could fill the cache with lists that no other client reads."""
     async with redis.asyncio.from_url(redis_url, protocol=2) as client:
-        before = await client.hkeys(f"{event_prefix}svc_catalog:lists")
+        lists = f"{{{event_prefix}svc_catalog:lists}}"
+        before = await client.hkeys(lists)
         assert (await shoppers.ListProducts(request_)).products
-        assert await client.hkeys(f"{event_prefix}svc_catalog:lists") == before
+        assert await client.hkeys(lists) == before
         assert len(before) == 1

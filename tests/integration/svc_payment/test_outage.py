@@ -62,7 +62,8 @@ async def test_an_order_costs_a_provider_that_fails_few_requests_however_often_i
             await payments.GetPaymentByOrder(of_order(payment_id))
         assert await attempts() <= 4, "40 calls make no attempt of their own"
         await eventually(attempts, lambda count: count >= 3)
-        assert requests.total() <= await attempts(), "a fetch that fails is not followed by a request"
+        in_flight = 1
+        assert requests.total() <= await attempts() + in_flight, "a fetch that fails is not followed by a request"
 
 
 async def test_many_orders_cost_a_provider_that_fails_no_more_than_its_breaker_lets_through(serve, books, payment_id):
