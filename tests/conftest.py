@@ -45,8 +45,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run two processes for each core: half of a test's time is waiting for servers to start, to drain or to end."""
-    return 2 * (os.cpu_count() or 1)
+    """Run two processes for each core, eight at most: a test also waits, for servers to start, to drain or to end."""
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
