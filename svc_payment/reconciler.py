@@ -30,6 +30,7 @@ _LONGEST_PAUSE = timedelta(seconds=30)
 #: A payment that waits for a customer or a bank is polled in pauses of this share of the time that it waits.
 _POLLS = 10
 _MISMATCH = "answer_mismatch"
+_NOT_ARRIVED = "not_arrived"
 #: The provider has something under our reference already: this does not decline the customer's card.
 _NOT_ABOUT_THE_CARD = frozenset({"reference_already_used", "idempotency_key_reused"})
 
@@ -132,7 +133,7 @@ class PaymentReconciler:
             await self._save(tx, before, after)  # what the provider did counts; the schedule belongs to the new claim
             return None
         if error and not (after.settled and error == _MISMATCH):
-            await self._save(tx, before, after, self._retry(after, error))
+            await self._save(tx, before, after, await self._retry(tx, after, error))
             return None
         if after.settled:
             await self._save(tx, before, replace(after, attempts=0), await self._next_poll(tx, after))
@@ -212,7 +213,7 @@ class PaymentReconciler:
         async with self._db.connection() as connection:
             now = await current_time(connection)
         if payment.void_request_time is None or now < payment.void_request_time + self._arrival:
-            raise Unclear("not_found")
+            raise Unclear(_NOT_ARRIVED)
         return Finding((domain_provider.expire_authorization,))
 
     async def _apply_provider_state(self, payment: Payment, fetched: ProviderPayment) -> Finding:
@@ -264,8 +265,12 @@ class PaymentReconciler:
         pause = (now - (payment.update_time or now)) / _POLLS
         return store.Schedule(max(self._poll, min(pause, deadline - now) if deadline else pause))
 
-    def _retry(self, payment: Payment, error: str) -> store.Schedule:
+    async def _retry(self, tx: Transaction, payment: Payment, error: str) -> store.Schedule:
+        """Return when an unclear payment is attempted again: once no request can arrive any more, if that is sooner."""
         pause = backoff(payment.attempts, _FIRST_PAUSE, _LONGEST_PAUSE, random.random())  # noqa: S311  spreads attempts
+        if error == _NOT_ARRIVED and payment.void_request_time is not None:
+            left = payment.void_request_time + self._arrival - await current_time(tx)
+            pause = min(pause, max(left, timedelta()))
         extra = {"payment_id": payment.id, "error": error, "seconds": pause.total_seconds()}
         log.warning("payment not settled yet", extra=extra)
         return store.Schedule(pause, error=error)

@@ -182,7 +182,19 @@ def orders_settings():
 
 
 @pytest.fixture
-async def shop(part, templates, issuer, orders_settings, free_port):
+def payments_settings():
+    """Settings of svc_payment that a test changes by parametrizing this."""
+    return {}
+
+
+@pytest.fixture
+def changed_settings(orders_settings, payments_settings):
+    """The settings of each service that are not those of every test."""
+    return {"svc_order": {**QUICK, **orders_settings}, "svc_payment": payments_settings}
+
+
+@pytest.fixture
+async def shop(part, templates, issuer, changed_settings, free_port):
     addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
     async with AsyncExitStack() as stack:
 
@@ -192,8 +204,7 @@ async def shop(part, templates, issuer, orders_settings, free_port):
         databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
         stubs = {}
         for name in PARTS:
-            changes = {**QUICK, **orders_settings} if name == "svc_order" else {}
-            await stack.enter_async_context(part(name, addresses, databases, **changes))
+            await stack.enter_async_context(part(name, addresses, databases, **changed_settings.get(name, {})))
             domain = name.removeprefix("svc_")
             stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
             stubs[domain] = await client(name, stub)

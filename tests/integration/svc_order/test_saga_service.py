@@ -94,6 +94,7 @@ async def test_an_order_without_an_outcome_at_its_deadline_is_undone(shop, rows,
     assert (await saga_of(shop, order.order_id)).state == saga_pb2.SAGA_STATE_COMPENSATED
 
 
+@pytest.mark.parametrize("payments_settings", [{"payment_arrival_seconds": 2.0}], ids=["requests arrive in 2 s"])
 async def test_an_order_is_cancelled_while_the_provider_does_not_answer(shop, rows, provider):
     await provider(*BROKEN)
     with shop.customer():

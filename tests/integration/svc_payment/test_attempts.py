@@ -160,3 +160,18 @@ async def test_the_pause_before_the_next_attempt_is_at_most_half_a_minute(db, re
     attempt = await claim(db, reconciler, payment_id)
     await settle(db, reconciler, attempt, Finding(error="http_500"))
     assert timedelta(seconds=10) < await db.pool.fetchval(DUE_IN) <= timedelta(seconds=30)
+
+
+async def test_a_void_is_attempted_again_once_the_authorization_can_no_longer_arrive(
+    db, reconciler, books, payment_id, new_payment
+):
+    await insert(db, reconciler, new_payment("tok_500"))
+    void = "UPDATE payment SET next_attempt_time = now(), attempts = 40, void_request_time = now() - interval '25 s'"
+    await db.pool.execute(void)
+    attempt = await claim(db, reconciler, payment_id)
+    assert await settle(db, reconciler, attempt, await reconciler.execute(attempt)) is None
+    assert timedelta() < await db.pool.fetchval(DUE_IN) <= timedelta(seconds=5), "of 30 seconds, 5 are left"
+    await db.pool.execute("UPDATE payment SET next_attempt_time = now(), void_request_time = now() - interval '30 s'")
+    attempt = await claim(db, reconciler, payment_id)
+    assert await settle(db, reconciler, attempt, await reconciler.execute(attempt)) is None
+    await books.until_settled(payment_id, "VOIDED")
