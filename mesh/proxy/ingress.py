@@ -28,7 +28,7 @@ from envoy_data_plane.google.protobuf import Struct
 
 from mesh.proxy.clusters import BUFFER, grpc_cluster, http2, http_cluster, pack, socket_address
 from mesh.proxy.inputs import IngressInputs
-from mesh.proxy.local_replies import json_replies
+from mesh.proxy.local_replies import local_replies
 from mesh.proxy.routes import BUFFER_FILTER, EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
 from mesh.services import workload
 from shop.contract import RPCS
@@ -113,7 +113,7 @@ def _connection_manager(name: str, host: route.VirtualHost, *, outside: bool) ->
         route_config=route.RouteConfiguration(name=name, virtual_hosts=[host]),
         http_filters=_filters(outside=outside),
         early_header_mutation_extensions=[_strip()] if outside else [],
-        local_reply_config=json_replies(),
+        local_reply_config=local_replies(),
         upgrade_configs=[_websockets()] if outside else [],
         access_log=[_access_log()] if outside else [],
         # Against smuggling and other spellings of a path.

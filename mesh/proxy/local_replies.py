@@ -31,7 +31,7 @@ _REPLIES = (
     _Reply(400, 3, "MALFORMED_REQUEST", "the request is malformed"),
     _Reply(404, 5, "NOT_FOUND", "there is nothing at this path"),
     _Reply(408, 4, "REQUEST_TIMEOUT", "the request was not complete in time"),
-    _Reply(413, 8, "REQUEST_TOO_LARGE", "the request is too large"),
+    _Reply(413, 8, "BODY_TOO_LARGE", "the request is too large"),
     _Reply(414, 3, "URL_TOO_LARGE", "the URL is too large"),
     _Reply(429, 8, "TOO_MANY_REQUESTS", "too many requests", retry=True),
     _Reply(431, 3, "HEADERS_TOO_LARGE", "the headers are too large"),
@@ -41,14 +41,30 @@ _REPLIES = (
 )
 
 
-def json_replies() -> hcm.LocalReplyConfig:
-    """Return the mappers for calls that are not gRPC; Envoy answers those with a gRPC status itself."""
-    return hcm.LocalReplyConfig(mappers=[_mapper(reply) for reply in _REPLIES])
+#: Envoy makes a gRPC status of an HTTP status by itself, but UNKNOWN of these, which says that a repeat may help.
+_GRPC_CODES = (_Reply(413, 8, "BODY_TOO_LARGE", "the request is too large"),)
+
+
+def local_replies() -> hcm.LocalReplyConfig:
+    """Return the mappers: JSON for calls that are not gRPC, and the statuses of gRPC that Envoy has no code for."""
+    return hcm.LocalReplyConfig(mappers=[*map(_grpc_mapper, _GRPC_CODES), *map(_mapper, _REPLIES)])
+
+
+def _grpc_mapper(reply: _Reply) -> hcm.ResponseMapper:
+    status = core.HeaderValue(key="grpc-status", value=str(reply.code))
+    return hcm.ResponseMapper(
+        filter=accesslog.AccessLogFilter(
+            and_filter=accesslog.AndFilter(filters=[_has_status(reply), _is_grpc(invert=False)])
+        ),
+        headers_to_add=[core.HeaderValueOption(header=status)],
+    )
 
 
 def _mapper(reply: _Reply) -> hcm.ResponseMapper:
     return hcm.ResponseMapper(
-        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[_has_status(reply), _is_not_grpc()])),
+        filter=accesslog.AccessLogFilter(
+            and_filter=accesslog.AndFilter(filters=[_has_status(reply), _is_grpc(invert=True)])
+        ),
         body_format_override=core.SubstitutionFormatString(json_format=Struct.from_dict(_body(reply))),
         headers_to_add=_retry_after() if reply.retry else [],
     )
@@ -80,13 +96,13 @@ def _has_status(reply: _Reply) -> accesslog.AccessLogFilter:
     )
 
 
-def _is_not_grpc() -> accesslog.AccessLogFilter:
+def _is_grpc(*, invert: bool) -> accesslog.AccessLogFilter:
     return accesslog.AccessLogFilter(
         header_filter=accesslog.HeaderFilter(
             header=route.HeaderMatcher(
                 name="content-type",
                 string_match=matcher.StringMatcher(prefix="application/grpc"),
-                invert_match=True,
+                invert_match=invert,
                 treat_missing_header_as_empty=True,
             )
         )

@@ -190,7 +190,8 @@ async def post_while_listening(edge, body):
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         async with asyncio.timeout(60):
             answer = await reader.readuntil(b"\r\n\r\n")
-            return answer, await reader.readuntil(b"}]}")
+            (length,) = re.findall(rb"content-length: (\d+)", answer)
+            return answer, await reader.readexactly(int(length))
     finally:
         writer.transport.abort()
 

@@ -77,7 +77,7 @@ async def test_a_body_of_a_mebibyte_passes_and_a_larger_one_is_413(ingress):
         assert (await http.post("/v1/orders", content=b"x" * 2**20)).json()["size"] == 2**20
         rejected = await http.post("/v1/orders", content=b"x" * 2**21)
     assert (rejected.status_code, rejected.json()["code"]) == (413, 8)
-    assert rejected.json()["details"][0]["reason"] == "REQUEST_TOO_LARGE"
+    assert rejected.json()["details"][0]["reason"] == "BODY_TOO_LARGE"
 
 
 async def test_headers_that_are_too_large_are_named_as_the_reason(ingress):

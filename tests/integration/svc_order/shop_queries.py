@@ -30,7 +30,12 @@ async def payment_of(shop, order):
 
 async def authorization_applied(rows):
     """Wait until svc_order has applied the event of the authorization, which reopens a compensated saga."""
-    await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox"), bool)
+    await events_applied(rows, 1)
+
+
+async def events_applied(rows, count):
+    """Wait until svc_order has applied so many events, each of which may change a saga."""
+    await eventually(lambda: rows.fetchval("SELECT count(*) FROM inbox"), lambda applied: applied >= count)
 
 
 async def timeline(shop, order_id):

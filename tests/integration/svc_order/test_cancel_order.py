@@ -15,8 +15,8 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.integration.database_control import until_blocked
 from tests.integration.svc_order.conftest import buy
 from tests.integration.svc_order.shop_queries import (
-    authorization_applied,
     available,
+    events_applied,
     get,
     paying,
     payment_of,
@@ -95,8 +95,9 @@ async def test_a_rejected_order_is_not_cancellable_and_a_second_cancellation_cha
             await shop.orders.CancelOrder(cancel(rejected.order_id))
         assert error.value.metadata["state"] == "REJECTED"
         order = await shop.orders.CreateOrder(buy(("shirt", 1)))
-        await authorization_applied(rows)
+        await events_applied(rows, 2)  # a failed payment and an authorization
         cancelled = await shop.orders.CancelOrder(cancel(order.order_id, "c-2", "mine"))
+        await events_applied(rows, 3)
         ended = await rows.fetch("SELECT saga_id, version FROM saga ORDER BY 1")
         await rows.execute("UPDATE saga SET next_attempt_time = now()")
         again = await shop.orders.CancelOrder(cancel(order.order_id, "c-3", "other words"))
