@@ -170,14 +170,16 @@ class PaymentService(PaymentServiceServicer):
 
     @transactional
     async def _request_refund(self, request: pb.RefundPaymentRequest, tx: Transaction) -> pb.PaymentTransaction:
-        before = await store.lock_payment(tx, request.payment_id)
-        amount = converters.amount_from_request(before, request)
-        after = domain_requests.request_refund(before, amount, request.reason, new_operation_id())
-        return await self._save_request(tx, before, after, OperationKind.REFUND)
+        return await self._add_refund(tx, request)
 
     @transactional
     async def _request_order_refund(
         self, request: pb.RefundOrderPaymentRequest, tx: Transaction
+    ) -> pb.PaymentTransaction:
+        return await self._add_refund(tx, request)
+
+    async def _add_refund(
+        self, tx: Transaction, request: pb.RefundPaymentRequest | pb.RefundOrderPaymentRequest
     ) -> pb.PaymentTransaction:
         before = await store.lock_payment(tx, request.payment_id)
         amount = converters.amount_from_request(before, request)
