@@ -1,5 +1,7 @@
 """Applies events of payments to orders and their sagas."""
 
+from datetime import datetime
+
 from google.protobuf.message import Message
 
 from chassis import Handler, Transaction, outbox
@@ -7,7 +9,7 @@ from shop.payment.v1 import payment_events_pb2 as events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import converters, domain_progress, store
 from svc_order.domain import Order, Payment
-from svc_order.domain_saga import SagaState
+from svc_order.domain_saga import Saga, SagaState
 from svc_order.domain_steps import Step
 
 _AFTER_DISPUTE = {
@@ -20,19 +22,13 @@ _AFTER_DISPUTE = {
 async def on_payment_authorized(tx: Transaction, event: events.PaymentAuthorized) -> None:
     """Wake the saga that waits for the authorization; void one that came after the saga was compensated."""
     saga, _, now = await store.lock_saga_and_order(tx, event.order_id)
-    if saga.state is SagaState.COMPENSATED:
-        await store.update_saga(tx, saga.reopened(Step.AUTHORIZE_PAYMENT, now))
-    elif (woken := saga.woken(now)) is not saga:
-        await store.update_saga(tx, woken)
+    await _continue_saga(tx, saga, now)
 
 
 async def on_payment_captured(tx: Transaction, event: events.PaymentCaptured) -> None:
     """Show the order as paid, and wake the saga that waits for that; refund a slip that was paid too late."""
     saga, order, now = await store.lock_saga_and_order(tx, event.order_id)
-    if saga.state is SagaState.COMPENSATED:
-        await store.update_saga(tx, saga.reopened(Step.AUTHORIZE_PAYMENT, now))
-    elif (woken := saga.woken(now)) is not saga:
-        await store.update_saga(tx, woken)
+    await _continue_saga(tx, saga, now)
     await _save(tx, order, order.with_payment(Payment.PAID, now))
 
 
@@ -47,7 +43,7 @@ async def on_payment_failed(tx: Transaction, event: events.PaymentFailed) -> Non
 
 
 async def on_payment_expired(tx: Transaction, event: events.PaymentExpired) -> None:
-    """Authorize the payment of a confirmed order anew; end one that nobody paid for."""
+    """Authorize the payment of a confirmed order anew; end an order that was not paid."""
     renewable = event.previous_state == payment_pb.PAYMENT_STATE_AUTHORIZED
     await _apply_end(tx, event, "PAYMENT_EXPIRED", renewable=renewable)
 
@@ -66,6 +62,14 @@ async def on_payment_disputed(tx: Transaction, event: events.PaymentDisputed) ->
 async def on_payment_dispute_closed(tx: Transaction, event: events.PaymentDisputeClosed) -> None:
     """Show how the dispute ended."""
     await _save_payment(tx, event.order_id, _AFTER_DISPUTE[event.state])
+
+
+async def _continue_saga(tx: Transaction, saga: Saga, now: datetime) -> None:
+    """Wake a saga that waits for its payment; give a compensated one the payment to undo."""
+    if saga.state is SagaState.COMPENSATED:
+        await store.update_saga(tx, saga.reopened(Step.AUTHORIZE_PAYMENT, now))
+    elif (woken := saga.woken(now)) is not saga:
+        await store.update_saga(tx, woken)
 
 
 async def _apply_end(
