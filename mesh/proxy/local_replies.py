@@ -40,14 +40,14 @@ _REPLIES = (
     _Reply(400, 3, "MALFORMED_REQUEST", "the request is malformed", onwards=True),
 )
 
-
-#: Envoy makes a gRPC status of an HTTP status by itself, but UNKNOWN of these, which says that a repeat may help.
-_GRPC_CODES = (_Reply(413, 8, "BODY_TOO_LARGE", "the request is too large"),)
+#: For gRPC, Envoy translates an HTTP status to a code by itself; these it would report as UNKNOWN.
+_UNKNOWN_IN_GRPC = frozenset({413})
 
 
 def local_replies() -> hcm.LocalReplyConfig:
     """Return the mappers: JSON for calls that are not gRPC, and the statuses of gRPC that Envoy has no code for."""
-    return hcm.LocalReplyConfig(mappers=[*map(_grpc_mapper, _GRPC_CODES), *map(_mapper, _REPLIES)])
+    coded = [reply for reply in _REPLIES if reply.status in _UNKNOWN_IN_GRPC]
+    return hcm.LocalReplyConfig(mappers=[*map(_grpc_mapper, coded), *map(_mapper, _REPLIES)])
 
 
 def _grpc_mapper(reply: _Reply) -> hcm.ResponseMapper:
