@@ -31,7 +31,7 @@ COURIER = "courier"
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The courier was told to cancel a parcel and no longer waits for it: it has this one, or none."""
+    """The reply of the courier to a cancellation: it has this parcel, or none."""
 
     consignment: Consignment | None
 

@@ -121,7 +121,7 @@ class InventoryService(InventoryServiceServicer):
                             stock=converters.stock_to_proto(sku, levels),
                             resume_token=converters.resume_token(skus, sent),
                         )
-                await self.pace.pause()  # changes meanwhile become one message
+                await self.pace.pause()  # changes during the pause become one message
 
     async def ReserveStock(self, request: pb.ReserveStockRequest, context: Context) -> pb.Reservation:
         reserve = Reserve(

@@ -59,7 +59,7 @@ class Claim:
 
     @property
     def payment_try(self) -> str:
-        """Return what tells the order's payment from its first one: nothing, or `-2`."""
+        """Return the suffix of the order's payment id: nothing for its first payment, or `-2`."""
         return self.order.payment_id.removeprefix(f"payment-{self.order.id.removeprefix('order-')}")
 
     def key(self, action: str) -> str:
