@@ -2,14 +2,14 @@
 
 import keyword
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from string import Formatter
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.rpc.code_pb2 import Code
 
 from mesh.codegen.runtime.contract import ANY_WORKLOAD, EDGE
-from mesh.codegen.schema import Event, Method, Reason, Schema, domain_of, workload_of
+from mesh.codegen.schema import Event, Method, Place, Reason, Schema, domain_of, workload_of
 
 # Proxies count these as failures of the host and eject it; a business error must not cause that.
 _HOST_FAILURES = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -25,9 +25,8 @@ _CARD_FACT = re.compile(r"(^|_)card_(brand|network|last4|last_four|last_digits|e
 
 def problems(schema: Schema) -> list[str]:
     """Return every breach as `file:line: what: why`, ordered by file and line."""
-    callers = [EDGE, ANY_WORKLOAD, *sorted({workload_of(method.service) for method in schema.methods()})]
     found = [
-        *((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m, callers)),
+        *_methods(schema),
         *((r.place, f"{r.enum}.{r.name}", why) for r in schema.reasons() for why in _reason(r)),
         *((e.place, e.message.full_name, why) for e in schema.events() for why in _event(e)),
         *(
@@ -36,8 +35,22 @@ def problems(schema: Schema) -> list[str]:
             if not sensitive and _is_secret(field)
         ),
     ]
-    found.sort(key=lambda problem: (problem[0].file, problem[0].line))
-    return [f"{place}: {subject}: {why}" for place, subject, why in found]
+    return _listed(found)
+
+
+def method_problems(schema: Schema) -> list[str]:
+    """Return every breach of a method, as `problems` does."""
+    return _listed(_methods(schema))
+
+
+def _methods(schema: Schema) -> Iterator[tuple[Place, str, str]]:
+    callers = [EDGE, ANY_WORKLOAD, *sorted({workload_of(method.service) for method in schema.methods()})]
+    return ((m.place, f"{m.service}.{m.name}", why) for m in schema.methods() for why in _method(m, callers))
+
+
+def _listed(found: Iterable[tuple[Place, str, str]]) -> list[str]:
+    ordered = sorted(found, key=lambda problem: (problem[0].file, problem[0].line))
+    return [f"{place}: {subject}: {why}" for place, subject, why in ordered]
 
 
 def _method(method: Method, callers: Sequence[str]) -> Iterator[str]:
@@ -51,6 +64,8 @@ def _method(method: Method, callers: Sequence[str]) -> Iterator[str]:
         if caller not in callers:
             yield f"names the unknown caller {caller!r}; known are {', '.join(callers)}"
     yield from _limits(method)
+    yield from _outside(method)
+    yield from _streams(method)
     if _mutates(method):
         yield from _repeats(method)
 
@@ -64,7 +79,7 @@ def _repeats(method: Method) -> Iterator[str]:
 
 
 def _access(method: Method) -> Iterator[str]:
-    access = _enum_name(method.rule, "access")
+    access = enum_name(method.rule, "access")
     if access == "ACCESS_UNSPECIFIED":
         yield "does not say its access"
     elif access == "ACCESS_ROLES" and not method.rule.roles:
@@ -86,6 +101,23 @@ def _limits(method: Method) -> Iterator[str]:
         yield "has a timeout that is not positive"
     if rule.HasField("rate_limit") and (rule.rate_limit.requests < 1 or seconds(rule.rate_limit.per) <= 0):
         yield "has a rate limit whose `requests` or `per` is not positive"
+
+
+def _outside(method: Method) -> Iterator[str]:
+    rule, outside = method.rule, EDGE in method.rule.callers
+    if outside and enum_name(rule, "access") == "ACCESS_WORKLOAD":
+        yield f"has ACCESS_WORKLOAD, but admits calls from outside ({EDGE!r})"
+    if method.http_verb and not outside:
+        yield f"has a JSON route, but does not admit calls from outside ({EDGE!r})"
+    if rule.HasField("rate_limit") and not outside:
+        yield f"has a rate limit, which counts calls from outside, but does not admit them ({EDGE!r})"
+
+
+def _streams(method: Method) -> Iterator[str]:
+    if method.client_streaming:
+        yield "streams from its client; the ingress passes a request on only when it is complete"
+    if method.server_streaming and method.idempotency_level != "NO_SIDE_EFFECTS":
+        yield "streams, and is resumed, but does not say NO_SIDE_EFFECTS"
 
 
 def _mutates(method: Method) -> bool:
@@ -142,7 +174,8 @@ def _is_string(field: FieldDescriptor | None) -> bool:
     return field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
 
 
-def _enum_name(message: object, field: str) -> str:
+def enum_name(message: object, field: str) -> str:
+    """Return the name of the enum value in the field, or its number when it has none."""
     number = getattr(message, field)
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type  # type: ignore[attr-defined]
     value = enum.values_by_number.get(number)

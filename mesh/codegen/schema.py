@@ -48,6 +48,7 @@ class Method:
     idempotency_level: str
     declares_idempotency: bool
     http_verb: str | None
+    http_path: str
     rule: Any
     place: Place
 
@@ -90,6 +91,7 @@ class Schema:
             for service in file.services_by_name.values():
                 for method in service.methods:
                     http = self._option(method, "MethodOptions", "google.api.http")
+                    verb = http.WhichOneof("pattern") if http else None
                     level = MethodOptions.IdempotencyLevel.Name(method.GetOptions().idempotency_level)
                     yield Method(
                         service=service.full_name,
@@ -100,7 +102,8 @@ class Schema:
                         server_streaming=method.server_streaming,
                         idempotency_level=level.removeprefix("IDEMPOTENCY_"),
                         declares_idempotency=method.GetOptions().HasField("idempotency_level"),
-                        http_verb=http.WhichOneof("pattern") if http else None,
+                        http_verb=verb,
+                        http_path=getattr(http, verb) if verb and verb != "custom" else "",
                         rule=self._option(method, "MethodOptions", _OPTIONS + "rpc"),
                         place=self._places[method.full_name],
                     )

@@ -11,17 +11,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstreams
 from envoy_data_plane.envoy.type import v3 as kinds
 from envoy_data_plane.google.protobuf import Any
 
+from mesh.policy.deployment import Breakers, Ejection, Limits
+
 STREAM_WINDOW = 64 * 1024
 CONNECTION_WINDOW = 1024 * 1024
 BUFFER = 32 * 1024
-#: Concurrent live streams, twice what the edge is measured with. Each holds a request until its client leaves, and with
-#: HTTP/1.1 a connection too. More would only queue: a stream costs the edge about 30 KB.
-LIVE = 2_000
-_BRIEF = 1_024
-#: Concurrent calls of one gRPC process from outside: below what it admits (chassis.settings: 400 unary calls of 500,
-#: 400 streams), so that the rest is left to health checks and to the services, which call with high priority.
-CALLS_FROM_OUTSIDE = 800
-_CALLS = 900
 
 
 def pack(message: Message) -> Any:
@@ -29,20 +23,18 @@ def pack(message: Message) -> Any:
     return Any.pack(message)
 
 
-def grpc_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
+def grpc_cluster(name: str, addresses: Sequence[str], limits: Limits) -> cluster.Cluster:
     """Return a cluster of gRPC processes with health checks by grpc.health.v1."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2())
     check = core.HealthCheck(grpc_health_check=core.HealthCheckGrpcHealthCheck())
-    requests = (CALLS_FROM_OUTSIDE * len(addresses), _CALLS * len(addresses))
-    return _cluster(name, addresses, explicit, check, max_connections=256, max_requests=requests)
+    return _cluster(name, addresses, explicit, check, limits)
 
 
-def http_cluster(name: str, addresses: Sequence[str]) -> cluster.Cluster:
+def http_cluster(name: str, addresses: Sequence[str], limits: Limits) -> cluster.Cluster:
     """Return a cluster of HTTP/1.1 processes with TCP health checks."""
     explicit = upstreams.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions())
     check = core.HealthCheck(tcp_health_check=core.HealthCheckTcpHealthCheck())
-    requests = (LIVE + _BRIEF, LIVE + _BRIEF)
-    return _cluster(name, addresses, explicit, check, max_connections=LIVE + _BRIEF, max_requests=requests)
+    return _cluster(name, addresses, explicit, check, limits)
 
 
 def http2(max_concurrent_streams: int | None = None) -> core.Http2ProtocolOptions:
@@ -67,9 +59,7 @@ def _cluster(
     addresses: Sequence[str],
     protocol: upstreams.HttpProtocolOptionsExplicitHttpConfig,
     check: core.HealthCheck,
-    *,
-    max_connections: int,
-    max_requests: tuple[int, int],
+    limits: Limits,
 ) -> cluster.Cluster:
     options = upstreams.HttpProtocolOptions(
         explicit_http_config=protocol,
@@ -86,9 +76,9 @@ def _cluster(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options),
         },
         health_checks=[_with_intervals(check)],
-        circuit_breakers=_breakers(max_connections, *max_requests),
+        circuit_breakers=breakers(limits.breakers, len(addresses)),
         # A single process is never ejected: no other could take its calls.
-        outlier_detection=_outliers() if len(addresses) > 1 else None,
+        outlier_detection=outliers(limits.ejection) if len(addresses) > 1 else None,
     )
 
 
@@ -109,30 +99,34 @@ def _with_intervals(check: core.HealthCheck) -> core.HealthCheck:
     return check
 
 
-def _breakers(max_connections: int, max_requests: int, max_priority_requests: int) -> cluster.CircuitBreakers:
+def breakers(limits: Breakers, processes: int) -> cluster.CircuitBreakers:
     """Return limits for calls of default priority, which come from outside, and of high priority."""
     budget = cluster.CircuitBreakersThresholdsRetryBudget(
-        budget_percent=kinds.Percent(value=20.0), min_retry_concurrency=3
+        budget_percent=kinds.Percent(value=limits.retry_budget_percent), min_retry_concurrency=limits.retries
     )
-    priorities = {core.RoutingPriority.DEFAULT: max_requests, core.RoutingPriority.HIGH: max_priority_requests}
-    limits = [
+    priorities = {
+        core.RoutingPriority.DEFAULT: limits.calls_from_outside * processes,
+        core.RoutingPriority.HIGH: limits.calls * processes,
+    }
+    thresholds = [
         cluster.CircuitBreakersThresholds(
             priority=priority,
-            max_connections=max_connections,
-            max_pending_requests=LIVE,  # which may all reconnect at the same time
+            max_connections=limits.connections,
+            max_pending_requests=limits.pending,
             max_requests=requests,
             retry_budget=budget,
             track_remaining=True,
         )
         for priority, requests in priorities.items()
     ]
-    return cluster.CircuitBreakers(thresholds=limits)
+    return cluster.CircuitBreakers(thresholds=thresholds)
 
 
-def _outliers() -> cluster.OutlierDetection:
+def outliers(limits: Ejection) -> cluster.OutlierDetection:
+    """Return when a process that fails is left out."""
     return cluster.OutlierDetection(
-        consecutive_5xx=5,
-        interval=timedelta(seconds=2),
-        base_ejection_time=timedelta(seconds=5),
-        max_ejection_percent=50,
+        consecutive_5xx=limits.failures,
+        interval=timedelta(seconds=limits.interval),
+        base_ejection_time=timedelta(seconds=limits.time),
+        max_ejection_percent=limits.most_percent,
     )

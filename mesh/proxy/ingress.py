@@ -26,12 +26,11 @@ from envoy_data_plane.envoy.extensions.resource_monitors.fixed_heap import v3 as
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google.protobuf import Struct
 
+from mesh.policy.table import Policy
 from mesh.proxy.clusters import BUFFER, grpc_cluster, http2, http_cluster, pack, socket_address
 from mesh.proxy.inputs import IngressInputs
 from mesh.proxy.local_replies import local_replies
 from mesh.proxy.routes import BUFFER_FILTER, EDGE, REFLECTION, inner_routes, outer_routes, virtual_host
-from mesh.services import workload
-from shop.contract import RPCS
 
 #: The time in which a connection must begin its first request, and in which a request must be complete.
 _FIRST_BYTES = timedelta(seconds=5)
@@ -62,18 +61,17 @@ _ACCESS = {
 }
 
 
-def render(inputs: IngressInputs) -> bootstrap.Bootstrap:
-    """Return the bootstrap for these addresses and the contract of their services."""
-    rpcs = [(path, rpc) for path, rpc in RPCS.items() if workload(rpc.service) in inputs.services]
+def render(inputs: IngressInputs, policy: Policy) -> bootstrap.Bootstrap:
+    """Return the bootstrap for these addresses and the policy of their services."""
     replicated = {name for name, addresses in inputs.services.items() if len(addresses) > 1}
-    outer_host = virtual_host(outer_routes(rpcs, replicated), caller="edge")
+    outer_host = virtual_host(outer_routes(policy, inputs.services, replicated), caller="edge")
     outer = _listener("ingress", inputs.listen, outer_host, outside=True)
-    inner_host = virtual_host(inner_routes(rpcs, replicated))
+    inner_host = virtual_host(inner_routes(policy, inputs.services, replicated))
     inner = [_listener("inner", inputs.inner, inner_host)] if inputs.inner else []
     clusters = [
-        http_cluster(EDGE, [inputs.edge]),
-        grpc_cluster(REFLECTION, [inputs.reflection]),
-        *(grpc_cluster(name, addresses) for name, addresses in inputs.services.items()),
+        http_cluster(EDGE, [inputs.edge], policy.workloads[EDGE].limits),
+        grpc_cluster(REFLECTION, [inputs.reflection], policy.deployment.defaults),
+        *(grpc_cluster(name, addresses, policy.workloads[name].limits) for name, addresses in inputs.services.items()),
     ]
     return bootstrap.Bootstrap(
         node=core.Node(id="ingress", cluster="shopmesh"),

@@ -1,9 +1,9 @@
-"""Envoy routes, derived from the contract: the cluster, the timeout and the retries of each RPC.
+"""Envoy routes, derived from the policy: the cluster, the timeout and the retries of each RPC.
 
 Only whole paths of known methods are routed. A path in another spelling, such as one with %2F, matches no route.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from datetime import timedelta
 
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -13,10 +13,9 @@ from envoy_data_plane.envoy.extensions.filters.http.cors import v3 as cors
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
+from mesh.policy.deployment import Retries
+from mesh.policy.table import Method, Policy
 from mesh.proxy.clusters import pack
-from mesh.services import workload
-from shop import contract
-from shop.contract import IdempotencyLevel, Rpc
 
 EDGE = "edge_gateway"
 REFLECTION = "reflection"
@@ -26,58 +25,54 @@ _SHARED_SERVICES = (
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.health.v1.Health",
 )
-#: The proxy waits longer than the service, whose own DEADLINE_EXCEEDED says more.
-_MARGIN = timedelta(milliseconds=250)
 _NEVER = timedelta(0)
 _IDLE_REFLECTION = timedelta(seconds=60)
 BUFFER_FILTER = "envoy.filters.http.buffer"
-#: A stream that a service does not end, because its client reads nothing, ends here.
-_LONGEST_STREAM = timedelta(hours=1)
-#: The part of a call's time after which an idempotent call is tried at another process.
-_TRY_PART = 0.4
 _LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
-def outer_routes(rpcs: Iterable[tuple[str, Rpc]], replicated: Container[str] = ()) -> list[route.Route]:
-    """Return the routes from outside: methods that name `edge` as a caller, and the edge for everything else.
+def outer_routes(policy: Policy, services: Container[str], replicated: Container[str] = ()) -> list[route.Route]:
+    """Return the routes from outside: methods that admit calls from there, and the edge for everything else.
 
-    `replicated` are the services with several processes.
+    `services` are those that run here, `replicated` those with several processes.
     """
+    present = [method for method in policy.methods.values() if method.workload in services and method.outside]
     return [
-        *(method_route(path, rpc, replicated) for path, rpc in rpcs if rpc.admits(contract.EDGE)),
+        *(method_route(policy, method, replicated) for method in present),
         *(_service_route(name) for name in _SHARED_SERVICES),
         *_unknown_grpc(),
-        _edge_route(),
+        _edge_route(policy.deployment.retries),
     ]
 
 
-def inner_routes(rpcs: Iterable[tuple[str, Rpc]], replicated: Container[str] = ()) -> list[route.Route]:
+def inner_routes(policy: Policy, services: Container[str], replicated: Container[str] = ()) -> list[route.Route]:
     """Return the routes between services; the called service checks the caller."""
     high = core.RoutingPriority.HIGH
-    return [*(method_route(path, rpc, replicated, priority=high) for path, rpc in rpcs), *_unknown_grpc()]
+    present = [method for method in policy.methods.values() if method.workload in services]
+    return [*(method_route(policy, method, replicated, priority=high) for method in present), *_unknown_grpc()]
 
 
 def method_route(
-    path: str,
-    rpc: Rpc,
+    policy: Policy,
+    method: Method,
     replicated: Container[str] = (),
     priority: core.RoutingPriority = core.RoutingPriority.DEFAULT,
 ) -> route.Route:
     """Return the route of one RPC."""
-    limit = timedelta(seconds=rpc.timeout) + _MARGIN if rpc.timeout else _LONGEST_STREAM
-    streaming = rpc.client_streaming or rpc.server_streaming
-    one_try = limit * _TRY_PART if workload(rpc.service) in replicated and not streaming else None
+    limit = timedelta(seconds=policy.route_timeout(method))
+    retries = policy.deployment.retries
+    one_try = limit * retries.one_try_part if method.workload in replicated and not method.streams else None
     return route.Route(
-        match=route.RouteMatch(path=path, headers=[_is_grpc()]),
+        match=route.RouteMatch(path=method.path, headers=[_is_grpc()]),
         route=route.RouteAction(
-            cluster=workload(rpc.service),
+            cluster=method.workload,
             priority=priority,
             timeout=_NEVER,  # the default of 15 s would end streams
             max_stream_duration=route.RouteActionMaxStreamDuration(
                 max_stream_duration=limit, grpc_timeout_header_max=limit
             ),
-            idle_timeout=_NEVER if streaming else None,
-            retry_policy=None if rpc.idempotency_level is IdempotencyLevel.UNKNOWN else _retries(one_try=one_try),
+            idle_timeout=_NEVER if method.streams else None,
+            retry_policy=_retries(retries, one_try=one_try) if policy.attempts(method) else None,
         ),
     )
 
@@ -125,14 +120,14 @@ def _unknown_grpc() -> list[route.Route]:
     ]
 
 
-def _edge_route() -> route.Route:
+def _edge_route(retries: Retries) -> route.Route:
     return route.Route(
         match=route.RouteMatch(prefix="/"),
         route=route.RouteAction(
             cluster=EDGE,
             timeout=_NEVER,  # the edge applies each method's timeout; its event streams have none
             # Retries only what was not sent upstream.
-            retry_policy=_retries("connect-failure,refused-stream,reset-before-request"),
+            retry_policy=_retries(retries, "connect-failure,refused-stream,reset-before-request"),
         ),
     )
 
@@ -143,7 +138,9 @@ def _is_grpc(content_type: str = "application/grpc") -> route.HeaderMatcher:
 
 
 def _retries(
-    retry_on: str = "connect-failure,refused-stream,unavailable,reset", one_try: timedelta | None = None
+    retries: Retries,
+    retry_on: str = "connect-failure,refused-stream,unavailable,reset",
+    one_try: timedelta | None = None,
 ) -> route.RetryPolicy:
     """Return retries at other processes; with `one_try`, also after that time without an answer."""
     predicate = route.RetryPolicyRetryHostPredicate(
@@ -151,11 +148,11 @@ def _retries(
         typed_config=pack(previous_hosts.PreviousHostsPredicate()),
     )
     pause = route.RetryPolicyRetryBackOff(
-        base_interval=timedelta(milliseconds=25), max_interval=timedelta(milliseconds=250)
+        base_interval=timedelta(seconds=retries.pause), max_interval=timedelta(seconds=retries.longest_pause)
     )
     return route.RetryPolicy(
         retry_on=retry_on,
-        num_retries=2,
+        num_retries=retries.attempts,
         per_try_timeout=one_try,
         retry_host_predicate=[predicate],
         host_selection_retry_max_attempts=3,

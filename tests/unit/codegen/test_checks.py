@@ -39,6 +39,36 @@ MISTAKES = {
     "a timeout of nothing": ("{seconds: 3}", "{seconds: 0}", CREATE, "has a timeout that is not positive"),
     "a rate limit of nothing": ("requests: 5", "requests: 0", GET, "has a rate limit whose"),
     "a rate limit without a window": ("per: {seconds: 60}", "", GET, "has a rate limit whose"),
+    "a method for workloads that admits calls from outside": (
+        "ACCESS_USER",
+        "ACCESS_WORKLOAD",
+        WATCH,
+        "has ACCESS_WORKLOAD, but admits calls from outside ('edge')",
+    ),
+    "a JSON route that the edge may not call": (
+        'roles: "admin"\n      callers: "edge"',
+        'roles: "admin"\n      callers: "svc_toy"',
+        CREATE,
+        "has a JSON route, but does not admit calls from outside ('edge')",
+    ),
+    "a rate limit of calls that cannot come": (
+        'callers: "edge"\n      callers: "svc_toy"',
+        'callers: "svc_toy"',
+        GET,
+        "has a rate limit, which counts calls from outside",
+    ),
+    "a stream from the client": (
+        "WatchToy(WatchToyRequest)",
+        "WatchToy(stream WatchToyRequest)",
+        WATCH,
+        "streams from its client",
+    ),
+    "a stream that is no read": (
+        "returns (stream Toy) {\n    option idempotency_level = NO_SIDE_EFFECTS;",
+        "returns (stream Toy) {\n    option idempotency_level = IDEMPOTENT;",
+        WATCH,
+        "does not say NO_SIDE_EFFECTS",
+    ),
     "a request_id that is no string": (
         "string request_id",
         "int64 request_id",
@@ -176,7 +206,10 @@ def test_a_change_without_request_id_must_declare_its_idempotency_level(compiled
 def test_all_problems_are_reported_together_and_in_order(compiled) -> None:
     problems = protoc_gen_shop.respond(compiled('callers: "edge"', 'callers: "egde"')).error.splitlines()
 
-    assert [problem.split(": ")[1].rpartition(".")[2] for problem in problems] == [
+    methods = [problem.split(": ")[1].rpartition(".")[2] for problem in problems if "unknown caller" in problem]
+    lines = [int(problem.split(":")[1]) for problem in problems]
+    assert lines == sorted(lines)
+    assert methods == [
         "GetToy",
         "CreateToy",
         "WatchToy",

@@ -107,7 +107,7 @@ def test_the_contract_has_the_options_of_each_method(load) -> None:
     assert (create.access, create.roles, create.audit) == (contract.Access.ROLES, ("admin",), True)
     assert (create.has_request_id, get.has_request_id) == (True, False)
     assert (watch.server_streaming, watch.timeout, watch.has_http) == (True, None, False)
-    assert (receive.request_type, receive.access) == ("google.api.HttpBody", contract.Access.WORKLOAD)
+    assert (receive.request_type, receive.access) == ("google.api.HttpBody", contract.Access.PUBLIC)
     assert receive.idempotency_level is contract.IdempotencyLevel.UNKNOWN
 
 
@@ -121,9 +121,9 @@ def test_every_service_is_listed_with_its_workload_and_generated_module(load) ->
 
 
 def test_an_rpc_for_any_workload_admits_all_of_them_but_not_the_edge_or_a_caller_without_a_name(load) -> None:
-    contract = load("shop/contract.py", 'callers: "edge"\n      callers: "svc_toy"', 'callers: "*"')
+    contract = load("shop/contract.py", 'ACCESS_USER\n      callers: "edge"', 'ACCESS_USER\n      callers: "*"')
 
-    rpc = contract.RPCS["/shop.toy.v1.ToyService/GetToy"]
+    rpc = contract.RPCS["/shop.toy.v1.ToyService/WatchToy"]
     admitted = {name for name in ("svc_toy", "svc_other", "edge", "") if rpc.admits(name)}
     assert admitted == {"svc_toy", "svc_other"}
 
