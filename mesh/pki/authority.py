@@ -89,11 +89,12 @@ class Authority:
 def _parsed(path: Path, content: bytes) -> list[_Root]:
     _, *parts = content.split(_BEGIN)
     try:
-        if not parts:
-            raise ValueError("there is no key in it")
-        return [_root(_BEGIN + part) for part in parts]
-    except ValueError as error:
-        raise PkiError(f"{path} is damaged", fix=f"delete {path}: a new root is made at the next start") from error
+        roots = [_root(_BEGIN + part) for part in parts]
+    except ValueError:
+        roots = []
+    if not roots:
+        raise PkiError(f"{path} is damaged", fix=f"delete {path}: a new root is made at the next start")
+    return roots
 
 
 def _root(content: bytes) -> _Root:
