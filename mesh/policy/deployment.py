@@ -97,7 +97,7 @@ class Deployment:
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise PolicyError(f"{path.name}: {error}") from error
         defaults, overrides = top.pop("defaults", {}), top.pop("workloads", {})
-        sections = {
+        sections: dict[str, Any] = {
             "tokens": reader.section(Tokens, top.pop("tokens", {}), "tokens"),
             "calls": reader.section(Calls, top.pop("calls", {}), "calls"),
             "retries": reader.section(Retries, top.pop("retries", {}), "retries"),
@@ -106,7 +106,7 @@ class Deployment:
             breakers=reader.section(Breakers, defaults.pop("breakers", {}), "defaults.breakers"),
             ejection=reader.section(Ejection, defaults.pop("ejection", {}), "defaults.ejection"),
         )
-        names = {name: top.pop(name, None) for name in ("trust_domain", "namespace", "outside")}
+        names: dict[str, Any] = {name: top.pop(name, None) for name in ("trust_domain", "namespace", "outside")}
         reader.require_none_left(top | {f"defaults.{name}": value for name, value in defaults.items()})
         if not all(names.values()) or not isinstance(names["outside"], list):
             raise PolicyError(f"{path.name}: trust_domain, namespace and outside are required")
@@ -115,7 +115,8 @@ class Deployment:
 
     def limits(self, workload: str) -> Limits:
         """Return the limits of the workload. Raises PolicyError."""
-        reader, own = _Reader(self.file), dict(self.overrides.get(workload, {}))
+        reader = _Reader(self.file)
+        own: dict[str, Any] = dict(self.overrides.get(workload, {}))
         where = f"workloads.{workload}"
         breakers = _values(self.defaults.breakers) | own.pop("breakers", {})
         ejection = _values(self.defaults.ejection) | own.pop("ejection", {})
