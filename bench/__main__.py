@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-NAMES = ("hot_sku", "calls", "edge", "order", "stack")
+NAMES = ("hot_sku", "calls", "pipeline", "edge", "order", "stack")
 
 
 def main() -> None:

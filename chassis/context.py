@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from shop.contract import Access, Rpc
+
 #: The context of a handler: only the interface of grpc.aio, so that another server can host the same servicers.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -35,12 +37,14 @@ class Audit:
     row: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Call:
-    """One RPC being served."""
+    """One RPC being served. The pipeline fills it step by step; a handler only reads it."""
 
     #: Full method path, `/shop.order.v1.OrderService/GetOrder`.
     method: str
+    #: The method's contract; None for work outside of an RPC.
+    rule: Rpc | None = None
     #: The calling workload: `edge` or a service's name.
     caller: str = ""
     #: The address of the client outside, as the ingress saw it; of a call between services, the caller's own.
@@ -56,8 +60,6 @@ class Call:
     audit: Audit | None = None
     #: The owners of resources that the handler has compared with the user.
     owner_checks: list[str] = field(default_factory=list)
-    #: Whether the contract requires such a comparison (ACCESS_OWNER).
-    needs_owner_check: bool = False
     #: Initial metadata of the reply.
     headers: dict[str, str] = field(default_factory=dict)
     #: Trailing metadata of the reply.
@@ -92,7 +94,7 @@ def current_user() -> User:
 def assert_owner_checked() -> None:
     """Raise AssertionError when the contract requires an owner check and the handler has made none."""
     call = _current.get()
-    if call and call.needs_owner_check and not call.owner_checks:
+    if call and not call.owner_checks and call.rule and call.rule.access is Access.OWNER:
         raise AssertionError(f"{call.method} does not check who owns the resource")
 
 

@@ -3,18 +3,25 @@
 With a collector set, spans of every call, applied event and executed job are exported by OpenTelemetry.
 """
 
+import asyncio
 import datetime as dt
 import json
 import logging
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from chassis.context import Call, current_call, enter_call
+
+#: Lines of calls are written together after this time, so that a call does not wait for the write of its line.
+_WRITE_SECONDS = 0.1
+
+_encode = json.JSONEncoder(default=str).encode
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -42,20 +49,72 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
             "message": record.getMessage(),
         }
+        if isinstance(record, CallRecord):
+            return _encode(entry | {"trace_id": trace_id(record.traceparent), **record.fields})
         if call := current_call():
             entry["trace_id"] = trace_id(call.traceparent)
         if record.exc_info:
             entry["exception"] = _ROW_VALUES.sub("", self.formatException(record.exc_info))
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in entry}
         try:
-            return json.dumps(entry | extra, default=str)
+            return _encode(entry | extra)
         except Exception:  # noqa: BLE001  a value's own __str__ may raise anything
-            return json.dumps(entry | dict.fromkeys(extra, "unprintable"))
+            return _encode(entry | dict.fromkeys(extra, "unprintable"))
+
+
+class CallRecord(logging.LogRecord):
+    """The record of a call's line: without what `logging` would find out about the thread and the code that logs."""
+
+    def __init__(self, logger: str, level: int, fields: Mapping[str, object], traceparent: str) -> None:
+        """Take the logger's name and the level; `fields` are those of the line besides its time and trace."""
+        self.__dict__.update(_CALL_RECORD)
+        self.name, self.levelno, self.levelname = logger, level, logging.getLevelName(level)
+        self.created = time.time()
+        self.fields = fields
+        self.traceparent = traceparent
+
+
+_CALL_RECORD = vars(logging.LogRecord("", logging.INFO, "", 0, "rpc", None, None))
+
+
+class LineWriter(logging.StreamHandler[Any]):
+    """Writes lines to a stream. Those of calls that went well are written every tenth of a second, all others at once.
+
+    A process that is killed loses the lines of the calls that ended in its last tenth of a second, and no others.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._calls: list[CallRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, after those that wait, or let it wait."""
+        if isinstance(record, CallRecord) and record.levelno <= logging.INFO:
+            if not self._calls:
+                asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.flush)
+            self._calls.append(record)
+        else:
+            self._write_calls()
+            super().emit(record)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        with self.lock or nullcontext():
+            self._write_calls()
+            super().flush()
+
+    def _write_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        try:
+            if calls:
+                self.stream.write("".join(self.format(call) + self.terminator for call in calls))
+        except Exception:  # noqa: BLE001  such as a full disk
+            self.handleError(calls[0])
 
 
 def start_logging(service: str, level: str) -> None:
     """Log to standard error, one JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineWriter(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("aiokafka", "grpc", "httpx", "httpcore", "asyncio"):

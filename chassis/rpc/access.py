@@ -1,13 +1,12 @@
 """The contract's `access` and `callers`, applied to one call."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
 from chassis.context import Call, User, current_call, current_user
 from chassis.rpc.auth import TokenRejected, TokenVerifier
 from shop.chassis.v1 import chassis_errors
-from shop.contract import RPCS, Access, Rpc
+from shop.contract import Access, Rpc
 from shop.errors import ShopError
 
 #: Set by our own clients, by the edge, and by the ingress, which removes it from everything that comes from outside.
@@ -21,29 +20,27 @@ def calling_workload(metadata: Mapping[str, str]) -> str:
     return metadata.get(_CALLER_KEY, "")
 
 
-def client_address(metadata: Mapping[str, str], peer: str) -> str:
-    """Return the address of the client outside, or of the gRPC `peer` where no proxy names one."""
+def client_address(metadata: Mapping[str, str], peer: Callable[[], str]) -> str:
+    """Return the address of the client outside, or of the gRPC peer, which `peer` returns, where no proxy names one."""
     if forwarded := metadata.get(_CLIENT_KEY):
         return forwarded.rpartition(",")[2].strip()
-    kind, _, place = peer.partition(":")
+    kind, _, place = peer().partition(":")
     return unquote(place).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else kind
 
 
-async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> Call:
-    """Return the call with its end user; raises CallerDenied, TokenMissing or TokenInvalid."""
+async def identify(rule: Rpc, call: Call, verifier: TokenVerifier) -> None:
+    """Set the call's end user; raises CallerDenied, TokenMissing or TokenInvalid."""
     if not rule.admits(call.caller):
         raise chassis_errors.CallerDenied(method=call.method, caller=call.caller or "unknown")
     if _needs_no_user(rule, call) or (rule.access is Access.PUBLIC and not call.authorization):
-        return call
+        return
     if not call.authorization:
         raise chassis_errors.TokenMissing
     try:
-        user = await verifier.verify(_bearer(call.authorization))
+        call.user = await verifier.verify(_bearer(call.authorization))
     except TokenRejected:
-        if rule.access is Access.PUBLIC:
-            return call
-        raise chassis_errors.TokenInvalid from None
-    return replace(call, user=user)
+        if rule.access is not Access.PUBLIC:
+            raise chassis_errors.TokenInvalid from None
 
 
 def _needs_no_user(rule: Rpc, call: Call) -> bool:
@@ -80,7 +77,7 @@ def owner_filter(requested: str = "") -> str:
 def _sees_all(user: User) -> bool:
     """Return whether the user has one of the roles of an ACCESS_OWNER method; no user has one without a contract."""
     call = current_call()
-    rule = RPCS.get(call.method) if call else None
+    rule = call.rule if call else None
     return rule is not None and rule.access is Access.OWNER and bool(user.roles.intersection(rule.roles))
 
 

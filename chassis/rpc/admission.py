@@ -29,16 +29,15 @@ class Admission:
         self._streams = 0
         self._client_streams: Counter[str] = Counter()
 
-    @contextmanager
-    def unary(self, call: Call) -> Iterator[None]:
-        """Count a unary call during the block; raises Overloaded when the budget of its caller is used up."""
+    def begin_unary(self, call: Call) -> None:
+        """Count a unary call until `end_unary`; raises Overloaded when the budget of its caller is used up."""
         if self._calls >= (self._max_calls_from_outside if call.caller == EDGE else self._max_calls):
             raise chassis_errors.Overloaded
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+
+    def end_unary(self) -> None:
+        """Count the end of a call that `begin_unary` counted."""
+        self._calls -= 1
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[None]:

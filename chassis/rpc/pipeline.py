@@ -7,16 +7,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from contextvars import ContextVar
 from typing import Any, NoReturn, Self, TypeAlias
 
 import asyncpg
 import grpc
 from google.protobuf.message import DecodeError, Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from protovalidate import Validator
+from google.rpc import code_pb2, status_pb2
 
 from chassis.cancellation import cancelled_from_outside
 from chassis.context import Audit, Call, Context, assert_owner_checked, current_call, enter_call
@@ -31,10 +30,11 @@ from chassis.rpc.auth import TokenVerifier
 from chassis.rpc.rate_limit import RateLimiter
 from chassis.rpc.redact import redacted
 from chassis.rpc.stream_lifetime import StreamLifetime
+from chassis.rpc.validation import Invalid, validate
 from chassis.settings import Settings
-from chassis.telemetry import extract
+from chassis.telemetry import CallRecord, extract
 from shop.chassis.v1 import chassis_errors
-from shop.contract import RPCS, Access, IdempotencyLevel, Rpc
+from shop.contract import RPCS, IdempotencyLevel, Rpc
 from shop.errors import ShopError
 
 log = logging.getLogger("chassis.rpc.pipeline")
@@ -42,17 +42,18 @@ audit = logging.getLogger("chassis.audit")
 
 RpcMethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
-#: A status reports no more violations of one request than fit into metadata: see chassis.errors.
-_VIOLATIONS_BYTES = 1_500
-#: Of a larger request only the first violation is found.
-_THOROUGH_BYTES = 16_384
-
 #: A proxy retries and counts these, unless initial metadata came before them.
 _PROXY_CODES = (code_pb2.INTERNAL, code_pb2.UNAVAILABLE)
 
 _CONTENDED = (VersionConflict, *CONTENTION_ERRORS)
 
-_validator = Validator()
+#: Seconds by which gRPC's timers may be ahead of the clock.
+_DEADLINE_MARGIN = 0.01
+
+_NAMES: dict[int, str] = {status.value[0]: status.name for status in grpc.StatusCode}
+
+#: The metadata of the call: grpc.aio would convert it once more for each `invocation_metadata()` of a context.
+_metadata: ContextVar[Sequence[tuple[str, str | bytes]]] = ContextVar("metadata", default=())
 
 
 class Pipeline(grpc.aio.ServerInterceptor):
@@ -70,13 +71,15 @@ class Pipeline(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[Any], Any], details: grpc.HandlerCallDetails
     ) -> RpcMethodHandler:
         """Wrap the handler of an RPC that has a contract; health and reflection have none and pass as they are."""
+        _metadata.set(details.invocation_metadata)
         method = details.method
-        if method not in self._wrapped:
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
             handler: RpcMethodHandler = await continuation(details)
             if handler is None or method not in RPCS:
                 return handler
-            self._wrapped[method] = self._wrap(method, RPCS[method], handler)
-        return self._wrapped[method]
+            wrapped = self._wrapped[method] = self._wrap(method, RPCS[method], handler)
+        return wrapped
 
     def _wrap(self, method: str, rule: Rpc, handler: Any) -> RpcMethodHandler:
         read, write = handler.request_deserializer, handler.response_serializer
@@ -87,8 +90,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 async with _CallScope(method, rule, context, calls) as scope:
                     call = _begin(method, rule, context)
                     request = scope.request = _decoded(read, data)
-                    call = await self._authorized(rule, call)
-                    _check(request)
+                    await self._authorize(rule, call)
+                    validate(request)
                     lifetime = StreamLifetime(call, min(rule.timeout or math.inf, self._max_stream_seconds))
                     with self._admission.stream(call), lifetime.until_revoked(self._verifier.revocations):
                         await _send_headers(context, call)
@@ -102,31 +105,32 @@ class Pipeline(grpc.aio.ServerInterceptor):
         async def unary(data: bytes, context: Context) -> bytes:
             async with _CallScope(method, rule, context, calls) as scope:
                 call = _begin(method, rule, context)
-                with self._admission.unary(call):
+                self._admission.begin_unary(call)
+                try:
                     request = scope.request = _decoded(read, data)
-                    call = await self._authorized(rule, call)
-                    _check(request)
+                    await self._authorize(rule, call)
+                    validate(request)
                     if rule.audit:
-                        call = replace(call, audit=Audit(redacted(request)))
-                        enter_call(call)
-                    async with asyncio.timeout(call.remaining()):
-                        reply: bytes = write(await handler.unary_unary(request, context))
+                        call.audit = Audit(redacted(request))
+                    reply: bytes = write(await _in_time(handler.unary_unary(request, context), rule, context))
+                finally:
+                    self._admission.end_unary()
                 assert_owner_checked()
                 _report_missing_audit(rule, call)
-                await _send_headers(context, call)
+                if call.headers:
+                    await _send_headers(context, call)
                 if call.trailers:
                     context.set_trailing_metadata(tuple(call.trailers.items()))
                 return reply
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
-    async def _authorized(self, rule: Rpc, call: Call) -> Call:
-        """Return the current call with its end user, or raise the error that rejects it."""
-        call = await access.identify(rule, call, self._verifier)
-        enter_call(call)
+    async def _authorize(self, rule: Rpc, call: Call) -> None:
+        """Set the call's end user, or raise the error that rejects the call."""
+        await access.identify(rule, call, self._verifier)
         access.authorize(rule, call)
-        await self._limiter.check(rule, call)
-        return call
+        if rule.rate_limit is not None:
+            await self._limiter.check(rule, call)
 
 
 async def _send_headers(context: Context, call: Call) -> None:
@@ -137,21 +141,34 @@ async def _send_headers(context: Context, call: Call) -> None:
 
 def _begin(method: str, rule: Rpc, context: Context) -> Call:
     """Make the call current, and return it; its end user is not known yet."""
-    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    metadata = {key: value for key, value in _metadata.get() if isinstance(value, str)}
+    left = context.time_remaining()
     # A stream's own timeout is its lifetime, not a deadline of what it calls.
-    timeout = None if rule.server_streaming else rule.timeout
-    limits = [limit for limit in (timeout, context.time_remaining()) if limit is not None]
+    if rule.timeout is not None and not rule.server_streaming and (left is None or rule.timeout < left):
+        left = rule.timeout
     call = Call(
         method=method,
+        rule=rule,
         caller=access.calling_workload(metadata),
-        address=access.client_address(metadata, context.peer()),
+        address=access.client_address(metadata, context.peer),
         authorization=metadata.get("authorization", ""),
         traceparent=extract(metadata),
-        deadline=time.monotonic() + min(limits) if limits else None,
-        needs_owner_check=rule.access is Access.OWNER,
+        deadline=None if left is None else time.monotonic() + left,
     )
     enter_call(call)
     return call
+
+
+async def _in_time(reply: Awaitable[Message], rule: Rpc, context: Context) -> Message:
+    """Return the reply; raises TimeoutError after the contract's time.
+
+    gRPC itself cancels a call at the client's deadline, so that a client that waits for less needs no timer.
+    """
+    left = context.time_remaining()
+    if rule.timeout is None or (left is not None and left <= rule.timeout):
+        return await reply
+    async with asyncio.timeout(rule.timeout):
+        return await reply
 
 
 def _decoded(read: Callable[[bytes], Message], data: bytes) -> Message:
@@ -167,48 +184,10 @@ def _report_missing_audit(rule: Rpc, call: Call) -> None:
         log.error("a privileged call left no audit row", extra={"method": call.method})
 
 
-def _check(request: Message) -> None:
-    # The rules of a long list would be checked, and reported, item by item.
-    if violations := _validator.collect_violations(request, fail_fast=request.ByteSize() > _THOROUGH_BYTES):
-        raise _Invalid(violations)
-
-
-class _Invalid(Exception):
-    """The request breaks buf.validate rules."""
-
-    def __init__(self, violations: list[Any]) -> None:
-        super().__init__()
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=_path(violation.proto.field),
-                description=violation.proto.message or f"breaks the rule {violation.proto.rule_id}",
-                reason=violation.proto.rule_id.upper().replace(".", "_"),
-            )
-            for violation in violations
-        ]
-        reported = error_details_pb2.BadRequest()
-        for field in fields:
-            reported.field_violations.append(field)
-            if reported.ByteSize() > _VIOLATIONS_BYTES:
-                del reported.field_violations[-1]
-                break
-        first = fields[0]
-        error = chassis_errors.InvalidRequest(field=first.field or "request", problem=first.description)
-        self.status = status_of(error, [reported])
-
-
-def _path(field: Any) -> str:
-    """Return a violation's place as the JSON edge writes paths: `lines[0].quantity`."""
-    parts = []
-    for element in field.elements if field else ():
-        subscript = element.subscript
-        suffix = "" if subscript is None else f"[{subscript.value}]"
-        parts.append(element.field_name + suffix)
-    return ".".join(parts)
-
-
 class _CallScope:
     """Turns an error of a handler into a status, and writes the call's one log line."""
+
+    __slots__ = ("_calls", "_context", "_method", "_rule", "_started", "request")
 
     def __init__(self, method: str, rule: Rpc, context: Context, calls: Calls) -> None:
         self._method = method
@@ -228,7 +207,7 @@ class _CallScope:
         elif isinstance(error, GeneratorExit):
             self._log("CANCELLED")
         elif isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
-            self._log("CANCELLED")  # the client cancelled or its deadline passed: no status is sent
+            self._log(_cancellation(current_call()))  # no status is sent: the client does not wait for one
         elif not isinstance(error, grpc.aio.AbortError):
             await self._fail(error)
 
@@ -246,7 +225,7 @@ class _CallScope:
         match error:
             case ShopError():
                 return status_of(error)
-            case _Invalid():
+            case Invalid():
                 return error.status
             case TimeoutError():
                 return status_pb2.Status(code=4, message="The deadline passed; the outcome is unknown.")
@@ -268,9 +247,9 @@ class _CallScope:
                 return status
 
     def _log(self, code: str, **more: object) -> None:
-        call = current_call()
         seconds = time.perf_counter() - self._started
         self._calls.record(code, seconds)
+        call = current_call()
         level = logging.INFO if code in ("OK", "CANCELLED") else logging.WARNING
         entry: dict[str, object] = {
             "method": self._method,
@@ -282,11 +261,18 @@ class _CallScope:
         }
         if self.request is not None and (level > logging.INFO or self._rule.audit or log.isEnabledFor(logging.DEBUG)):
             entry["request"] = redacted(self.request)
-        log.log(level, "rpc", extra=entry)
+        if log.isEnabledFor(level):
+            log.handle(CallRecord(log.name, level, entry, call.traceparent if call else ""))
         if self._rule.audit:
             audit.info("audit", extra=entry | dict(call.audit.row if call and call.audit else {}))
 
 
+def _cancellation(call: Call | None) -> str:
+    """Return why gRPC cancelled the call: its client did, or the client's deadline has passed."""
+    left = call.remaining() if call else None
+    return "DEADLINE_EXCEEDED" if left is not None and left < _DEADLINE_MARGIN else "CANCELLED"
+
+
 def grpc_name(code: int) -> str:
     """Return the name of a gRPC status code."""
-    return next(status.name for status in grpc.StatusCode if status.value[0] == code)
+    return _NAMES[code]

@@ -154,3 +154,15 @@ async def test_a_service_with_the_fewest_connections_works(start, environment):
                 await client.GetStock(pb.GetStockRequest(sku="other"))
         await eventually(lambda: connection.fetchval("SELECT publish_time FROM outbox"))
         await connection.close()
+
+
+async def test_the_lines_of_calls_are_written_while_the_service_runs_and_at_its_end(start, environment):
+    async with start(**environment, DRAIN_SECONDS="0.1") as service:
+        address = (await service.said("serving"))["address"]
+        async with client_for(address, InventoryServiceStub) as client:
+            await client.BatchGetStock(pb.BatchGetStockRequest(skus=["a"]))
+            assert (await service.said("rpc"))["method"] == f"/{SERVICE}/BatchGetStock"
+            await client.BatchGetStock(pb.BatchGetStockRequest(skus=["b"]))
+        service.child.send_signal(signal.SIGTERM)
+        assert await service.ended() == 0
+    assert [line["code"] for line in service.lines if line["message"] == "rpc"] == ["OK", "OK"]

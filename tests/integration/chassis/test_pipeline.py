@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from chassis import OutcomeUnknown, Settings, VersionConflict
+from chassis import OutcomeUnknown, Settings, VersionConflict, current_call
 from chassis.postgres.database import Overloaded
 from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import OperationInFlight
@@ -115,10 +115,28 @@ async def test_a_deadline_of_the_client_ends_its_handler(serve, connect, failure
     assert log.calls()[0]["code"] in ("CANCELLED", "DEADLINE_EXCEEDED")
 
 
-async def test_the_contract_bounds_a_call_that_has_no_deadline(serve, connect, failure):
+async def test_a_call_that_ends_after_its_deadline_counts_as_late_and_not_as_cancelled(serve, connect, log):
+    """GRPC cancels it in both cases, and the alerts count the late ones."""
+
+    async def late(request, context):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await eventually(lambda: not current_call().remaining())
+            raise
+
+    async with serve(GetStock=late) as app, connect(app.address) as call:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call.GetStock(REQUEST, metadata=EDGE, timeout=0.5)
+        await eventually(log.calls)
+    assert [line["code"] for line in log.calls()] == ["DEADLINE_EXCEEDED"]
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+async def test_the_contract_bounds_a_call_whose_client_would_wait_longer(serve, connect, failure, timeout):
     waiting = Waiting()
     async with serve(GetStock=waiting) as app, connect(app.address) as call:
-        failed = await failure(call.GetStock(REQUEST, metadata=EDGE))
+        failed = await failure(call.GetStock(REQUEST, metadata=EDGE, timeout=timeout))
     assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert waiting.ended == [asyncio.CancelledError]
 

@@ -92,4 +92,4 @@ def test_the_network_of_an_address(address, network):
 )
 def test_the_client_is_the_address_that_the_last_proxy_saw(forwarded, peer, address):
     metadata = {"x-forwarded-for": forwarded} if forwarded else {}
-    assert client_address(metadata, peer) == address
+    assert client_address(metadata, lambda: peer) == address
