@@ -4,13 +4,13 @@ SELECT product_id, status FROM product
 WHERE delete_time IS NULL AND NOT EXISTS (
     SELECT FROM variant WHERE variant.product_id = product.product_id AND NOT dropped);
 
--- always: lowest_price_is_lowest
+-- always: lowest_price_is_lowest I31
 -- The sort price of a product is the lowest price of its variants.
 SELECT product_id, lowest_price, least FROM product
 JOIN (SELECT product_id, min(price) AS least FROM variant WHERE NOT dropped GROUP BY product_id) AS variants USING (product_id)
 WHERE delete_time IS NULL AND lowest_price <> least;
 
--- always: listing_agrees_with_products
+-- always: listing_agrees_with_products I31
 -- The read model of lists is what the products, their variants and categories say.
 SELECT 'missing' AS what, missing.* FROM (SELECT * FROM listing_of_product EXCEPT SELECT * FROM listing) AS missing
 UNION ALL

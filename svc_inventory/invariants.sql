@@ -32,7 +32,7 @@ LEFT JOIN (
 ) AS claims USING (sku, location_id)
 WHERE reserved <> coalesce(held, 0) OR allocated <> coalesce(confirmed, 0);
 
--- always: counters_are_movements I04
+-- always: counters_are_movements I04 I18
 -- Every counter is the sum of its movements.
 SELECT sku, location_id, on_hand, moved_on_hand, allocated, moved_allocated, reserved, moved_reserved FROM stock
 LEFT JOIN (
@@ -96,3 +96,11 @@ SELECT reservation_id, order_id, state FROM reservation WHERE order_id <> '';
 -- copy: allocation
 -- The units of each reservation.
 SELECT reservation_id, sku, quantity FROM allocation;
+
+-- copy: level
+-- The available units of each level.
+SELECT sku, location_id, version, on_hand - allocated - reserved - safety_stock AS available FROM stock;
+
+-- decode: stock_changed shop.inventory.v1.StockChanged
+-- The last events of each SKU.
+SELECT DISTINCT ON (key) payload FROM outbox WHERE type = 'shop.inventory.v1.StockChanged' ORDER BY key, id DESC;

@@ -1,4 +1,4 @@
--- always: amounts_are_entries I16
+-- always: amounts_are_entries I16 I18
 -- The amounts of a payment are the sums of its successful entries.
 SELECT payment_id, authorized, ledger_authorized, captured, ledger_captured, refunded, ledger_refunded FROM payment
 LEFT JOIN (
@@ -83,6 +83,22 @@ JOIN (
     FROM entry WHERE outcome = 'SUCCESS' GROUP BY payment_id
 ) AS holding USING (payment_id)
 WHERE held > 0 AND state <> 'DISPUTED' AND (state IN ('FAILED', 'VOIDED') OR void_request_time IS NOT NULL);
+
+-- always: results_follow_requests I19
+-- The result of an operation follows its request, of the same kind and amount, and nothing is refunded without a request.
+SELECT result.payment_id, result.operation_id, result.kind, result.amount, request.kind AS requested_kind,
+    request.amount AS requested
+FROM entry AS result LEFT JOIN entry AS request ON request.payment_id = result.payment_id
+    AND request.operation_id = result.operation_id AND request.outcome = 'REQUEST'
+WHERE result.outcome <> 'REQUEST' AND (
+    request.kind <> result.kind OR request.amount <> result.amount OR request.entry_id > result.entry_id
+    OR result.kind = 'REFUND' AND request.entry_id IS NULL);
+
+-- always: every_version_has_one_event I21
+-- Every change of a payment has one event, unless the event was purged.
+SELECT payment_id, version, published FROM payment
+LEFT JOIN (SELECT key AS payment_id, count(*) AS published FROM outbox GROUP BY key) AS events USING (payment_id)
+WHERE version <> coalesce(published, 0) AND create_time > now() - interval '6 days';
 
 -- copy: payment
 -- The payment of each order.

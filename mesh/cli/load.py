@@ -10,9 +10,9 @@ from rich.table import Table
 
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
 from mesh.qa.load.history import History
+from mesh.qa.load.mixes import Mix
 from mesh.qa.load.runner import Credentials, Plan, run_load
-from mesh.qa.load.shopper import Mix
-from mesh.qa.sample_data.people import courier, staff
+from mesh.qa.sample_data.people import admin, courier, staff
 from mesh.stack.secrets import Secrets
 
 
@@ -33,7 +33,7 @@ def load(
     record, state = running_stack(state_dir), state_in(state_dir)
     path = history or state.folder / "logs" / f"load-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
     secrets = Secrets(state)
-    credentials = Credentials(staff(secrets), courier(secrets), secrets.password("shoppers"))
+    credentials = Credentials(staff(secrets), admin(secrets), courier(secrets), secrets.password("shoppers"))
     plan = Plan(mix=mix, concurrency=concurrency, seconds=seconds, orders=orders, seed=seed)
     with History.create(path) as lines, err.status("shopping"):
         summary = uvloop.run(run_load(record.edge, credentials, plan, lines))
@@ -56,7 +56,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     for kind, row in summary["requests"].items():
         table.add_row(kind, *(str(row.get(name, "")) for name in figures))
     out.print(table)
-    for what in ("orders", "reasons"):
+    for what in ("orders", "seen", "reasons"):
         if counts := summary[what]:
             out.print(f"{what}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     out.print(f"history: {summary['history']}", soft_wrap=True)

@@ -14,8 +14,8 @@ from rich.table import Table
 from mesh.alerts.scraping import write_verified
 from mesh.cli.terminal import AsJson, StateDir, err, out, print_json, running_stack, state_in
 from mesh.qa.verify.checks import PARTICIPANTS
+from mesh.qa.verify.copies import MOST_ROWS, Finding
 from mesh.qa.verify.sources import sources_of
-from mesh.qa.verify.verifier import Finding
 from mesh.qa.verify.verifier import verify as find_breaches
 
 _SHOWN = 10
@@ -76,5 +76,6 @@ def _rows(finding: Finding) -> Table:
     for row in finding.rows[:_SHOWN]:
         it.add_row(*(escape(str(value)) for value in row.values()))
     if more := len(finding.rows) - _SHOWN:
-        it.caption = f"and {more} more" if more > 0 else None
+        least = "at least " if len(finding.rows) == MOST_ROWS else ""
+        it.caption = f"and {least}{more} more" if more > 0 else None
     return it

@@ -1,5 +1,6 @@
 """A client of the simulators' HTTP APIs."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,14 @@ class SimulatorClient:
         """Send a POST request and return the reply."""
         return await self._request("POST", path, json=body)
 
-    async def ledger(self) -> list[dict[str, Any]]:
-        """Return all entries of the ledger, over all pages."""
-        entries: list[dict[str, Any]] = []
-        more = True
+    async def ledger_pages(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield the pages of the ledger, the first entries first."""
+        more, after = True, 0
         while more:
-            page = await self.get("/v1/ledger", after=entries[-1]["sequence"] if entries else 0)
-            entries += page["data"]
+            page = await self.get("/v1/ledger", after=after)
+            yield page["data"]
             more = page["has_more"]
-        return entries
+            after = page["data"][-1]["sequence"] if page["data"] else after
 
     async def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {self.key}"}

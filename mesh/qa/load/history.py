@@ -1,4 +1,4 @@
-"""The history of requests: one line of JSON for each, with its outcome.
+"""The history of requests: one line of JSON for each, with its outcome and what its reply says.
 
 `ok` was acknowledged, `fail` was rejected and must have had no effect, `unknown` may have had one. `shopmesh verify
 --history` compares it with the databases.
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO
 
-from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, state
+from mesh.qa.load.observations import observed
+from mesh.qa.shop_client import OutcomeUnknown, RequestRejected
 
 Outcome = Literal["ok", "fail", "unknown"]
 
@@ -28,6 +29,8 @@ class History:
         self.reasons: Counter[str] = Counter()
         #: The states of orders in the replies.
         self.orders: Counter[str] = Counter()
+        #: What the shoppers have seen happen: parcels that came back, refunds, sagas that were parked.
+        self.seen: Counter[str] = Counter()
 
     @classmethod
     @contextmanager
@@ -42,17 +45,22 @@ class History:
         """The number of requests."""
         return sum(map(len, self.seconds.values()))
 
-    async def record(self, kind: str, request: Awaitable[dict[str, Any]], key: str = "") -> dict[str, Any]:
-        """Await the request, and write its outcome. Raises what the request raises."""
+    async def record(
+        self, kind: str, request: Awaitable[dict[str, Any]], key: str = "", *, session: str = "", order_id: str = ""
+    ) -> dict[str, Any]:
+        """Await the request, and write its outcome. Raises what the request raises.
+
+        The requests of a `session` follow each other; `order_id` is the order that is requested.
+        """
         operation, self._next = self._next, self._next + 1
-        line: dict[str, Any] = {"op": operation, "kind": kind, "key": key, "invoke": time.time()}
+        line: dict[str, Any] = {"op": operation, "kind": kind, "key": key, "session": session, "invoke": time.time()}
+        line |= {"order_id": order_id} if order_id else {}
         began = time.perf_counter()
         outcome: Outcome = "unknown"
         try:
             reply = await request
             outcome = "ok"
-            if "orderId" in reply:
-                line |= {"order_id": reply["orderId"]} | ({"state": state(reply)} if "state" in reply else {})
+            line |= observed(reply)
         except RequestRejected as rejection:
             outcome = "fail"
             line["reason"] = rejection.reason or f"HTTP {rejection.status}"

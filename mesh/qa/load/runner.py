@@ -10,13 +10,16 @@ from typing import Any
 
 from mesh.errors import StackError
 from mesh.qa.concurrency import run_concurrently
+from mesh.qa.load import actions
 from mesh.qa.load.history import History
-from mesh.qa.load.shopper import MIXES, Catalog, Mix, Shopper
+from mesh.qa.load.mixes import Mix, endless, has_own_product
+from mesh.qa.load.own_product import make_product
+from mesh.qa.load.shopper import Catalog, Crew, Shopper
 from mesh.qa.sample_data.people import Person
 from mesh.qa.shop_client import OutcomeUnknown, RequestRejected, ShopApiClient
 
 _CONCURRENT_SIGN_INS = 4
-_WITHOUT_ORDER = Shopper.browse
+_WITHOUT_ORDER = actions.browse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Credentials:
     """The accounts that a load uses."""
 
     staff: Person
+    admin: Person
     courier: Person
     #: The password of every shopper.
     shoppers_password: str
@@ -66,6 +70,7 @@ class _Run:
         self._clock = clock
         self._until = clock() + plan.seconds
         self._orders = 0
+        self._actions = endless(plan.mix, Random(plan.seed))  # noqa: S311  reproducible, guards nothing
 
     def stop(self) -> None:
         """Stop every shopper after its current action."""
@@ -76,9 +81,8 @@ class _Run:
         await run_concurrently(shoppers, self._shop, limit=len(shoppers))
 
     async def _shop(self, shopper: Shopper) -> None:
-        shares = MIXES[self._plan.mix]
         while self._clock() < self._until and not self._has_enough_orders:
-            (action,) = shopper.random.choices(list(shares), list(shares.values()))
+            action = next(self._actions)
             self._orders += action is not _WITHOUT_ORDER
             await action(shopper)
 
@@ -91,24 +95,26 @@ class _Run:
 async def _shoppers(url: str, credentials: Credentials, plan: Plan, history: History) -> AsyncIterator[list[Shopper]]:
     """Open the shoppers of a plan, signed in."""
     async with ShopApiClient.open(url, connections=plan.concurrency + 2) as anonymous:
-        catalog = await Catalog.load(anonymous)
+        crew = await _sign_in_crew(anonymous, credentials)
+        own = await make_product(crew.staff) if has_own_product(plan.mix) else None
+        catalog = await Catalog.load(anonymous, own)
         if not catalog.products:
             raise StackError("the shop has no products", fix="run `shopmesh sample-data`")
-        staff, courier = await _sign_in(anonymous, credentials.staff), await _sign_in(anonymous, credentials.courier)
-        courier_id = (await courier.get("/v1/users/me"))["userId"]
         shoppers: list[Shopper] = []
 
         async def sign_in_shopper(number: int) -> None:
             shop = await _register(anonymous, number, credentials.shoppers_password)
             random = Random(f"{plan.seed}-{number}")  # noqa: S311  reproducible, guards nothing
-            shoppers.append(Shopper(shop, staff, courier, courier_id, catalog, history, random))
+            shoppers.append(Shopper(f"shopper-{number}", shop, crew, catalog, history, random))
 
         await run_concurrently(range(plan.concurrency), sign_in_shopper, limit=_CONCURRENT_SIGN_INS)
         yield shoppers
 
 
-async def _sign_in(anonymous: ShopApiClient, person: Person) -> ShopApiClient:
-    return await anonymous.sign_in(person.email, person.password)
+async def _sign_in_crew(anonymous: ShopApiClient, credentials: Credentials) -> Crew:
+    people = (credentials.staff, credentials.admin, credentials.courier)
+    staff, admin, courier = [await anonymous.sign_in(person.email, person.password) for person in people]
+    return Crew(staff, admin, courier, (await courier.get("/v1/users/me"))["userId"])
 
 
 async def _register(anonymous: ShopApiClient, number: int, password: str) -> ShopApiClient:
@@ -132,6 +138,7 @@ def summary_of(plan: Plan, history: History, seconds: float) -> dict[str, Any]:
             for kind, times in sorted(history.seconds.items())
         },
         "orders": dict(history.orders.most_common()),
+        "seen": dict(history.seen.most_common()),
         "reasons": dict(history.reasons.most_common()),
     }
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-_HEADING = re.compile(r"^-- (always|eventually|copy): (\w+)((?: [IH]\d+)*)\n-- (.+)\n", re.MULTILINE)
+_HEADING = re.compile(r"^-- (always|eventually|copy|decode): (\w+)((?: [\w.]+)*)\n-- (.+)\n", re.MULTILINE)
 
 EVERYWHERE = "everywhere"
 TOGETHER = "together"
@@ -34,6 +34,10 @@ class Copy:
 
     name: str
     sql: str
+    #: The message type of its column `payload`, which is decoded into columns; empty where there is none.
+    message: str = ""
+    #: A repeated field of the message: each element becomes a row. Empty where the message is one row.
+    elements: str = ""
 
 
 def read_service(service: str) -> tuple[list[Check], list[Copy]]:
@@ -57,8 +61,8 @@ def _parse(where: str, text: str) -> tuple[list[Check], list[Copy]]:
     for start in range(0, len(parts), 5):
         when, name, numbers, description, sql = parts[start : start + 5]
         query = sql.strip().rstrip(";")
-        if when == "copy":
-            copies.append(Copy(name, query))
+        if when in ("copy", "decode"):
+            copies.append(Copy(name, query, *numbers.split()))
         else:
             checks.append(Check(where, name, tuple(numbers.split()), description, query, when == "eventually"))
     return checks, copies

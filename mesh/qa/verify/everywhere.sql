@@ -24,13 +24,28 @@ SELECT audit_id, method, user_id, create_time FROM (
     FROM audit WINDOW chain AS (ORDER BY audit_id)
 ) AS entry WHERE audit_id <> last_id + 1 OR previous_hash <> last_hash OR hash <> expected;
 
+-- always: event_is_applied_once I23
+-- A consumer has applied an event at most once, and none that it has dead-lettered and not redriven.
+SELECT consumer, event_id, count(*) AS applied FROM inbox GROUP BY consumer, event_id HAVING count(*) > 1
+UNION ALL
+SELECT consumer, event_id, 1 FROM inbox JOIN dead_letter USING (consumer, event_id) WHERE redrive_time IS NULL;
+
+-- always: ledgers_are_append_only I19
+-- The triggers that reject changes of ledgers and histories are enabled.
+SELECT name FROM unnest('{adjustment, audit, entry, movement, order_history, role_change, saga_decision,
+    shipment_update}'::text[]) AS name
+WHERE to_regclass(name) IS NOT NULL AND NOT EXISTS (
+    -- 58 is the bits of a trigger before UPDATE, DELETE or TRUNCATE.
+    SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgenabled IN ('O', 'A') AND tgtype & 58 = 58);
+
 -- copy: event
 -- The recent events of the outbox; older rows are purged.
-SELECT event_id::text, topic, key, type FROM outbox;
+SELECT event_id::text, topic, key, type, id AS position, publish_time IS NOT NULL AS published FROM outbox;
 
 -- copy: applied
--- The events that consumers applied.
-SELECT consumer, event_id::text FROM inbox;
+-- The events that consumers applied, with the time in microseconds, and whether their outbox row is stored for longer.
+SELECT consumer, event_id::text, (extract(epoch FROM apply_time) * 1000000)::bigint AS apply_time,
+    apply_time > now() - interval '6 days' AS recent FROM inbox;
 
 -- copy: dead_lettered
 -- The events that consumers dead-lettered.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mesh.errors import StackError
 from mesh.qa.simulator_client import SimulatorClient
+from mesh.qa.verify.bus_reader import RedisReader
 from mesh.stack.databases import ServiceDatabase
 from mesh.stack.secrets import Secrets
 from mesh.stack.servers.postgres import Postgres
@@ -19,6 +20,8 @@ class VerifySources:
     databases: dict[str, str] = field(repr=False)
     payment_provider: SimulatorClient
     courier: SimulatorClient
+    #: Reads the event bus; None where that is Kafka, whose events are not read.
+    bus: RedisReader | None = None
 
 
 def sources_of(state: State, record: Record) -> VerifySources:
@@ -36,7 +39,17 @@ def sources_of(state: State, record: Record) -> VerifySources:
         },
         payment_provider=SimulatorClient.of(record, secrets, "payment_provider"),
         courier=SimulatorClient.of(record, secrets, "courier"),
+        bus=_bus(record),
     )
+
+
+def _bus(record: Record) -> RedisReader | None:
+    addresses = {process.name: process.address for process in record.processes}
+    if "kafka" in addresses or os.environ.get("KAFKA_BOOTSTRAP"):
+        return None
+    if socket := addresses.get("redis"):
+        return RedisReader(f"unix://{socket.removeprefix('unix:')}")
+    return RedisReader(url) if (url := os.environ.get("REDIS_URL")) else None
 
 
 def _server(state: State, record: Record) -> str:

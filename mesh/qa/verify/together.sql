@@ -62,7 +62,7 @@ WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND payment.captured
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING' AND payment.captured > 0 AND NOT captured_at_once
     OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED';
 
--- eventually: shipment_and_order_agree I14
+-- eventually: shipment_and_order_agree I14 I25
 -- A shipped order has a shipment in the same state, and no other one is under way; no order is SHIPPED whose parcel is back.
 SELECT orders.order_id, orders.state, fulfillment_state, orders.shipment_id, shipment.shipment_id AS found,
     shipment.state AS shipment
@@ -76,7 +76,7 @@ WHERE orders.shipment_id <> '' AND shipment.order_id IS NOT orders.order_id
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING'
         AND shipment.state NOT IN ('CREATED', 'LABELLED', 'FAILED');
 
--- eventually: payment_state_agrees I15
+-- eventually: payment_state_agrees I15 I25
 -- The payment state of an order agrees with its payment.
 SELECT orders.order_id, payment_state, payment.state AS payment FROM orders LEFT JOIN payment USING (payment_id)
 WHERE saga_state <> 'PARKED' AND orders.state <> 'PENDING' AND payment_state IS NOT (CASE payment.state
@@ -89,7 +89,7 @@ WHERE saga_state <> 'PARKED' AND orders.state <> 'PENDING' AND payment_state IS 
 SELECT refund.order_id, sum(refund) AS owed, refunded FROM refund JOIN payment ON payment.order_id = refund.order_id
 GROUP BY refund.order_id HAVING sum(refund) > max(refunded);
 
--- eventually: payments_and_provider_agree I15
+-- eventually: payments_and_provider_agree I15 I17
 -- The amounts of a payment equal those of the provider's ledger, to the minor unit.
 SELECT reference, state, authorized, their_authorized, captured, their_captured, refunded, their_refunded, their_voided
 FROM (
@@ -143,3 +143,33 @@ WHERE type IN ('shop.delivery.v1.ShipmentStatusChanged', 'shop.payment.v1.Paymen
         'shop.payment.v1.PaymentDisputeClosed')
     AND event_id NOT IN (SELECT event_id FROM applied WHERE consumer = 'svc_order')
     AND event_id NOT IN (SELECT event_id FROM dead_lettered WHERE consumer = 'svc_order');
+
+-- always: events_are_applied_in_order I25
+-- A consumer applied the events of an aggregate in the order of their outbox, but for those that were redriven.
+SELECT consumer, topic, key, event_id, type, position FROM (
+    SELECT consumer, topic, key, event_id, type, position, apply_time, max(apply_time) OVER (
+        PARTITION BY consumer, topic, key ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS last
+    FROM applied JOIN event USING (event_id) WHERE NOT EXISTS (
+        SELECT 1 FROM dead_lettered WHERE dead_lettered.event_id = applied.event_id
+            AND dead_lettered.consumer = applied.consumer)
+) AS effects WHERE apply_time < last;
+
+-- eventually: applied_events_were_committed I22
+-- Every event that a consumer applied is in the outbox of a service: its change was committed.
+SELECT consumer, event_id FROM applied WHERE recent AND event_id NOT IN (SELECT event_id FROM event);
+
+-- eventually: published_events_are_on_the_bus I22
+-- Every event that is marked as published is on the bus, but for those before the first that the bus still has.
+SELECT event_id, event.topic, event.key, type, position FROM event
+JOIN (SELECT event.topic, min(position) AS first FROM event JOIN published USING (event_id) GROUP BY event.topic) AS stored
+    ON stored.topic = event.topic
+WHERE event.published AND position >= first AND event_id NOT IN (SELECT event_id FROM published);
+
+-- always: bus_has_only_committed_events I22
+-- Every event on the bus is in the outbox of a service: nothing was published before its commit.
+SELECT event_id, topic, key FROM published WHERE expected AND event_id NOT IN (SELECT event_id FROM event);
+
+-- always: published_stock_is_the_level I02
+-- The last published available units of a SKU are those on hand without the allocated, reserved and safety ones.
+SELECT sku, location_id, level.version, level.available, stock_changed.available AS published
+FROM stock_changed JOIN level USING (sku, location_id, version) WHERE level.available <> stock_changed.available;

@@ -4,57 +4,30 @@ Each database is read in one snapshot. Checks that hold eventually are repeated 
 """
 
 import asyncio
-import json
-import sqlite3
-from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import asyncpg
 
 from mesh.errors import StackError
 from mesh.qa.simulator_client import SimulatorClient
-from mesh.qa.verify.checks import HISTORY, PARTICIPANTS, TOGETHER, Check, Copy, read_service, read_shared
+from mesh.qa.verify import bus_reader
+from mesh.qa.verify.bus_reader import Ends
+from mesh.qa.verify.checks import PARTICIPANTS, Check, Copy, read_service
+from mesh.qa.verify.copies import MOST_ROWS, Copies, Finding, Row, Table
+from mesh.qa.verify.decoding import columns_of, decoder_of
+from mesh.qa.verify.history_reader import copy_history
 from mesh.qa.verify.sources import VerifySources
 
 _POLL_SECONDS = 0.5
 _STATEMENT_SECONDS = 60.0
 _COPIED_ROWS = 5_000
-#: How the names of columns end that tables are joined by.
-_KEYS = ("_id", "key", "reference")
 _LEDGERS = {"charge": "payment_provider", "parcel": "courier"}
+#: The columns of both ledgers that checks use.
+_LEDGER_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
 
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of a check: the rows that violate the invariant."""
-
-    check: Check
-    rows: Sequence[Row]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the finding as JSON."""
-        check = self.check
-        rows = [{name: _plain(value) for name, value in row.items()} for row in self.rows]
-        return {
-            "where": check.where,
-            "name": check.name,
-            "invariants": check.numbers,
-            "description": check.description,
-            "rows": rows,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows copied from a database, a ledger or a history."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[Sequence[Any]]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def verify(sources: VerifySources, wait: float, history: Path | None = None) -> list[Finding]:
@@ -62,44 +35,44 @@ async def verify(sources: VerifySources, wait: float, history: Path | None = Non
 
     The requests recorded in `history` are compared with the state of the shop. Raises StackError.
     """
-    history_table = read_history(history) if history else None
     clock = asyncio.get_running_loop().time
     until = clock() + wait
     while True:
-        findings = await _check(sources, history_table)
+        findings = await _check(sources, history)
         broken = [finding for finding in findings if finding.rows]
         if not broken or not all(finding.check.eventual for finding in broken) or clock() >= until:
             return findings
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _check(sources: VerifySources, history_table: Table | None) -> list[Finding]:
+async def _check(sources: VerifySources, history: Path | None) -> list[Finding]:
     *first, last = PARTICIPANTS
     with closing(Copies()) as copies:
-        ledgers = await asyncio.gather(*(_read_ledger(getattr(sources, simulator)) for simulator in _LEDGERS.values()))
+        # What the ledgers and the bus have before the databases are read, the databases know.
+        await asyncio.gather(
+            *(_copy_ledger(name, getattr(sources, simulator), copies) for name, simulator in _LEDGERS.items())
+        )
+        ends = await sources.bus.ends() if sources.bus else {}
         others = [name for name in sources.databases if name != last]
         results = await asyncio.gather(*(_check_database(name, sources.databases[name], copies) for name in others))
         if last in sources.databases:
             results.append(await _check_database(last, sources.databases[last], copies))
         findings = [finding for found in results for finding in found]
         if sources.databases.keys() >= {*first, last}:
-            for name, table in zip(_LEDGERS, ledgers, strict=True):
-                copies.insert(name, table)
-            if history_table:
-                copies.insert("operation", history_table)
+            await _copy_bus(sources, ends, copies)
+            if history:
+                copy_history(history, copies)
             findings += copies.check()
         return findings
 
 
-async def _check_database(service: str, url: str, copies: "Copies") -> list[Finding]:
+async def _check_database(service: str, url: str, copies: Copies) -> list[Finding]:
     checks, tables = read_service(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                findings = [
-                    Finding(check, [dict(row) for row in await connection.fetch(check.sql)]) for check in checks
-                ]
+                findings = [Finding(check, await _violations(connection, check)) for check in checks]
                 for table in tables:
                     await _copy(connection, table, copies)
                 return findings
@@ -109,77 +82,32 @@ async def _check_database(service: str, url: str, copies: "Copies") -> list[Find
         raise StackError(f"the database of {service} cannot be read: {error}", fix="see `shopmesh status`") from error
 
 
-async def _copy(connection: "asyncpg.Connection[asyncpg.Record]", table: Copy, copies: "Copies") -> None:
+async def _violations(connection: Connection, check: Check) -> list[Row]:
+    cursor = await connection.cursor(check.sql)
+    return [dict(row) for row in await cursor.fetch(MOST_ROWS)]
+
+
+async def _copy(connection: Connection, table: Copy, copies: Copies) -> None:
     """Copy the rows in parts: there may be more than fit into memory."""
     statement = await connection.prepare(table.sql)
-    columns = tuple(attribute.name for attribute in statement.get_attributes())
+    selected = [attribute.name for attribute in statement.get_attributes()]
+    columns, decode = columns_of(table, selected), decoder_of(table, selected)
     cursor = await statement.cursor()
     while True:
         rows = await cursor.fetch(_COPIED_ROWS)
-        copies.insert(table.name, Table(columns, [tuple(row.values()) for row in rows]))
+        copies.insert(table.name, Table(columns, [copied for row in rows for copied in decode(tuple(row.values()))]))
         if len(rows) < _COPIED_ROWS:
             return
 
 
-async def _read_ledger(simulator: SimulatorClient) -> Table:
-    entries = await simulator.ledger()
-    return Table(_LEDGER_COLUMNS, [[entry.get(column) for column in _LEDGER_COLUMNS] for entry in entries])
+async def _copy_ledger(name: str, simulator: SimulatorClient, copies: Copies) -> None:
+    async for page in simulator.ledger_pages():
+        rows = [[entry.get(column) for column in _LEDGER_COLUMNS] for entry in page]
+        copies.insert(name, Table(_LEDGER_COLUMNS, rows))
 
 
-_HISTORY_COLUMNS = ("op", "kind", "key", "outcome", "order_id", "state", "reason")
-#: The columns of both ledgers that checks use.
-_LEDGER_COLUMNS = ("reference", "kind", "status", "amount", "currency", "consignment_id")
-
-
-class Copies:
-    """The copied tables, in a database that SQLite writes to a temporary file when it is large."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("")
-        self._database.row_factory = sqlite3.Row
-        self._columns: dict[str, tuple[str, ...]] = {}
-
-    def insert(self, name: str, table: Table) -> None:
-        """Add rows to the table of this name, which the first ones create."""
-        if name not in self._columns:
-            self._columns[name] = table.columns
-            self._database.execute(f"CREATE TABLE {name} ({', '.join(table.columns)})")
-        places = ", ".join("?" * len(table.columns))
-        self._database.executemany(f"INSERT INTO {name} VALUES ({places})", table.rows)  # noqa: S608  our own names
-
-    def check(self) -> list[Finding]:
-        """Return the findings of the cross-service invariants."""
-        for name, columns in self._columns.items():
-            # Every join is by an id: without an index its time would grow with the square of the rows.
-            for column in columns:
-                if column.endswith(_KEYS):
-                    self._database.execute(f"CREATE INDEX IF NOT EXISTS {name}_by_{column} ON {name} ({column})")
-        self._database.execute("ANALYZE")
-        checks = read_shared(TOGETHER) + (read_shared(HISTORY) if "operation" in self._columns else [])
-        return [Finding(check, [dict(row) for row in self._database.execute(check.sql)]) for check in checks]
-
-    def close(self) -> None:
-        """Delete the copies."""
-        self._database.close()
-
-
-def check_together(tables: Sequence[tuple[str, Table]]) -> list[Finding]:
-    """Return the findings of the cross-service invariants, from the copied tables."""
-    with closing(Copies()) as copies:
-        for name, table in tables:
-            copies.insert(name, table)
-        return copies.check()
-
-
-def read_history(path: Path) -> Table:
-    """Return the history that `shopmesh load` wrote. Raises StackError when it cannot be read."""
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return Table(_HISTORY_COLUMNS, [[line.get(column) for column in _HISTORY_COLUMNS] for line in lines])
-    except (OSError, ValueError, AttributeError) as error:
-        raise StackError(f"the history {path} cannot be read: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON."""
-    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)
+async def _copy_bus(sources: VerifySources, ends: Ends, copies: Copies) -> None:
+    copies.insert("published", Table(bus_reader.COLUMNS, []))
+    if sources.bus:
+        async for page in sources.bus.pages(sources.databases, ends):
+            copies.insert("published", Table(bus_reader.COLUMNS, page))

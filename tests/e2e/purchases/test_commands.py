@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.qa.load.mixes import MIXES, Mix
+from mesh.qa.load.troubles import SEEN
 from mesh.qa.sample_data.loader import load
 from mesh.qa.sample_data.people import admin, courier, staff
 from mesh.qa.sample_data.shop import Level, sample_shop
@@ -62,9 +64,11 @@ def test_the_demo_without_a_terminal_is_plain_text_of_eighty_columns(stack):
     assert "DELIVERED" in done.stdout
 
 
-def test_every_invariant_holds_after_a_load_with_faults(stack, tmp_path):
+def test_every_invariant_holds_after_a_load_in_which_all_that_can_go_wrong_has(stack, tmp_path):
     history = tmp_path / "history.jsonl"
-    info = stack.json("load", "--seconds", "4", "--concurrency", "4", "--mix", "faults", "--history", str(history))
+    size = ("--orders", str(sum(MIXES[Mix.trouble].values())), "--seconds", "120", "--concurrency", "4")
+    info = stack.json("load", *size, "--mix", "trouble", "--history", str(history))
+    assert set(SEEN) - set(info["seen"]) == set()
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert len(lines) == info["operations"] > 0
     assert {line["outcome"] for line in lines} <= {"ok", "fail", "unknown"}

@@ -1,5 +1,6 @@
 """Every check of a service's database finds its violation, and nothing in an empty database."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from chassis import Queries
 from mesh.qa.verify.checks import EVERYWHERE, read_service
-from mesh.qa.verify.verifier import Copies, _check_database
+from mesh.qa.verify.copies import MOST_ROWS, Copies
+from mesh.qa.verify.verifier import _check_database
 from mesh.services import SERVICES
 
 _STOCK = "INSERT INTO stock (sku, location_id, on_hand, version) VALUES ('A', 'here', 5, 1);"
@@ -62,6 +64,10 @@ VIOLATIONS = {
         "stored_reply_is_complete": """INSERT INTO idempotency (principal, method, key, request_hash)
             VALUES ('u', 'm', 'k', '')""",
         "audit_chain_is_intact": """INSERT INTO audit VALUES (2, now(), 'm', '', '', '', 'OK', '{}', 'x', 'y')""",
+        "event_is_applied_once": """ALTER TABLE inbox DROP CONSTRAINT inbox_pkey;
+            INSERT INTO inbox (consumer, event_id) VALUES ('c', '0b0e1f8c-8e8c-4c56-9d2a-4c2f3f7a9d11'),
+                ('c', '0b0e1f8c-8e8c-4c56-9d2a-4c2f3f7a9d11')""",
+        "ledgers_are_append_only": "ALTER TABLE audit DISABLE TRIGGER audit_append_only",
         "outbox_is_drained": "INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 'x', '')",
         "no_dead_letters": """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error)
             VALUES ('c', gen_random_uuid(), 't', 'k', 'x', '', 5, 'why')""",
@@ -144,6 +150,8 @@ VIOLATIONS = {
         + _PAYMENT.format(state="PROCESSING", authorized=0, captured=0, refunded=0)
         + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="PROCESSING", authorized=0, captured=0, refunded=0),
         "state_follows_from_amounts": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
+        "results_follow_requests": _ENTRY.format(operation="a", kind="REFUND", outcome="SUCCESS"),
+        "every_version_has_one_event": _PAYMENT.format(state="PROCESSING", authorized=0, captured=0, refunded=0),
         "no_operation_is_in_flight": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
         "payments_end_in_time": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0)
         + "UPDATE payment SET expire_time = now() - interval '1 hour'",
@@ -172,6 +180,25 @@ _SETUP = {"svc_user": _ACCOUNT.format(roles="admin")}
 #: Cannot be violated in the transaction that checks it; it has a test of its own.
 _OPEN_TRANSACTION = "no_transaction_is_left_open"
 
+#: A row that violates a check is named by one of these columns.
+NAMES = {"sku", "key", "pid", "name", "what", "problem", "brand", "email", "audit_id"} | {
+    f"{what}_id"
+    for what in (
+        "order",
+        "saga",
+        "payment",
+        "reservation",
+        "shipment",
+        "slot",
+        "product",
+        "category",
+        "event",
+        "user",
+        "session",
+        "adjustment",
+        "return",
+    )
+}
 CHECKS = [
     (service, check) for service in SERVICES for check in read_service(service)[0] if check.name != _OPEN_TRANSACTION
 ]
@@ -196,7 +223,9 @@ async def test_a_check_finds_the_rows_that_violate_it(fresh_database, service, c
                 await connection.execute(_SETUP.get(service, "SELECT"))
                 assert await connection.fetch(check.sql) == []
             await connection.execute(broken or "SELECT")
-            assert len(await connection.fetch(check.sql)) >= 1
+            found = await connection.fetch(check.sql)
+            assert len(found) >= 1
+            assert all(any(row[name] for name in set(row.keys()) & NAMES) for row in found)
         finally:
             await connection.close()
 
@@ -237,3 +266,45 @@ async def test_a_table_of_many_rows_is_copied_completely(fresh_database):
         with closing(Copies()) as copies:
             await _check_database("svc_catalog", url, copies)
             assert copies._database.execute("SELECT count(DISTINCT event_id) FROM event").fetchone()[0] == 12_000
+
+
+async def test_an_event_that_is_applied_and_dead_lettered_is_found(fresh_database):
+    (check,) = [check for check in read_service("svc_order")[0] if check.name == "event_is_applied_once"]
+    async with fresh_database("svc_order") as url:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(
+                "INSERT INTO inbox (consumer, event_id) VALUES ('c', gen_random_uuid());"
+                "INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error, redrive_time)"
+                " SELECT 'c', event_id, 't', 'k', 'x', '', 5, 'why', now() FROM inbox"
+            )
+            assert await connection.fetch(check.sql) == []
+            await connection.execute("UPDATE dead_letter SET redrive_time = NULL")
+            assert len(await connection.fetch(check.sql)) == 1
+        finally:
+            await connection.close()
+
+
+async def test_every_append_only_table_is_in_the_check_of_their_triggers(fresh_database):
+    (check,) = [check for check in read_service("svc_order")[0] if check.name == "ledgers_are_append_only"]
+    for service in SERVICES:
+        async with fresh_database(service) as url:
+            connection = await asyncpg.connect(url)
+            tables = await connection.fetch(
+                "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE '%append_only'"
+            )
+            await connection.close()
+            assert tables
+            assert [name for (name,) in tables if not re.search(rf"\b{name}\b", check.sql)] == []
+
+
+async def test_more_violations_than_are_shown_are_not_read(fresh_database):
+    async with fresh_database("svc_catalog") as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "INSERT INTO outbox (topic, key, type, payload) SELECT 't', 'k', 'x', '' FROM generate_series(1, 1200)"
+        )
+        await connection.close()
+        with closing(Copies()) as copies:
+            findings = await _check_database("svc_catalog", url, copies)
+        assert [len(one.rows) for one in findings if one.check.name == "outbox_is_drained"] == [MOST_ROWS]

@@ -7,7 +7,8 @@ import pytest
 
 from mesh.errors import StackError
 from mesh.qa.verify.checks import HISTORY, TOGETHER, read_shared
-from mesh.qa.verify.verifier import Copies, Table, check_together, read_history
+from mesh.qa.verify.copies import Copies, Table, check_together
+from mesh.qa.verify.history_reader import copy_history
 
 AUTHORIZED = "shop.payment.v1.PaymentAuthorized"
 
@@ -93,8 +94,11 @@ def a_good_shop():
             }
             for status in ("LABELLED", "DELIVERED")
         ],
-        "event": [{"event_id": "e1", "topic": "t", "key": "p1", "type": AUTHORIZED}],
-        "applied": [{"consumer": "svc_order", "event_id": "e1"}],
+        "event": [event(1), event(2)],
+        "published": [{"event_id": f"e{number}", "topic": "t", "key": "p1", "expected": 1} for number in (1, 2)],
+        "applied": [applied(1), applied(2)],
+        "level": [{"sku": "A", "location_id": "here", "version": 7, "available": 5}],
+        "stock_changed": [{"sku": "A", "location_id": "here", "version": 7, "available": 5}],
         "dead_lettered": [{"consumer": "nobody", "event_id": "e0"}],
         "answer": [{"key": "k1", "rejected": 0}, {"key": "k4", "rejected": 1}],
         "operation": [
@@ -104,6 +108,15 @@ def a_good_shop():
             operation(4, "k4", "fail", reason="PRICE_CHANGED"),
         ],
     }
+
+
+def event(number):
+    plain = {"event_id": f"e{number}", "topic": "t", "key": "p1", "type": AUTHORIZED}
+    return plain | {"position": number, "published": 1}
+
+
+def applied(number):
+    return {"consumer": "svc_order", "event_id": f"e{number}", "apply_time": number, "recent": 1}
 
 
 def operation(op, key, outcome, *, order_id=None, state=None, reason=None):
@@ -178,6 +191,11 @@ VIOLATIONS = [
     ("courier_and_shipments_agree", change("shipment", 0, consignment_id="c9")),
     ("courier_and_shipments_agree", change("parcel", 0, reference="s9")),
     ("orders_applied_every_event", change("applied", 0, consumer="another")),
+    ("events_are_applied_in_order", change("applied", 1, apply_time=0)),
+    ("applied_events_were_committed", add("applied", applied(3))),
+    ("published_events_are_on_the_bus", lambda shop: shop["published"].pop()),
+    ("bus_has_only_committed_events", change("published", 1, event_id="e9")),
+    ("published_stock_is_the_level", change("stock_changed", 0, available=6)),
     ("acknowledged_order_exists", change("operation", 0, order_id="o9")),
     ("rejected_request_did_nothing", change("answer", 1, rejected=0)),
     ("repeated_request_has_one_reply", change("operation", 1, key="k1")),
@@ -226,8 +244,28 @@ def test_an_authorization_that_was_renewed_is_no_finding():
 
 def test_a_dead_lettered_event_counts_as_consumed():
     shop = a_good_shop()
-    shop["applied"][0]["event_id"] = "e0"
+    shop["applied"].pop(0)
     shop["dead_lettered"].append({"consumer": "svc_order", "event_id": "e1"})
+    assert found(shop) == {}
+
+
+def test_an_event_that_was_redriven_may_be_applied_after_later_ones():
+    shop = a_good_shop()
+    shop["applied"][0]["apply_time"] = 9
+    assert "events_are_applied_in_order" in found(shop)
+    shop["dead_lettered"].append({"consumer": "svc_order", "event_id": "e1"})
+    assert found(shop) == {}
+
+
+def test_events_before_the_first_that_the_bus_has_were_trimmed():
+    shop = a_good_shop()
+    shop["published"].pop(0)
+    assert found(shop) == {}
+
+
+def test_an_event_that_was_published_during_the_check_is_no_finding():
+    shop = a_good_shop()
+    shop["published"].append({"event_id": "e9", "topic": "t", "key": "p1", "expected": 0})
     assert found(shop) == {}
 
 
@@ -237,10 +275,16 @@ def test_a_parked_saga_may_hold_stock_and_funds():
     assert found(shop) == {}
 
 
+def read(path):
+    with closing(Copies()) as copies:
+        copy_history(path, copies)
+        return [tuple(row) for row in copies._database.execute("SELECT * FROM operation")]
+
+
 def test_a_history_is_read_line_by_line(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(operation(1, "k1", "ok", order_id="o1", state="CONFIRMED") | {"invoke": 0.5}) + "\n")
-    assert list(read_history(path).rows) == [[1, "order", "k1", "ok", "o1", "CONFIRMED", None]]
+    assert read(path) == [(1, "order", "k1", "ok", "o1", "CONFIRMED", None)]
 
 
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", None])
@@ -249,13 +293,13 @@ def test_a_file_that_is_no_history_is_an_error(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(StackError, match="cannot be read"):
-        read_history(path)
+        read(path)
 
 
 def many(orders):
     """The good shop, copied until it has so many orders."""
     for name, rows in a_good_shop().items():
-        keys = [column for column in rows[0] if column.endswith(("_id", "key", "reference"))]
+        keys = [column for column in rows[0] if column.endswith(("_id", "key", "reference", "sku"))]
         yield (
             name,
             Table(
