@@ -10,6 +10,8 @@ import redis.asyncio as redis
 from google.protobuf.message import DecodeError, Message
 from redis.exceptions import RedisError
 
+from chassis.cancellation import cancel_and_wait
+
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
@@ -94,7 +96,8 @@ class Cache:
             log.warning("cache not invalidated", extra={"error": type(error).__name__})
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End the loads that are under way, which would connect again, and close the connections."""
+        await cancel_and_wait(*self._loads.values())
         await self._client.aclose()
 
     async def _store(self, group: str, entry: str, message: Message, seconds: int, epoch: bytes) -> None:

@@ -125,6 +125,25 @@ async def test_a_full_group_evicts_an_entry_for_a_new_one(cache, truth, redis_ur
     assert truth.reads == 1
 
 
+async def test_a_load_that_is_under_way_at_the_close_does_not_connect_again(redis_url, event_prefix):
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    async def read():
+        began.set()
+        await may_end.wait()
+        return pb.Stock()
+
+    cache = Cache.connect(redis_url, event_prefix)
+    caller = asyncio.create_task(cache.get_or_load("g", "a", pb.Stock, 60, read))
+    await began.wait()
+    await cache.close()
+    may_end.set()
+    with suppress(asyncio.CancelledError):
+        await caller
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        assert not await client.exists(f"{{{event_prefix}:g}}")
+
+
 class HeldTruth(Truth):
     """Answers when it is let go."""
 
