@@ -55,8 +55,9 @@ fmt: setup ## Format everything
 	$(BIN)/buf format --write protos
 
 .PHONY: gen
-gen: setup ## Regenerate gen/ and the reference docs from protos/
+gen: setup ## Regenerate gen/, the reference docs and istio/ from protos/
 	$(BIN)/python -m mesh.codegen
+	$(BIN)/shopmesh mesh render
 
 .PHONY: lock
 lock: setup ## Update requirements.lock after a change of pyproject.toml

@@ -51,6 +51,9 @@ def _check_names(deployment: Deployment, services: list[str]) -> None:
     if unknown := sorted(set(deployment.overrides) - known):
         names = ", ".join(sorted(known))
         raise PolicyError(f"{deployment.file}: there is no workload {', '.join(unknown)}; the workloads are {names}")
+    for name, external in deployment.external.items():
+        if unknown := sorted({*external.callers} - {*services, ANY_WORKLOAD}):
+            raise PolicyError(f"{deployment.file}: external.{name}: there is no service {', '.join(unknown)}")
     if both := sorted(set(deployment.outside) & set(services)):
         raise PolicyError(f"{deployment.file}: {', '.join(both)} cannot be outside: its methods are in the contract")
 

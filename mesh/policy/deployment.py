@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mesh.errors import StackError
 
-_FORMS = {str: "a text", int: "a whole number from 0", float: "a number from 0"}
+_FORMS = {str: "a text", int: "a whole number from 0", float: "a number from 0", list[str]: "a list of names"}
 DEFAULT = Path(__file__).with_name("deployment.toml")
 T = TypeVar("T")
 
@@ -66,6 +66,30 @@ class Ejection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What a cluster with Istio adds."""
+
+    host: str
+    certificate: str
+    grpc_port: int
+    edge_port: int
+    reflection_port: int
+    replicas: int
+    traced_percent: float
+    tracing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class External:
+    """Something outside of the mesh, and the services that may reach it; `*` is every service."""
+
+    host: str
+    port: int
+    protocol: str
+    callers: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The limits of one workload."""
 
@@ -84,6 +108,8 @@ class Deployment:
     tokens: Tokens
     calls: Calls
     retries: Retries
+    cluster: Cluster
+    external: Mapping[str, External]
     defaults: Limits
     #: What single workloads replace: {"svc_payment": {"breakers": {"calls": 100}}}.
     overrides: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -101,6 +127,11 @@ class Deployment:
             "tokens": reader.section(Tokens, top.pop("tokens", {}), "tokens"),
             "calls": reader.section(Calls, top.pop("calls", {}), "calls"),
             "retries": reader.section(Retries, top.pop("retries", {}), "retries"),
+            "cluster": reader.section(Cluster, top.pop("cluster", {}), "cluster"),
+            "external": {
+                name: reader.section(External, one, f"external.{name}")
+                for name, one in sorted(top.pop("external", {}).items())
+            },
         }
         limits = Limits(
             breakers=reader.section(Breakers, defaults.pop("breakers", {}), "defaults.breakers"),
@@ -153,6 +184,8 @@ class _Reader:
 def _fits(value: object, form: object) -> bool:
     if form is str:
         return isinstance(value, str) and bool(value)
+    if form == list[str]:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
     numbers = (int, float) if form is float else int
     return isinstance(value, numbers) and not isinstance(value, bool) and value >= 0
 

@@ -51,6 +51,8 @@ async def ingress(tmp_path_factory):
             address=inputs.listen,
             url=f"http://{inputs.listen}",
             inner=inputs.inner,
+            admin=inputs.admin,
+            missing=address(ports.held),
             orders=orders,
             users=users,
             shipments=shipments,

@@ -16,6 +16,8 @@ import httpx
 import pytest
 import websockets
 
+from mesh.proxy.admin import proxy_status
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GET_ORDER = "/shop.order.v1.OrderService/GetOrder"
@@ -118,6 +120,14 @@ async def test_the_deadline_of_a_caller_is_passed_on(ingress):
     assert "grpc-timeout" not in seen["metadata"]  # grpc keeps it to itself: it is the deadline of the context
     error = await refusal(ingress.address, GET_ORDER, ("do", "hang"), timeout=0.3)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_the_status_of_the_proxy_names_the_processes_that_get_no_calls(ingress):
+    found = await asyncio.to_thread(proxy_status, ingress.admin)
+    left_out = {one.cluster: (one.address, one.left_out) for one in found.upstreams}
+    assert left_out["svc_inventory"] == (ingress.missing, ("failed_active_health_check",))
+    assert left_out["svc_order"][1] == ()
+    assert found.tripped == ()
 
 
 async def test_calls_are_balanced_over_the_processes_of_a_service(ingress):

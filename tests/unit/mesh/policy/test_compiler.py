@@ -117,6 +117,12 @@ def test_an_incomplete_contract_is_an_error_that_names_file_and_method(change, c
         ("[workloads.edge_gateway.breakers]", "[workloads.svc_nowhere.breakers]", "no workload svc_nowhere"),
         ("[workloads.edge_gateway.breakers]", "[workloads.svc_user.limits]", "no setting workloads.svc_user.limits"),
         ("calls = 3024", "calls = 1", "workloads.edge_gateway.breakers: calls_from_outside is more than calls"),
+        (
+            'callers = ["svc_delivery"]',
+            'callers = ["svc_dlivery"]',
+            "external.courier: there is no service svc_dlivery",
+        ),
+        ('callers = ["svc_delivery"]', "callers = 1", "external.courier.callers must be a list of names"),
         ('"ingress"]', '"svc_user"]', "svc_user cannot be outside"),
         ('trust_domain = "cluster.local"\n', "", "trust_domain, namespace and outside are required"),
         ("most_percent", "most_percent =", "Invalid"),
@@ -124,7 +130,7 @@ def test_an_incomplete_contract_is_an_error_that_names_file_and_method(change, c
 )
 def test_a_deployment_with_a_mistake_is_an_error_that_names_the_key(tmp_path: Path, old, new, complaint):
     text = DEFAULT.read_text("utf-8")
-    # The last one: a section of a workload stands after the defaults.
+    # The last one: the section of a workload stands after the defaults.
     before, found, after = text.rpartition(old) if old.startswith("calls") else text.partition(old)
     assert found
     (tmp_path / "deployment.toml").write_text(before + new + after, "utf-8")
