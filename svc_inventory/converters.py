@@ -117,13 +117,15 @@ def stock_oversold_event(level: Level) -> events.StockOversold:
     )
 
 
-def reservation_event(reservation: Reservation) -> Message:
-    """Return the event of a reservation that has reached its state, or was extended in it."""
+def reservation_event(reservation: Reservation, *, is_reduced: bool = False) -> Message:
+    """Return the event of a reservation that has reached its state, or was extended or reduced in it."""
     fields: dict[str, Any] = {
         "reservation_id": reservation.id,
         "version": reservation.version,
         "order_id": reservation.order_id,
     }
+    if is_reduced:
+        return events.ReservationReduced(**fields, allocations=_allocations(reservation.allocations))
     if reservation.state is State.HELD:
         fields["expire_time"] = timestamp(reservation.expire_time)
         if reservation.version > 1:

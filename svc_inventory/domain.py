@@ -17,6 +17,7 @@ class MovementKind(Enum):
     RELEASED = "RELEASED"
     SHIPPED = "SHIPPED"
     ADJUSTED = "ADJUSTED"
+    REDUCED = "REDUCED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from shop.errors import ShopError
 from shop.inventory.v1.inventory_errors import InsufficientStock, ReservationNotFound, SkuNotFound
 from svc_inventory.domain import Level, Movement, MovementKind
 from svc_inventory.domain_adjustment import Adjust, Adjustment, adjustment_movements
+from svc_inventory.domain_reduction import Reduce, reduced
 from svc_inventory.domain_reservation import (
     TRANSITIONS,
     Allocation,
@@ -26,7 +27,7 @@ from svc_inventory.domain_reservation import (
     tombstone,
 )
 
-Command = Reserve | Extend | Transition | Adjust
+Command = Reserve | Extend | Transition | Reduce | Adjust
 Outcome = Reservation | Adjustment
 
 
@@ -41,6 +42,8 @@ class StockBatch:
     movements: list[Movement] = field(default_factory=list)
     #: Each new or changed reservation, after each of its changes, in order.
     transitions: list[Reservation] = field(default_factory=list)
+    #: The ids and versions of those among them that were reduced.
+    reduced: set[tuple[str, int]] = field(default_factory=set)
     #: Each level whose shortfall has grown, after each such change, in order.
     oversold: list[Level] = field(default_factory=list)
     #: The keys of the levels of each SKU.
@@ -70,6 +73,8 @@ class StockBatch:
                 return self._extend(command)
             case Transition():
                 return self._transition(command)
+            case Reduce():
+                return self._reduce(command)
             case Adjust():
                 return self._adjust(command)
 
@@ -126,11 +131,28 @@ class StockBatch:
             reservation = tombstone(command.reservation_id, self.now)
             self._keep(reservation)
             return reservation
-        if not needs_transition(reservation, command.to, self.now):
+        is_lost = reservation.state is State.EXPIRED and not self._are_available(reservation)
+        if not needs_transition(reservation, command.to, self.now, is_lost=is_lost):
             return reservation
         changed = replace(reservation, state=command.to, update_time=self.now, version=reservation.version + 1)
         self._record(changed, TRANSITIONS.effect(reservation.state, command.to))
         return changed
+
+    def _are_available(self, reservation: Reservation) -> bool:
+        levels = ((self.levels[one.sku, one.location_id], one.quantity) for one in reservation.allocations)
+        return all(level.available >= quantity for level, quantity in levels)
+
+    def _reduce(self, command: Reduce) -> Reservation:
+        reservation = self.reservations.get(command.reservation_id)
+        if reservation is None:
+            raise ReservationNotFound(reservation_id=command.reservation_id)
+        after, movements = reduced(reservation, command, self.now)
+        if after is not reservation:
+            for movement in movements:
+                self._move(movement)
+            self.reduced.add((after.id, after.version))
+            self._keep(after)
+        return after
 
     def _adjust(self, command: Adjust) -> Adjustment:
         if existing := self.adjustments.get(command.adjustment_id):
@@ -148,9 +170,9 @@ class StockBatch:
         self.adjustments[adjustment.id] = adjustment
         return adjustment
 
-    def _record(self, reservation: Reservation, effect: Effect) -> None:
+    def _record(self, reservation: Reservation, effect: Effect | None) -> None:
         """Keep the reservation, and apply the effect to the levels of the units that it holds."""
-        for allocation in reservation.allocations:
+        for allocation in reservation.allocations if effect else ():
             movement = Movement(
                 sku=allocation.sku,
                 location_id=allocation.location_id,

@@ -67,13 +67,17 @@ class Effect:
     reserved: int = 0
 
 
-TRANSITIONS = Transitions(
+TRANSITIONS: Transitions[State, Effect | None] = Transitions(
     {
         (State.HELD, State.CONFIRMED): Effect(MovementKind.ALLOCATED, reserved=-1, allocated=+1),
         (State.HELD, State.RELEASED): Effect(MovementKind.UNRESERVED, reserved=-1),
         (State.HELD, State.EXPIRED): Effect(MovementKind.EXPIRED, reserved=-1),
         (State.CONFIRMED, State.RELEASED): Effect(MovementKind.RELEASED, allocated=-1),
         (State.CONFIRMED, State.FULFILLED): Effect(MovementKind.SHIPPED, allocated=-1, on_hand=-1),
+        # Paid after it expired, while the same units are available again.
+        (State.EXPIRED, State.CONFIRMED): Effect(MovementKind.ALLOCATED, allocated=+1),
+        # Its units are gone: it can no longer be confirmed by a request that is still under way.
+        (State.EXPIRED, State.RELEASED): None,
     }
 )
 
@@ -81,7 +85,7 @@ TRANSITIONS = Transitions(
 _ALREADY_SATISFIED: dict[State, frozenset[State]] = {
     State.CONFIRMED: frozenset({State.CONFIRMED, State.FULFILLED}),
     State.FULFILLED: frozenset({State.FULFILLED}),
-    State.RELEASED: frozenset({State.RELEASED, State.EXPIRED}),
+    State.RELEASED: frozenset({State.RELEASED}),
     State.EXPIRED: frozenset({State.CONFIRMED, State.FULFILLED, State.RELEASED, State.EXPIRED}),
 }
 
@@ -157,16 +161,17 @@ def extended(reservation: Reservation, ttl: timedelta, now: datetime) -> Reserva
     return replace(reservation, expire_time=now + ttl, update_time=now, version=reservation.version + 1)
 
 
-def needs_transition(reservation: Reservation, to: State, now: datetime) -> bool:
+def needs_transition(reservation: Reservation, to: State, now: datetime, *, is_lost: bool = False) -> bool:
     """Return whether the transition is still to be made; raises when it is illegal.
 
-    A hold past its expire time keeps its units until it is expired, so it can still be confirmed.
+    A hold past its expire time keeps its units until it is expired, so it can still be confirmed. `is_lost` says that
+    the units of an expired one are not available any more.
     """
     if reservation.state in _ALREADY_SATISFIED[to]:
         return False
     if to is State.EXPIRED:
         return now >= reservation.expire_time
-    if to is State.CONFIRMED and reservation.state is State.EXPIRED:
+    if to is State.CONFIRMED and is_lost:
         raise ReservationExpired(reservation_id=reservation.id)
     if not TRANSITIONS.allows(reservation.state, to):
         raise ReservationStateConflict(reservation_id=reservation.id, state=reservation.state.name, wanted=to.name)

@@ -51,21 +51,31 @@ LEFT JOIN (SELECT sku, location_id, count(*) AS movements FROM movement GROUP BY
 WHERE version IS DISTINCT FROM movements;
 
 -- always: reservation_ends_once I06
--- A reservation reserves once, allocates at most once, and ends at most once.
-SELECT reservation_id, sku, location_id, reserved, allocated, ended FROM (
+-- A reservation reserves once, allocates at most once, and ends at most once; one that expired may be confirmed once more.
+SELECT reservation_id, sku, location_id, reserved, allocated, expired, ended FROM (
     SELECT reservation_id, sku, location_id,
         count(*) FILTER (WHERE kind = 'RESERVED') AS reserved,
         count(*) FILTER (WHERE kind = 'ALLOCATED') AS allocated,
-        count(*) FILTER (WHERE kind IN ('UNRESERVED', 'EXPIRED', 'RELEASED', 'SHIPPED')) AS ended
+        count(*) FILTER (WHERE kind = 'EXPIRED') AS expired,
+        count(*) FILTER (WHERE kind IN ('UNRESERVED', 'RELEASED', 'SHIPPED')) AS ended
     FROM movement WHERE reservation_id <> '' GROUP BY reservation_id, sku, location_id
-) AS counts WHERE reserved <> 1 OR allocated > 1 OR ended > 1;
+) AS counts WHERE reserved <> 1 OR allocated > 1 OR expired > 1 OR ended > 1 OR ended > 0 AND expired > allocated;
+
+-- always: reservation_holds_what_it_kept I06
+-- A reservation has the units that it reserved, without those by which it was reduced.
+SELECT reservation_id, sku, location_id, left_units, quantity FROM (
+    SELECT reservation_id, sku, location_id, sum(reserved_delta + allocated_delta) AS left_units
+    FROM movement WHERE kind IN ('RESERVED', 'REDUCED') AND reservation_id <> ''
+    GROUP BY reservation_id, sku, location_id
+) AS moved LEFT JOIN allocation USING (reservation_id, sku, location_id)
+WHERE left_units <> coalesce(quantity, 0);
 
 -- always: movements_agree_with_the_state I06
 -- The movements of a reservation agree with its state.
 SELECT reservation_id, state, kinds FROM reservation
 JOIN (
     SELECT reservation_id, array_agg(DISTINCT kind ORDER BY kind) AS kinds
-    FROM movement WHERE reservation_id <> '' GROUP BY reservation_id
+    FROM movement WHERE reservation_id <> '' AND kind <> 'REDUCED' GROUP BY reservation_id
 ) AS moved USING (reservation_id)
 WHERE kinds NOT IN (
     SELECT way.kinds::text[] FROM (VALUES
@@ -74,7 +84,11 @@ WHERE kinds NOT IN (
         ('FULFILLED', '{ALLOCATED,RESERVED,SHIPPED}'),
         ('RELEASED', '{RESERVED,UNRESERVED}'),
         ('RELEASED', '{ALLOCATED,RELEASED,RESERVED}'),
-        ('EXPIRED', '{EXPIRED,RESERVED}')
+        ('EXPIRED', '{EXPIRED,RESERVED}'),
+        ('CONFIRMED', '{ALLOCATED,EXPIRED,RESERVED}'),
+        ('FULFILLED', '{ALLOCATED,EXPIRED,RESERVED,SHIPPED}'),
+        ('RELEASED', '{EXPIRED,RESERVED}'),
+        ('RELEASED', '{ALLOCATED,EXPIRED,RELEASED,RESERVED}')
     ) AS way (state, kinds) WHERE way.state = reservation.state
 );
 

@@ -74,6 +74,17 @@ WITH new AS MATERIALIZED (
     RETURNING 1
 ) SELECT count(*) FROM changed;
 
+-- name: reduce_allocations
+-- Replaces the allocations of reservations that this transaction has updated by what they keep.
+WITH kept AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::int[]) AS one (id, sku, location_id, quantity)
+), emptied AS (
+    DELETE FROM allocation WHERE reservation_id = ANY($1::text[])
+        AND (reservation_id, sku, location_id) NOT IN (SELECT id, sku, location_id FROM kept)
+)
+UPDATE allocation SET quantity = kept.quantity FROM kept
+WHERE reservation_id = kept.id AND allocation.sku = kept.sku AND allocation.location_id = kept.location_id;
+
 -- name: read_adjustments
 -- Reads adjustments.
 SELECT * FROM adjustment WHERE adjustment_id = ANY($1::text[]);

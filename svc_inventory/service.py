@@ -27,6 +27,7 @@ from svc_inventory import converters, domain, store
 from svc_inventory.domain import Level
 from svc_inventory.domain_adjustment import Adjust, Adjustment
 from svc_inventory.domain_batch import Command, Outcome, StockBatch
+from svc_inventory.domain_reduction import Reduce
 from svc_inventory.domain_reservation import Extend, Reservation, Reserve, State, Transition
 
 _EXPIRY_BATCH = 200
@@ -141,6 +142,10 @@ class InventoryService(InventoryServiceServicer):
     async def ReleaseReservation(self, request: pb.ReleaseReservationRequest, context: Context) -> pb.Reservation:
         return await self._submit(Transition(reservation_id=request.reservation_id, to=State.RELEASED))
 
+    async def ReduceReservation(self, request: pb.ReduceReservationRequest, context: Context) -> pb.Reservation:
+        keeps = tuple((line.sku, line.quantity) for line in request.lines)
+        return await self._submit(Reduce(reservation_id=request.reservation_id, keeps=keeps))
+
     async def FulfillReservation(self, request: pb.FulfillReservationRequest, context: Context) -> pb.Reservation:
         return await self._submit(Transition(reservation_id=request.reservation_id, to=State.FULFILLED))
 
@@ -159,7 +164,7 @@ class InventoryService(InventoryServiceServicer):
         await asyncio.gather(*expiries, return_exceptions=True)
         return len(expired) == _EXPIRY_BATCH
 
-    async def _submit(self, command: Reserve | Extend | Transition) -> pb.Reservation:
+    async def _submit(self, command: Reserve | Extend | Transition | Reduce) -> pb.Reservation:
         reservation = await self.lane.submit(command)
         assert isinstance(reservation, Reservation)
         return converters.reservation_to_proto(reservation)
@@ -196,7 +201,11 @@ class InventoryService(InventoryServiceServicer):
             *map(converters.stock_oversold_event, batch.oversold),
             traces=stock_traces,
         )
-        await outbox.add(tx, *map(converters.reservation_event, batch.transitions), traces=traces)
+        changes = [
+            converters.reservation_event(one, is_reduced=(one.id, one.version) in batch.reduced)
+            for one in batch.transitions
+        ]
+        await outbox.add(tx, *changes, traces=traces)
 
     async def _expiries(self, tx: Transaction, batch: StockBatch) -> list[Command]:
         """Return the commands that expire holds on the batch's SKUs: none of them may cost a buyer the stock."""

@@ -87,6 +87,8 @@ async def write_batch(tx: Transaction, batch: StockBatch, actor: str) -> None:
     reservations = batch.reservations.changed()
     await _insert_reservations(tx, [one for one, read_version in reservations if not read_version])
     await _update_reservations(tx, [(one, read_version) for one, read_version in reservations if read_version])
+    reduced = {reservation_id for reservation_id, _ in batch.reduced}
+    await _reduce_allocations(tx, [one for one, read_version in reservations if read_version and one.id in reduced])
     await _insert_adjustments(tx, [adjustment for adjustment, _ in batch.adjustments.changed()])
     if batch.movements:
         await insert_movements(tx, batch.movements, actor)
@@ -179,6 +181,20 @@ async def _update_reservations(tx: Transaction, reservations: Sequence[tuple[Res
     )
     if written != len(reservations):
         raise VersionConflict
+
+
+async def _reduce_allocations(tx: Transaction, reservations: Sequence[Reservation]) -> None:
+    if not reservations:
+        return
+    lines = [(one.id, allocation) for one in reservations for allocation in one.allocations]
+    await tx.execute(
+        sql.reduce_allocations,
+        [one.id for one in reservations],
+        [key for key, _ in lines],
+        [allocation.sku for _, allocation in lines],
+        [allocation.location_id for _, allocation in lines],
+        [allocation.quantity for _, allocation in lines],
+    )
 
 
 async def _read_adjustments(tx: Transaction, commands: Sequence[Command]) -> dict[str, Adjustment]:

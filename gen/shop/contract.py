@@ -517,6 +517,16 @@ RPCS: Final[dict[str, Rpc]] = {
         timeout=3.0,
         idempotency_level=IdempotencyLevel.IDEMPOTENT,
     ),
+    "/shop.inventory.v1.InventoryService/ReduceReservation": Rpc(
+        service="shop.inventory.v1.InventoryService",
+        method="ReduceReservation",
+        request_type="shop.inventory.v1.ReduceReservationRequest",
+        response_type="shop.inventory.v1.Reservation",
+        access=Access.WORKLOAD,
+        callers=("svc_order",),
+        timeout=3.0,
+        idempotency_level=IdempotencyLevel.IDEMPOTENT,
+    ),
     "/shop.inventory.v1.InventoryService/FulfillReservation": Rpc(
         service="shop.inventory.v1.InventoryService",
         method="FulfillReservation",

@@ -30,6 +30,7 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.inventory.v1.ReservationHeld": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationExtended": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationConfirmed": EventType("shop.inventory.v1.Reservation", "reservation_id"),
+    "shop.inventory.v1.ReservationReduced": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationReleased": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationExpired": EventType("shop.inventory.v1.Reservation", "reservation_id"),
     "shop.inventory.v1.ReservationFulfilled": EventType("shop.inventory.v1.Reservation", "reservation_id"),

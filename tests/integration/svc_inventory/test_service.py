@@ -10,6 +10,7 @@ import pytest
 from chassis import OutcomeUnknown, current_call
 from chassis.telemetry import trace_id
 from chassis.testing import as_user, client_for, serving
+from mesh.qa.verify.checks import read_service
 from shop.chassis.v1.chassis_errors import (
     CallerDenied,
     IdempotencyKeyReused,
@@ -182,15 +183,49 @@ async def test_releasing_makes_the_units_available_once(inventory, public, put):
         await inventory.ConfirmReservation(confirm("r-1"))
 
 
-async def test_an_expired_hold_is_released_and_cannot_be_confirmed(inventory, public, put, database):
+async def test_an_expired_hold_is_released_and_cannot_be_confirmed_once_its_units_are_sold(
+    inventory, public, put, database
+):
     await put("a", "bkk", 5)
     await inventory.ReserveStock(reserve("r-1", ("a", 2)))
     await age(database, "r-1")
     async with asyncio.timeout(60):
         while await available(public, "a") != 5:
             await asyncio.sleep(0.02)
+    await inventory.ReserveStock(reserve("r-2", ("a", 4)))
     with pytest.raises(ReservationExpired):
         await inventory.ConfirmReservation(confirm("r-1"))
+    await inventory.ReleaseReservation(release("r-2"))
+    assert (await inventory.ConfirmReservation(confirm("r-1"))).state == pb.RESERVATION_STATE_CONFIRMED
+    assert await available(public, "a") == 3
+    await assert_invariants_hold(database)
+
+
+def reduce(reservation_id, *lines):
+    return pb.ReduceReservationRequest(
+        reservation_id=reservation_id, lines=[pb.StockLine(sku=sku, quantity=quantity) for sku, quantity in lines]
+    )
+
+
+async def test_a_reduced_reservation_releases_units_once_and_ships_the_rest(inventory, public, put, database):
+    await put("a", "bkk", 5)
+    await put("b", "bkk", 5)
+    await inventory.ReserveStock(reserve("r-1", ("a", 3), ("b", 1)))
+    await inventory.ConfirmReservation(confirm("r-1"))
+    reduced, again = await asyncio.gather(*(inventory.ReduceReservation(reduce("r-1", ("a", 2))) for _ in range(2)))
+    assert [(one.sku, one.quantity) for one in reduced.allocations] == [("a", 2)]
+    assert again.etag == reduced.etag
+    assert (await available(public, "a"), await available(public, "b")) == (3, 5)
+    assert await inventory.GetReservation(pb.GetReservationRequest(reservation_id="r-1")) == reduced
+    await assert_invariants_hold(database)
+    await inventory.FulfillReservation(pb.FulfillReservationRequest(reservation_id="r-1"))
+    await assert_invariants_hold(database)
+    rows = await asyncpg.connect(database)
+    types = await rows.fetch("SELECT type FROM outbox WHERE key = 'r-1' ORDER BY id")
+    await rows.close()
+    assert [row["type"].rpartition(".")[2] for row in types] == [
+        *("ReservationHeld", "ReservationConfirmed", "ReservationReduced", "ReservationFulfilled")
+    ]
 
 
 async def test_set_stock_requires_the_current_etag(put):
@@ -326,6 +361,14 @@ async def age(database, reservation_id):
     await connection.execute(
         "UPDATE reservation SET expire_time = now() - interval '1 second' WHERE reservation_id = $1", reservation_id
     )
+    await connection.close()
+
+
+async def assert_invariants_hold(database):
+    connection = await asyncpg.connect(database)
+    for check in read_service("svc_inventory")[0]:
+        if not check.eventual:
+            assert await connection.fetch(check.sql) == [], check.name
     await connection.close()
 
 

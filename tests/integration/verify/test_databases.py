@@ -112,6 +112,7 @@ VIOLATIONS = {
         "reservation_ends_once": _MOVED.format(kind="RESERVED")
         + _MOVED.format(kind="UNRESERVED")
         + _MOVED.format(kind="EXPIRED"),
+        "reservation_holds_what_it_kept": _MOVED.format(kind="RESERVED").replace("0, 0, 0, 0", "0, 0, 1, 0"),
         "movements_agree_with_the_state": _HELD + _MOVED.format(kind="RESERVED") + _MOVED.format(kind="SHIPPED"),
         "reservation_holds_something": _HELD,
         "expired_holds_are_released": _HELD + "UPDATE reservation SET expire_time = now() - interval '1 minute'",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.domain.versioned_rows import VersionedRows
+from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.inventory.v1.inventory_errors import (
     InsufficientStock,
     ReservationExpired,
@@ -23,6 +24,7 @@ from svc_inventory import domain
 from svc_inventory.domain import Level, MovementKind
 from svc_inventory.domain_adjustment import MAX_ON_HAND, Adjust, AdjustmentReason
 from svc_inventory.domain_batch import StockBatch
+from svc_inventory.domain_reduction import Reduce
 from svc_inventory.domain_reservation import Allocation, Extend, Reservation, Reserve, State, Transition
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,13 +99,14 @@ LEGAL = {
     (State.HELD, State.EXPIRED): MovementKind.EXPIRED,
     (State.CONFIRMED, State.RELEASED): MovementKind.RELEASED,
     (State.CONFIRMED, State.FULFILLED): MovementKind.SHIPPED,
+    (State.EXPIRED, State.CONFIRMED): MovementKind.ALLOCATED,
+    (State.EXPIRED, State.RELEASED): None,
 }
 NOTHING_TO_DO = {
     (State.CONFIRMED, State.CONFIRMED),
     (State.FULFILLED, State.CONFIRMED),
     (State.FULFILLED, State.FULFILLED),
     (State.RELEASED, State.RELEASED),
-    (State.EXPIRED, State.RELEASED),
     *((state, State.EXPIRED) for state in State if state is not State.HELD),
 }
 
@@ -126,14 +129,76 @@ def test_only_legal_transitions_are_made_and_each_changes_its_counters(state, to
     (outcome,) = batch.fold([transition("r-1", to)])
     if (state, to) in LEGAL:
         assert outcome.state is to
-        assert [movement.kind for movement in batch.movements] == [LEGAL[state, to]]
+        assert [movement.kind for movement in batch.movements] == [kind for kind in [LEGAL[state, to]] if kind]
     elif (state, to) in NOTHING_TO_DO:
         assert outcome is reservation
         assert not batch.movements
-    elif (state, to) == (State.EXPIRED, State.CONFIRMED):
-        assert isinstance(outcome, ReservationExpired)
     else:
         assert isinstance(outcome, ReservationStateConflict)
+
+
+def test_an_expired_hold_is_confirmed_while_its_units_are_available_and_only_before_a_release():
+    batch = a_batch(Level(sku="a", location_id="bkk", on_hand=3))
+    batch.fold([reserve("r-1", ("a", 2)), reserve("r-2", ("a", 1))])
+    batch.now = NOW + HOUR
+    batch.fold([transition("r-1", State.EXPIRED), transition("r-2", State.EXPIRED), reserve("r-3", ("a", 2))])
+    lost, regained = batch.fold([transition("r-1", State.CONFIRMED), transition("r-2", State.CONFIRMED)])
+    assert isinstance(lost, ReservationExpired)
+    assert regained.state is State.CONFIRMED
+    level = batch.levels["a", "bkk"]
+    assert (level.allocated, level.reserved, level.available) == (1, 2, 0)
+    released, late = batch.fold([transition("r-1", State.RELEASED), transition("r-1", State.CONFIRMED)])
+    assert released.state is State.RELEASED
+    assert isinstance(late, ReservationStateConflict)
+
+
+def reduce(reservation_id, *keeps):
+    return Reduce(reservation_id=reservation_id, keeps=keeps)
+
+
+@pytest.mark.parametrize("state", [State.HELD, State.CONFIRMED])
+def test_a_reduction_releases_the_rest_and_a_late_or_repeated_one_takes_nothing_back(state):
+    levels = [Level(sku=sku, location_id="bkk", on_hand=9) for sku in "ab"]
+    batch = a_batch(*levels)
+    batch.fold([reserve("r-1", ("a", 3), ("b", 2)), *([transition("r-1", state)] if state is not State.HELD else ())])
+    commands = [reduce("r-1", ("a", 2), ("b", 2)), reduce("r-1", ("a", 1)), reduce("r-1", ("a", 2), ("b", 2))]
+    *_, last = batch.fold([*commands, commands[1]])
+    assert [(one.sku, one.quantity) for one in last.allocations] == [("a", 1)]
+    assert last.state is state
+    counted = [level.reserved if state is State.HELD else level.allocated for level in batch.levels.values()]
+    assert counted == [1, 0]
+    assert sum(movement.kind is MovementKind.REDUCED for movement in batch.movements) == 3
+    assert last.version == 3 + (state is not State.HELD)
+
+
+def test_a_reduction_takes_units_of_one_location_after_the_other():
+    batch = a_batch(*(Level(sku="a", location_id=place, on_hand=2) for place in ("bkk", "cnx")))
+    batch.fold([reserve("r-1", ("a", 4))])
+    (kept,) = batch.fold([reduce("r-1", ("a", 3))])
+    assert sorted(one.quantity for one in kept.allocations) == [1, 2]
+    assert sum(level.reserved for level in batch.levels.values()) == 3
+
+
+def test_what_was_shipped_or_would_keep_nothing_is_not_reduced():
+    batch = a_batch(Level(sku="a", location_id="bkk", on_hand=9))
+    batch.fold([reserve("r-1", ("a", 2)), reserve("r-2", ("a", 2)), reserve("r-3", ("a", 2))])
+    batch.fold(
+        [transition("r-1", State.CONFIRMED), transition("r-1", State.FULFILLED), transition("r-2", State.RELEASED)]
+    )
+    conflict, same, released, empty, absent = batch.fold(
+        [
+            reduce("r-1", ("a", 1)),
+            reduce("r-1", ("a", 2)),
+            reduce("r-2", ("a", 1)),
+            reduce("r-3", ("b", 1)),
+            reduce("r-4", ("a", 1)),
+        ]
+    )
+    assert isinstance(conflict, ReservationStateConflict)
+    assert same is batch.reservations["r-1"]
+    assert released is batch.reservations["r-2"]
+    assert isinstance(empty, InvalidRequest)
+    assert isinstance(absent, ReservationNotFound)
 
 
 def test_a_hold_does_not_expire_before_its_time_and_is_confirmed_even_after_it():

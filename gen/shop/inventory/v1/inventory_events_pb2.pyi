@@ -203,6 +203,42 @@ class ReservationConfirmed(_message.Message):
 Global___ReservationConfirmed: _TypeAlias = ReservationConfirmed  # noqa: Y015
 
 @_typing.final
+class ReservationReduced(_message.Message):
+    """Published when a reservation is reduced and a part of its units can be bought again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ALLOCATIONS_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    version: _builtins.int
+    """The version of the reservation after the change."""
+    order_id: _builtins.str
+    """The order."""
+    @_builtins.property
+    def allocations(self) -> _containers.RepeatedCompositeFieldContainer[_inventory_service_pb2.Allocation]:
+        """The units that it still holds."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        order_id: _builtins.str = ...,
+        allocations: _abc.Iterable[_inventory_service_pb2.Allocation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocations", b"allocations", "order_id", b"order_id", "reservation_id", b"reservation_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationReduced: _TypeAlias = ReservationReduced  # noqa: Y015
+
+@_typing.final
 class ReservationReleased(_message.Message):
     """Published when a reservation is released and its units can be bought again."""
 

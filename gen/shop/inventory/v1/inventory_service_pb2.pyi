@@ -42,7 +42,8 @@ class _ReservationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rese
 
 class ReservationState(_ReservationState, metaclass=_ReservationStateEnumTypeWrapper):
     """The states of a reservation. HELD leads to CONFIRMED, RELEASED or EXPIRED; CONFIRMED leads to
-    FULFILLED or RELEASED; the others are final.
+    FULFILLED or RELEASED; EXPIRED to RELEASED, or to CONFIRMED while its units are available; the
+    others are final.
     """
 
 RESERVATION_STATE_UNSPECIFIED: ReservationState.ValueType  # 0
@@ -123,6 +124,8 @@ class _MovementKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Movement
     """Units were shipped."""
     MOVEMENT_KIND_ADJUSTED: _MovementKind.ValueType  # 8
     """The count was corrected."""
+    MOVEMENT_KIND_REDUCED: _MovementKind.ValueType  # 9
+    """Units of a reservation were released because lines of the order were cancelled."""
 
 class MovementKind(_MovementKind, metaclass=_MovementKindEnumTypeWrapper):
     """The kinds of stock movements."""
@@ -145,6 +148,8 @@ MOVEMENT_KIND_SHIPPED: MovementKind.ValueType  # 7
 """Units were shipped."""
 MOVEMENT_KIND_ADJUSTED: MovementKind.ValueType  # 8
 """The count was corrected."""
+MOVEMENT_KIND_REDUCED: MovementKind.ValueType  # 9
+"""Units of a reservation were released because lines of the order were cancelled."""
 Global___MovementKind: _TypeAlias = MovementKind  # noqa: Y015
 
 @_typing.final
@@ -966,6 +971,34 @@ class ReleaseReservationRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseReservationRequest: _TypeAlias = ReleaseReservationRequest  # noqa: Y015
+
+@_typing.final
+class ReduceReservationRequest(_message.Message):
+    """Request of ReduceReservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___StockLine]:
+        """The units that it keeps. Lines of the same SKU are added up."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___StockLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReduceReservationRequest: _TypeAlias = ReduceReservationRequest  # noqa: Y015
 
 @_typing.final
 class FulfillReservationRequest(_message.Message):

@@ -90,6 +90,11 @@ class InventoryServiceStub:
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReleaseReservationRequest.SerializeToString,
                 response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
                 _registered_method=True)
+        self.ReduceReservation = channel.unary_unary(
+                '/shop.inventory.v1.InventoryService/ReduceReservation',
+                request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReduceReservationRequest.SerializeToString,
+                response_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
+                _registered_method=True)
         self.FulfillReservation = channel.unary_unary(
                 '/shop.inventory.v1.InventoryService/FulfillReservation',
                 request_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.FulfillReservationRequest.SerializeToString,
@@ -170,7 +175,8 @@ class InventoryServiceServicer:
 
     def ConfirmReservation(self, request, context):
         """Changes a reservation from HELD to CONFIRMED. Also confirms a hold past its expiry that still
-        has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+        has its units, and one that has lost them while the same units are available again; fails with
+        `RESERVATION_EXPIRED` otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,9 +192,19 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReservation(self, request, context):
-        """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-        when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+        """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units; one that is
+        EXPIRED can no longer be confirmed. Does nothing when it is already RELEASED. A reservation that does not exist is created as RELEASED,
         without units, so that a ReserveStock that arrives later holds nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReduceReservation(self, request, context):
+        """Reduces a reservation that is HELD or CONFIRMED to the units of `lines`, and releases the rest. It
+        only ever reduces: a SKU keeps at most its present units, and one without a line keeps none, so
+        repeats, also in another order, take effect once. Does nothing when the reservation is RELEASED or
+        EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,6 +280,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
             'ReleaseReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseReservation,
                     request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReleaseReservationRequest.FromString,
+                    response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.SerializeToString,
+            ),
+            'ReduceReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReduceReservation,
+                    request_deserializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReduceReservationRequest.FromString,
                     response_serializer=shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.SerializeToString,
             ),
             'FulfillReservation': grpc.unary_unary_rpc_method_handler(
@@ -574,6 +595,33 @@ class InventoryService:
             target,
             '/shop.inventory.v1.InventoryService/ReleaseReservation',
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReleaseReservationRequest.SerializeToString,
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReduceReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.inventory.v1.InventoryService/ReduceReservation',
+            shop_dot_inventory_dot_v1_dot_inventory__service__pb2.ReduceReservationRequest.SerializeToString,
             shop_dot_inventory_dot_v1_dot_inventory__service__pb2.Reservation.FromString,
             options,
             channel_credentials,

@@ -44,7 +44,8 @@ class InventoryServiceStub:
     """
     ConfirmReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ConfirmReservationRequest, _inventory_service_pb2.Reservation]
     """Changes a reservation from HELD to CONFIRMED. Also confirms a hold past its expiry that still
-    has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+    has its units, and one that has lost them while the same units are available again; fails with
+    `RESERVATION_EXPIRED` otherwise.
     """
     ExtendReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ExtendReservationRequest, _inventory_service_pb2.Reservation]
     """Extends a hold: it expires `ttl` from now, or at its present `expire_time` if that is later. Does
@@ -52,9 +53,15 @@ class InventoryServiceStub:
     still has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
     """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReleaseReservationRequest, _inventory_service_pb2.Reservation]
-    """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-    when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+    """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units; one that is
+    EXPIRED can no longer be confirmed. Does nothing when it is already RELEASED. A reservation that does not exist is created as RELEASED,
     without units, so that a ReserveStock that arrives later holds nothing.
+    """
+    ReduceReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.ReduceReservationRequest, _inventory_service_pb2.Reservation]
+    """Reduces a reservation that is HELD or CONFIRMED to the units of `lines`, and releases the rest. It
+    only ever reduces: a SKU keeps at most its present units, and one without a line keeps none, so
+    repeats, also in another order, take effect once. Does nothing when the reservation is RELEASED or
+    EXPIRED.
     """
     FulfillReservation: _aio.UnaryUnaryMultiCallable[_inventory_service_pb2.FulfillReservationRequest, _inventory_service_pb2.Reservation]
     """Changes a reservation from CONFIRMED to FULFILLED: its units have left the warehouse."""
@@ -145,7 +152,8 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_inventory_service_pb2.ConfirmReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
     ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
         """Changes a reservation from HELD to CONFIRMED. Also confirms a hold past its expiry that still
-        has its units; fails with `RESERVATION_EXPIRED` when it has lost them.
+        has its units, and one that has lost them while the same units are available again; fails with
+        `RESERVATION_EXPIRED` otherwise.
         """
 
     @_abc_1.abstractmethod
@@ -165,9 +173,21 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_service_pb2.ReleaseReservationRequest,
         context: _aio.ServicerContext[_inventory_service_pb2.ReleaseReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
     ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
-        """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units. Does nothing
-        when it is already RELEASED or EXPIRED. A reservation that does not exist is created as RELEASED,
+        """Changes a reservation from HELD or CONFIRMED to RELEASED and releases its units; one that is
+        EXPIRED can no longer be confirmed. Does nothing when it is already RELEASED. A reservation that does not exist is created as RELEASED,
         without units, so that a ReserveStock that arrives later holds nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ReduceReservation(
+        self,
+        request: _inventory_service_pb2.ReduceReservationRequest,
+        context: _aio.ServicerContext[_inventory_service_pb2.ReduceReservationRequest, _abc.Awaitable[_inventory_service_pb2.Reservation]],
+    ) -> _abc.Awaitable[_inventory_service_pb2.Reservation]:
+        """Reduces a reservation that is HELD or CONFIRMED to the units of `lines`, and releases the rest. It
+        only ever reduces: a SKU keeps at most its present units, and one without a line keeps none, so
+        repeats, also in another order, take effect once. Does nothing when the reservation is RELEASED or
+        EXPIRED.
         """
 
     @_abc_1.abstractmethod
