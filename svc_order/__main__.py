@@ -13,12 +13,14 @@ from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order import events, events_payment
+from svc_order.cancellations import CancellationProcessor
 from svc_order.domain_steps import StepResult
 from svc_order.payments import Payments
 from svc_order.pricing import Pricing
 from svc_order.returns import ReturnProcessor
 from svc_order.saga import SagaOrchestrator
 from svc_order.service import OrderService
+from svc_order.service_cancellations import CancellationService
 from svc_order.service_returns import ReturnService
 from svc_order.service_sagas import SagaService
 from svc_order.settings import Settings
@@ -59,8 +61,20 @@ async def compose(app: App, settings: Settings) -> None:
     returns = Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=settings.return_concurrency)
     app.background(returns.run(settings.return_poll_seconds))
     app.on_close(partial(returns.close, _LONGEST_STEP))
-    window = timedelta(days=settings.return_days)
-    app.serve(orders, SagaService(db, worker), ReturnService(db, returns, window=window))
+    cancellations = Worker(
+        db,
+        CancellationProcessor(inventory, payment),
+        name="line cancellation",
+        concurrency=settings.return_concurrency,
+    )
+    app.background(cancellations.run(settings.return_poll_seconds))
+    app.on_close(partial(cancellations.close, _LONGEST_STEP))
+    app.serve(
+        orders,
+        SagaService(db, worker),
+        ReturnService(db, returns, window=timedelta(days=settings.return_days)),
+        CancellationService(db, cancellations),
+    )
     app.repeat(orders.complete_orders, settings.complete_seconds)
     shipments = {kind: _waking(handler, db, worker) for kind, handler in events.HANDLERS.items()}
     await app.consume(db, {**shipments, **events_payment.HANDLERS})

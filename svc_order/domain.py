@@ -136,7 +136,14 @@ class Order:
     ended_shipments: int = 0
     #: Until when the customer or the provider can still pay for it, while it waits for them.
     payment_due_time: datetime | None = None
+    #: By how much cancelled lines have reduced the total since it was placed; None while it has all of its lines.
+    cancelled_amount: int | None = None
     version: int = 1
+
+    @property
+    def payment_amount(self) -> int:
+        """Return what its payment is authorized for: of a smaller total less is captured."""
+        return self.totals.total + (self.cancelled_amount or 0)
 
     def transition_to(self, to: State, now: datetime, reason: str = "", message: str = "") -> "Order":
         """Return the order in another state; the same order when it is already there or TRANSITIONS forbids it."""

@@ -35,9 +35,10 @@ WHERE saga.state = 'DONE' AND orders.state NOT IN ('SHIPPED', 'DELIVERED', 'COMP
     OR orders.state IN ('REJECTED', 'CANCELLED') AND saga.state NOT IN ('COMPENSATED', 'COMPENSATING', 'PARKED');
 
 -- always: done_saga_did_all_steps I12
--- A completed saga has completed each of its steps.
+-- A completed saga has completed each of its steps; an authorization that had to wait is completed by await_payment.
 SELECT saga_id, name, saga_step.state FROM saga LEFT JOIN saga_step USING (saga_id)
-WHERE saga.state = 'DONE' AND saga_step.state IS DISTINCT FROM 'DONE';
+WHERE saga.state = 'DONE' AND saga_step.state IS DISTINCT FROM 'DONE' AND NOT (name = 'authorize_payment' AND EXISTS (
+    SELECT FROM saga_step AS paid WHERE paid.saga_id = saga.saga_id AND paid.name = 'await_payment' AND paid.state = 'DONE'));
 
 -- always: rejections_have_a_reason I09
 -- A rejected or cancelled order and a parked saga have a reason.
@@ -77,6 +78,16 @@ LEFT JOIN (SELECT return_id, (array_agg(state ORDER BY version DESC))[1] AS last
     GROUP BY return_id) AS history USING (return_id)
 WHERE order_return.state IS DISTINCT FROM last;
 
+-- always: cancelled_amount_is_the_sum I16
+-- The total of an order is smaller than its payment by the amounts of its cancellations.
+SELECT order_id, cancelled_amount, amounts FROM orders
+LEFT JOIN (SELECT order_id, sum(amount) AS amounts FROM line_cancellation GROUP BY order_id) AS sums USING (order_id)
+WHERE cancelled_amount IS DISTINCT FROM amounts;
+
+-- eventually: no_cancellation_is_in_progress I09
+-- The units of every cancellation are released and, where they were captured, refunded.
+SELECT cancellation_id, order_id, step, attempts, problem FROM line_cancellation WHERE state = 'REQUESTED';
+
 -- eventually: no_return_is_in_progress I09
 -- Every return that was received is restocked and refunded.
 SELECT return_id, order_id, step, attempts, problem FROM order_return WHERE state = 'RECEIVED';
@@ -106,13 +117,14 @@ WHERE state = 'PARKED' AND reason IN ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOU
 
 -- copy: orders
 -- The orders, with the columns that other services share.
-SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total, currency, slot_id, reservation_id,
-    payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step
+SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total,
+    total + coalesce(cancelled_amount, 0)::bigint AS payment_amount, currency, slot_id, reservation_id, payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step
 FROM orders JOIN saga USING (order_id);
 
 -- copy: refund
--- What each completed return refunds.
-SELECT return_id, order_id, refund FROM order_return WHERE state = 'COMPLETED';
+-- What each completed return, and each cancellation of lines, refunds.
+SELECT return_id, order_id, refund FROM order_return WHERE state = 'COMPLETED'
+UNION ALL SELECT cancellation_id, order_id, refund FROM line_cancellation WHERE state = 'COMPLETED';
 
 -- copy: line
 -- The units of each order.

@@ -10,7 +10,8 @@ from shop.payment.v1 import payment_service_pb2 as pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order.domain import OrderTotals
 
-_SHIPPABLE = frozenset({pb.PAYMENT_STATE_AUTHORIZED, pb.PAYMENT_STATE_CAPTURED})
+#: A slip is captured at once, and refunded in part when lines are cancelled.
+_SHIPPABLE = frozenset({pb.PAYMENT_STATE_AUTHORIZED, pb.PAYMENT_STATE_CAPTURED, pb.PAYMENT_STATE_PARTIALLY_REFUNDED})
 #: How long a timeline waits for its payment.
 _SHOW_SECONDS = 1.0
 

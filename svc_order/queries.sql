@@ -241,3 +241,66 @@ UPDATE order_return SET next_attempt_time = now() + $3::interval WHERE return_id
 -- name: read_delivery_time
 -- Reads when an order was first delivered.
 SELECT min(create_time) FROM order_history WHERE order_id = $1 AND to_state = 'DELIVERED';
+
+-- name: insert_cancellation
+-- Inserts a cancellation of lines.
+INSERT INTO line_cancellation (cancellation_id, order_id, state, actor, message, step, amount, next_attempt_time, version,
+    create_time, update_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10);
+
+-- name: insert_cancellation_lines
+-- Inserts the units of a cancellation.
+INSERT INTO line_cancellation_line (cancellation_id, position, sku, name, quantity, unit_price)
+SELECT $1, position, sku, name, quantity, unit_price
+FROM unnest($2::text[], $3::text[], $4::int[], $5::bigint[]) WITH ORDINALITY
+    AS line (sku, name, quantity, unit_price, position);
+
+-- name: update_totals
+-- Replaces the amounts of an order that this transaction has locked.
+UPDATE orders SET subtotal = $2, shipping_fee = $3, tax_total = $4, total = $5, cancelled_amount = $6 WHERE order_id = $1;
+
+-- name: update_lines
+-- Replaces the quantities and amounts of the lines of a locked order.
+UPDATE order_line SET quantity = new.quantity, tax = new.tax, total = new.total
+FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) AS new (sku, quantity, tax, total)
+WHERE order_id = $1 AND order_line.sku = new.sku AND order_line.quantity <> new.quantity;
+
+-- name: delete_other_lines
+-- Deletes the lines of a locked order but those of some SKUs.
+DELETE FROM order_line WHERE order_id = $1 AND sku <> ALL($2::text[]);
+
+-- name: read_cancellation_order
+-- Reads which order a cancellation belongs to.
+SELECT order_id FROM line_cancellation WHERE cancellation_id = $1;
+
+-- name: read_cancellation
+-- Reads one cancellation.
+SELECT * FROM line_cancellation WHERE cancellation_id = $1;
+
+-- name: read_cancellations_of
+-- Reads the cancellations of an order, oldest first.
+SELECT * FROM line_cancellation WHERE order_id = $1 ORDER BY create_time, cancellation_id;
+
+-- name: read_cancellation_lines
+-- Reads the units of some cancellations.
+SELECT * FROM line_cancellation_line WHERE cancellation_id = ANY($1::text[]) ORDER BY cancellation_id, position;
+
+-- name: update_cancellation
+-- Replaces the mutable columns of a cancellation that this transaction has locked.
+UPDATE line_cancellation SET state = $2, step = $3, refund = $4, problem = $5, attempts = $6, next_attempt_time = $7,
+    version = $8, update_time = $9
+WHERE cancellation_id = $1;
+
+-- name: list_due_cancellations
+-- Lists the cancellations whose next attempt is due, the most overdue first.
+SELECT cancellation_id FROM line_cancellation WHERE state = 'REQUESTED' AND next_attempt_time <= now()
+ORDER BY next_attempt_time LIMIT $1;
+
+-- name: lock_due_cancellation
+-- Locks a cancellation whose next attempt is due.
+SELECT cancellation_id FROM line_cancellation
+WHERE cancellation_id = $1 AND state = 'REQUESTED' AND next_attempt_time <= now() FOR NO KEY UPDATE;
+
+-- name: renew_cancellation
+-- Extends the lease of a cancellation, unless another process has claimed it since.
+UPDATE line_cancellation SET next_attempt_time = now() + $3::interval WHERE cancellation_id = $1 AND version = $2;

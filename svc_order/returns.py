@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from chassis import OutcomeUnknown, Transaction, current_time, outbox
+from chassis import Transaction, current_time, outbox
 from chassis.domain.backoff import backoff
-from chassis.types.money import money
-from shop.chassis.v1.chassis_errors import InvalidRequest
-from shop.errors import ShopError
 from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
-from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order import converters, converters_returns, store, store_returns
 from svc_order.domain import Fulfillment, Order, State
@@ -28,6 +24,7 @@ from svc_order.domain_returns import (
     units_of,
     whole_parcel,
 )
+from svc_order.refunds import Attempt, attempt, request_refund
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +50,6 @@ class ReturnClaim:
     def traceparent(self) -> str:
         """Return no trace: a return has one of its own."""
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The result of an attempt: without a problem, the step took effect."""
-
-    problem: str = ""
-    #: Whether the step did not take effect, and a repeat will not change that.
-    is_final: bool = False
 
 
 class ReturnProcessor:
@@ -93,14 +81,7 @@ class ReturnProcessor:
 
     async def execute(self, job: ReturnClaim) -> Attempt:
         """Restock the units, or request the refund."""
-        try:
-            await (self._restock(job) if job.one.step is ReturnStep.RESTOCK else self._refund(job))
-        except OutcomeUnknown as error:
-            return Attempt(error.code.name)
-        except ShopError as error:
-            # An error of the pipeline says nothing about the step: an earlier attempt may have taken effect.
-            return Attempt(error.reason, is_final=error.domain != InvalidRequest.domain)
-        return Attempt()
+        return await attempt(self._restock(job) if job.one.step is ReturnStep.RESTOCK else self._refund(job))
 
     async def settle(self, tx: Transaction, job: ReturnClaim, result: Attempt) -> ReturnClaim | None:
         """Write the result of a step, and begin the next one."""
@@ -131,7 +112,7 @@ class ReturnProcessor:
             pause = backoff(before.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
             await store_returns.update_return(tx, before, before.postponed(now, pause, result.problem), ACTOR)
 
-    async def _restock(self, job: ReturnClaim) -> None:
+    async def _restock(self, job: ReturnClaim) -> int:
         lines = [
             inventory_pb.AdjustmentLine(sku=line.sku, location_id=line.location_id, delta=line.restocked)
             for line in job.one.lines
@@ -145,17 +126,12 @@ class ReturnProcessor:
                 request_id=f"{job.id}-restock-{job.one.receipts}",
             )
             await self._inventory.AdjustStock(request)
+        return 0
 
-    async def _refund(self, job: ReturnClaim) -> None:
-        if not job.one.refund:
-            return
-        request = payment_pb.RefundOrderPaymentRequest(
-            payment_id=job.order.payment_id,
-            amount=money(job.one.refund, job.order.totals.currency),
-            reason=f"return {job.id}",
-            request_id=f"{job.id}-refund",
-        )
-        await self._payment.RefundOrderPayment(request)
+    async def _refund(self, job: ReturnClaim) -> int:
+        refund, key = job.one.refund, f"{job.id}-refund"
+        await request_refund(self._payment, job.order, refund, reason=f"return {job.id}", key=key)
+        return refund
 
 
 async def end_return(

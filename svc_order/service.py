@@ -34,7 +34,7 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotFound, TooManyOpenOrders
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
-from svc_order import converters, converters_returns, domain_progress, store, store_operators, store_returns
+from svc_order import converters, domain_progress, store
 from svc_order.domain import TRANSITIONS, Order, OrderTotals, State
 from svc_order.domain_saga import Saga, saga_id
 from svc_order.domain_steps import StepResult
@@ -43,6 +43,7 @@ from svc_order.pricing import Pricing, check_expected_total
 from svc_order.saga import SagaOrchestrator
 from svc_order.settings import Settings
 from svc_order.steps import Claim
+from svc_order.timeline import read_timeline
 
 _MAX_OPEN_ORDERS = 20
 #: The part of a caller's deadline that is kept for the reply.
@@ -203,17 +204,10 @@ class OrderService(OrderServiceServicer):
 
     async def GetOrderTimeline(self, request: pb.GetOrderTimelineRequest, context: Context) -> pb.OrderTimeline:
         async with self.db.connection() as tx:
-            order = await _read_own_order(tx, request.order_id)
-            history = await store_operators.list_history(tx, order.id)
-            steps = await store_operators.list_steps(tx, saga_id(order.id))
-            returns = await store_returns.read_returns_of(tx, order.id)
-        return pb.OrderTimeline(
-            order_id=order.id,
-            transitions=map(converters.transition_to_proto, history),
-            steps=map(converters.step_to_proto, steps),
-            payment=await self.payments.find(order.id),
-            returns=[converters_returns.return_to_proto(one, order.totals.currency) for one in returns],
-        )
+            timeline = await read_timeline(tx, await _read_own_order(tx, request.order_id))
+        if payment := await self.payments.find(timeline.order_id):
+            timeline.payment.CopyFrom(payment)
+        return timeline
 
     async def ShipOrder(self, request: pb.ShipOrderRequest, context: Context) -> shipment_pb.Shipment:
         shipment = await stored_reply(self.db, request, shipment_pb.Shipment)

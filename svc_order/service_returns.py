@@ -25,7 +25,8 @@ from svc_order import converters_returns as converters
 from svc_order import store, store_returns
 from svc_order.domain import State
 from svc_order.domain_returns import ReturnState, check_returnable, units_of
-from svc_order.returns import Attempt, ReturnClaim, end_return
+from svc_order.refunds import Attempt
+from svc_order.returns import ReturnClaim, end_return
 
 _RETURNS = Keyset(parse_time, str, start=(END_OF_TIME, ""))
 

@@ -25,7 +25,7 @@ class Settings(chassis.Settings):
     return_days: float = 14.0
     #: Seconds between two searches for orders to complete.
     complete_seconds: float = 60.0
-    #: Seconds between two searches for received returns whose restock or refund is due.
+    #: Seconds between two searches for received returns, and for cancelled lines, whose next step is due.
     return_poll_seconds: float = 1.0
-    #: Resumed returns that one process restocks and refunds at the same time.
+    #: Resumed returns that one process restocks and refunds at the same time, and as many cancellations.
     return_concurrency: int = 8

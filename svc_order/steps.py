@@ -27,6 +27,7 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.payment.v1.payment_errors import PaymentNotFound
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.type.v1.address_pb2 import Address
+from svc_order.cancellations import reduce_reservation
 from svc_order.domain import Order, State
 from svc_order.domain_pricing import weight_grams
 from svc_order.domain_saga import Saga, SagaState
@@ -160,7 +161,7 @@ class Steps:
             payment_id=job.order.payment_id,
             order_id=job.order.id,
             user_id=job.order.user_id,
-            amount=money(job.order.totals.total, job.order.totals.currency),
+            amount=money(job.order.payment_amount, job.order.totals.currency),
             payment_method_token=job.payment_method_token,
             request_id=job.key(f"authorize{job.payment_try}"),
         )
@@ -245,10 +246,14 @@ class Steps:
 
     async def _capture_payment(self, job: Claim) -> StepResult:
         request = payment_pb.CapturePaymentRequest(payment_id=job.order.payment_id, request_id=job.key("capture"))
+        if job.order.cancelled_amount:
+            request.amount.CopyFrom(money(job.order.totals.total, job.order.totals.currency))
         payment = await self._payment.CapturePayment(request)
         return Pending() if payment.state == payment_pb.PAYMENT_STATE_AUTHORIZED else Done()
 
     async def _fulfill_reservation(self, job: Claim) -> StepResult:
+        if job.order.cancelled_amount is not None:
+            await reduce_reservation(self._inventory, job.order)  # the job of the cancellation may be late
         request = inventory_pb.FulfillReservationRequest(reservation_id=job.order.reservation_id)
         await self._inventory.FulfillReservation(request)
         return Done()

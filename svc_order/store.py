@@ -287,6 +287,7 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
         shipment_id=row["shipment_id"],
         ended_shipments=row["ended_shipments"],
         payment_due_time=row["payment_due_time"],
+        cancelled_amount=row["cancelled_amount"],
         version=row["version"],
     )
 

@@ -139,6 +139,12 @@ class Payment:
         return self._sum(OperationKind.CHARGE)
 
     @property
+    def is_captured_at_once(self) -> bool:
+        """Return whether the provider has captured the amount without our request, as it does with a paid slip."""
+        charges = [entry.status for entry in self.ledger_entries if entry.kind is OperationKind.CHARGE]
+        return EntryStatus.SUCCESS in charges and EntryStatus.REQUEST not in charges
+
+    @property
     def refunded(self) -> int:
         """Return the refunded part of the captured amount."""
         return self._sum(OperationKind.REFUND)

@@ -51,11 +51,13 @@ def check_currency(payment: Payment, currency: str) -> None:
 def request_capture(payment: Payment, amount: int | None, operation_id: str) -> Payment:
     """Request to capture `amount`, None for all that is authorized; unchanged when that is done or pending.
 
+    A method that captures at once may have captured more, which is refunded by requests of its own.
     Raises PaymentStateConflict and CaptureExceedsAuthorization.
     """
     pending = next((request for request in payment.pending if request.kind is OperationKind.CHARGE), None)
     if existing := payment.captured or (pending and pending.amount):
-        if amount not in (None, existing):
+        too_much = payment.is_captured_at_once and amount is not None and amount < existing
+        if amount not in (None, existing) and not too_much:
             raise _conflict(payment, f"{State.CAPTURED.name} with another amount")
         return payment
     if payment.state is not State.AUTHORIZED or payment.is_voiding:

@@ -17,6 +17,7 @@ from shop.catalog.v1.category_client import CategoryClient
 from shop.delivery.v1.delivery_client import DeliveryClient
 from shop.delivery.v1.shipment_client import ShipmentClient
 from shop.inventory.v1.inventory_client import InventoryClient
+from shop.order.v1.cancellation_client import CancellationClient
 from shop.order.v1.order_client import OrderClient
 from shop.order.v1.return_client import ReturnClient
 from shop.order.v1.saga_client import SagaClient
@@ -48,6 +49,10 @@ class ShopClient(Connection):
     @cached_property
     def inventory(self) -> InventoryClient:
         return InventoryClient(self.channel)
+
+    @cached_property
+    def cancellation(self) -> CancellationClient:
+        return CancellationClient(self.channel)
 
     @cached_property
     def orders(self) -> OrderClient:

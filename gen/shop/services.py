@@ -63,6 +63,11 @@ SERVICES: Final[dict[str, Service]] = {
         workload="svc_inventory",
         module="shop.inventory.v1.inventory_service_pb2_grpc",
     ),
+    "shop.order.v1.CancellationService": Service(
+        name="shop.order.v1.CancellationService",
+        workload="svc_order",
+        module="shop.order.v1.cancellation_service_pb2_grpc",
+    ),
     "shop.order.v1.OrderService": Service(
         name="shop.order.v1.OrderService", workload="svc_order", module="shop.order.v1.order_service_pb2_grpc"
     ),

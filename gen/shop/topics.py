@@ -37,6 +37,7 @@ EVENTS: Final[dict[str, EventType]] = {
     "shop.order.v1.OrderCreated": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderConfirmed": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderRejected": EventType("shop.order.v1.Order", "order_id"),
+    "shop.order.v1.OrderLinesCancelled": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderCancelled": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderPaymentStateChanged": EventType("shop.order.v1.Order", "order_id"),
     "shop.order.v1.OrderFulfillmentStateChanged": EventType("shop.order.v1.Order", "order_id"),

@@ -29,6 +29,7 @@ FINAL = {
     "svc_delivery.domain_shipment.TRANSITIONS": {"DELIVERED", "RETURNED", "CANCELLED"},
     "svc_inventory.domain_reservation.TRANSITIONS": {"RELEASED", "EXPIRED", "FULFILLED"},
     "svc_order.domain.TRANSITIONS": {"REJECTED", "CANCELLED", "COMPLETED", "RETURNED"},
+    "svc_order.domain_cancellation.CANCELLATION_TRANSITIONS": {"COMPLETED"},
     "svc_order.domain_returns.RETURN_TRANSITIONS": {"REJECTED", "COMPLETED", "CANCELLED"},
     "svc_order.domain_saga.SAGA_TRANSITIONS": {"DONE", "COMPENSATED"},
     # A payment stays CAPTURED, or refunded in part, when nothing more is refunded.

@@ -41,7 +41,7 @@ WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
 
 -- eventually: confirmed_order_has_everything I14
 -- A confirmed order has its stock, its full amount authorized or captured, and the slot that it requested.
-SELECT orders.order_id, orders.state, total, orders.currency, reservation.state AS reservation, payment.state AS payment,
+SELECT orders.order_id, orders.state, payment_amount, orders.currency, reservation.state AS reservation, payment.state AS payment,
     amount, authorized, captured, booking.state AS booking
 FROM orders
 LEFT JOIN reservation USING (reservation_id)
@@ -49,16 +49,18 @@ LEFT JOIN payment USING (payment_id)
 LEFT JOIN booking ON booking.order_id = orders.order_id
 WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND (
     reservation.state IS NULL OR reservation.state NOT IN ('CONFIRMED', 'FULFILLED')
-    OR payment.state IS NULL OR payment.amount <> total OR payment.currency <> orders.currency
-    OR payment.authorized <> total OR payment.void_requested
+    OR payment.state IS NULL OR payment.amount <> payment_amount OR payment.currency <> orders.currency
+    OR payment.authorized <> payment_amount OR payment.void_requested
     OR orders.slot_id <> '' AND (booking.state IS NOT 'BOOKED' OR booking.slot_id <> orders.slot_id)
 );
 
 -- eventually: shipped_order_is_paid I14
--- The payment is captured when the parcel leaves, or earlier if it is a paid slip; the reservation is fulfilled then too.
+-- The payment is captured when the parcel leaves, or earlier and without cancelled lines if it is a paid slip; the
+-- reservation is fulfilled then too.
 SELECT orders.order_id, orders.state, saga_state, payment.state AS payment, captured, total, reservation.state AS reservation
 FROM orders LEFT JOIN payment USING (payment_id) LEFT JOIN reservation USING (reservation_id)
-WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED') AND payment.captured IS NOT total
+WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED')
+        AND payment.captured IS NOT (CASE WHEN captured_at_once THEN payment_amount ELSE total END)
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING' AND payment.captured > 0 AND NOT captured_at_once
     OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED';
 
@@ -85,7 +87,7 @@ WHERE saga_state <> 'PARKED' AND orders.state <> 'PENDING' AND payment_state IS 
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);
 
 -- eventually: returns_are_refunded I15
--- A payment has refunded at least what the completed returns of its order refund.
+-- A payment has refunded at least what the completed returns and cancellations of its order refund.
 SELECT refund.order_id, sum(refund) AS owed, refunded FROM refund JOIN payment ON payment.order_id = refund.order_id
 GROUP BY refund.order_id HAVING sum(refund) > max(refunded);
 

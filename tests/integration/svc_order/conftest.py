@@ -176,6 +176,18 @@ async def rows(shop):
 
 
 @pytest.fixture
+async def look_at_provider(shop):
+    """Have svc_payment fetch what its provider says about all payments, as a webhook would."""
+    connection = await asyncpg.connect(shop.databases["svc_payment"])
+
+    async def look():
+        await connection.execute("UPDATE payment SET next_attempt_time = now()")
+
+    yield look
+    await connection.close()
+
+
+@pytest.fixture
 def orders_settings():
     """Settings of svc_order that a test changes by parametrizing this."""
     return {}

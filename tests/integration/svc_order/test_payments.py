@@ -180,18 +180,6 @@ async def test_a_saga_with_a_shipment_is_compensated_only_after_the_shipment_was
     assert now.state == shipment_pb.SHIPMENT_STATE_CANCELLED
 
 
-@pytest.fixture
-async def look_at_provider(shop):
-    """Have svc_payment fetch what its provider says about all payments, as a webhook would."""
-    connection = await asyncpg.connect(shop.databases["svc_payment"])
-
-    async def look():
-        await connection.execute("UPDATE payment SET next_attempt_time = now()")
-
-    yield look
-    await connection.close()
-
-
 async def test_an_order_waits_for_a_slip_that_is_paid_later_and_its_stock_is_held_as_long(shop, look_at_provider):
     with shop.customer():
         order = await shop.orders.CreateOrder(buy(("shirt", 2), token="tok_konbini_paid"))

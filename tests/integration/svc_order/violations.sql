@@ -25,3 +25,14 @@ VALUES ('a', 'o', 'u', 'COMPLETED', 'OTHER', '', 'refund', now(), 1, now(), now(
 INSERT INTO order_return (return_id, order_id, user_id, state, reason, message, step, next_attempt_time, version,
     create_time, update_time)
 VALUES ('a', 'o', 'u', 'RECEIVED', 'OTHER', '', 'refund', now(), 1, now(), now());
+
+-- name: cancelled_amount_is_the_sum
+INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
+    tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time,
+    cancelled_amount)
+VALUES ('o', 'u', 'CONFIRMED', 'PAID', 'ALLOCATED', 'THB', 100, 10, 7, 110, '', '', 'r', 'p', 1, now(), now(), 50);
+
+-- name: no_cancellation_is_in_progress
+INSERT INTO line_cancellation (cancellation_id, order_id, state, actor, message, step, amount, next_attempt_time, version,
+    create_time, update_time)
+VALUES ('c', 'o', 'REQUESTED', 'me', '', 'refund', 50, now(), 1, now(), now());

@@ -123,7 +123,9 @@ class OrderClient:
     async def get_order_timeline(
         self, *, order_id: str, timeout: float | None = None
     ) -> order_service_pb2.OrderTimeline:
-        """Gets the history of an order: its state transitions and the steps of its saga."""
+        """Gets the history of an order: its state transitions, the steps of its saga, its payment, its
+        returns and the cancellations of its lines.
+        """
         request = order_service_pb2.GetOrderTimelineRequest(order_id=order_id)
         return await self._stub.GetOrderTimeline(request, timeout=timeout)
 

@@ -205,3 +205,45 @@ class ReturnStateConflict(ShopError):
             f"The return {return_id} is {state} and cannot become {wanted}.",
             {"return_id": str(return_id), "state": str(state), "wanted": str(wanted)},
         )
+
+
+class LinesNotCancellable(ShopError):
+    """The order is not CONFIRMED, or is being shipped, cancelled or paid."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "LINES_NOT_CANCELLABLE"
+    domain = "order.shop"
+
+    def __init__(self, *, order_id: Detail, state: Detail) -> None:
+        super().__init__(
+            f"The order {order_id} is {state}: its lines cannot be cancelled.",
+            {"order_id": str(order_id), "state": str(state)},
+        )
+
+
+class CancelQuantityTooLarge(ShopError):
+    """More units than the order has of a SKU."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "CANCEL_QUANTITY_TOO_LARGE"
+    domain = "order.shop"
+
+    def __init__(self, *, limit: Detail, sku: Detail, quantity: Detail) -> None:
+        super().__init__(
+            f"At most {limit} of {sku} can be cancelled; {quantity} were named.",
+            {"limit": str(limit), "sku": str(sku), "quantity": str(quantity)},
+        )
+
+
+class OrderWouldBeEmpty(ShopError):
+    """No unit, or nothing to be paid, would be left of the order."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "ORDER_WOULD_BE_EMPTY"
+    domain = "order.shop"
+
+    def __init__(self, *, order_id: Detail) -> None:
+        super().__init__(
+            f"Nothing to be paid would be left of the order {order_id}: cancel the order instead.",
+            {"order_id": str(order_id)},
+        )

@@ -56,9 +56,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """More units than the order, or the return, has left of a SKU."""
     ERROR_REASON_RETURN_STATE_CONFLICT: _ErrorReason.ValueType  # 23
     """The state of the return does not allow the transition."""
+    ERROR_REASON_LINES_NOT_CANCELLABLE: _ErrorReason.ValueType  # 30
+    """The order is not CONFIRMED, or is being shipped, cancelled or paid."""
+    ERROR_REASON_CANCEL_QUANTITY_TOO_LARGE: _ErrorReason.ValueType  # 31
+    """More units than the order has of a SKU."""
+    ERROR_REASON_ORDER_WOULD_BE_EMPTY: _ErrorReason.ValueType  # 32
+    """No unit, or nothing to be paid, would be left of the order."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The error reasons of OrderService, ReturnService and SagaService."""
+    """The error reasons of OrderService, CancellationService, ReturnService and SagaService."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Unspecified."""
@@ -94,4 +100,10 @@ ERROR_REASON_RETURN_QUANTITY_TOO_LARGE: ErrorReason.ValueType  # 22
 """More units than the order, or the return, has left of a SKU."""
 ERROR_REASON_RETURN_STATE_CONFLICT: ErrorReason.ValueType  # 23
 """The state of the return does not allow the transition."""
+ERROR_REASON_LINES_NOT_CANCELLABLE: ErrorReason.ValueType  # 30
+"""The order is not CONFIRMED, or is being shipped, cancelled or paid."""
+ERROR_REASON_CANCEL_QUANTITY_TOO_LARGE: ErrorReason.ValueType  # 31
+"""More units than the order has of a SKU."""
+ERROR_REASON_ORDER_WOULD_BE_EMPTY: ErrorReason.ValueType  # 32
+"""No unit, or nothing to be paid, would be left of the order."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

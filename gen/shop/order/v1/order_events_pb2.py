@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
+from shop.order.v1 import cancellation_service_pb2 as shop_dot_order_dot_v1_dot_cancellation__service__pb2
 from shop.order.v1 import order_service_pb2 as shop_dot_order_dot_v1_dot_order__service__pb2
 from shop.order.v1 import return_service_pb2 as shop_dot_order_dot_v1_dot_return__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/order_events.proto\x12\rshop.order.v1\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a!shop/order/v1/order_service.proto\x1a\"shop/order/v1/return_service.proto\"\xdb\x01\n\x0cOrderCreated\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x18.shop.order.v1.OrderLineR\x05lines\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x05total:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x8c\x02\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12%\n\x0ereservation_id\x18\x04 \x01(\tR\rreservationId\x12\x1d\n\npayment_id\x18\x05 \x01(\tR\tpaymentId\x12\x17\n\x07slot_id\x18\x06 \x01(\tR\x06slotId\x12(\n\x05total\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x05total:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x9a\x01\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x9b\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xd4\x01\n\x18OrderPaymentStateChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x45\n\rpayment_state\x18\x04 \x01(\x0e\x32 .shop.order.v1.OrderPaymentStateR\x0cpaymentState:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x80\x02\n\x1cOrderFulfillmentStateChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12L\n\x11\x66ulfillment_state\x18\x04 \x01(\x0e\x32\x1f.shop.order.v1.FulfillmentStateR\x10\x66ulfillmentState\x12\x1f\n\x0bshipment_id\x18\x05 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xa2\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1f\n\x0bshipment_id\x18\x04 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xa4\x01\n\x0eOrderDelivered\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1f\n\x0bshipment_id\x18\x04 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x83\x01\n\x0eOrderCompleted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xe3\x01\n\x12OrderReturnChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1b\n\treturn_id\x18\x04 \x01(\tR\x08returnId\x12=\n\x0creturn_state\x18\x05 \x01(\x0e\x32\x1a.shop.order.v1.ReturnStateR\x0breturnState:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x82\x01\n\rOrderReturned\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n shop/order/v1/order_events.proto\x12\rshop.order.v1\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a(shop/order/v1/cancellation_service.proto\x1a!shop/order/v1/order_service.proto\x1a\"shop/order/v1/return_service.proto\"\xdb\x01\n\x0cOrderCreated\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x18.shop.order.v1.OrderLineR\x05lines\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x05total:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x8c\x02\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12%\n\x0ereservation_id\x18\x04 \x01(\tR\rreservationId\x12\x1d\n\npayment_id\x18\x05 \x01(\tR\tpaymentId\x12\x17\n\x07slot_id\x18\x06 \x01(\tR\x06slotId\x12(\n\x05total\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x05total:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x9a\x01\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xbb\x02\n\x13OrderLinesCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\'\n\x0f\x63\x61ncellation_id\x18\x04 \x01(\tR\x0e\x63\x61ncellationId\x12\x32\n\x05lines\x18\x05 \x03(\x0b\x32\x1c.shop.order.v1.CancelledLineR\x05lines\x12*\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\x12(\n\x05total\x18\x07 \x01(\x0b\x32\x12.google.type.MoneyR\x05total:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x9b\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xd4\x01\n\x18OrderPaymentStateChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x45\n\rpayment_state\x18\x04 \x01(\x0e\x32 .shop.order.v1.OrderPaymentStateR\x0cpaymentState:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x80\x02\n\x1cOrderFulfillmentStateChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12L\n\x11\x66ulfillment_state\x18\x04 \x01(\x0e\x32\x1f.shop.order.v1.FulfillmentStateR\x10\x66ulfillmentState\x12\x1f\n\x0bshipment_id\x18\x05 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xa2\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1f\n\x0bshipment_id\x18\x04 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xa4\x01\n\x0eOrderDelivered\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1f\n\x0bshipment_id\x18\x04 \x01(\tR\nshipmentId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x83\x01\n\x0eOrderCompleted\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\xe3\x01\n\x12OrderReturnChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1b\n\treturn_id\x18\x04 \x01(\tR\x08returnId\x12=\n\x0creturn_state\x18\x05 \x01(\x0e\x32\x1a.shop.order.v1.ReturnStateR\x0breturnState:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_id\"\x82\x01\n\rOrderReturned\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId:#\xaa\xbb\x18\x1f\n\x13shop.order.v1.Order\x12\x08order_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERCONFIRMED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
   _globals['_ORDERREJECTED']._loaded_options = None
   _globals['_ORDERREJECTED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
+  _globals['_ORDERLINESCANCELLED']._loaded_options = None
+  _globals['_ORDERLINESCANCELLED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
   _globals['_ORDERCANCELLED']._loaded_options = None
   _globals['_ORDERCANCELLED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
   _globals['_ORDERPAYMENTSTATECHANGED']._loaded_options = None
@@ -57,26 +60,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERRETURNCHANGED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
   _globals['_ORDERRETURNED']._loaded_options = None
   _globals['_ORDERRETURNED']._serialized_options = b'\252\273\030\037\n\023shop.order.v1.Order\022\010order_id'
-  _globals['_ORDERCREATED']._serialized_start=179
-  _globals['_ORDERCREATED']._serialized_end=398
-  _globals['_ORDERCONFIRMED']._serialized_start=401
-  _globals['_ORDERCONFIRMED']._serialized_end=669
-  _globals['_ORDERREJECTED']._serialized_start=672
-  _globals['_ORDERREJECTED']._serialized_end=826
-  _globals['_ORDERCANCELLED']._serialized_start=829
-  _globals['_ORDERCANCELLED']._serialized_end=984
-  _globals['_ORDERPAYMENTSTATECHANGED']._serialized_start=987
-  _globals['_ORDERPAYMENTSTATECHANGED']._serialized_end=1199
-  _globals['_ORDERFULFILLMENTSTATECHANGED']._serialized_start=1202
-  _globals['_ORDERFULFILLMENTSTATECHANGED']._serialized_end=1458
-  _globals['_ORDERSHIPPED']._serialized_start=1461
-  _globals['_ORDERSHIPPED']._serialized_end=1623
-  _globals['_ORDERDELIVERED']._serialized_start=1626
-  _globals['_ORDERDELIVERED']._serialized_end=1790
-  _globals['_ORDERCOMPLETED']._serialized_start=1793
-  _globals['_ORDERCOMPLETED']._serialized_end=1924
-  _globals['_ORDERRETURNCHANGED']._serialized_start=1927
-  _globals['_ORDERRETURNCHANGED']._serialized_end=2154
-  _globals['_ORDERRETURNED']._serialized_start=2157
-  _globals['_ORDERRETURNED']._serialized_end=2287
+  _globals['_ORDERCREATED']._serialized_start=221
+  _globals['_ORDERCREATED']._serialized_end=440
+  _globals['_ORDERCONFIRMED']._serialized_start=443
+  _globals['_ORDERCONFIRMED']._serialized_end=711
+  _globals['_ORDERREJECTED']._serialized_start=714
+  _globals['_ORDERREJECTED']._serialized_end=868
+  _globals['_ORDERLINESCANCELLED']._serialized_start=871
+  _globals['_ORDERLINESCANCELLED']._serialized_end=1186
+  _globals['_ORDERCANCELLED']._serialized_start=1189
+  _globals['_ORDERCANCELLED']._serialized_end=1344
+  _globals['_ORDERPAYMENTSTATECHANGED']._serialized_start=1347
+  _globals['_ORDERPAYMENTSTATECHANGED']._serialized_end=1559
+  _globals['_ORDERFULFILLMENTSTATECHANGED']._serialized_start=1562
+  _globals['_ORDERFULFILLMENTSTATECHANGED']._serialized_end=1818
+  _globals['_ORDERSHIPPED']._serialized_start=1821
+  _globals['_ORDERSHIPPED']._serialized_end=1983
+  _globals['_ORDERDELIVERED']._serialized_start=1986
+  _globals['_ORDERDELIVERED']._serialized_end=2150
+  _globals['_ORDERCOMPLETED']._serialized_start=2153
+  _globals['_ORDERCOMPLETED']._serialized_end=2284
+  _globals['_ORDERRETURNCHANGED']._serialized_start=2287
+  _globals['_ORDERRETURNCHANGED']._serialized_end=2514
+  _globals['_ORDERRETURNED']._serialized_start=2517
+  _globals['_ORDERRETURNED']._serialized_end=2647
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.type import money_pb2 as _money_pb2
+from shop.order.v1 import cancellation_service_pb2 as _cancellation_service_pb2
 from shop.order.v1 import order_service_pb2 as _order_service_pb2
 from shop.order.v1 import return_service_pb2 as _return_service_pb2
 import builtins as _builtins
@@ -144,6 +145,58 @@ class OrderRejected(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderRejected: _TypeAlias = OrderRejected  # noqa: Y015
+
+@_typing.final
+class OrderLinesCancelled(_message.Message):
+    """Published when lines of an order are cancelled: it has fewer units and a smaller total."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CANCELLATION_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order."""
+    version: _builtins.int
+    """The version of the order after the change."""
+    user_id: _builtins.str
+    """The user who placed it."""
+    cancellation_id: _builtins.str
+    """The cancellation."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_cancellation_service_pb2.CancelledLine]:
+        """The cancelled units."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount by which the total became smaller."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The total amount after the change."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        user_id: _builtins.str = ...,
+        cancellation_id: _builtins.str = ...,
+        lines: _abc.Iterable[_cancellation_service_pb2.CancelledLine] | None = ...,
+        amount: _money_pb2.Money | None = ...,
+        total: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cancellation_id", b"cancellation_id", "lines", b"lines", "order_id", b"order_id", "total", b"total", "user_id", b"user_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLinesCancelled: _TypeAlias = OrderLinesCancelled  # noqa: Y015
 
 @_typing.final
 class OrderCancelled(_message.Message):

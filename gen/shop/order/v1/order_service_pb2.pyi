@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
+from shop.order.v1 import cancellation_service_pb2 as _cancellation_service_pb2
 from shop.order.v1 import return_service_pb2 as _return_service_pb2
 from shop.order.v1 import saga_pb2 as _saga_pb2
 from shop.payment.v1 import payment_service_pb2 as _payment_service_pb2
@@ -167,7 +168,9 @@ Global___FulfillmentState: _TypeAlias = FulfillmentState  # noqa: Y015
 
 @_typing.final
 class Order(_message.Message):
-    """An order. Its lines and prices are those of its creation."""
+    """An order. Its lines and prices are those of its creation, without the units that were cancelled
+    since.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -387,6 +390,7 @@ class OrderTimeline(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     RETURNS_FIELD_NUMBER: _builtins.int
+    CANCELLATIONS_FIELD_NUMBER: _builtins.int
     PAYMENT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order."""
@@ -403,6 +407,10 @@ class OrderTimeline(_message.Message):
         """Its returns, oldest first."""
 
     @_builtins.property
+    def cancellations(self) -> _containers.RepeatedCompositeFieldContainer[_cancellation_service_pb2.LineCancellation]:
+        """The cancellations of its lines, oldest first."""
+
+    @_builtins.property
     def payment(self) -> _payment_service_pb2.Payment:
         """Its latest payment with the transactions; absent before there is one, and while svc_payment does
         not answer.
@@ -415,11 +423,12 @@ class OrderTimeline(_message.Message):
         transitions: _abc.Iterable[Global___OrderTransition] | None = ...,
         steps: _abc.Iterable[_saga_pb2.SagaStep] | None = ...,
         returns: _abc.Iterable[_return_service_pb2.Return] | None = ...,
+        cancellations: _abc.Iterable[_cancellation_service_pb2.LineCancellation] | None = ...,
         payment: _payment_service_pb2.Payment | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["payment", b"payment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "payment", b"payment", "returns", b"returns", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellations", b"cancellations", "order_id", b"order_id", "payment", b"payment", "returns", b"returns", "steps", b"steps", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

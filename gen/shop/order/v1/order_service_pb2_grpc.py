@@ -143,7 +143,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderTimeline(self, request, context):
-        """Gets the history of an order: its state transitions and the steps of its saga.
+        """Gets the history of an order: its state transitions, the steps of its saga, its payment, its
+        returns and the cancellations of its lines.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class OrderServiceStub:
     state. Changes in quick succession may be sent as one.
     """
     GetOrderTimeline: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderTimelineRequest, _order_service_pb2.OrderTimeline]
-    """Gets the history of an order: its state transitions and the steps of its saga."""
+    """Gets the history of an order: its state transitions, the steps of its saga, its payment, its
+    returns and the cancellations of its lines.
+    """
     ShipOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ShipOrderRequest, _shipment_service_pb2.Shipment]
     """Ships a CONFIRMED order, which can no longer be cancelled: creates its shipment, and submits it
     to the courier. An order has one shipment: a repeat returns it. After a shipment that ended before
@@ -125,7 +127,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.GetOrderTimelineRequest,
         context: _aio.ServicerContext[_order_service_pb2.GetOrderTimelineRequest, _abc.Awaitable[_order_service_pb2.OrderTimeline]],
     ) -> _abc.Awaitable[_order_service_pb2.OrderTimeline]:
-        """Gets the history of an order: its state transitions and the steps of its saga."""
+        """Gets the history of an order: its state transitions, the steps of its saga, its payment, its
+        returns and the cancellations of its lines.
+        """
 
     @_abc_1.abstractmethod
     def ShipOrder(

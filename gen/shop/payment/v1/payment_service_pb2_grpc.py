@@ -123,9 +123,9 @@ class PaymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CapturePayment(self, request, context):
-        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
-        the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
-        the outcome.
+        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED, also where
+        the method captured more than `amount` at once: the caller refunds the rest. While the reply of the
+        provider is not known the payment is returned as AUTHORIZED; an event reports the outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,9 +35,9 @@ class PaymentServiceStub:
     too many payments of the user, or with the method, were declined lately.
     """
     CapturePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.CapturePaymentRequest, _payment_service_pb2.Payment]
-    """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
-    the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
-    the outcome.
+    """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED, also where
+    the method captured more than `amount` at once: the caller refunds the rest. While the reply of the
+    provider is not known the payment is returned as AUTHORIZED; an event reports the outcome.
     """
     ReauthorizePayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ReauthorizePaymentRequest, _payment_service_pb2.Payment]
     """Authorizes the amount of a payment anew whose authorization has EXPIRED, with the payment method
@@ -109,9 +109,9 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.CapturePaymentRequest,
         context: _aio.ServicerContext[_payment_service_pb2.CapturePaymentRequest, _abc.Awaitable[_payment_service_pb2.Payment]],
     ) -> _abc.Awaitable[_payment_service_pb2.Payment]:
-        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED. While
-        the reply of the provider is not known the payment is returned as AUTHORIZED; an event reports
-        the outcome.
+        """Changes a payment from AUTHORIZED to CAPTURED. Does nothing when it is already CAPTURED, also where
+        the method captured more than `amount` at once: the caller refunds the rest. While the reply of the
+        provider is not known the payment is returned as AUTHORIZED; an event reports the outcome.
         """
 
     @_abc_1.abstractmethod

@@ -21,6 +21,7 @@ def order(number, state, **changes):
         "payment_state": "UNPAID",
         "fulfillment_state": "UNFULFILLED",
         "total": 100,
+        "payment_amount": 100,
         "currency": "THB",
         "slot_id": "",
         "reservation_id": f"r{number}",
