@@ -172,7 +172,9 @@ class StockBatch:
 
     def _record(self, reservation: Reservation, effect: Effect | None) -> None:
         """Keep the reservation, and apply the effect to the levels of the units that it holds."""
-        for allocation in reservation.allocations if effect else ():
+        for allocation in reservation.allocations:
+            if effect is None:
+                break
             movement = Movement(
                 sku=allocation.sku,
                 location_id=allocation.location_id,
