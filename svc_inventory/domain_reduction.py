@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.inventory.v1.inventory_errors import ReservationStateConflict
 from svc_inventory.domain import Movement, MovementKind
 from svc_inventory.domain_reservation import Allocation, Reservation, State, quantities_by_sku
@@ -25,7 +24,7 @@ class Reduce:
 def reduced(reservation: Reservation, command: Reduce, now: datetime) -> tuple[Reservation, Sequence[Movement]]:
     """Return the reservation with what it keeps, and the movements of what it releases; itself if that is nothing.
 
-    Raises ReservationStateConflict once its units have left, and InvalidRequest when it would keep none.
+    Raises ReservationStateConflict once its units have left, and when it would keep none: that is a release.
     """
     if reservation.state in _EMPTY:
         return reservation, ()
@@ -41,10 +40,9 @@ def reduced(reservation: Reservation, command: Reduce, now: datetime) -> tuple[R
             released.append(replace(one, quantity=one.quantity - units))
     if not released:
         return reservation, ()
-    if reservation.state is State.FULFILLED:
-        raise ReservationStateConflict(reservation_id=reservation.id, state=reservation.state.name, wanted="REDUCED")
-    if not kept:
-        raise InvalidRequest(field="lines", problem="must keep a unit: ReleaseReservation releases all")
+    if reservation.state is State.FULFILLED or not kept:
+        wanted = "REDUCED" if kept else "REDUCED to nothing"
+        raise ReservationStateConflict(reservation_id=reservation.id, state=reservation.state.name, wanted=wanted)
     after = replace(reservation, allocations=tuple(kept), update_time=now, version=reservation.version + 1)
     return after, [_movement(reservation, one) for one in released]
 

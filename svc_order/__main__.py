@@ -6,7 +6,7 @@ from functools import partial
 from google.protobuf.message import Message
 
 from chassis import App, Database, Handler, Transaction, run
-from chassis.work.worker import Worker
+from chassis.work.worker import J, Result, Worker
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
@@ -40,14 +40,10 @@ async def compose(app: App, settings: Settings) -> None:
         app.client(PaymentServiceStub, retries=False),
         app.client(ShipmentServiceStub, retries=False),
     )
-    sagas = SagaOrchestrator(
-        steps,
-        lease=timedelta(seconds=settings.saga_lease_seconds),
-        ship_within=timedelta(days=settings.ship_days),
-    )
+    lease, ship_within = timedelta(seconds=settings.saga_lease_seconds), timedelta(days=settings.ship_days)
+    sagas = SagaOrchestrator(steps, lease=lease, ship_within=ship_within)
     worker = Worker(db, sagas, name="saga", concurrency=settings.saga_concurrency)
-    app.background(worker.run(settings.saga_poll_seconds))
-    app.on_close(partial(worker.close, _LONGEST_STEP))
+    _start(app, worker, settings.saga_poll_seconds)
     orders = OrderService(
         db,
         sagas,
@@ -58,17 +54,10 @@ async def compose(app: App, settings: Settings) -> None:
         shipments=app.client(ShipmentServiceStub),
         settings=settings,
     )
-    returns = Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=settings.return_concurrency)
-    app.background(returns.run(settings.return_poll_seconds))
-    app.on_close(partial(returns.close, _LONGEST_STEP))
-    cancellations = Worker(
-        db,
-        CancellationProcessor(inventory, payment),
-        name="line cancellation",
-        concurrency=settings.return_concurrency,
-    )
-    app.background(cancellations.run(settings.return_poll_seconds))
-    app.on_close(partial(cancellations.close, _LONGEST_STEP))
+    limit, poll = settings.return_concurrency, settings.return_poll_seconds
+    returns = _start(app, Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=limit), poll)
+    processor = CancellationProcessor(inventory, payment)
+    cancellations = _start(app, Worker(db, processor, name="line cancellation", concurrency=limit), poll)
     app.serve(
         orders,
         SagaService(db, worker),
@@ -78,6 +67,13 @@ async def compose(app: App, settings: Settings) -> None:
     app.repeat(orders.complete_orders, settings.complete_seconds)
     shipments = {kind: _waking(handler, db, worker) for kind, handler in events.HANDLERS.items()}
     await app.consume(db, {**shipments, **events_payment.HANDLERS})
+
+
+def _start(app: App, worker: Worker[J, Result], poll_seconds: float) -> Worker[J, Result]:
+    """Resume due jobs for as long as the service runs, and wait for those under way at its end."""
+    app.background(worker.run(poll_seconds))
+    app.on_close(partial(worker.close, _LONGEST_STEP))
+    return worker
 
 
 def _waking(handler: Handler, db: Database, worker: Worker[Claim, StepResult]) -> Handler:

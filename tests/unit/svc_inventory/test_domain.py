@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.domain.versioned_rows import VersionedRows
-from shop.chassis.v1.chassis_errors import InvalidRequest
 from shop.inventory.v1.inventory_errors import (
     InsufficientStock,
     ReservationExpired,
@@ -197,7 +196,7 @@ def test_what_was_shipped_or_would_keep_nothing_is_not_reduced():
     assert isinstance(conflict, ReservationStateConflict)
     assert same is batch.reservations["r-1"]
     assert released is batch.reservations["r-2"]
-    assert isinstance(empty, InvalidRequest)
+    assert isinstance(empty, ReservationStateConflict)
     assert isinstance(absent, ReservationNotFound)
 
 
