@@ -36,6 +36,7 @@ WITH_NATURAL_KEY = {
     "shop.inventory.v1.InventoryService/ConfirmReservation",
     "shop.inventory.v1.InventoryService/ExtendReservation",
     "shop.inventory.v1.InventoryService/FulfillReservation",
+    "shop.inventory.v1.InventoryService/ReduceReservation",
     "shop.inventory.v1.InventoryService/ReleaseReservation",
     "shop.inventory.v1.InventoryService/ReserveStock",
     "shop.user.v1.AuthService/ChangePassword",
