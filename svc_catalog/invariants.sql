@@ -23,3 +23,8 @@ WITH RECURSIVE rooted AS (
     UNION
     SELECT category.category_id FROM category JOIN rooted ON category.parent_id = rooted.category_id
 ) SELECT category_id, parent_id FROM category WHERE category_id NOT IN (SELECT category_id FROM rooted);
+
+-- history decode: price shop.catalog.v1.ProductUpdated variants
+-- The prices of each version of a product. ProductCreated has the same fields.
+SELECT extract(epoch FROM create_time)::float8 AS create_time, payload FROM outbox
+WHERE type IN ('shop.catalog.v1.ProductCreated', 'shop.catalog.v1.ProductUpdated');

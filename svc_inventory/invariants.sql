@@ -113,8 +113,15 @@ SELECT reservation_id, sku, quantity FROM allocation;
 
 -- copy: level
 -- The available units of each level.
-SELECT sku, location_id, version, on_hand - allocated - reserved - safety_stock AS available FROM stock;
+SELECT sku, location_id, version, greatest(0, on_hand - allocated - reserved - safety_stock) AS available FROM stock;
 
 -- decode: stock_changed shop.inventory.v1.StockChanged
 -- The last events of each SKU.
 SELECT DISTINCT ON (key) payload FROM outbox WHERE type = 'shop.inventory.v1.StockChanged' ORDER BY key, id DESC;
+
+-- history copy: stock_state
+-- The available units of each level after each of its movements, which are numbered in the order of their commits.
+SELECT sku, location_id, row_number() OVER changes AS position, kind, on_hand_delta, reservation_id,
+    greatest(0, sum(on_hand_delta - allocated_delta - reserved_delta - safety_stock_delta) OVER changes) AS available,
+    extract(epoch FROM create_time)::float8 AS create_time
+FROM movement WINDOW changes AS (PARTITION BY sku, location_id ORDER BY movement_id);

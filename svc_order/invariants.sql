@@ -118,7 +118,9 @@ WHERE state = 'PARKED' AND reason IN ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOU
 -- copy: orders
 -- The orders, with the columns that other services share.
 SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total,
-    total + coalesce(cancelled_amount, 0)::bigint AS payment_amount, currency, slot_id, reservation_id, payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step
+    total + coalesce(cancelled_amount, 0)::bigint AS payment_amount, currency, slot_id, reservation_id, payment_id,
+    shipment_id, saga.state AS saga_state, saga.step AS saga_step, orders.version,
+    extract(epoch FROM orders.create_time)::float8 AS create_time
 FROM orders JOIN saga USING (order_id);
 
 -- copy: refund
@@ -126,10 +128,21 @@ FROM orders JOIN saga USING (order_id);
 SELECT return_id, order_id, refund FROM order_return WHERE state = 'COMPLETED'
 UNION ALL SELECT cancellation_id, order_id, refund FROM line_cancellation WHERE state = 'COMPLETED';
 
+-- history copy: order_return
+-- The returns.
+SELECT return_id, order_id, state FROM order_return;
+
 -- copy: line
 -- The units of each order.
 SELECT order_id, sku, quantity FROM order_line;
 
 -- copy: answer
--- The stored replies of CreateOrder; rejected requests have no effect.
-SELECT key, error IS NOT NULL AS rejected FROM idempotency WHERE method = '/shop.order.v1.OrderService/CreateOrder';
+-- The stored replies of CreateOrder; rejected requests have no effect. The order's id is the reply's first field.
+SELECT key, error IS NOT NULL AS rejected, extract(epoch FROM create_time)::float8 AS create_time,
+    convert_from(substring(response FROM 3 FOR get_byte(response, 1)), 'UTF8') AS order_id
+FROM idempotency WHERE method = '/shop.order.v1.OrderService/CreateOrder';
+
+-- history copy: decision
+-- When each order was confirmed, rejected or cancelled.
+SELECT order_id, extract(epoch FROM min(create_time))::float8 AS decision_time FROM order_history
+WHERE from_state = 'PENDING' GROUP BY order_id;

@@ -6,12 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.qa.verify.checks import HISTORY, TOGETHER, Check, read_shared
+from mesh.qa.verify.checks import HISTORY, TOGETHER, Check, read_derived, read_shared
 
 #: The violations of a check that are shown and counted, at most: there may be more rows than fit into memory.
 MOST_ROWS = 1_000
 #: How the names of columns end that tables are joined by.
-_KEYS = ("_id", "key", "reference", "sku")
+_KEYS = ("_id", "key", "reference", "sku", "op")
 
 Row = Mapping[str, Any]
 
@@ -67,9 +67,13 @@ class Copies:
             for column in columns:
                 if column.endswith(_KEYS):
                     self._database.execute(f"CREATE INDEX IF NOT EXISTS {name}_by_{column} ON {name} ({column})")
+        places = (TOGETHER, HISTORY) if "operation" in self._columns else (TOGETHER,)
+        for one in (derived for where in places for derived in read_derived(where)):
+            if one.sql:
+                self._database.execute(f"CREATE TABLE {one.name} AS {one.sql}")
+            self._database.execute(f"CREATE INDEX {one.name}_lookup ON {one.name} ({', '.join(one.indexed)})")
         self._database.execute("ANALYZE")
-        checks = read_shared(TOGETHER) + (read_shared(HISTORY) if "operation" in self._columns else [])
-        return [Finding(check, self._violations(check)) for check in checks]
+        return [Finding(check, self._violations(check)) for where in places for check in read_shared(where)]
 
     def _violations(self, check: Check) -> list[Row]:
         return [dict(row) for row in self._database.execute(check.sql).fetchmany(MOST_ROWS)]

@@ -54,9 +54,11 @@ async def _check(sources: VerifySources, history: Path | None) -> list[Finding]:
         )
         ends = await sources.bus.ends() if sources.bus else {}
         others = [name for name in sources.databases if name != last]
-        results = await asyncio.gather(*(_check_database(name, sources.databases[name], copies) for name in others))
+        results = await asyncio.gather(
+            *(_check_database(name, sources.databases[name], copies, history=bool(history)) for name in others)
+        )
         if last in sources.databases:
-            results.append(await _check_database(last, sources.databases[last], copies))
+            results.append(await _check_database(last, sources.databases[last], copies, history=bool(history)))
         findings = [finding for found in results for finding in found]
         if sources.databases.keys() >= {*first, last}:
             await _copy_bus(sources, ends, copies)
@@ -66,14 +68,15 @@ async def _check(sources: VerifySources, history: Path | None) -> list[Finding]:
         return findings
 
 
-async def _check_database(service: str, url: str, copies: Copies) -> list[Finding]:
+async def _check_database(service: str, url: str, copies: Copies, *, history: bool = False) -> list[Finding]:
+    """Check a service's database and copy its tables; those that only a history is compared with if there is one."""
     checks, tables = read_service(service)
     try:
         connection = await asyncpg.connect(url, command_timeout=_STATEMENT_SECONDS)
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 findings = [Finding(check, await _violations(connection, check)) for check in checks]
-                for table in tables:
+                for table in (one for one in tables if history or not one.for_history):
                     await _copy(connection, table, copies)
                 return findings
         finally:

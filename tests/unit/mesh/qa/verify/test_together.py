@@ -29,6 +29,8 @@ def order(number, state, **changes):
         "shipment_id": "",
         "saga_state": "RUNNING",
         "saga_step": "await_shipment",
+        "version": 3,
+        "create_time": 10.0 * number,
     } | changes
 
 
@@ -62,18 +64,21 @@ def a_good_shop():
             order(1, "CONFIRMED", payment_state="AUTHORIZED", slot_id="slot"),
             order(2, "REJECTED", saga_state="COMPENSATED"),
             order(3, "DELIVERED", **delivered),
+            order(11, "CONFIRMED", payment_state="AUTHORIZED"),
         ],
-        "line": [{"order_id": f"o{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3)],
+        "line": [{"order_id": f"o{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3, 11)],
         "reservation": [
             {"reservation_id": "r1", "order_id": "o1", "state": "CONFIRMED"},
             {"reservation_id": "r2", "order_id": "o2", "state": "RELEASED"},
             {"reservation_id": "r3", "order_id": "o3", "state": "FULFILLED"},
+            {"reservation_id": "r11", "order_id": "o11", "state": "CONFIRMED"},
         ],
-        "allocation": [{"reservation_id": f"r{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3)],
+        "allocation": [{"reservation_id": f"r{number}", "sku": "A", "quantity": 2} for number in (1, 2, 3, 11)],
         "payment": [
             payment(1, "AUTHORIZED"),
             payment(2, "FAILED", authorized=0, provider_id=None),
             payment(3, "CAPTURED", captured=100),
+            payment(11, "AUTHORIZED"),
         ],
         "booking": [
             {"order_id": "o1", "slot_id": "slot", "state": "BOOKED"},
@@ -83,7 +88,8 @@ def a_good_shop():
             {"shipment_id": "s3", "order_id": "o3", "user_id": "u", "state": "DELIVERED", "consignment_id": "c3"}
         ],
         "refund": [{"return_id": "t3", "order_id": "o3", "refund": 0}],
-        "charge": [charge(1, "authorized"), charge(3, "authorized"), charge(3, "captured")],
+        "order_return": [{"return_id": "t3", "order_id": "o3", "state": "COMPLETED"}],
+        "charge": [charge(1, "authorized"), charge(3, "authorized"), charge(3, "captured"), charge(11, "authorized")],
         "parcel": [
             {
                 "reference": "s3",
@@ -101,14 +107,67 @@ def a_good_shop():
         "level": [{"sku": "A", "location_id": "here", "version": 7, "available": 5}],
         "stock_changed": [{"sku": "A", "location_id": "here", "version": 7, "available": 5}],
         "dead_lettered": [{"consumer": "nobody", "event_id": "e0"}],
-        "answer": [{"key": "k1", "rejected": 0}, {"key": "k4", "rejected": 1}],
+        "answer": [answer(1), answer(2), answer(3), answer(11), answer(4) | {"rejected": 1, "order_id": None}],
         "operation": [
-            operation(1, "k1", "ok", order_id="o1", state="CONFIRMED"),
-            operation(2, "k2", "ok", order_id="o2", state="REJECTED"),
-            operation(3, "k3", "unknown"),
-            operation(4, "k4", "fail", reason="PRICE_CHANGED"),
+            operation(1, order_id="o1", state="CONFIRMED", version=3),
+            operation(2, order_id="o2", state="REJECTED", version=2),
+            operation(3, outcome="unknown"),
+            operation(4, outcome="fail", reason="PRICE_CHANGED"),
+            operation(5, order_id="o1", state="CONFIRMED", version=3, kind="get_order"),
+            operation(6, kind="price"),
+            operation(7, kind="stock"),
+            operation(8, kind="heal"),
+            operation(9, kind="deliver", order_id="o3", shipment_id="s3", shipment_state="DELIVERED"),
+            operation(10, kind="get_return", order_id="o3", return_id="t3"),
+            operation(11, order_id="o11", state="CONFIRMED", version=3),
+            operation(12, order_id="o2", kind="cancel"),
+        ],
+        "decision": [{"order_id": f"o{number}", "decision_time": 10.0 * number + 5} for number in (1, 2, 3, 11)],
+        "bought": [
+            {"op": op, "sku": "A", "quantity": 2, "unit_price": f"{price}.0"} for op, price in ((1, 50), (11, 51))
+        ],
+        "stock_read": [{"op": 7, "sku": "A", "location_id": "here", "available": 8}],
+        "price_change": [{"op": 6, "sku": "A", "version": 2}],
+        "price": [
+            {"sku": "A", "version": 1, "price": "50.0", "create_time": 0.0},
+            {"sku": "A", "version": 2, "price": "51.0", "create_time": 61.0},
+        ],
+        "stock_state": [
+            stock_state(1, "RECEIVED", 10, on_hand_delta=10),
+            stock_state(2, "RESERVED", 8, reservation_id="r1", create_time=11.0),
+            stock_state(3, "RESERVED", 6, reservation_id="r11", create_time=111.0),
         ],
     }
+
+
+def answer(number):
+    return {"key": f"k{number}", "rejected": 0, "create_time": 1.0 * number, "order_id": f"o{number}"}
+
+
+def stock_state(position, kind, available, **changes):
+    state = {"sku": "A", "location_id": "here", "position": position, "kind": kind, "available": available}
+    return state | {"on_hand_delta": 0, "reservation_id": "", "create_time": 0.0} | changes
+
+
+def operation(op, **changes):
+    """A request that takes nine seconds, one after the other."""
+    return {
+        "op": op,
+        "kind": "order",
+        "key": f"k{op}",
+        "session": "s",
+        "invoke": 10.0 * op,
+        "complete": 10.0 * op + 9,
+        "outcome": "ok",
+        "order_id": None,
+        "state": None,
+        "version": None,
+        "user_id": "u",
+        "return_id": None,
+        "shipment_id": None,
+        "shipment_state": None,
+        "reason": None,
+    } | changes
 
 
 def event(number):
@@ -118,18 +177,6 @@ def event(number):
 
 def applied(number):
     return {"consumer": "svc_order", "event_id": f"e{number}", "apply_time": number, "recent": 1}
-
-
-def operation(op, key, outcome, *, order_id=None, state=None, reason=None):
-    return {
-        "op": op,
-        "kind": "order",
-        "key": key,
-        "outcome": outcome,
-        "order_id": order_id,
-        "state": state,
-        "reason": reason,
-    }
 
 
 def found(shop):
@@ -152,6 +199,10 @@ def another_parcel(state):
 def set_state(shop, order_state, shipment_state):
     shop["orders"][2].update(state=order_state)
     shop["shipment"][0].update(state=shipment_state)
+
+
+def swap_positions(states):
+    states[1]["position"], states[2]["position"] = 3, 2
 
 
 #: One or more violations of each check.
@@ -198,10 +249,30 @@ VIOLATIONS = [
     ("bus_has_only_committed_events", change("published", 1, event_id="e9")),
     ("published_stock_is_the_level", change("stock_changed", 0, available=6)),
     ("acknowledged_order_exists", change("operation", 0, order_id="o9")),
-    ("rejected_request_did_nothing", change("answer", 1, rejected=0)),
+    ("rejected_request_did_nothing", change("answer", 4, rejected=0)),
     ("repeated_request_has_one_reply", change("operation", 1, key="k1")),
     ("acknowledged_final_state_is_kept", change("operation", 0, state="CANCELLED")),
     ("seen_state_never_goes_back", change("operation", 1, state="CONFIRMED")),
+    ("acknowledged_version_is_kept", change("operation", 4, version=4)),
+    ("acknowledged_cancellation_is_kept", change("operation", 11, order_id="o1")),
+    ("acknowledged_shipment_is_kept", change("operation", 8, shipment_id="s9")),
+    ("acknowledged_shipment_is_kept", change("operation", 8, shipment_state="RETURNED")),
+    ("acknowledged_return_exists", change("operation", 9, return_id="t9")),
+    ("reply_is_the_stored_one", change("answer", 0, order_id="o3")),
+    ("request_is_applied_once", lambda shop: shop["answer"].pop(2)),
+    # A state from before an order that was confirmed earlier, one that never was, and one of later.
+    ("stock_that_was_read_existed", change("stock_read", 0, available=10)),
+    ("stock_that_was_read_existed", change("stock_read", 0, available=7)),
+    ("stock_that_was_read_existed", change("stock_read", 0, available=6)),
+    ("reservations_are_in_real_time_order", lambda shop: swap_positions(shop["stock_state"])),
+    ("clients_bought_at_most_the_stock", change("bought", 0, quantity=9)),
+    ("own_order_is_found", change("operation", 4, outcome="fail", state=None, version=None, reason="ORDER_NOT_FOUND")),
+    ("session_sees_versions_grow", change("operation", 4, version=2)),
+    # A price that was replaced before, and one of later.
+    ("prices_were_current", change("bought", 1, unit_price="50.0")),
+    ("prices_were_current", change("bought", 0, unit_price="51.0")),
+    ("orders_are_decided_in_time", change("decision", 3, decision_time=1000.0)),
+    ("errors_end_with_the_faults", lambda shop: shop["operation"].append(operation(13, outcome="unknown"))),
 ]
 
 
@@ -276,16 +347,22 @@ def test_a_parked_saga_may_hold_stock_and_funds():
     assert found(shop) == {}
 
 
-def read(path):
+def read(path, table="operation"):
     with closing(Copies()) as copies:
         copy_history(path, copies)
-        return [tuple(row) for row in copies._database.execute("SELECT * FROM operation")]
+        return [tuple(row) for row in copies._database.execute(f"SELECT * FROM {table}")]
 
 
 def test_a_history_is_read_line_by_line(tmp_path):
     path = tmp_path / "history.jsonl"
-    path.write_text(json.dumps(operation(1, "k1", "ok", order_id="o1", state="CONFIRMED") | {"invoke": 0.5}) + "\n")
-    assert read(path) == [(1, "order", "k1", "ok", "o1", "CONFIRMED", None)]
+    line = operation(1, order_id="o1", state="CONFIRMED", version=3)
+    more = {"lines": [["A", 2, "50.0"]], "stock": [["A", "here", 8]]}
+    path.write_text(json.dumps(line | more) + "\n" + json.dumps({"op": 2, "kind": "x", "outcome": "fail"}) + "\n")
+    first, second = read(path, "operation")
+    assert first == tuple(line.values())
+    assert second[0] == 2
+    assert read(path, "bought") == [(1, "A", 2, "50.0")]
+    assert read(path, "stock_read") == [(1, "A", "here", 8)]
 
 
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", None])
@@ -297,21 +374,62 @@ def test_a_file_that_is_no_history_is_an_error(tmp_path, content):
         read(path)
 
 
+def lines_of(shop):
+    """The history of a shop as the load writes it."""
+    lines = {one["op"]: {name: value for name, value in one.items() if value is not None} for one in shop["operation"]}
+    for op, *line in (row.values() for row in shop["bought"]):
+        lines[op].setdefault("lines", []).append(line)
+    for op, *level in (row.values() for row in shop["stock_read"]):
+        lines[op].setdefault("stock", []).append(level)
+    for op, sku, version in (row.values() for row in shop["price_change"]):
+        lines[op] |= {"skus": [sku], "version": version}
+    return list(lines.values())
+
+
+#: What a client may have seen of a shop that is broken, and the check that finds it.
+DOCTORED = {
+    "a lost acknowledged write": ("acknowledged_order_exists", lambda lines: lines[0].update(order_id="o9")),
+    "a lost acknowledged change": ("acknowledged_version_is_kept", lambda lines: lines[0].update(version=4)),
+    "one key applied twice": ("repeated_request_has_one_reply", lambda lines: lines[10].update(key="k1")),
+    "a stored reply that is not the one sent": ("reply_is_the_stored_one", lambda lines: lines[0].update(key="k11")),
+    "a read that goes backwards": ("session_sees_versions_grow", lambda lines: lines[4].update(version=2)),
+    "an oversold SKU": ("clients_bought_at_most_the_stock", lambda lines: lines[0].update(lines=[["A", 9, "50.0"]])),
+    "stock from before a confirmed order": (
+        "stock_that_was_read_existed",
+        lambda lines: lines[6].update(stock=[["A", "here", 10]]),
+    ),
+    "a price that was replaced": ("prices_were_current", lambda lines: lines[10].update(lines=[["A", 2, "50.0"]])),
+}
+
+
+@pytest.mark.parametrize("fault", ["none", *DOCTORED])
+def test_a_doctored_history_is_found(tmp_path, fault):
+    shop, path = a_good_shop(), tmp_path / "history.jsonl"
+    lines = lines_of(shop)
+    check, doctor = DOCTORED.get(fault, ("", lambda _: None))
+    doctor(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with closing(Copies()) as copies:
+        for name in shop.keys() - {"operation", "bought", "stock_read", "price_change"}:
+            copies.insert(name, Table(tuple(shop[name][0]), [tuple(row.values()) for row in shop[name]]))
+        copy_history(path, copies)
+        violated = {finding.check.name: finding.rows for finding in copies.check() if finding.rows}
+    assert (check in violated) if check else violated == {}
+    if check:
+        assert all(row.keys() & {"op", "order_id", "key", "sku"} for row in violated[check])
+
+
 def many(orders):
     """The good shop, copied until it has so many orders."""
     for name, rows in a_good_shop().items():
-        keys = [column for column in rows[0] if column.endswith(("_id", "key", "reference", "sku"))]
-        yield (
-            name,
-            Table(
-                tuple(rows[0]),
-                [
-                    tuple((row | {key: f"{row[key]}-{copy}" for key in keys if row[key]}).values())
-                    for copy in range(orders // 3)
-                    for row in rows
-                ],
-            ),
-        )
+        table = [tuple(renamed(row, copy).values()) for copy in range(orders // 4) for row in rows]
+        yield name, Table(tuple(rows[0]), table)
+
+
+def renamed(row, copy):
+    keys = [column for column in row if column.endswith(("_id", "key", "reference", "sku", "session"))]
+    number = {"op": row["op"] + 100 * copy} if "op" in row else {}
+    return row | {key: f"{row[key]}-{copy}" for key in keys if row[key]} | number
 
 
 def test_the_work_of_the_checks_grows_no_faster_than_the_data():
