@@ -17,6 +17,7 @@ from chassis import (
     outbox,
     transactional,
 )
+from chassis.postgres.lane import shared_reads
 from chassis.types.pagination import Keyset, parse_uint
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused
 from shop.errors import ShopError
@@ -46,6 +47,7 @@ class InventoryService(InventoryServiceServicer):
         self.hold = hold
         self.lane: Lane[Command, Outcome] = Lane(self._apply)
         self.pace = pace
+        self.reads = shared_reads(self._read_stocks)
         self.levels: Watch[list[Level]] = Watch(db.change_feed, self._read_levels)
 
     @transactional
@@ -77,10 +79,10 @@ class InventoryService(InventoryServiceServicer):
         return converters.adjustment_to_proto(adjustment)
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.Stock:
-        levels = await self._read_levels([request.sku])
-        if request.sku not in levels:
+        stock = await self.reads.submit(request.sku)
+        if stock is None:
             raise SkuNotFound(sku=request.sku)
-        return converters.stock_to_proto(request.sku, levels[request.sku])
+        return stock
 
     async def BatchGetStock(self, request: pb.BatchGetStockRequest, context: Context) -> pb.BatchGetStockResponse:
         levels = await self._read_levels(request.skus)
@@ -168,6 +170,10 @@ class InventoryService(InventoryServiceServicer):
         reservation = await self.lane.submit(command)
         assert isinstance(reservation, Reservation)
         return converters.reservation_to_proto(reservation)
+
+    async def _read_stocks(self, skus: Collection[str]) -> dict[str, pb.Stock]:
+        levels = await self._read_levels(skus)
+        return {sku: converters.stock_to_proto(sku, found) for sku, found in levels.items()}
 
     async def _read_levels(self, skus: Collection[str]) -> dict[str, list[Level]]:
         async with self.db.connection() as tx:

@@ -23,6 +23,7 @@ from chassis import (
     transactional,
 )
 from chassis.postgres.database import UNAVAILABLE_ERRORS
+from chassis.postgres.lane import shared_reads
 from chassis.types.money import money
 from chassis.types.pagination import END_OF_TIME, Keyset, parse_time
 from chassis.work.worker import Worker
@@ -80,6 +81,7 @@ class OrderService(OrderServiceServicer):
         self.payments = payments
         self.shipments = shipments
         self.settings = settings
+        self.reads = shared_reads(self._read_orders)
         self.orders: Watch[Order] = Watch(db.change_feed, self._read_orders)
 
     async def PreviewOrder(self, request: pb.PreviewOrderRequest, context: Context) -> pb.PreviewOrderResponse:
@@ -146,8 +148,7 @@ class OrderService(OrderServiceServicer):
         return converters.order_to_proto(order)
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.Order:
-        async with self.db.connection() as tx:
-            return converters.order_to_proto(await _read_own_order(tx, request.order_id))
+        return converters.order_to_proto(await self._read_own_order(request.order_id))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         page = _ORDERS.page(request)
@@ -175,8 +176,7 @@ class OrderService(OrderServiceServicer):
     async def RetryPayment(self, request: pb.RetryPaymentRequest, context: Context) -> pb.Order:
         order = await stored_reply(self.db, request, pb.Order)
         if order is None:
-            async with self.db.connection() as tx:
-                totals = (await _read_own_order(tx, request.order_id)).totals
+            totals = (await self._read_own_order(request.order_id)).totals
             await self.payments.validate_method(request.payment_method_token, totals)
             order = await self._pay_again(request, context)
         return await self.drive_and_reload(order)
@@ -203,8 +203,9 @@ class OrderService(OrderServiceServicer):
                 return
 
     async def GetOrderTimeline(self, request: pb.GetOrderTimelineRequest, context: Context) -> pb.OrderTimeline:
+        order = await self._read_own_order(request.order_id)
         async with self.db.connection() as tx:
-            timeline = await read_timeline(tx, await _read_own_order(tx, request.order_id))
+            timeline = await read_timeline(tx, order)
         if payment := await self.payments.find(timeline.order_id):
             timeline.payment.CopyFrom(payment)
         return timeline
@@ -274,14 +275,13 @@ class OrderService(OrderServiceServicer):
         if saga.is_awaiting_shipment:
             await self.payments.check_shippable(order_id)
 
+    async def _read_own_order(self, order_id: str) -> Order:
+        """Return an order; raises OrderNotFound unless the user may see it."""
+        return _own_order(order_id, await self.reads.submit(order_id))
+
     async def _read_orders(self, ids: Collection[str]) -> dict[str, Order]:
         async with self.db.connection() as tx:
             return await store.read_orders(tx, ids)
-
-
-async def _read_own_order(tx: Transaction, order_id: str) -> Order:
-    """Return an order; raises OrderNotFound unless the user may see it."""
-    return _own_order(order_id, (await store.read_orders(tx, [order_id])).get(order_id))
 
 
 def _own_order(order_id: str, order: Order | None) -> Order:

@@ -8,13 +8,14 @@ idle lane adds no wait.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import asyncpg
 
+from chassis.cancellation import cancel_and_wait
 from chassis.context import Call, current_call
 from chassis.metrics import LANE_BATCH, LANE_CONFLICTS
 from chassis.postgres.database import UNAVAILABLE_ERRORS
@@ -22,6 +23,7 @@ from chassis.telemetry import inject
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+Value = TypeVar("Value")
 
 _BATCH = 256
 _TRIES = 20
@@ -75,6 +77,11 @@ class Lane(Generic[Request, Reply]):
             self._worker = asyncio.create_task(self._work(), context=Context())
         return await future
 
+    async def close(self) -> None:
+        """Cancel the batch in flight and those that wait: to their callers the outcome is unknown."""
+        if self._worker is not None:
+            await cancel_and_wait(self._worker)
+
     async def _work(self) -> None:
         while self._waiting:
             size = min(_BATCH, len(self._waiting))
@@ -126,3 +133,17 @@ class Lane(Generic[Request, Reply]):
                     raise ValueError(f"{len(outcomes)} outcomes of {len(requests)} requests")
                 return outcomes
         raise AssertionError("the loop returns or raises")
+
+
+def shared_reads(read: Callable[[Collection[str]], Awaitable[Mapping[str, Value]]]) -> Lane[str, Value | None]:
+    """Return a lane of reads by key: `submit` returns the value of a key, None when there is none.
+
+    Each reader gets what a read returned that began after it came, and those that wait share the next one. `read` must
+    not depend on the call.
+    """
+
+    async def apply(keys: Batch[str]) -> Sequence[Value | None]:
+        values = await read(set(keys))
+        return [values.get(key) for key in keys]
+
+    return Lane(apply)

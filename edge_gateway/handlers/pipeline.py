@@ -3,7 +3,8 @@
 Each stage takes the `EdgeCall` of the request and fills what the next ones read. Errors are EdgeErrors at every stage.
 """
 
-from collections.abc import AsyncIterator, Coroutine
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +24,31 @@ from edge_gateway.routing.descriptors import reason_statuses
 from edge_gateway.routing.router import Match, Router
 from edge_gateway.routing.rules import Routes, Rule
 from edge_gateway.settings import Settings
+
+#: Replies that are kept in rendered form, and the bytes of the largest of them: both sizes of one are of this order.
+_KEPT_REPLIES = 256
+_LARGEST_KEPT = 32_768
+
+
+class RenderedReplies:
+    """Rendered replies, by everything that they are made from: the rule, the JSON format and the bytes of the reply."""
+
+    def __init__(self) -> None:
+        self._replies: OrderedDict[Hashable, Rendered] = OrderedDict()
+
+    def get(self, key: Hashable) -> Rendered | None:
+        """Return a rendered reply, None when it is not kept."""
+        rendered = self._replies.get(key)
+        if rendered is not None:
+            self._replies.move_to_end(key)
+        return rendered
+
+    def put(self, key: Hashable, rendered: Rendered) -> None:
+        """Keep a rendered reply, unless it is large, and drop the one that was not read for the longest time."""
+        if len(rendered.body) <= _LARGEST_KEPT:
+            self._replies[key] = rendered
+            if len(self._replies) > _KEPT_REPLIES:
+                self._replies.popitem(last=False)
 
 
 class EdgeCall:
@@ -52,6 +78,7 @@ class Pipeline:
         self._transcoder = Transcoder(JsonCodec(registry, ignore_unknown=settings.ignore_unknown), fmt)
         self._conditions = ConditionalRequests(settings.public_max_age)
         self._invoker = GrpcInvoker(upstreams, StatusReader(registry, reason_statuses(registry)), settings)
+        self._rendered = RenderedReplies()
         self.relays = Relays()
 
     def route(self, request: Request) -> EdgeCall:
@@ -113,7 +140,16 @@ class Pipeline:
 
     def render(self, call: EdgeCall, reply: bytes) -> Rendered:
         """Write a reply as the client wants it."""
-        return self._transcoder.encode_reply(call.rule, self._transcoder.decode_reply(call.rule, reply), call.format)
+        rule = call.rule
+        if not _is_public_read(rule) or call.format.selection:
+            return self._transcoder.encode_reply(rule, self._transcoder.decode_reply(rule, reply), call.format)
+        key = (id(rule), call.format.json, reply)
+        rendered = self._rendered.get(key)
+        if rendered is None:
+            message = self._transcoder.decode_reply(rule, reply)
+            rendered = self._transcoder.encode_reply(rule, message, call.format)
+            self._rendered.put(key, rendered)
+        return rendered
 
     def add_reply_headers(self, call: EdgeCall, rendered: Rendered, headers: list[Header]) -> int:
         """Add the caching headers of a unary reply; return its status: 200, or 304 if the client has this reply."""
@@ -126,6 +162,12 @@ class Pipeline:
     def failure(self, call: EdgeCall, failure: UpstreamError) -> EdgeError:
         """Return the EdgeError of a failed call."""
         return self._invoker.failure(call.request, call.rule, failure)
+
+
+def _is_public_read(rule: Rule) -> bool:
+    """Return whether the rule's replies are worth keeping: everyone may see them, and they come again and again."""
+    rpc = rule.rpc
+    return rule.method == "GET" and rpc.is_unary and rpc.policy is not None and rpc.policy.access == "PUBLIC"
 
 
 async def send_one(grpc_call: GrpcCall, message: Message) -> None:

@@ -45,4 +45,6 @@ class UnaryHandler:
         if not coding:
             return body
         headers.append((b"content-encoding", coding.encode()))
-        return compress(body, coding)
+        if coding not in rendered.compressed:
+            rendered.compressed[coding] = compress(body, coding)
+        return rendered.compressed[coding]

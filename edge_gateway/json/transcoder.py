@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protobuf import DescField, DescMessage, Message
@@ -35,6 +35,8 @@ class Rendered:
     message: Message
     media_type: bytes
     body: bytes
+    #: The body compressed, by content coding, as far as clients wanted it.
+    compressed: dict[str, bytes] = field(default_factory=dict)
 
 
 class Transcoder:

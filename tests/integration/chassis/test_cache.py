@@ -185,6 +185,59 @@ async def test_an_entry_of_another_version_is_a_miss(cache, truth, redis_url, ev
     assert await available(cache, truth) == 1
 
 
+@pytest.fixture
+async def twin(redis_url, event_prefix, cache):
+    """The cache of another process of the same service."""
+    twin = Cache.connect(redis_url, event_prefix)
+    yield twin
+    await twin.close()
+
+
+async def test_an_entry_is_kept_in_the_process_that_has_read_it(cache, truth, redis_url, event_prefix):
+    await available(cache, truth)
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        await client.delete(f"{{{event_prefix}:g}}")
+        assert await available(cache, truth) == 1
+    assert truth.reads == 1
+
+
+async def test_an_entry_that_another_process_has_invalidated_is_not_returned(cache, twin, truth):
+    assert [await available(one, truth) for one in (cache, twin)] == [1, 1]
+    truth.available = 2
+    await twin.invalidate("g")
+    assert [await available(one, truth) for one in (cache, twin)] == [2, 2]
+
+
+async def test_an_entry_from_before_a_loss_of_redis_is_not_returned(cache, twin, truth, redis_url, event_prefix):
+    """The loss may have taken an invalidation with it."""
+    await available(cache, truth)
+    truth.available = 2
+    await twin.invalidate("g")
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        await client.delete(f"{{{event_prefix}:g}}", f"{{{event_prefix}:g}}:epoch")
+    assert await available(cache, truth, entry="b") == 2  # the group has an epoch again
+    assert await available(cache, truth) == 2
+
+
+async def test_a_kept_entry_expires_with_its_group(cache, twin, truth, redis_url, event_prefix):
+    await available(cache, truth)
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        await client.pexpire(f"{{{event_prefix}:g}}", 300)
+    await available(twin, truth)
+    truth.available = 2
+    await eventually(lambda: available(twin, truth), lambda seen: seen == 2)
+
+
+async def test_entries_beyond_the_memory_of_a_process_are_dropped(cache, truth, redis_url, event_prefix, monkeypatch):
+    monkeypatch.setattr("chassis.cache._KEPT_BYTES", 8)
+    await available(cache, truth, entry="a")
+    await available(cache, truth, entry="b")
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        await client.delete(f"{{{event_prefix}:g}}")
+    truth.available = 2
+    assert [await available(cache, truth, entry=entry) for entry in ("b", "a")] == [1, 2]
+
+
 async def test_two_services_do_not_see_each_others_entries(cache, truth, redis_url, event_prefix):
     other = Cache.connect(redis_url, event_prefix + "other")
     await available(cache, truth)

@@ -127,3 +127,31 @@ def test_the_rate_limit_that_the_service_reports_reaches_the_client(port: int) -
     assert (rejected.status, rejected.json["details"][0]["reason"]) == (429, "RATE_LIMITED")
     assert (rejected.headers["ratelimit"], rejected.headers["retry-after"]) == ('"rpc";r=1;t=2', "3")
     assert served.headers["ratelimit-policy"] == rejected.headers["ratelimit-policy"] == '"rpc";q=3;w=60'
+
+
+def test_a_repeated_public_read_has_its_own_reply_format_and_coding(port: int) -> None:
+    """The edge keeps rendered replies: by their bytes, so that another reply is never taken for one that is kept."""
+
+    def text(path: str) -> str:
+        return fetch(port, "GET", path).body.decode().replace(" ", "")
+
+    for _ in range(2):
+        assert text("/v1/public?text=one") == '{"text":"one","metadata":{},"timeRemaining":0.0}'
+        assert text("/v1/public?text=two") == '{"text":"two","metadata":{},"timeRemaining":0.0}'
+        assert text("/v1/public?text=one&alt=json;names=proto") == '{"text":"one","metadata":{},"time_remaining":0.0}'
+        assert text("/v1/public?text=one&fields=text") == '{"text":"one"}'
+    seen = {fetch(port, "GET", f"/v1/public?text={one}").headers["etag"] for one in ("one", "two", "one")}
+    assert len(seen) == 2
+
+
+def test_a_repeated_public_read_shows_what_has_changed(port: int) -> None:
+    """It says how long the service has: another time for each call."""
+    first, second = (browse(port, client="7.7.7.7").json for _ in range(2))
+    assert first["timeRemaining"] != second["timeRemaining"]
+
+
+def test_a_repeated_public_read_is_compressed_as_each_client_accepts_it(port: int) -> None:
+    path = f"/v1/public?text={'long ' * 400}".replace(" ", "%20")
+    for coding in ("gzip", "br", "identity", "gzip"):
+        answer = fetch(port, "GET", path, headers=[("accept-encoding", coding)])
+        assert answer.headers.get("content-encoding", "identity") == coding

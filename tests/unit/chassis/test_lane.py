@@ -8,6 +8,7 @@ import pytest
 
 from chassis import Lane, VersionConflict, current_call
 from chassis.context import Call
+from chassis.postgres.lane import shared_reads
 from chassis.testing import as_user, eventually
 
 
@@ -255,3 +256,41 @@ async def test_an_idle_lane_keeps_no_task(lane):
     await lane.submit("a")
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+class Table:
+    """Rows by key, whose reads are recorded and can be held."""
+
+    def __init__(self):
+        self.rows = {"a": 1}
+        self.reads = []
+        self.go_on = asyncio.Event()
+
+    async def read(self, keys):
+        self.reads.append(sorted(keys))
+        found = {key: self.rows[key] for key in keys if key in self.rows}
+        await self.go_on.wait()
+        return found
+
+
+async def test_readers_that_come_during_a_read_share_the_next_one_and_see_what_was_written_before_they_came():
+    table = Table()
+    reads = shared_reads(table.read)
+    first = asyncio.create_task(reads.submit("a"))
+    await eventually(lambda: table.reads)
+    table.rows = {"a": 2, "b": 3}
+    later = [asyncio.create_task(reads.submit(key)) for key in ("a", "b", "a", "absent")]
+    table.go_on.set()
+    assert [await first, *await asyncio.gather(*later)] == [1, 2, 3, 2, None]
+    assert table.reads == [["a"], ["a", "absent", "b"]]
+
+
+async def test_a_key_that_cannot_be_read_fails_its_own_readers_alone():
+    async def read(keys):
+        if "poison" in keys:
+            raise ValueError("poison")
+        return dict.fromkeys(keys, 1)
+
+    reads = shared_reads(read)
+    found = await asyncio.gather(*map(reads.submit, ("a", "poison", "b")), return_exceptions=True)
+    assert [type(one) for one in found] == [int, ValueError, int]
