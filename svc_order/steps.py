@@ -111,8 +111,7 @@ class Steps:
         except (ReservationNotFound, BookingNotFound, PaymentNotFound) as absent:
             return Done() if compensating else Refused(absent.reason)  # what was never made needs no undoing
         except ShopError as error:
-            if error.domain == InvalidRequest.domain and not isinstance(error, InvalidRequest):
-                # An error of the pipeline says nothing about the step: an earlier attempt may have taken effect.
+            if is_of_pipeline(error):  # an earlier attempt may have taken effect
                 return Unknown(error.reason, timedelta(seconds=error.retry_seconds or 0))
             return Refused(error.reason)
         except OutcomeUnknown as error:
@@ -257,6 +256,11 @@ class Steps:
         request = inventory_pb.FulfillReservationRequest(reservation_id=job.order.reservation_id)
         await self._inventory.FulfillReservation(request)
         return Done()
+
+
+def is_of_pipeline(error: ShopError) -> bool:
+    """Return whether an error is of a service's pipeline, which says nothing about what was requested."""
+    return error.domain == InvalidRequest.domain and not isinstance(error, InvalidRequest)
 
 
 def _authorized(payment: payment_pb.Payment) -> StepResult:

@@ -17,7 +17,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
-from tests.integration.svc_order.conftest import ADDRESS, buy
+from tests.integration.svc_order.conftest import ADDRESS, buy, upstreams
 from tests.integration.svc_order.shop_queries import available, get, payment_of, reached, timeline
 
 #: Copies of an order that wait for ever, since they have no sagas.
@@ -113,6 +113,13 @@ async def test_a_deleted_product_cannot_be_ordered_and_stays_in_existing_orders(
         with pytest.raises(SkuNotFound):
             await shop.orders.CreateOrder(buy(("shirt", 1)))
         assert await get(shop, order.order_id) == order
+
+
+async def test_an_order_is_accepted_while_svc_payment_is_unavailable_and_confirmed_later(shop, another):
+    with shop.customer():
+        async with another(upstreams=upstreams(shop.addresses, svc_payment="127.0.0.1:1")) as orders:
+            order = await orders.CreateOrder(buy(("shirt", 1)))
+        await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
 
 
 async def test_an_invalid_payment_method_fails_before_an_order_is_inserted(shop, rows):
