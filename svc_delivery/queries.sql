@@ -90,11 +90,20 @@ ORDER BY start_time, slot_id LIMIT $6;
 -- Reads slots.
 SELECT * FROM slot WHERE slot_id = ANY($1::text[]);
 
+-- name: lock_slots
+-- Reads slots, locked in key order against every other change.
+SELECT * FROM slot WHERE slot_id = ANY($1::text[]) ORDER BY slot_id FOR NO KEY UPDATE;
+
 -- name: update_slots
--- Replaces the counters of slots whose version is still the one that was read; returns how many.
-WITH changed AS (
+-- Replaces the counters of slots whose version is still the one that was read, locked in key order; returns how many.
+WITH new AS MATERIALIZED (
+    SELECT one.* FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
+        AS one (id, booked, version, read_version)
+    JOIN slot ON slot_id = one.id AND slot.version = one.read_version
+    ORDER BY slot_id FOR NO KEY UPDATE OF slot
+), changed AS (
     UPDATE slot SET booked = new.booked, version = new.version
-    FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS new (id, booked, version, read_version)
+    FROM new
     WHERE slot_id = new.id AND slot.version = new.read_version
     RETURNING 1
 ) SELECT count(*) FROM changed;

@@ -97,7 +97,7 @@ class DeliveryService(DeliveryServiceServicer):
         destinations = list({one.destination for one in commands if isinstance(one, Book)})
         async with self.db.transaction() as tx:
             zones = await store_zone.find_zones(tx, destinations) if destinations else {}
-            batch = await store.read_batch(tx, commands, zones)
+            batch = await store.read_batch(tx, commands, zones, lock=commands.had_conflict)
             outcomes = batch.fold(commands)
             await store.write_batch(tx, batch)
             await outbox.add(tx, *map(converters.slot_booking_event, batch.transitions), traces=traces)

@@ -34,13 +34,18 @@ async def list_slots(
     return [_slot_from_row(row) for row in await tx.fetch(sql.list_slots, zone_id, start, end, *after, limit)]
 
 
-async def read_batch(tx: Transaction, commands: Sequence[Command], zones: Mapping[Destination, str]) -> SlotBatch:
-    """Read every row that the commands may change; `zones` holds the zone of each destination."""
+async def read_batch(
+    tx: Transaction, commands: Sequence[Command], zones: Mapping[Destination, str], *, lock: bool
+) -> SlotBatch:
+    """Read every row that the commands may change; with `lock`, no other transaction changes the slots until the end.
+
+    `zones` holds the zone of each destination.
+    """
     rows = await tx.fetch(sql.read_bookings, [command.order_id for command in commands])
     bookings = {row["order_id"]: _booking_from_row(row) for row in rows if row["slot_id"] is not None}
     slot_ids = {command.slot_id for command in commands if isinstance(command, Book)}
     slot_ids.update(booking.slot_id for booking in bookings.values())
-    slots = await tx.fetch(sql.read_slots, sorted(slot_ids))
+    slots = await tx.fetch(sql.lock_slots if lock else sql.read_slots, sorted(slot_ids))
     return SlotBatch(
         now=await current_time(tx),
         slots=VersionedRows({row["slot_id"]: _slot_from_row(row) for row in slots}),
