@@ -26,7 +26,7 @@ class Expression(Protocol):
         ...
 
     def breaches(self, samples: Sequence[Sample]) -> dict[Labels, float]:
-        """Return the value of each group that meets the condition; counters are taken since their processes started."""
+        """Return the value of each group that meets the condition; a counter is what it has grown by in the window."""
         ...
 
 

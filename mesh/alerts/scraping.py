@@ -1,29 +1,45 @@
-"""Scrapes the processes of a stack."""
+"""The samples that alerts are evaluated on: gauges as they are, counters by their growth in the last minutes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
-from itertools import chain
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.alerts.expressions import Sample
+from mesh.stack.scrapes import Scrape, key
 from mesh.stack.state import ProcessRecord, State
 
-_SECONDS = 3.0
+#: The ends of the names of counters.
+_COUNTERS = ("_total", "_bucket", "_count", "_sum")
 
 
-def scrape(processes: Sequence[ProcessRecord]) -> list[Sample]:
+def samples(processes: Sequence[ProcessRecord], before: Scrape, now: Scrape) -> list[Sample]:
     """Return the samples of every process that has metrics, labelled as Prometheus does: `job` is the service.
 
-    A process that does not answer is one sample: `up` is 0.
+    A counter has grown since the scrape `before`, or since the start of its process. A process that does not answer is
+    one sample: `up` is 0.
     """
-    targets = [one for one in processes if one.metrics]
-    if not targets:
-        return []
-    with ThreadPoolExecutor(len(targets)) as threads:
-        return list(chain.from_iterable(threads.map(_scrape, targets)))
+    found: list[Sample] = []
+    for process in processes:
+        if not process.metrics:
+            continue
+        target = {"job": process.name.partition("-")[0], "instance": process.metrics}
+        text = now.get(key(process))
+        found.append(Sample("up", target, float(text is not None)))
+        grown = {_identity(one): one.value for one in parse(before.get(key(process), ""), **target) if _counts(one)}
+        found += (
+            Sample(one.name, one.labels, one.value - grown.get(_identity(one), 0.0))
+            for one in parse(text or "", **target)
+        )
+    return found
+
+
+def _counts(sample: Sample) -> bool:
+    return sample.name.endswith(_COUNTERS)
+
+
+def _identity(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+    return sample.name, frozenset(sample.labels.items())
 
 
 def parse(text: str, **labels: str) -> Iterator[Sample]:
@@ -31,19 +47,6 @@ def parse(text: str, **labels: str) -> Iterator[Sample]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             yield Sample(sample.name, {**sample.labels, **labels}, sample.value)
-
-
-def _scrape(process: ProcessRecord) -> list[Sample]:
-    target = {"job": process.name.partition("-")[0], "instance": process.metrics}
-    connection = HTTPConnection(process.metrics, timeout=_SECONDS)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    except (OSError, HTTPException):
-        return [Sample("up", target, 0.0)]
-    finally:
-        connection.close()
-    return [Sample("up", target, 1.0), *parse(text, **target)]
 
 
 def verified(state: State) -> list[Sample]:

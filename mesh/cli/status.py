@@ -7,8 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mesh.alerts.rules import Firing, firing
-from mesh.alerts.scraping import scrape, verified
+from mesh.alerts.scraping import samples, verified
 from mesh.cli.terminal import AsJson, StateDir, out, print_json, state_in
+from mesh.stack.scrapes import Scrapes, scrape
 from mesh.stack.state import Record, State
 
 _NOT_RUNNING = 3  # the status of init scripts
@@ -19,7 +20,7 @@ def status(*, json: AsJson = False, state_dir: StateDir = None) -> None:
     """Show the processes, their addresses and restarts, and the alerts that fire. Exits with 3 when no stack runs."""
     state = state_in(state_dir)
     record = current(state)
-    alerts = firing(scrape(record.processes) + verified(state)) if record and record.phase == "ready" else []
+    alerts = _alerts(state, record) if record and record.phase == "ready" else []
     if json:
         stopped = {"state": "stopped", "processes": []}
         print_json((record.public() if record else stopped) | {"alerts": [_as_json(one) for one in alerts]})
@@ -35,6 +36,11 @@ def status(*, json: AsJson = False, state_dir: StateDir = None) -> None:
 def current(state: State) -> Record | None:
     """Return the record of the running stack; None when none runs."""
     return state.read() if state.running else None
+
+
+def _alerts(state: State, record: Record) -> list[Firing]:
+    found = samples(record.processes, Scrapes(state.scrapes).oldest(), scrape(record.processes))
+    return firing(found + verified(state))
 
 
 def print_alerts(alerts: Sequence[Firing]) -> None:

@@ -46,6 +46,9 @@ def up(
     ] = None,
     mesh: Annotated[bool, typer.Option(help="Put an Envoy ingress in front of the edge and the services.")] = True,
     sample_data: Annotated[bool, typer.Option(help="Load the sample data.")] = True,
+    probe_seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds between two liveness probes; 0: none, as for a debugger.")
+    ] = 5.0,
     log_size: Annotated[
         int, typer.Option(min=1, metavar="MB", help="The size at which the log of a process begins anew.")
     ] = 32,
@@ -60,6 +63,7 @@ def up(
         replicas=dict(map(_replicas, replicas or ())),
         mesh=mesh,
         sample_data=sample_data,
+        probe_seconds=probe_seconds,
         log_megabytes=log_size,
         log_files=log_files,
     )

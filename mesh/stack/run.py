@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mesh.errors import StackError
@@ -18,6 +18,7 @@ from mesh.stack.data_dirs import socket_folder, unprivileged_account
 from mesh.stack.log_rotation import LogRotation
 from mesh.stack.ports import Ports, free_base, require_free
 from mesh.stack.process import started_at
+from mesh.stack.scrapes import Scrapes, scrape
 from mesh.stack.stack import Options, Stack
 from mesh.stack.state import Phase, ProcessRecord, Record, State
 from mesh.stack.supervisor import Supervisor
@@ -25,6 +26,7 @@ from mesh.stack.supervisor import Supervisor
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Requests the replacement of the process that the state's `restart_request` names.
 RESTART_SIGNAL = signal.SIGUSR1
+_SCRAPE_SECONDS = 60.0
 
 
 async def run_stack(options: Options, state: State, on_change: Callable[[Record], None]) -> None:
@@ -50,7 +52,9 @@ class _StackRunner:
         self._replacements: list[asyncio.Task[None]] = []
         self._stack = stack
         rotation = LogRotation(stack.options.log_megabytes * 1024 * 1024, stack.options.log_files)
-        self._supervisor = Supervisor(stack.programs, state.log, self._write, rotation=rotation)
+        self._supervisor = Supervisor(
+            stack.programs, state.log, self._write, probe_seconds=stack.options.probe_seconds, rotation=rotation
+        )
         supervisor = ProcessRecord(name="supervisor", pid=os.getpid(), started=started_at(os.getpid()), state="ready")
         self._record = Record(
             phase="starting",
@@ -78,18 +82,31 @@ class _StackRunner:
     async def _serve(self, stop_requested: asyncio.Event) -> None:
         stop_task = asyncio.create_task(stop_requested.wait())
         starting = asyncio.create_task(self._supervisor.start())
+        scraping: asyncio.Task[None] | None = None
         try:
             await asyncio.wait({stop_task, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
                 self._enter("ready")
+                scraping = asyncio.create_task(self._scrape())
                 await stop_task
         finally:
             stop_task.cancel()
             starting.cancel()
+            if scraping:
+                scraping.cancel()
             self._enter("stopping")
             await asyncio.gather(starting, return_exceptions=True)
             await self._supervisor.stop()
+
+    async def _scrape(self) -> None:
+        """Store the metrics of all processes again and again."""
+        scrapes = Scrapes(self._state.scrapes)
+        scrapes.clear()
+        while True:
+            await asyncio.sleep(_SCRAPE_SECONDS)
+            with suppress(OSError):  # such as a full disk; the next one may succeed
+                scrapes.add(await asyncio.to_thread(scrape, self._record.processes))
 
     @contextmanager
     def _signals(self, stop_requested: asyncio.Event) -> Iterator[None]:

@@ -42,6 +42,8 @@ class Options:
     replicas: Mapping[str, int] = field(default_factory=dict)
     mesh: bool = True
     sample_data: bool = True
+    #: Seconds between two liveness probes of a process; 0 for none.
+    probe_seconds: float = 5.0
     #: The size at which the log of a process begins anew, and the number of its files.
     log_megabytes: int = 32
     log_files: int = 4

@@ -106,6 +106,11 @@ class State:
         return self.folder / "logs" / f"{name}.log"
 
     @property
+    def scrapes(self) -> Path:
+        """The folder of the metrics that its processes had in the last minutes."""
+        return self.folder / "scrapes"
+
+    @property
     def running(self) -> bool:
         """Whether a supervisor has the lock of this folder."""
         try:

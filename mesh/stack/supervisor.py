@@ -51,7 +51,7 @@ class Supervisor:
     ) -> None:
         """`log` returns the log file of a program; `on_change` is called after every change of a record.
 
-        A running program is probed every `probe_seconds`; one that fails three probes in a row is killed.
+        A running program is probed every `probe_seconds`, 0 for never; one that fails three in a row is killed.
         """
         self._probe_seconds = probe_seconds
         self._rotation = rotation
@@ -126,6 +126,8 @@ class Supervisor:
         """Kill the process when it has failed several probes in a row; its end restarts it."""
         probe = program.alive or program.ready
         assert probe is not None, "only long-running programs are watched"
+        if not self._probe_seconds:
+            return
         failures = 0
         while failures < _PROBE_FAILURES:
             await asyncio.sleep(self._probe_seconds)

@@ -7,15 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from mesh.alerts.rules import firing
+from mesh.alerts.scraping import samples
 from mesh.qa.load.mixes import MIXES, Mix
 from mesh.qa.load.troubles import SEEN
 from mesh.qa.sample_data.loader import load
 from mesh.qa.sample_data.people import admin, courier, staff
 from mesh.qa.sample_data.shop import Level, sample_shop
+from mesh.stack.scrapes import scrape
 from mesh.stack.secrets import Secrets
 from shop.catalog.v1.catalog_service_pb2 import Product
 from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import Cli
+
+#: Alerts on durations, of which a test machine has too few processors to keep any.
+OF_A_BUSY_MACHINE = {"SlowRequestsP95", "SlowRequestsP99", "EventLoopLag"}
 
 
 def test_a_ready_stack_has_the_sample_data_and_loading_them_again_changes_nothing(stack):
@@ -83,6 +89,15 @@ def test_every_invariant_holds_after_a_load_in_which_all_that_can_go_wrong_has(s
 def test_a_load_stops_after_so_many_orders(stack):
     info = stack.json("load", "--seconds", "60", "--orders", "5", "--concurrency", "2", "--mix", "checkout")
     assert 5 <= sum(info["orders"].values()) <= 6
+
+
+def test_no_alert_fires_on_a_healthy_run(stack):
+    processes = stack.state.read().processes
+    before = scrape(processes)
+    info = stack.json("load", "--seconds", "60", "--orders", "20", "--concurrency", "2", "--mix", "deliver")
+    assert info["orders"]["CONFIRMED"] >= 20
+    found = firing(samples(processes, before, scrape(processes)))
+    assert {one.alert.name for one in found} <= OF_A_BUSY_MACHINE
 
 
 async def test_verify_shows_the_rows_that_violate_an_invariant(stack):
