@@ -20,8 +20,12 @@ def load(
     *,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="The duration.")] = 30.0,
     orders: Annotated[int, typer.Option(min=0, max=100_000, help="Stop after so many orders too; 0: no limit.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, max=200, help="The number of concurrent shoppers.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="The number of shoppers.")] = 8,
     mix: Annotated[Mix, typer.Option(help="The mix of their actions.")] = Mix.shop,
+    rate: Annotated[
+        float,
+        typer.Option(min=0, max=1000, help="Actions begun each second; 0: as many as the shoppers can."),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same choices.")] = 1,
     history: Annotated[
         Path | None, typer.Option(help="The file for the history of requests.", show_default="with the logs")
@@ -34,7 +38,7 @@ def load(
     path = history or state.folder / "logs" / f"load-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
     secrets = Secrets(state)
     credentials = Credentials(staff(secrets), admin(secrets), courier(secrets), secrets.password("shoppers"))
-    plan = Plan(mix=mix, concurrency=concurrency, seconds=seconds, orders=orders, seed=seed)
+    plan = Plan(mix=mix, concurrency=concurrency, seconds=seconds, orders=orders, seed=seed, rate=rate)
     with History.create(path) as lines, err.status("shopping"):
         summary = uvloop.run(run_load(record.edge, credentials, plan, lines))
     summary["history"] = str(path)

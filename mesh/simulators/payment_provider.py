@@ -264,8 +264,11 @@ def _idempotency_key(request: Request) -> str:
 
 
 def _requested_fault(token: str, operation: str) -> Plan:
-    """Return the plan that a token requests for an operation; a word without an operation means `authorize`."""
-    prefix, _, word = token.partition("_")
+    """Return the plan that a token requests for an operation; a word without an operation means `authorize`.
+
+    What follows a hyphen distinguishes payment methods with the same fault.
+    """
+    prefix, _, word = token.partition("-")[0].partition("_")
     read = VOCABULARY.read(word) if prefix == "tok" else None
     if read is None:
         raise ApiError(400, "payment_method_unknown", "there is no such payment method", param="payment_method")

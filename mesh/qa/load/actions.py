@@ -45,7 +45,7 @@ async def buy_with_fault(shopper: Shopper) -> None:
 
 async def buy_with_declined_card(shopper: Shopper) -> None:
     """Place an order whose payment is declined."""
-    await shopper.order(shopper.random.choice(_DECLINED_TOKENS))
+    await shopper.order_declined(shopper.random.choice(_DECLINED_TOKENS))
 
 
 async def buy_and_cancel(shopper: Shopper) -> None:

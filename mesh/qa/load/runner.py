@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -32,6 +33,8 @@ class Plan:
     #: Also stop after so many orders; 0 for no limit.
     orders: int = 0
     seed: int = 1
+    #: Actions that begin each second, as long as some shopper has none; 0: each begins one when its last has ended.
+    rate: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,9 @@ class _Run:
         self._plan = plan
         self._clock = clock
         self._until = clock() + plan.seconds
+        #: When the next action begins; one shopper waits for it, with the lock.
+        self._next = clock()
+        self._waiting = asyncio.Lock()
         self._orders = 0
         self._actions = endless(plan.mix, Random(plan.seed))  # noqa: S311  reproducible, guards nothing
 
@@ -81,14 +87,24 @@ class _Run:
         await run_concurrently(shoppers, self._shop, limit=len(shoppers))
 
     async def _shop(self, shopper: Shopper) -> None:
-        while self._clock() < self._until and not self._has_enough_orders:
+        while await self._turn():
             action = next(self._actions)
             self._orders += action is not _WITHOUT_ORDER
             await action(shopper)
 
+    async def _turn(self) -> bool:
+        """Wait until another action may begin; return False when none may any more."""
+        if self._plan.rate:
+            async with self._waiting:
+                if self._goes_on:
+                    await asyncio.sleep(self._next - self._clock())
+                    self._next = max(self._next, self._clock()) + 1 / self._plan.rate
+        return self._goes_on
+
     @property
-    def _has_enough_orders(self) -> bool:
-        return 0 < self._plan.orders <= self._orders
+    def _goes_on(self) -> bool:
+        has_enough_orders = 0 < self._plan.orders <= self._orders
+        return self._clock() < self._until and not has_enough_orders
 
 
 @asynccontextmanager
@@ -101,11 +117,12 @@ async def _shoppers(url: str, credentials: Credentials, plan: Plan, history: His
         if not catalog.products:
             raise StackError("the shop has no products", fix="run `shopmesh sample-data`")
         shoppers: list[Shopper] = []
+        register = partial(_register, anonymous, credentials.shoppers_password)
 
         async def sign_in_shopper(number: int) -> None:
-            shop = await _register(anonymous, number, credentials.shoppers_password)
+            name = f"shopper-{number}"  # its account is reused by every load
             random = Random(f"{plan.seed}-{number}")  # noqa: S311  reproducible, guards nothing
-            shoppers.append(Shopper(f"shopper-{number}", shop, crew, catalog, history, random))
+            shoppers.append(Shopper(name, await register(name), crew, catalog, history, random, register))
 
         await run_concurrently(range(plan.concurrency), sign_in_shopper, limit=_CONCURRENT_SIGN_INS)
         yield shoppers
@@ -117,10 +134,10 @@ async def _sign_in_crew(anonymous: ShopApiClient, credentials: Credentials) -> C
     return Crew(staff, admin, courier, (await courier.get("/v1/users/me"))["userId"])
 
 
-async def _register(anonymous: ShopApiClient, number: int, password: str) -> ShopApiClient:
-    """Return a client for the shopper of this number, whose account is reused by every load."""
-    email = f"shopper-{number}@load.shopmesh.local"
-    account = {"email": email, "password": password, "requestId": f"load-shopper-{number}"}
+async def _register(anonymous: ShopApiClient, password: str, name: str) -> ShopApiClient:
+    """Return a client for the customer of this name."""
+    email = f"{name}@load.shopmesh.local"
+    account = {"email": email, "password": password, "requestId": f"load-{name}"}
     await anonymous.post("/v1/auth/register", account)
     return await anonymous.sign_in(email, password)
 

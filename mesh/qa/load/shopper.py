@@ -1,9 +1,9 @@
 """A shopper, with the requests that actions are made of. Staff and a courier act for it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -14,6 +14,8 @@ _MAX_ATTEMPTS = 40
 _FIRST_BACKOFF, _MAX_BACKOFF = 0.05, 1.0
 #: Where sample data has stock of every SKU.
 LOCATION = "bangkok"
+#: The declined payments of one customer: fewer than svc_payment allows with one payment method.
+_MAX_DECLINES = 9
 DELIVERY_STATES = ("PICKED_UP", "IN_TRANSIT", "OUT_FOR_DELIVERY", "DELIVERED")
 
 _ADDRESSES = (
@@ -81,6 +83,11 @@ class Shopper:
     catalog: Catalog
     history: History
     random: Random
+    #: Registers a customer of a name.
+    register: Callable[[str], Awaitable[ShopApiClient]]
+    #: Who orders for this shopper with payment methods that are declined, and how often.
+    _declined: "Shopper | None" = None
+    _declines: int = 0
 
     def saw(self, what: str) -> None:
         """Count something that happened, for the summary."""
@@ -98,6 +105,22 @@ class Shopper:
             "paymentMethodToken": payment_method,
         }
         return await self.post("order", self.shop, "/v1/orders", body | changes)
+
+    async def order_declined(self, token: str, **changes: Any) -> tuple["Shopper", Message | None]:
+        """Place an order with a declined payment method as another customer; return who it is, and the order.
+
+        svc_payment limits the declines of each customer and of each method.
+        """
+        if self._declined is None or self._declines == _MAX_DECLINES:
+            name = f"{self.name}-{new_key()}"
+            try:
+                shop = await self.register(name)
+            except (RequestRejected, OutcomeUnknown):
+                return self, None
+            self._declined, self._declines = replace(self, name=name, shop=shop), 0
+        self._declines += 1
+        customer = self._declined
+        return customer, await customer.order(f"{token}-{customer.name}", **changes)
 
     async def cancel(self, order: Message) -> Message | None:
         """Cancel an order."""

@@ -86,11 +86,11 @@ async def buy_with_lapsing_authorization(shopper: Shopper) -> None:
 
 async def buy_with_second_card(shopper: Shopper) -> None:
     """Place an order whose payment is declined, and pay for it with another card."""
-    order = await shopper.order("tok_insufficient_funds", keepOnDecline=True)
+    customer, order = await shopper.order_declined("tok_insufficient_funds", keepOnDecline=True)
     if order is None or state(order) != "PENDING":
         return
     path = f"/v1/orders/{order['orderId']}/payment"
-    if await shopper.post("pay", shopper.shop, path, {"paymentMethodToken": "tok_ok"}):
+    if await customer.post("pay", customer.shop, path, {"paymentMethodToken": "tok_ok"}):
         shopper.saw("payment declined and repeated")
 
 
