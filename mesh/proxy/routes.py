@@ -72,7 +72,7 @@ def method_route(
                 max_stream_duration=limit, grpc_timeout_header_max=limit
             ),
             idle_timeout=_NEVER if method.streams else None,
-            retry_policy=_retries(retries, one_try=one_try) if policy.attempts(method) else None,
+            retry_policy=retry_policy(retries, one_try=one_try) if policy.attempts(method) else None,
         ),
     )
 
@@ -127,7 +127,7 @@ def _edge_route(retries: Retries) -> route.Route:
             cluster=EDGE,
             timeout=_NEVER,  # the edge applies each method's timeout; its event streams have none
             # Retries only what was not sent upstream.
-            retry_policy=_retries(retries, "connect-failure,refused-stream,reset-before-request"),
+            retry_policy=retry_policy(retries, "connect-failure,refused-stream,reset-before-request"),
         ),
     )
 
@@ -137,7 +137,7 @@ def _is_grpc(content_type: str = "application/grpc") -> route.HeaderMatcher:
     return route.HeaderMatcher(name="content-type", string_match=matcher.StringMatcher(prefix=content_type))
 
 
-def _retries(
+def retry_policy(
     retries: Retries,
     retry_on: str = "connect-failure,refused-stream,unavailable,reset",
     one_try: timedelta | None = None,
