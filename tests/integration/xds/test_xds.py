@@ -162,7 +162,9 @@ async def test_the_right_authority_with_the_wrong_identity_is_denied(mesh, calle
 async def test_a_revoked_caller_is_denied_on_its_open_connection(mesh):
     policy = mesh.policy
     workload = policy.workloads["svc_inventory"]
-    revoked = tuple(dataclasses.replace(one, callers=("svc_catalog",)) for one in workload.methods)
+    revoked = tuple(
+        dataclasses.replace(one, callers=("svc_user",)) if one.path == RESERVE else one for one in workload.methods
+    )
     workloads = policy.workloads | {"svc_inventory": dataclasses.replace(workload, methods=revoked)}
     async with channel(mesh, "svc_order") as it:
         reserve = it.unary_unary(RESERVE)
