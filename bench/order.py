@@ -70,22 +70,26 @@ async def count(state: State, place: Callable[[int], None], orders: int) -> Coun
     assert record is not None, "the stack is not running"
     url = Postgres(state.folder / "postgres", Path(record.run) / "postgres").url
     admin = await asyncpg.connect(url)
-    redis = from_url(redis_server.Redis(state.folder / "redis", Path(record.run)).url)
+    servers = [
+        redis_server.Redis(state.folder / name, Path(record.run), name=name) for name in ("redis", "redis_cache")
+    ]
+    redis = [from_url(server.url) for server in servers]
     try:
         await log_statements(admin, on=True)
         await asyncio.to_thread(place, 1)  # not counted: each session reads the configuration before its next statement
         await published(admin, url)
-        start, wal, commands = state.log("postgres").stat().st_size, await position(admin), await executed(redis)
+        start, wal, commands = state.log("postgres").stat().st_size, await position(admin), await executed(*redis)
         await asyncio.to_thread(place, orders)
         await published(admin, url)
-        wal, commands = await position(admin) - wal, await executed(redis) - commands
+        wal, commands = await position(admin) - wal, await executed(*redis) - commands
         await log_statements(admin, on=False)
         with state.log("postgres").open(errors="replace") as log:
             log.seek(start)
             statements = Counter(parse(log.read()))
     finally:
         await admin.close()
-        await redis.aclose()
+        for one in redis:
+            await one.aclose()
     commits = sum(found for (_, name), found in statements.items() if name == "COMMIT")
     return Counts(statements, commits, wal, commands)
 
@@ -114,8 +118,8 @@ async def position(admin: asyncpg.Connection) -> int:
     return int(await admin.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
-async def executed(redis: Redis) -> int:
-    return int((await redis.info("stats"))["total_commands_processed"])
+async def executed(*redis: Redis) -> int:
+    return sum([int((await one.info("stats"))["total_commands_processed"]) for one in redis])
 
 
 def parse(log: str) -> Iterable[tuple[str, str]]:

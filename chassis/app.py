@@ -36,6 +36,7 @@ from chassis.rpc.reflection import add_reflection
 from chassis.rpc.revocations import RevocationSource
 from chassis.settings import Settings, SettingsError
 from shop.services import service_of_servicer
+from shop.topics import EVENTS, TOPICS
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ class App:
                 self._bus = await self._open(KafkaBus.open_with(settings))
             else:
                 with explain_setting("REDIS_URL"):
-                    self._bus = await self._open(RedisBus.open(settings.redis_url, settings.event_prefix))
+                    opening = RedisBus.open(settings.redis_url, settings.event_prefix, settings.redis_consumer_url)
+                    self._bus = await self._open(opening)
         return self._bus
 
     def cache(self) -> Cache:
@@ -135,7 +137,14 @@ class App:
             self._services.append(service.name)
 
     async def consume(self, database: Database, handlers: Mapping[type[Message], Handler]) -> None:
-        """Apply events of other services, each in a transaction of `database`; called once, with all handlers."""
+        """Apply events, each in a transaction of `database`; called once, with all handlers.
+
+        Raises LookupError for an event whose topic does not name this service among its consumers.
+        """
+        for event in handlers:
+            topic = TOPICS[EVENTS[event.DESCRIPTOR.full_name].topic]
+            if self.name not in topic.consumers:
+                raise LookupError(f"{topic.name} does not name {self.name} among its consumers")
         retry_seconds = self.settings.event_retry_seconds
         worker = Consumer(self.name, database, await self.bus(), handlers, retry_seconds=retry_seconds)
         self.gauges.add("consumer_lag_seconds", "Age of the oldest event received and not applied.", worker.lag_seconds)

@@ -11,8 +11,11 @@ class EventSettings:
 
     #: The event bus.
     events: Literal["redis", "kafka"] = "redis"
-    #: Redis for the event bus, with `events=redis`; one that loses its events gets them again from the outboxes.
+    #: Redis for the event bus, with `events=redis`, as an account that publishes; one that loses its events gets them
+    #: again from the outboxes.
     redis_url: str = ""
+    #: The same Redis as an account that only consumes; `redis_url` when empty.
+    redis_consumer_url: str = ""
     #: Redis for caches, which may evict anything; the event bus's when empty.
     cache_url: str = ""
     #: `host:port` of a Kafka broker, for `events=kafka`.
@@ -27,10 +30,6 @@ class EventSettings:
     kafka_username: str = ""
     #: The account's password.
     kafka_password: str = field(default="", repr=False)
-    #: Partitions of a topic that is created: the number of processes of a service that may consume it at a time.
-    kafka_partitions: int = 6
-    #: Create topics that do not exist, which needs the right to; false where an operator creates them.
-    kafka_create_topics: bool = True
     #: Put before the names of topics and consumer groups, so that several meshes can share one broker.
     event_prefix: str = ""
     #: Seconds for which an event that its handler fails to apply is tried again before it is dead-lettered.

@@ -1,5 +1,6 @@
 """Composes svc_user."""
 
+import logging
 from datetime import timedelta
 from functools import partial
 
@@ -8,12 +9,16 @@ from svc_user import store_sessions
 from svc_user.bootstrap import ensure_admin
 from svc_user.crypto import key_from_setting
 from svc_user.domain_sessions import SessionLimits
+from svc_user.message_sender import MessageSender
+from svc_user.password_resets import PasswordResets
 from svc_user.passwords import Passwords
 from svc_user.service import UserService
 from svc_user.service_addresses import AddressService
 from svc_user.service_auth import AuthService
 from svc_user.settings import Settings
 from svc_user.signing_keys import SigningKeys, TokenPolicy
+
+log = logging.getLogger(__name__)
 
 _SESSION_RETENTION = timedelta(days=7)
 _THROTTLE_RETENTION = timedelta(days=1)
@@ -39,12 +44,26 @@ async def compose(app: App, settings: Settings) -> None:
     app.token_keys(signing_keys.key_set)
     if settings.admin_email:
         await ensure_admin(db, passwords, settings.admin_email, settings.admin_password)
-    auth = AuthService(db, passwords, signing_keys, limits)
+    sender = _sender(app, settings)
+    resets = PasswordResets(db, secret, sender)
+    app.on_close(lambda: resets.worker.close(app.settings.drain_seconds))
+    auth = AuthService(db, passwords, signing_keys, limits, resets)
     app.serve(AddressService(db), auth, UserService(db, passwords))
+    app.background(resets.worker.run(settings.message_seconds))
     app.repeat(partial(_upkeep, db, signing_keys), settings.upkeep_seconds)
     app.purge_older_than(db, "session", "expire_time", _SESSION_RETENTION)
     app.purge_older_than(db, "login_throttle", "update_time", _THROTTLE_RETENTION)
     app.purge_older_than(db, "login_client", "login_time", _CLIENT_RETENTION)
+    app.purge_older_than(db, "password_reset", "request_time", _THROTTLE_RETENTION)
+
+
+def _sender(app: App, settings: Settings) -> MessageSender | None:
+    if not settings.message_sender_url:
+        log.warning("MESSAGE_SENDER_URL is not set: no codes for new passwords are sent")
+        return None
+    sender = MessageSender(url=settings.message_sender_url, key=settings.message_sender_key)
+    app.on_close(sender.aclose)
+    return sender
 
 
 async def _upkeep(db: Database, signing_keys: SigningKeys) -> bool:

@@ -76,6 +76,16 @@ def user_registered_event(account: Account) -> events.UserRegistered:
     return events.UserRegistered(user_id=account.id, version=account.version, roles=sorted(account.roles))
 
 
+def user_password_reset_requested_event(account: Account, expire_time: datetime) -> events.UserPasswordResetRequested:
+    """Return the event that a code for a new password was made."""
+    return events.UserPasswordResetRequested(user_id=account.id, expire_time=timestamp(expire_time))
+
+
+def user_password_changed_event(account: Account) -> events.UserPasswordChanged:
+    """Return the event that a password has changed."""
+    return events.UserPasswordChanged(user_id=account.id)
+
+
 def user_updated_event(before: Account, after: Account) -> events.UserUpdated:
     """Return the event that a user was updated: the names of the fields, without their values."""
     return events.UserUpdated(user_id=after.id, version=after.version, changed_fields=after.changed_fields(before))

@@ -168,3 +168,46 @@ WHERE address_id = $1 AND user_id = $2;
 -- name: delete_addresses
 -- Deletes entries of an address book.
 DELETE FROM address WHERE user_id = $1 AND address_id = ANY ($2::text[]);
+
+-- name: lock_reset
+-- Locks the last request for a new password of an email address.
+SELECT * FROM password_reset WHERE email_digest = $1 FOR UPDATE;
+
+-- name: save_reset_request
+-- Replaces the last request of an email address by one whose message is due.
+INSERT INTO password_reset (email_digest, sealed_email, traceparent, requests, request_time, next_attempt_time)
+VALUES ($1, $2, $3, 1, now(), now())
+ON CONFLICT (email_digest) DO UPDATE SET sealed_email = $2, traceparent = $3, requests = password_reset.requests + 1,
+    request_time = now(), next_attempt_time = now(), attempts = password_reset.attempts + 1, tries = 0,
+    user_id = NULL, code_digest = NULL, sealed_code = NULL, expire_time = NULL;
+
+-- name: count_reset_try
+-- Counts a try of a code.
+UPDATE password_reset SET tries = tries + 1 WHERE email_digest = $1 RETURNING *;
+
+-- name: delete_reset
+-- Deletes the request with this code; returns whether there was one.
+DELETE FROM password_reset WHERE email_digest = $1 AND code_digest = $2 RETURNING true;
+
+-- name: list_due_resets
+-- Lists the requests whose messages are due, the most overdue first.
+SELECT email_digest FROM password_reset WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1;
+
+-- name: claim_reset
+-- Claims the message of a request that is due for the length of a lease.
+UPDATE password_reset SET attempts = attempts + 1, next_attempt_time = now() + $2::interval
+WHERE email_digest = $1 AND next_attempt_time <= now() RETURNING *;
+
+-- name: save_reset_code
+-- Writes the code of a request.
+UPDATE password_reset SET user_id = $2, code_digest = $3, sealed_code = $4, expire_time = $5 WHERE email_digest = $1;
+
+-- name: renew_reset
+-- Extends a claim, unless it was lost.
+UPDATE password_reset SET next_attempt_time = now() + $3::interval
+WHERE email_digest = $1 AND attempts = $2 AND next_attempt_time IS NOT NULL;
+
+-- name: finish_reset
+-- Ends the job of a request, unless its claim was lost.
+UPDATE password_reset SET next_attempt_time = NULL, sealed_email = NULL, sealed_code = NULL
+WHERE email_digest = $1 AND attempts = $2;

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from google.protobuf.empty_pb2 import Empty
 
-from chassis import Context, Database, Transaction, current_time, current_user
+from chassis import Context, Database, Transaction, current_time, current_user, outbox
 from chassis.rpc.rate_limit import calling_network
 from shop.user.v1 import auth_service_pb2 as pb
 from shop.user.v1.auth_service_pb2_grpc import AuthServiceServicer
@@ -25,6 +25,7 @@ from svc_user.domain import Account
 from svc_user.domain_logins import LoginClient
 from svc_user.domain_passwords import check_password
 from svc_user.domain_sessions import RefreshResult, Session, SessionEndReason, SessionLimits
+from svc_user.password_resets import PasswordResets
 from svc_user.passwords import Passwords
 from svc_user.signing_keys import SigningKeys
 
@@ -39,12 +40,20 @@ _CLOCK_SKEW = timedelta(minutes=1)
 class AuthService(AuthServiceServicer):
     """Manages sessions, and publishes the keys of their access tokens."""
 
-    def __init__(self, db: Database, passwords: Passwords, signing_keys: SigningKeys, limits: SessionLimits) -> None:
+    def __init__(
+        self,
+        db: Database,
+        passwords: Passwords,
+        signing_keys: SigningKeys,
+        limits: SessionLimits,
+        resets: PasswordResets,
+    ) -> None:
         """Sign access tokens with `signing_keys`; sessions last as long as `limits` allow."""
         self.db = db
         self.passwords = passwords
         self.signing_keys = signing_keys
         self.limits = limits
+        self.resets = resets
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.Tokens:
         email = domain.normalize_email(request.email)
@@ -105,6 +114,20 @@ class AuthService(AuthServiceServicer):
             await store.update_password_hash(tx, account.id, new_hash)
             session_id = current_user().session_id
             await store_sessions.end_other_sessions(tx, account.id, session_id, SessionEndReason.PASSWORD_CHANGED)
+            await outbox.add(tx, converters.user_password_changed_event(account))
+        return Empty()
+
+    async def RequestPasswordReset(self, request: pb.RequestPasswordResetRequest, context: Context) -> Empty:
+        await self.resets.request(domain.normalize_email(request.email))
+        return Empty()
+
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> Empty:
+        email = domain.normalize_email(request.email)
+        check_password(request.new_password, email)
+        user_id = await self.resets.check_code(email, request.code)
+        new_hash = await self.passwords.hash(request.new_password)
+        async with self.db.transaction() as tx:
+            await self.resets.set_password(tx, user_id, email, request.code, new_hash)
         return Empty()
 
     async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.JsonWebKeySet:

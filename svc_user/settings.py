@@ -31,5 +31,11 @@ class Settings(chassis.Settings):
     admin_email: Annotated[str, Provided("admin_email")] = ""
     #: The password of the first admin, when the account is created.
     admin_password: Annotated[str, Provided("admin_password")] = field(default="", repr=False)
+    #: The API that sends messages to users; without it no codes for new passwords are sent.
+    message_sender_url: Annotated[str, Provided("api_url", "message_sender")] = ""
+    #: The key of its calls.
+    message_sender_key: Annotated[str, Provided("api_key", "message_sender")] = field(default="", repr=False)
+    #: Seconds between two looks for messages that are due.
+    message_seconds: float = 1.0
     #: Seconds between two runs of the upkeep: rotation of keys, erasure of used refresh tokens' successors.
     upkeep_seconds: float = 60.0

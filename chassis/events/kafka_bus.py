@@ -1,7 +1,7 @@
 """The event bus for real use: Kafka, by aiokafka.
 
-No Kafka transactions: aiokafka speaks only their first version, which is not atomic. Publishing is at least once with
-the idempotent producer, and the consumer's inbox drops duplicates.
+`shopmesh topics` creates the topics. No Kafka transactions: aiokafka speaks only their first version, which is not
+atomic. Publishing is at least once with the idempotent producer, and the consumer's inbox drops duplicates.
 """
 
 import asyncio
@@ -10,8 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, NoError, ProducerClosed, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.structs import ConsumerRecord
 
 from chassis.event_settings import EventSettings
@@ -30,10 +29,7 @@ class KafkaBus:
         """Connect as the settings say; their prefix is put before topic and group names."""
         self._connection = settings.kafka_connection()
         self._prefix = settings.event_prefix
-        self._partitions = settings.kafka_partitions
-        self._creates_topics = settings.kafka_create_topics
         self._producer: AIOKafkaProducer | None = None
-        self._known: set[str] = set()
         self._starting = asyncio.Lock()
         self._offsets = KafkaOffsets(self._connection, self._prefix)
 
@@ -55,7 +51,6 @@ class KafkaBus:
 
     async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
         """Return when every event is acknowledged by all in-sync replicas; a position is a partition's last offset."""
-        await self._create({event.topic for event in events})
         producer = await self._start_producer()
         sent: list[asyncio.Future[Any]] = []
         try:
@@ -86,7 +81,6 @@ class KafkaBus:
     @asynccontextmanager
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator["_Subscription"]:
         """Join the group; see chassis.events.bus.Bus."""
-        await self._create(set(topics))
         consumer = AIOKafkaConsumer(
             *(self._prefix + topic for topic in topics),
             **self._connection,
@@ -101,24 +95,6 @@ class KafkaBus:
             yield _Subscription(consumer, self._prefix)
         finally:
             await consumer.stop()
-
-    async def _create(self, topics: set[str]) -> None:
-        """Create topics that do not exist, with enough partitions: a topic created by default would have one."""
-        if topics <= self._known or not self._creates_topics:
-            return
-        admin = AIOKafkaAdminClient(**self._connection)
-        await admin.start()
-        try:
-            for topic in topics - self._known:
-                # aiokafka requires an empty assignment for the cluster's default replication.
-                new = NewTopic(self._prefix + topic, self._partitions, -1, replica_assignments={})
-                response = await admin.create_topics([new])
-                error = for_code(response.topic_errors[0][1])
-                if error not in (NoError, TopicAlreadyExistsError):
-                    raise error(new.name)
-                self._known.add(topic)
-        finally:
-            await admin.close()
 
     async def _start_producer(self) -> AIOKafkaProducer:
         async with self._starting:

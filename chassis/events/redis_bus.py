@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import redis.asyncio as redis
@@ -28,11 +28,12 @@ _MAX_STREAM_LENGTH = 1_000_000
 #: Share of Redis's memory that events may fill; the rest is for leases and caches.
 _MAX_MEMORY_SHARE = 0.9
 
-#: Acquires the lease when no consumer holds it, and renews its own.
+#: Acquires the lease when no consumer holds it, and renews its own. Like the release, it uses commands that fail on
+#: streams alone, so that an account which may use them cannot overwrite or delete a stream that it consumes.
 _ACQUIRE = """
-local holder = redis.call('get', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('setnx', KEYS[1], ARGV[1])
+if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('getex', KEYS[1], 'PX', ARGV[2])
 return 1"""
 #: Reads for the group while this consumer holds the lease. The script itself checks that: a process that is paused
 #: between a check and the read would receive events that the next leader never finds pending.
@@ -41,8 +42,7 @@ if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 local streams = {unpack(KEYS, 2)}
 for position = 4, #ARGV do table.insert(streams, ARGV[position]) end
 return redis.call('xreadgroup', 'GROUP', ARGV[2], 'leader', 'COUNT', ARGV[3], 'STREAMS', unpack(streams))"""
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
-
+_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('getdel', KEYS[1]) end"
 
 _Id = tuple[int, ...]
 
@@ -50,9 +50,10 @@ _Id = tuple[int, ...]
 class RedisBus:
     """An event bus on one Redis server."""
 
-    def __init__(self, client: redis.Redis, prefix: str = "") -> None:
-        """Use `client`, which must not decode responses; `prefix` separates several meshes."""
+    def __init__(self, client: redis.Redis, consumer: redis.Redis, prefix: str = "") -> None:
+        """Publish by `client` and consume by `consumer`, which do not decode replies; `prefix` separates meshes."""
         self._client = client
+        self._consumer = consumer
         # A hash tag: a Redis Cluster keeps all keys with the same one together, as scripts and transactions demand.
         self._prefix = f"{{{prefix}bus}}:"
         #: The topics that this publisher may trim.
@@ -62,13 +63,14 @@ class RedisBus:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, prefix: str = "") -> AsyncIterator["RedisBus"]:
-        """Connect, and close at the end."""
-        client = redis.from_url(url, socket_timeout=_BLOCK_MS / 1000 + 5, protocol=2)
-        try:
-            yield cls(client, prefix)
-        finally:
-            await client.aclose()
+    async def open(cls, url: str, prefix: str = "", consumer_url: str = "") -> AsyncIterator["RedisBus"]:
+        """Connect, and close at the end; `consumer_url` is the server's with an account that only consumes."""
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(redis.from_url(one, socket_timeout=_BLOCK_MS / 1000 + 5, protocol=2))
+                for one in (url, consumer_url or url)
+            ]
+            yield cls(clients[0], clients[1], prefix)
 
     async def publish(self, events: Sequence[Event], positions: Positions = NO_POSITIONS) -> Positions:
         """Append all events in order; Redis runs with `appendfsync always`, so that they are durable on return.
@@ -156,11 +158,11 @@ class RedisBus:
         streams = [self._prefix + topic for topic in topics]
         for stream in streams:
             try:
-                await self._client.xgroup_create(stream, group, id="0", mkstream=True)
+                await self._consumer.xgroup_create(stream, group, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
-        subscription = _Subscription(self._client, self._prefix, group, streams)
+        subscription = _Subscription(self._consumer, self._prefix, group, streams)
         renewal = asyncio.create_task(subscription.keep_lease())
         try:
             yield subscription

@@ -14,7 +14,7 @@ from mesh.errors import StackError
 
 _COMMANDS = (
     "up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "verify", "outbox",
-    "dlq", "saga", "orders", "mesh", "new",
+    "dlq", "topics", "saga", "orders", "mesh", "new",
 )  # fmt: skip
 
 

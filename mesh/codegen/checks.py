@@ -2,14 +2,14 @@
 
 import keyword
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from string import Formatter
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.rpc.code_pb2 import Code
 
 from mesh.codegen.runtime.contract import ANY_WORKLOAD, EDGE
-from mesh.codegen.schema import Event, Method, Place, Reason, Schema, domain_of, workload_of
+from mesh.codegen.schema import Event, Method, Place, Reason, Schema, Topic, domain_of, workload_of
 
 # Proxies count these as failures of the host and eject it; a business error must not cause that.
 _HOST_FAILURES = ("UNKNOWN", "INTERNAL", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -25,10 +25,14 @@ _CARD_FACT = re.compile(r"(^|_)card_(brand|network|last4|last_four|last_digits|e
 
 def problems(schema: Schema) -> list[str]:
     """Return every breach as `file:line: what: why`, ordered by file and line."""
+    workloads = sorted({workload_of(method.service) for method in schema.methods()})
+    declared = [topic.topic.name for topic in schema.topics()]
+    used = {event.event.topic for event in schema.events() if event.event}
     found = [
         *_methods(schema),
         *((r.place, f"{r.enum}.{r.name}", why) for r in schema.reasons() for why in _reason(r)),
-        *((e.place, e.message.full_name, why) for e in schema.events() for why in _event(e)),
+        *((e.place, e.message.full_name, why) for e in schema.events() for why in _event(e, declared)),
+        *((t.place, t.topic.name, why) for t in schema.topics() for why in _topic(t, workloads, used)),
         *(
             (place, field.full_name, "looks like a secret: mark it (shop.options.v1.sensitive) = true")
             for field, sensitive, place in schema.fields()
@@ -151,7 +155,7 @@ def _is_name(name: str) -> bool:
     return bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)) and not keyword.iskeyword(name) and name != "self"
 
 
-def _event(event: Event) -> Iterator[str]:
+def _event(event: Event, declared: Sequence[str]) -> Iterator[str]:
     if event.event is None:
         if not event.embedded:
             yield "stands in an events file, but is neither an event nor part of one"
@@ -162,6 +166,21 @@ def _event(event: Event) -> Iterator[str]:
     domain = domain_of(event.message.file.package)
     if not re.fullmatch(rf"shop\.{domain}\.v1\.[A-Z][A-Za-z0-9]*", event.event.topic):
         yield f"has the topic {event.event.topic!r}, which is not `shop.{domain}.v1.<Aggregate>`"
+    elif declared.count(event.event.topic) != 1:
+        yield f"has the topic {event.event.topic!r}, which is not declared once by (shop.options.v1.topic)"
+
+
+def _topic(topic: Topic, workloads: Sequence[str], used: Collection[str]) -> Iterator[str]:
+    rule = topic.topic
+    if rule.name.rpartition(".")[0] != topic.package:
+        yield f"is declared in the package {topic.package}, which does not publish it"
+    if rule.name not in used:
+        yield "is a topic without events"
+    for consumer in rule.consumers:
+        if consumer not in workloads:
+            yield f"names the unknown consumer {consumer!r}; known are {', '.join(workloads)}"
+    if rule.partitions < 1 or seconds(rule.retention) <= 0:
+        yield "is a topic whose `partitions` or `retention` is not positive"
 
 
 def _is_secret(field: FieldDescriptor) -> bool:

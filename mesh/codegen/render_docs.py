@@ -53,13 +53,15 @@ def _error_row(reason: Reason) -> tuple[str, ...]:
 
 def _events(schema: Schema) -> str:
     domains: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    consumers = {declared.topic.name: declared.topic.consumers for declared in schema.topics()}
     for event in schema.events():
         if event.event:
             name, topic, key = event.message.name, event.event.topic, event.event.key
-            row = (f"`{name}`", f"`{topic}`", f"`{key}`", _cell(event.place.comment))
+            read_by = ", ".join(consumers.get(topic, ()))
+            row = (f"`{name}`", f"`{topic}`", f"`{key}`", read_by, _cell(event.place.comment))
             domains[domain_of(event.message.file.package)].append(row)
     intro = "Every event, by the domain that publishes it. Events with the same topic and key are delivered in order.\n"
-    return _page("Events", intro, ("Event", "Topic", "Key", "Meaning"), domains)
+    return _page("Events", intro, ("Event", "Topic", "Key", "Consumers", "Meaning"), domains)
 
 
 def _page(title: str, intro: str, columns: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]]) -> str:

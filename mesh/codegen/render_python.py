@@ -11,7 +11,7 @@ from typing import Any
 from google.rpc.code_pb2 import Code
 
 from mesh.codegen.checks import placeholders, seconds
-from mesh.codegen.schema import Event, Method, Reason, Schema, workload_of
+from mesh.codegen.schema import Event, Method, Reason, Schema, Topic, workload_of
 
 _RUNTIME = Path(__file__).with_name("runtime")
 _TABLE = "{}  # filled by mesh.codegen"
@@ -27,7 +27,7 @@ def render(schema: Schema) -> dict[str, str]:
         "shop/contract.py": _contract(list(schema.methods())),
         "shop/errors.py": _errors({reasons[0].domain: path for path, reasons in by_file.items()}),
         "shop/services.py": _services(schema.methods()),
-        "shop/topics.py": _topics([event for event in schema.events() if event.event]),
+        "shop/topics.py": _topics([event for event in schema.events() if event.event], schema.topics()),
         **{f"{path}.py": _error_classes(reasons) for path, reasons in by_file.items()},
     }
     return {
@@ -123,9 +123,15 @@ def _rate_limit(limit: Any) -> str:
 # --- topics -------------------------------------------------------------------------------------------------
 
 
-def _topics(events: Iterable[Event]) -> str:
+def _topics(events: Iterable[Event], topics: Iterable[Topic]) -> str:
     rows = (f'"{e.message.full_name}": EventType("{e.event.topic}", "{e.event.key}"),\n' for e in events)
-    return filled("topics", _table(rows))
+    return filled("topics", _table(map(_topic, topics)), _table(rows))
+
+
+def _topic(declared: Topic) -> str:
+    topic = declared.topic
+    consumers, retention = tuple(topic.consumers), seconds(topic.retention)
+    return f'"{topic.name}": Topic("{topic.name}", {consumers!r}, {topic.partitions}, {retention!r}),\n'
 
 
 # --- services -----------------------------------------------------------------------------------------------
@@ -152,11 +158,11 @@ def source(name: str) -> str:
     return (_RUNTIME / f"{name}.py").read_text("utf-8")
 
 
-def filled(name: str, table: str) -> str:
-    """Return the source of the runtime module with its empty table replaced by `table`."""
-    before, mark, after = source(name).partition(_TABLE)
-    assert mark, f"{name}.py has no table to fill"
-    return before + table + after
+def filled(name: str, *tables: str) -> str:
+    """Return the source of the runtime module with its empty tables replaced by `tables`."""
+    first, *rest = source(name).split(_TABLE)
+    assert len(rest) == len(tables), f"{name}.py has another number of tables to fill"
+    return first + "".join(table + text for table, text in zip(tables, rest, strict=True))
 
 
 def _table(rows: Iterable[str]) -> str:

@@ -20,6 +20,8 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.descriptor_pool import DescriptorPool
 
 _OPTIONS = "shop.options.v1."
+#: The path in SourceCodeInfo of the option (shop.options.v1.topic) of a file; numbers of it follow.
+_TOPICS = (8, 50101)
 _NOWHERE = SourceCodeInfo.Location(span=[0, 0, 0])
 
 
@@ -71,6 +73,15 @@ class Event:
     message: Descriptor
     event: Any
     embedded: bool
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """A topic that a file declares; `topic` is its shop.options.v1.Topic."""
+
+    topic: Any
+    package: str
     place: Place
 
 
@@ -154,6 +165,12 @@ class Schema:
                         place=self._places[message.full_name],
                     )
 
+    def topics(self) -> Iterator[Topic]:
+        """Yield every declared topic, ordered by file and declaration."""
+        for file in self.files:
+            for number, topic in enumerate(self._option(file, "FileOptions", _OPTIONS + "topic") or ()):
+                yield Topic(topic=topic, package=file.package, place=self._places[f"{file.name}/{number}"])
+
     def fields(self) -> Iterator[tuple[FieldDescriptor, bool, Place]]:
         """Yield every field, whether it is marked as sensitive, and its place."""
         for file in self.files:
@@ -170,7 +187,7 @@ class Schema:
             return None
         kind = self._pool.FindMessageTypeByName(f"google.protobuf.{options}")
         message = message_factory.GetMessageClass(kind).FromString(descriptor.GetOptions().SerializeToString())
-        return message.Extensions[extension] if message.HasExtension(extension) else None
+        return message.Extensions[extension] if extension.is_repeated or message.HasExtension(extension) else None
 
 
 def domain_of(package: str) -> str:
@@ -192,6 +209,9 @@ def _with_nested(messages: Any) -> Iterator[Descriptor]:
 
 def _places(file: FileDescriptorProto) -> Iterator[tuple[str, Place]]:
     locations = {tuple(location.path): location for location in file.source_code_info.location}
+    for path in locations:
+        if path[:-1] == _TOPICS:
+            yield f"{file.name}/{path[-1]}", Place(file=file.name, line=locations[path].span[0] + 1, comment="")
     for name, path in _paths(file):
         location = locations.get(path, _NOWHERE)
         lines = (line.strip() for line in location.leading_comments.strip().splitlines())

@@ -56,6 +56,11 @@ class Ports:
         return self.base + 85
 
     @property
+    def message_sender(self) -> int:
+        """The port of the message sender's simulator."""
+        return self.base + 86
+
+    @property
     def kafka(self) -> int:
         """The port of the Kafka broker."""
         return self.base + 92

@@ -23,6 +23,10 @@ class Secrets:
         """Return the password of the role that owns a service's database."""
         return self._state.secret(f"{service}.database.owner", _password)
 
+    def account(self, server: str, name: str) -> str:
+        """Return the password of an account at one of the stack's servers."""
+        return self._state.secret(f"{name}.{server}", _password)
+
     def key(self, simulator: str) -> str:
         """Return the API key of a simulator."""
         return self._state.secret(f"{simulator}.key", _password)

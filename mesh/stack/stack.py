@@ -14,23 +14,23 @@ from mesh.proxy.inputs import IngressInputs
 from mesh.services import SERVICES, upstreams
 from mesh.stack.databases import ServiceDatabase
 from mesh.stack.environment import inherited, python
+from mesh.stack.kafka_server import KafkaServer
 from mesh.stack.ports import Ports, address
 from mesh.stack.process import Program
 from mesh.stack.provisions import Provisions
 from mesh.stack.readiness import grpc_answers, grpc_serving, http_answers, http_ok, tcp_open
+from mesh.stack.redis_servers import RedisServers
 from mesh.stack.secrets import Secrets
 from mesh.stack.servers.envoy import Envoy
-from mesh.stack.servers.kafka import Kafka
 from mesh.stack.servers.postgres import Postgres
-from mesh.stack.servers.redis import Redis
 from mesh.stack.state import State
 
 EDGE = "edge_gateway"
 _MIGRATIONS = "migrations"
 #: More than its drain, 5 s, and the end of its background work, 10 s, can take.
 _SERVICE_STOP_SECONDS = 20.0
-#: The simulators of external APIs, each with the path of the webhooks that it sends.
-_SIMULATORS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
+#: The paths of the webhooks that the simulators of external APIs send, if they do.
+_WEBHOOKS = {"payment_provider": "/v1/webhooks/payment", "courier": "/v1/webhooks/courier"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,13 @@ class Stack:
         self._external_apis = {
             "payment_provider": address(ports.payment_provider),
             "courier": address(ports.courier),
+            "message_sender": address(ports.message_sender),
         }
         self._provisions = Provisions(self._secrets, self._external_apis)
         self._addresses = _assign(options, ports)
         self._database = os.environ.get("DATABASE_URL", "")
-        self._redis = os.environ.get("REDIS_URL", "")
-        self._kafka = os.environ.get("KAFKA_BOOTSTRAP", "")
+        self._redis = RedisServers(state.folder, run, self._secrets, options.events)
+        self._kafka = KafkaServer(state.folder, ports, self._secrets) if options.events == "kafka" else None
         self._servers = tuple(self._server_programs())
         self.programs: tuple[Program, ...] = (
             *self._servers,
@@ -115,15 +116,9 @@ class Stack:
             postgres = Postgres(self._state.folder / "postgres", self._folder("postgres"))
             self._database = postgres.url
             yield postgres.program()
-        if not self._redis:
-            redis = Redis(self._state.folder / "redis", self._run)
-            self._redis = redis.url
-            yield redis.program()
-        if not self._kafka and self.options.events == "kafka":
-            ports = self._ports
-            kafka = Kafka(self._state.folder / "kafka", port=ports.kafka, controller_port=ports.kafka_controller)
-            self._kafka = kafka.bootstrap
-            yield kafka.program()
+        yield from self._redis.programs()
+        if self._kafka:
+            yield from self._kafka.programs()
 
     def _simulators(self) -> Iterator[Program]:
         for name, where in self._external_apis.items():
@@ -134,7 +129,7 @@ class Stack:
                 | {
                     "LISTEN": where,
                     "API_KEY": self._secrets.key(name),
-                    "WEBHOOK_URL": self.entry + _SIMULATORS[name],
+                    "WEBHOOK_URL": self.entry + _WEBHOOKS[name] if name in _WEBHOOKS else "",
                     "WEBHOOK_SECRET": self._secrets.webhook(name),
                     "STATE_FILE": str(self._state.folder / f"{name}.sqlite"),
                 },
@@ -187,16 +182,15 @@ class Stack:
 
     def _service_env(self, name: str) -> dict[str, str]:
         env = inherited() | {
-            "REDIS_URL": self._redis,
             "EVENTS": self.options.events,
-            "KAFKA_BOOTSTRAP": self._kafka,
             "UPSTREAMS": _joined(self._upstreams()),
             "TOKEN_ISSUER": "https://shopmesh.local",
             "TOKEN_AUDIENCE": "shopmesh",
             "DRAIN_SECONDS": "5",
             "REUSE_PORT": "true",
         }
-        return env | self._provisions.environment(name)
+        kafka = self._kafka.environment(name) if self._kafka else {}
+        return env | self._redis.environment(name) | kafka | self._provisions.environment(name)
 
     def _edge(self) -> Program:
         where = address(self._ports.edge if self.options.mesh else self._ports.entry)

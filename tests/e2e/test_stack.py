@@ -24,7 +24,16 @@ from shop.user.v1 import auth_service_pb2
 from tests.e2e.purchases.databases import database
 from tests.e2e.stacks import COMMAND, get, until
 
-SERVERS = {"postgres", "redis", "payment_provider", "courier", "edge_gateway", "ingress"}
+SERVERS = {
+    "postgres",
+    "redis",
+    "redis_cache",
+    "payment_provider",
+    "courier",
+    "message_sender",
+    "edge_gateway",
+    "ingress",
+}
 
 
 def test_up_prints_every_address(stack):

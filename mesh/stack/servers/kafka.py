@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
@@ -25,8 +26,6 @@ _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "num.partitions": "3",
     "num.network.threads": "2",
     "num.io.threads": "2",
@@ -43,11 +42,35 @@ _SETTINGS = {
 }
 
 
+#: The account that may do everything.
+OPERATOR = "operator"
+#: With accounts, only what an ACL allows is allowed, and no topic is created by its first use.
+_WITH_ACCOUNTS = {
+    "sasl.enabled.mechanisms": "PLAIN",
+    "sasl.mechanism.inter.broker.protocol": "PLAIN",
+    "sasl.mechanism.controller.protocol": "PLAIN",
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": f"User:{OPERATOR}",
+    "auto.create.topics.enable": "false",
+}
+_PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+
+
 class Kafka:
     """One broker with its data in `folder`, listening on two ports of the loopback interface."""
 
-    def __init__(self, folder: Path, *, port: int, controller_port: int, jars: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        controller_port: int,
+        jars: Path | None = None,
+        accounts: Mapping[str, str] | None = None,
+    ) -> None:
+        """`accounts` are passwords by account, one of them OPERATOR; without any, all clients may do everything."""
         self.folder = folder
+        self._accounts = accounts or {}
         self.bootstrap = f"127.0.0.1:{port}"
         self._controller = f"127.0.0.1:{controller_port}"
         self._jars = jars or _cache(folder) / f"kafka-{VERSION}"
@@ -79,19 +102,40 @@ class Kafka:
             raise StackError(problem, fix="install Java 17 and Maven, or use `--events redis`")
         self.folder.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_fetch, self._jars)
-        settings = _SETTINGS | {
-            "controller.quorum.voters": f"1@{self._controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{self._controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "log.dirs": str(self.folder / "data"),
-        }
+        settings = _SETTINGS | self._listeners() | {"log.dirs": str(self.folder / "data")}
         properties = self.folder / "server.properties"
-        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        properties.unlink(missing_ok=True)
+        with os.fdopen(os.open(properties, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
         if not (self.folder / "data" / "meta.properties").exists():
             arguments = self._java("kafka.tools.StorageTool", "format", "--cluster-id", "c2hvcG1lc2gtbG9jYWwtMQ")
             arguments += ("--config", str(properties))
             async with running(Program(name="kafka format", argv=arguments), self.folder / "format.log"):
                 pass
+
+    def _listeners(self) -> dict[str, str]:
+        protocol = "SASL_PLAINTEXT" if self._accounts else "PLAINTEXT"
+        listeners = {
+            "controller.quorum.voters": f"1@{self._controller}",
+            "listeners": f"{protocol}://{self.bootstrap},CONTROLLER://{self._controller}",
+            "advertised.listeners": f"{protocol}://{self.bootstrap}",
+            "inter.broker.listener.name": protocol,
+            "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
+        }
+        if not self._accounts:
+            return listeners
+        users = " ".join(f'user_{name}="{password}"' for name, password in self._accounts.items())
+        login = f'{_PLAIN_LOGIN} username="{OPERATOR}" password="{self._accounts[OPERATOR]}" {users};'
+        logins = {f"listener.name.{name}.plain.sasl.jaas.config": login for name in ("sasl_plaintext", "controller")}
+        return listeners | _WITH_ACCOUNTS | logins
+
+    def connection(self, account: str = OPERATOR) -> dict[str, Any]:
+        """Return the options of a client, with an account if there are any."""
+        options = {"bootstrap_servers": self.bootstrap}
+        if not self._accounts:
+            return options
+        sasl = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
+        return options | sasl | {"sasl_plain_username": account, "sasl_plain_password": self._accounts[account]}
 
     async def _is_serving(self) -> bool:
         host, _, port = self.bootstrap.rpartition(":")
@@ -101,7 +145,7 @@ class Kafka:
         except OSError:
             return False
         writer.close()
-        client = AIOKafkaClient(bootstrap_servers=self.bootstrap, request_timeout_ms=2_000)
+        client = AIOKafkaClient(**self.connection(), request_timeout_ms=2_000)
         try:
             await client.bootstrap()
             return bool(client.cluster.brokers())

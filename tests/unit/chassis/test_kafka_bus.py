@@ -37,7 +37,7 @@ async def test_a_slow_consumer_keeps_its_partitions(monkeypatch):
             made.append(options)
 
     monkeypatch.setattr(kafka_bus, "AIOKafkaConsumer", Recorded)
-    bus = kafka_bus.KafkaBus(EventSettings(kafka_bootstrap="127.0.0.1:1", kafka_create_topics=False))
+    bus = kafka_bus.KafkaBus(EventSettings(kafka_bootstrap="127.0.0.1:1"))
     with pytest.raises(KafkaError):
         await bus.subscribe("g", ["t"]).__aenter__()
     assert made[0]["max_poll_interval_ms"] >= 3_600_000
@@ -61,9 +61,3 @@ def test_kafka_is_reached_with_tls_and_an_account_when_the_settings_say_so():
         "bootstrap_servers": "b:1",
         "security_protocol": "PLAINTEXT",
     }
-
-
-async def test_topics_are_not_created_where_an_operator_creates_them(monkeypatch):
-    monkeypatch.setattr(kafka_bus, "AIOKafkaAdminClient", None)
-    bus = kafka_bus.KafkaBus(EventSettings(kafka_bootstrap="127.0.0.1:1", kafka_create_topics=False))
-    await bus._create({"t"})

@@ -104,7 +104,8 @@ MISTAKES = {
         STATE,
         "outside 400 to 499",
     ),
-    "an event without topic": ('topic: "shop.toy.v1.Toy"', "", CREATED, "has the topic ''"),
+    "an event without topic": ('    topic: "shop.toy.v1.Toy"', "", CREATED, "has the topic ''"),
+    "an event whose topic is not declared": ('  name: "shop.toy.v1.Toy"', "", CREATED, "which is not declared once"),
     "another domain's topic": (
         '"shop.toy.v1.Toy"',
         '"shop.order.v1.Order"',
@@ -150,6 +151,23 @@ def test_the_build_fails_on(compiled, toy: Path, mistake: str) -> None:
     assert len(reported) == 1, response.error
     assert reported[0].startswith(f"protos/shop/toy/v1/{proto.name}:{line}: shop.toy.v1.")
     assert reported[0].split(": ")[1].endswith(f".{name}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('  name: "shop.toy.v1.Toy"', '  name: "shop.order.v1.Order"', "is declared in the package shop.toy.v1"),
+        ('    topic: "shop.toy.v1.Toy"', '    topic: "shop.toy.v1.Car"', "is a topic without events"),
+        ("  partitions: 6\n", "", "is a topic whose `partitions` or `retention` is not positive"),
+        ("  retention: {seconds: 604800}\n", "", "is a topic whose `partitions` or `retention` is not positive"),
+        ("  partitions: 6", '  partitions: 6\n  consumers: ["svc_car"]', "names the unknown consumer 'svc_car'"),
+    ],
+)
+def test_a_topic_with_a_mistake_fails_the_build(compiled, old: str, new: str, complaint: str) -> None:
+    response = protoc_gen_shop.respond(compiled(old, new))
+
+    (problem,) = [line for line in response.error.splitlines() if complaint in line]
+    assert problem.startswith("protos/shop/toy/v1/toy_events.proto:8: shop.")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,12 @@ def test_only_events_have_topics(load) -> None:
     assert events == {"shop.toy.v1.ToyCreated": topics.EventType("shop.toy.v1.Toy", "toy_id")}
 
 
+def test_a_declared_topic_has_its_consumers_partitions_and_retention(load) -> None:
+    topics = load("shop/topics.py", "partitions: 6", 'partitions: 6\n  consumers: ["svc_toy"]')
+
+    assert {"shop.toy.v1.Toy": topics.Topic("shop.toy.v1.Toy", ("svc_toy",), 6, 604800.0)} == topics.TOPICS
+
+
 def test_the_pages_list_every_reason_and_event(compiled) -> None:
     pages = {file.name: file.content for file in protoc_gen_shop.respond(compiled(parameter="docs")).file}
 
@@ -151,7 +157,7 @@ def test_the_pages_list_every_reason_and_event(compiled) -> None:
         '| A toy cannot become what was asked. It may be of "another kind \\| make" |'
     ) in pages["errors.md"].splitlines()
     assert "| `GONE` | `NOT_FOUND` | 404 | It is {gone}. | Nobody has such a toy. |" in pages["errors.md"].splitlines()
-    assert "| `ToyCreated` | `shop.toy.v1.Toy` | `toy_id` | A toy was made. |" in pages["events.md"].splitlines()
+    assert "| `ToyCreated` | `shop.toy.v1.Toy` | `toy_id` |  | A toy was made. |" in pages["events.md"].splitlines()
 
 
 def test_the_same_protos_give_the_same_files(compiled) -> None:

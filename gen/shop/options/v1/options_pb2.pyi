@@ -228,7 +228,7 @@ class Event(_message.Message):
     TOPIC_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """The topic, one for each aggregate, such as `shop.order.v1.Order`."""
+    """The topic, one for each aggregate, such as `shop.order.v1.Order`; its file declares it."""
     key: _builtins.str
     """The name of the string field that holds the aggregate's id; events with one key stay in order."""
     def __init__(
@@ -245,10 +245,53 @@ class Event(_message.Message):
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
 
+@_typing.final
+class Topic(_message.Message):
+    """Describes a topic, to which only the service of its package publishes. Accounts of the event bus and
+    the topics of Kafka are made from it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONSUMERS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, `shop.order.v1.Order`."""
+    partitions: _builtins.int
+    """The partitions in Kafka: how many processes of a consumer can share the topic. More can be added
+    later, after which the events of one key are no longer in order with those of before.
+    """
+    @_builtins.property
+    def consumers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The services that consume it, such as `svc_order`."""
+
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long Kafka stores an event."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        consumers: _abc.Iterable[_builtins.str] | None = ...,
+        partitions: _builtins.int = ...,
+        retention: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "name", b"name", "partitions", b"partitions", "retention", b"retention"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Topic: _TypeAlias = Topic  # noqa: Y015
+
 RPC_FIELD_NUMBER: _builtins.int
 SENSITIVE_FIELD_NUMBER: _builtins.int
 ERROR_FIELD_NUMBER: _builtins.int
 EVENT_FIELD_NUMBER: _builtins.int
+TOPIC_FIELD_NUMBER: _builtins.int
 rpc: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Rpc]
 """States who may call an RPC and within which limits. An RPC without it fails the build."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
@@ -257,3 +300,5 @@ error: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOption
 """Turns an enum value into an error reason."""
 event: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___Event]
 """Turns a message into an event."""
+topic: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FileOptions, _containers.RepeatedCompositeFieldContainer[Global___Topic]]
+"""Declares the topics of the events of a file."""

@@ -48,6 +48,22 @@ class AuthClient:
         )
         await self._stub.ChangePassword(request, timeout=timeout)
 
+    async def request_password_reset(self, *, email: str, timeout: float | None = None) -> None:
+        """Sends a code for a new password to an email address, if an account has it, at most once in one to 15
+        minutes. The reply and its time are the same if none has.
+        """
+        request = auth_service_pb2.RequestPasswordResetRequest(email=email)
+        await self._stub.RequestPasswordReset(request, timeout=timeout)
+
+    async def reset_password(
+        self, *, email: str, code: str, new_password: str, timeout: float | None = None
+    ) -> None:
+        """Sets a new password with the code that was sent, and ends all of the user's sessions. A code is valid
+        once, for 15 minutes and five tries.
+        """
+        request = auth_service_pb2.ResetPasswordRequest(email=email, code=code, new_password=new_password)
+        await self._stub.ResetPassword(request, timeout=timeout)
+
     async def get_jwks(self, *, timeout: float | None = None) -> auth_service_pb2.JsonWebKeySet:
         """Gets the public keys that access tokens are signed with."""
         request = auth_service_pb2.GetJwksRequest()

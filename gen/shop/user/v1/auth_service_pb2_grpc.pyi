@@ -27,6 +27,14 @@ class AuthServiceStub:
     """Ends the session that the access token belongs to."""
     ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ChangePasswordRequest, _empty_pb2.Empty]
     """Changes the password of the signed-in user, and ends all of the user's other sessions."""
+    RequestPasswordReset: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RequestPasswordResetRequest, _empty_pb2.Empty]
+    """Sends a code for a new password to an email address, if an account has it, at most once in one to 15
+    minutes. The reply and its time are the same if none has.
+    """
+    ResetPassword: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ResetPasswordRequest, _empty_pb2.Empty]
+    """Sets a new password with the code that was sent, and ends all of the user's sessions. A code is valid
+    once, for 15 minutes and five tries.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetJwksRequest, _auth_service_pb2.JsonWebKeySet]
     """Gets the public keys that access tokens are signed with."""
     WatchRevocations: _aio.UnaryStreamMultiCallable[_auth_service_pb2.WatchRevocationsRequest, _auth_service_pb2.WatchRevocationsResponse]
@@ -70,6 +78,26 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_auth_service_pb2.ChangePasswordRequest, _abc.Awaitable[_empty_pb2.Empty]],
     ) -> _abc.Awaitable[_empty_pb2.Empty]:
         """Changes the password of the signed-in user, and ends all of the user's other sessions."""
+
+    @_abc_1.abstractmethod
+    def RequestPasswordReset(
+        self,
+        request: _auth_service_pb2.RequestPasswordResetRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.RequestPasswordResetRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Sends a code for a new password to an email address, if an account has it, at most once in one to 15
+        minutes. The reply and its time are the same if none has.
+        """
+
+    @_abc_1.abstractmethod
+    def ResetPassword(
+        self,
+        request: _auth_service_pb2.ResetPasswordRequest,
+        context: _aio.ServicerContext[_auth_service_pb2.ResetPasswordRequest, _abc.Awaitable[_empty_pb2.Empty]],
+    ) -> _abc.Awaitable[_empty_pb2.Empty]:
+        """Sets a new password with the code that was sent, and ends all of the user's sessions. A code is valid
+        once, for 15 minutes and five tries.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(

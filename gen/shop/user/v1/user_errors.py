@@ -123,3 +123,14 @@ class PasswordRejected(ShopError):
 
     def __init__(self, *, problem: Detail) -> None:
         super().__init__(f"The password {problem}.", {"problem": str(problem)})
+
+
+class PasswordResetInvalid(ShopError):
+    """The code for a new password is wrong, used or expired, or was tried too often."""
+
+    code = 16  # UNAUTHENTICATED
+    reason = "PASSWORD_RESET_INVALID"
+    domain = "user.shop"
+
+    def __init__(self) -> None:
+        super().__init__("The code is not valid.", {})

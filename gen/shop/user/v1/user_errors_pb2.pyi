@@ -46,6 +46,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The user or address has changed since its etag was read."""
     ERROR_REASON_PASSWORD_REJECTED: _ErrorReason.ValueType  # 11
     """A new password is too short or too easily guessed."""
+    ERROR_REASON_PASSWORD_RESET_INVALID: _ErrorReason.ValueType  # 12
+    """The code for a new password is wrong, used or expired, or was tried too often."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The error reasons of UserService, AuthService and AddressService."""
@@ -74,4 +76,6 @@ ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 10
 """The user or address has changed since its etag was read."""
 ERROR_REASON_PASSWORD_REJECTED: ErrorReason.ValueType  # 11
 """A new password is too short or too easily guessed."""
+ERROR_REASON_PASSWORD_RESET_INVALID: ErrorReason.ValueType  # 12
+"""The code for a new password is wrong, used or expired, or was tried too often."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,26 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/user/v1/user_events.proto\x12\x0cshop.user.v1\x1a\x1dshop/options/v1/options.proto\"{\n\x0eUserRegistered\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"\x89\x01\n\x0bUserUpdated\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12%\n\x0e\x63hanged_fields\x18\x03 \x03(\tR\rchangedFields: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"}\n\x10UserRolesChanged\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshop/user/v1/user_events.proto\x12\x0cshop.user.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshop/options/v1/options.proto\"{\n\x0eUserRegistered\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"\x89\x01\n\x0bUserUpdated\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12%\n\x0e\x63hanged_fields\x18\x03 \x03(\tR\rchangedFields: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"}\n\x10UserRolesChanged\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"\x94\x01\n\x1aUserPasswordResetRequested\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_id\"P\n\x13UserPasswordChanged\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId: \xaa\xbb\x18\x1c\n\x11shop.user.v1.User\x12\x07user_idB\x1f\xaa\xbb\x18\x1b\n\x11shop.user.v1.User\x18\x06\"\x04\x08\x80\xf5$b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.user.v1.user_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\252\273\030\033\n\021shop.user.v1.User\030\006\"\004\010\200\365$'
   _globals['_USERREGISTERED']._loaded_options = None
   _globals['_USERREGISTERED']._serialized_options = b'\252\273\030\034\n\021shop.user.v1.User\022\007user_id'
   _globals['_USERUPDATED']._loaded_options = None
   _globals['_USERUPDATED']._serialized_options = b'\252\273\030\034\n\021shop.user.v1.User\022\007user_id'
   _globals['_USERROLESCHANGED']._loaded_options = None
   _globals['_USERROLESCHANGED']._serialized_options = b'\252\273\030\034\n\021shop.user.v1.User\022\007user_id'
-  _globals['_USERREGISTERED']._serialized_start=79
-  _globals['_USERREGISTERED']._serialized_end=202
-  _globals['_USERUPDATED']._serialized_start=205
-  _globals['_USERUPDATED']._serialized_end=342
-  _globals['_USERROLESCHANGED']._serialized_start=344
-  _globals['_USERROLESCHANGED']._serialized_end=469
+  _globals['_USERPASSWORDRESETREQUESTED']._loaded_options = None
+  _globals['_USERPASSWORDRESETREQUESTED']._serialized_options = b'\252\273\030\034\n\021shop.user.v1.User\022\007user_id'
+  _globals['_USERPASSWORDCHANGED']._loaded_options = None
+  _globals['_USERPASSWORDCHANGED']._serialized_options = b'\252\273\030\034\n\021shop.user.v1.User\022\007user_id'
+  _globals['_USERREGISTERED']._serialized_start=112
+  _globals['_USERREGISTERED']._serialized_end=235
+  _globals['_USERUPDATED']._serialized_start=238
+  _globals['_USERUPDATED']._serialized_end=375
+  _globals['_USERROLESCHANGED']._serialized_start=377
+  _globals['_USERROLESCHANGED']._serialized_end=502
+  _globals['_USERPASSWORDRESETREQUESTED']._serialized_start=505
+  _globals['_USERPASSWORDRESETREQUESTED']._serialized_end=653
+  _globals['_USERPASSWORDCHANGED']._serialized_start=655
+  _globals['_USERPASSWORDCHANGED']._serialized_end=735
 # @@protoc_insertion_point(module_scope)

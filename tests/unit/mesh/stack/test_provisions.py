@@ -16,7 +16,11 @@ from mesh.stack.provisions import Provisions
 from mesh.stack.secrets import ADMIN_EMAIL, Secrets
 from mesh.stack.state import State
 
-SIMULATORS = {"payment_provider": "127.0.0.1:84", "courier": "127.0.0.1:85"}
+SIMULATORS = {
+    "payment_provider": "127.0.0.1:84",
+    "courier": "127.0.0.1:85",
+    "message_sender": "127.0.0.1:86",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
