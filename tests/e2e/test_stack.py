@@ -80,7 +80,9 @@ def test_no_secret_is_in_a_command_line_or_a_log(stack):
 def test_a_service_sees_neither_our_environment_nor_secrets_of_other_services(stack):
     secrets = json.loads((stack.folder / "secrets.json").read_text())
     environment = "".join(psutil.Process(stack.process("svc_catalog")["pid"]).environ().values())
-    foreign = [value for name, value in secrets.items() if name != "svc_catalog.database"]
+    accounts = {f"svc_catalog.{use}" for use in ("database", "publisher.redis", "consumer.redis", "cache.redis_cache")}
+    assert accounts <= set(secrets)
+    foreign = [value for name, value in secrets.items() if name not in accounts]
     assert not [value for value in foreign if value in environment]
     assert "SHOPMESH_STATE_DIR" not in psutil.Process(stack.process("svc_catalog")["pid"]).environ()
 
