@@ -43,6 +43,8 @@ WITH_NATURAL_KEY = {
     "shop.user.v1.AuthService/Login",
     "shop.user.v1.AuthService/Logout",
     "shop.user.v1.AuthService/RefreshToken",
+    "shop.user.v1.AuthService/RequestPasswordReset",
+    "shop.user.v1.AuthService/ResetPassword",
 }
 FOR_ANY_WORKLOAD = {"/shop.user.v1.AuthService/GetJwks", "/shop.user.v1.AuthService/WatchRevocations"}
 #: What svc_user can give to a user.
