@@ -56,6 +56,13 @@ CROSS JOIN LATERAL (
     ORDER BY length(prefix) DESC LIMIT 1
 ) AS zone;
 
+-- name: find_tariff
+-- Finds the zone of a postal code, by the longest prefix that matches.
+SELECT zone.* FROM zone_prefix JOIN zone USING (zone_id)
+WHERE zone_prefix.country_code = $1
+    AND prefix = ANY (ARRAY(SELECT left($2, length) FROM generate_series(0, length($2)) AS length))
+ORDER BY length(prefix) DESC LIMIT 1;
+
 -- name: insert_slot
 -- Inserts a slot, unless its zone has one of the same span.
 INSERT INTO slot (zone_id, start_time, end_time, cutoff_time, capacity) VALUES ($1, $2, $3, $4, $5)
@@ -95,18 +102,16 @@ SELECT * FROM slot WHERE slot_id = ANY($1::text[]);
 SELECT * FROM slot WHERE slot_id = ANY($1::text[]) ORDER BY slot_id FOR NO KEY UPDATE;
 
 -- name: update_slots
--- Replaces the counters of slots whose version is still the one that was read, locked in key order; returns how many.
+-- Replaces the counters of slots whose version is still the one that was read, locked in key order.
 WITH new AS MATERIALIZED (
     SELECT one.* FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[])
         AS one (id, booked, version, read_version)
     JOIN slot ON slot_id = one.id AND slot.version = one.read_version
     ORDER BY slot_id FOR NO KEY UPDATE OF slot
-), changed AS (
-    UPDATE slot SET booked = new.booked, version = new.version
-    FROM new
-    WHERE slot_id = new.id AND slot.version = new.read_version
-    RETURNING 1
-) SELECT count(*) FROM changed;
+)
+UPDATE slot SET booked = new.booked, version = new.version
+FROM new
+WHERE slot_id = new.id AND slot.version = new.read_version;
 
 -- name: read_bookings
 -- Reads the bookings of some orders, with the span of their slots.
@@ -114,22 +119,17 @@ SELECT booking.*, slot.start_time, slot.end_time FROM booking LEFT JOIN slot USI
 WHERE order_id = ANY($1::text[]);
 
 -- name: insert_bookings
--- Inserts the bookings of orders that have none yet; returns how many.
-WITH inserted AS (
-    INSERT INTO booking (order_id, slot_id, state, version, create_time, update_time)
-    SELECT id, slot_id, state, version, now(), now()
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, slot_id, state, version)
-    ON CONFLICT DO NOTHING RETURNING 1
-) SELECT count(*) FROM inserted;
+-- Inserts the bookings of orders that have none yet.
+INSERT INTO booking (order_id, slot_id, state, version, create_time, update_time)
+SELECT id, slot_id, state, version, now(), now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, slot_id, state, version)
+ON CONFLICT DO NOTHING;
 
 -- name: update_bookings
--- Replaces the state of bookings whose version is still the one that was read; returns how many.
-WITH changed AS (
-    UPDATE booking SET state = new.state, version = new.version, update_time = now()
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
-    WHERE order_id = new.id AND booking.version = new.read_version
-    RETURNING 1
-) SELECT count(*) FROM changed;
+-- Replaces the state of bookings whose version is still the one that was read.
+UPDATE booking SET state = new.state, version = new.version, update_time = now()
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
+WHERE order_id = new.id AND booking.version = new.read_version;
 
 -- name: insert_claimed_dispatch
 -- Inserts the job of a shipment, claimed, unless its order has one; returns whether it had none.

@@ -49,8 +49,7 @@ class DeliveryService(DeliveryServiceServicer):
 
     async def QuoteDelivery(self, request: pb.QuoteDeliveryRequest, context: Context) -> pb.QuoteDeliveryResponse:
         async with self.db.connection() as tx:
-            zone_id = await _find_zone(tx, _destination(request))
-            tariff = await store_zone.read_tariff(tx, zone_id)
+            zone_id, tariff = await store_zone.find_tariff(tx, _destination(request))
         if request.currency_code not in ("", tariff.currency_code):
             raise CurrencyMismatch(expected=request.currency_code, actual=tariff.currency_code)
         return converters.quote_to_proto(zone_id, tariff, request.weight_grams)
@@ -95,7 +94,7 @@ class DeliveryService(DeliveryServiceServicer):
         """Apply the commands that the lane has collected, in one transaction."""
         traces = dict(zip((one.order_id for one in commands), commands.traceparents, strict=True))
         destinations = list({one.destination for one in commands if isinstance(one, Book)})
-        async with self.db.transaction() as tx:
+        async with self.db.transaction(optimistic=not commands.had_conflict) as tx:
             zones = await store_zone.find_zones(tx, destinations) if destinations else {}
             batch = await store.read_batch(tx, commands, zones, lock=commands.had_conflict)
             outcomes = batch.fold(commands)

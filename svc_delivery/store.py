@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from chassis import Queries, Record, Transaction, VersionConflict, current_time
+from chassis import Queries, Record, Transaction, current_time
 from chassis.domain.versioned_rows import VersionedRows
 from shop.delivery.v1.delivery_errors import SlotExists
 from svc_delivery.domain import Book, Booking, Command, Slot, SlotBatch, SlotTimes, State
@@ -56,57 +56,21 @@ async def read_batch(
 
 
 async def write_batch(tx: Transaction, batch: SlotBatch) -> None:
-    """Write what the commands changed; raises VersionConflict when a row has changed since it was read."""
-    await _update_slots(tx, batch.slots.changed())
+    """Write what the commands changed; it is a conflict when a row has changed since it was read."""
     bookings = batch.bookings.changed()
-    inserted = [
-        (one.order_id, one.slot_id, one.state, one.version) for one, read_version in bookings if not read_version
-    ]
-    tombstones = [(order_id, None, State.RELEASED, 0) for order_id in batch.new_tombstones]
-    await _insert_bookings(tx, [*inserted, *tombstones])
-    await _update_bookings(tx, [(one, read_version) for one, read_version in bookings if read_version])
-
-
-async def _update_slots(tx: Transaction, slots: Sequence[tuple[Slot, int]]) -> None:
-    if not slots:
-        return
-    written = await tx.fetchval(
+    tx.write(
         sql.update_slots,
-        [slot.id for slot, _ in slots],
-        [slot.booked for slot, _ in slots],
-        [slot.version for slot, _ in slots],
-        [read_version for _, read_version in slots],
+        *((slot.id, slot.booked, slot.version, read_version) for slot, read_version in batch.slots.changed()),
     )
-    if written != len(slots):
-        raise VersionConflict
-
-
-async def _insert_bookings(tx: Transaction, rows: Sequence[tuple[str, str | None, State, int]]) -> None:
-    if not rows:
-        return
-    inserted = await tx.fetchval(
-        sql.insert_bookings,
-        [order_id for order_id, _, _, _ in rows],
-        [slot_id for _, slot_id, _, _ in rows],
-        [state.name for _, _, state, _ in rows],
-        [version for _, _, _, version in rows],
-    )
-    if inserted != len(rows):
-        raise VersionConflict  # another process inserted a row of the same order: read it and answer with its result
-
-
-async def _update_bookings(tx: Transaction, bookings: Sequence[tuple[Booking, int]]) -> None:
-    if not bookings:
-        return
-    written = await tx.fetchval(
+    tx.write(
         sql.update_bookings,
-        [one.order_id for one, _ in bookings],
-        [one.state.name for one, _ in bookings],
-        [one.version for one, _ in bookings],
-        [read_version for _, read_version in bookings],
+        *((one.order_id, one.state.name, one.version, version) for one, version in bookings if version),
     )
-    if written != len(bookings):
-        raise VersionConflict
+    tx.write(
+        sql.insert_bookings,
+        *((one.order_id, one.slot_id, one.state.name, one.version) for one, version in bookings if not version),
+        *((order_id, None, State.RELEASED.name, 0) for order_id in batch.new_tombstones),
+    )
 
 
 def _slot_from_row(row: Record) -> Slot:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from chassis import Record, Transaction
-from shop.delivery.v1.delivery_errors import PostalPrefixTaken, ZoneIdTaken, ZoneNotFound
+from shop.delivery.v1.delivery_errors import AddressNotServed, PostalPrefixTaken, ZoneIdTaken, ZoneNotFound
 from svc_delivery.domain_zone import Destination, SlotRule, Tariff, Zone, normalized_postal_code
 from svc_delivery.store import sql
 
@@ -82,6 +82,15 @@ async def read_tariff(tx: Transaction, zone_id: str) -> Tariff:
     if row is None:
         raise ZoneNotFound(zone_id=zone_id)
     return _tariff_from_row(row)
+
+
+async def find_tariff(tx: Transaction, destination: Destination) -> tuple[str, Tariff]:
+    """Return the id and the tariff of the zone that serves a destination; raises AddressNotServed."""
+    code = normalized_postal_code(destination.postal_code)
+    row = await tx.fetchrow(sql.find_tariff, destination.country_code, code)
+    if row is None:
+        raise AddressNotServed(postal_code=destination.postal_code, country_code=destination.country_code)
+    return row["zone_id"], _tariff_from_row(row)
 
 
 async def require_zone(tx: Transaction, zone_id: str) -> None:

@@ -26,19 +26,17 @@ UPDATE stock SET on_hand = $3, allocated = $4, reserved = $5, safety_stock = $6,
 WHERE sku = $1 AND location_id = $2 RETURNING *;
 
 -- name: update_levels
--- Replaces levels whose version is still the one that was read, locked in key order; returns how many.
+-- Replaces levels whose version is still the one that was read, locked in key order.
 WITH new AS MATERIALIZED (
     SELECT one.* FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[], $7::bigint[], $8::bigint[])
         AS one (sku, location_id, on_hand, allocated, reserved, shortfall, version, read_version)
     JOIN stock ON stock.sku = one.sku AND stock.location_id = one.location_id AND stock.version = one.read_version
     ORDER BY stock.sku, stock.location_id FOR NO KEY UPDATE OF stock
-), changed AS (
-    UPDATE stock SET on_hand = new.on_hand, allocated = new.allocated, reserved = new.reserved,
-        shortfall = new.shortfall, version = new.version, update_time = now()
-    FROM new
-    WHERE stock.sku = new.sku AND stock.location_id = new.location_id AND stock.version = new.read_version
-    RETURNING 1
-) SELECT count(*) FROM changed;
+)
+UPDATE stock SET on_hand = new.on_hand, allocated = new.allocated, reserved = new.reserved,
+    shortfall = new.shortfall, version = new.version, update_time = now()
+FROM new
+WHERE stock.sku = new.sku AND stock.location_id = new.location_id AND stock.version = new.read_version;
 
 -- name: read_reservations
 -- Reads reservations with their allocations.
@@ -47,14 +45,12 @@ FROM reservation r LEFT JOIN allocation a USING (reservation_id)
 WHERE reservation_id = ANY($1::text[]) ORDER BY reservation_id, a.sku, a.location_id;
 
 -- name: insert_reservations
--- Inserts reservations that do not exist yet; returns how many.
-WITH fresh AS (
-    INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
-    SELECT id, order_id, state, expire_time, version, now(), now()
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
-        AS new (id, order_id, state, expire_time, version)
-    ON CONFLICT DO NOTHING RETURNING 1
-) SELECT count(*) FROM fresh;
+-- Inserts reservations that do not exist yet.
+INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
+SELECT id, order_id, state, expire_time, version, now(), now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
+    AS new (id, order_id, state, expire_time, version)
+ON CONFLICT DO NOTHING;
 
 -- name: insert_allocations
 -- Inserts the allocations of new reservations.
@@ -62,17 +58,15 @@ INSERT INTO allocation (reservation_id, sku, location_id, quantity)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]);
 
 -- name: update_reservations
--- Replaces reservations whose version is still the one that was read, locked in key order; returns how many.
+-- Replaces reservations whose version is still the one that was read, locked in key order.
 WITH new AS MATERIALIZED (
     SELECT one.* FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[])
         AS one (id, state, expire_time, version, read_version)
     JOIN reservation ON reservation_id = one.id AND reservation.version = one.read_version
     ORDER BY reservation_id FOR NO KEY UPDATE OF reservation
-), changed AS (
-    UPDATE reservation SET state = new.state, expire_time = new.expire_time, version = new.version, update_time = now()
-    FROM new WHERE reservation_id = new.id AND reservation.version = new.read_version
-    RETURNING 1
-) SELECT count(*) FROM changed;
+)
+UPDATE reservation SET state = new.state, expire_time = new.expire_time, version = new.version, update_time = now()
+FROM new WHERE reservation_id = new.id AND reservation.version = new.read_version;
 
 -- name: reduce_allocations
 -- Replaces the allocations of reservations that this transaction has updated by what they keep.
@@ -90,13 +84,11 @@ WHERE reservation_id = kept.id AND allocation.sku = kept.sku AND allocation.loca
 SELECT * FROM adjustment WHERE adjustment_id = ANY($1::text[]);
 
 -- name: insert_adjustments
--- Inserts adjustments that do not exist yet; returns how many.
-WITH fresh AS (
-    INSERT INTO adjustment (adjustment_id, lines, reason, reference, actor, create_time)
-    SELECT id, lines::jsonb, reason, reference, actor, now()
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS new (id, lines, reason, reference, actor)
-    ON CONFLICT DO NOTHING RETURNING 1
-) SELECT count(*) FROM fresh;
+-- Inserts adjustments that do not exist yet.
+INSERT INTO adjustment (adjustment_id, lines, reason, reference, actor, create_time)
+SELECT id, lines::jsonb, reason, reference, actor, now()
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS new (id, lines, reason, reference, actor)
+ON CONFLICT DO NOTHING;
 
 -- name: insert_movements
 -- Appends to the ledger of movements.

@@ -182,7 +182,7 @@ class InventoryService(InventoryServiceServicer):
     async def _apply(self, commands: Batch[Command]) -> Sequence[Outcome | ShopError]:
         """Apply the commands that the lane has collected, in one transaction."""
         traces = dict(zip(map(_cause, commands), commands.traceparents, strict=True))
-        async with self.db.transaction() as tx:
+        async with self.db.transaction(optimistic=not commands.had_conflict) as tx:
             batch = await store.read_batch(tx, commands, lock=commands.had_conflict)
             outcomes = batch.fold(commands)
             if any(isinstance(outcome, InsufficientStock) for outcome in outcomes) and (

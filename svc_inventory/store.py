@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from chassis import Queries, Record, Transaction, VersionConflict, current_time
+from chassis import Queries, Record, Transaction, current_time
 from chassis.domain.versioned_rows import VersionedRows
 from shop.inventory.v1.inventory_errors import VersionMismatch
 from svc_inventory.domain import Level, Movement
@@ -78,37 +78,45 @@ async def read_batch(tx: Transaction, commands: Sequence[Command], *, lock: bool
 
 
 async def write_batch(tx: Transaction, batch: StockBatch, actor: str) -> None:
-    """Write what the commands changed; raises VersionConflict when a row has changed since it was read.
+    """Write what the commands changed; it is a conflict when a row has changed since it was read.
 
     `actor` caused the movements that name no other.
     """
-    if levels := batch.levels.changed():
-        await _update_levels(tx, levels)
-    reservations = batch.reservations.changed()
-    await _insert_reservations(tx, [one for one, read_version in reservations if not read_version])
-    await _update_reservations(tx, [(one, read_version) for one, read_version in reservations if read_version])
+    levels, reservations = batch.levels.changed(), batch.reservations.changed()
+    inserted = [one for one, read_version in reservations if not read_version]
+    tx.write(sql.update_levels, *(_level_row(level, read_version) for level, read_version in levels))
+    tx.write(sql.update_reservations, *(_update_row(one, version) for one, version in reservations if version))
+    tx.write(sql.insert_reservations, *map(_insert_row, inserted))
+    tx.write(
+        sql.insert_allocations,
+        *((one.id, part.sku, part.location_id, part.quantity) for one in inserted for part in one.allocations),
+    )
     reduced = {reservation_id for reservation_id, _ in batch.reduced}
-    await _reduce_allocations(tx, [one for one, read_version in reservations if read_version and one.id in reduced])
-    await _insert_adjustments(tx, [adjustment for adjustment, _ in batch.adjustments.changed()])
-    if batch.movements:
-        await insert_movements(tx, batch.movements, actor)
+    await _reduce_allocations(tx, [one for one, version in reservations if version and one.id in reduced])
+    tx.write(sql.insert_adjustments, *(_adjustment_row(adjustment) for adjustment, _ in batch.adjustments.changed()))
+    await insert_movements(tx, batch.movements, actor)
 
 
 async def insert_movements(tx: Transaction, movements: Sequence[Movement], actor: str) -> None:
     """Append to the ledger of movements; `actor` caused those that name no other."""
-    await tx.execute(
+    tx.write(
         sql.insert_movements,
-        [movement.sku for movement in movements],
-        [movement.location_id for movement in movements],
-        [movement.kind.name for movement in movements],
-        [movement.on_hand for movement in movements],
-        [movement.allocated for movement in movements],
-        [movement.reserved for movement in movements],
-        [movement.safety_stock for movement in movements],
-        [movement.reservation_id for movement in movements],
-        [movement.adjustment_id for movement in movements],
-        [movement.reason for movement in movements],
-        [movement.actor or actor for movement in movements],
+        *(
+            (
+                movement.sku,
+                movement.location_id,
+                movement.kind.name,
+                movement.on_hand,
+                movement.allocated,
+                movement.reserved,
+                movement.safety_stock,
+                movement.reservation_id,
+                movement.adjustment_id,
+                movement.reason,
+                movement.actor or actor,
+            )
+            for movement in movements
+        ),
     )
 
 
@@ -125,62 +133,6 @@ async def list_expired_holds_of(tx: Transaction, skus: Sequence[str], limit: int
 async def list_movements(tx: Transaction, sku: str, *, before: tuple[int], limit: int) -> list[Record]:
     """Return movements of a SKU before one with this id, newest first."""
     return await tx.fetch(sql.list_movements, sku, *before, limit)
-
-
-async def _update_levels(tx: Transaction, levels: Sequence[tuple[Level, int]]) -> None:
-    written = await tx.fetchval(
-        sql.update_levels,
-        [level.sku for level, _ in levels],
-        [level.location_id for level, _ in levels],
-        [level.on_hand for level, _ in levels],
-        [level.allocated for level, _ in levels],
-        [level.reserved for level, _ in levels],
-        [level.shortfall for level, _ in levels],
-        [level.version for level, _ in levels],
-        [read_version for _, read_version in levels],
-    )
-    if written != len(levels):
-        raise VersionConflict
-
-
-async def _insert_reservations(tx: Transaction, reservations: Sequence[Reservation]) -> None:
-    if not reservations:
-        return
-    inserted = await tx.fetchval(
-        sql.insert_reservations,
-        [one.id for one in reservations],
-        [one.order_id for one in reservations],
-        [one.state.name for one in reservations],
-        [one.expire_time for one in reservations],
-        [one.version for one in reservations],
-    )
-    if inserted != len(reservations):
-        raise VersionConflict  # another process inserted the same id: read it and answer with its result
-    lines = [(one.id, allocation) for one in reservations for allocation in one.allocations]
-    if not lines:
-        return
-    await tx.execute(
-        sql.insert_allocations,
-        [key for key, _ in lines],
-        [allocation.sku for _, allocation in lines],
-        [allocation.location_id for _, allocation in lines],
-        [allocation.quantity for _, allocation in lines],
-    )
-
-
-async def _update_reservations(tx: Transaction, reservations: Sequence[tuple[Reservation, int]]) -> None:
-    if not reservations:
-        return
-    written = await tx.fetchval(
-        sql.update_reservations,
-        [one.id for one, _ in reservations],
-        [one.state.name for one, _ in reservations],
-        [one.expire_time for one, _ in reservations],
-        [one.version for one, _ in reservations],
-        [read_version for _, read_version in reservations],
-    )
-    if written != len(reservations):
-        raise VersionConflict
 
 
 async def _reduce_allocations(tx: Transaction, reservations: Sequence[Reservation]) -> None:
@@ -203,19 +155,22 @@ async def _read_adjustments(tx: Transaction, commands: Sequence[Command]) -> dic
     return {row["adjustment_id"]: _adjustment_from_row(row) for row in rows}
 
 
-async def _insert_adjustments(tx: Transaction, adjustments: Sequence[Adjustment]) -> None:
-    if not adjustments:
-        return
-    inserted = await tx.fetchval(
-        sql.insert_adjustments,
-        [one.id for one in adjustments],
-        [json.dumps([[*level, delta] for level, delta in one.lines]) for one in adjustments],
-        [one.reason.name for one in adjustments],
-        [one.reference for one in adjustments],
-        [one.actor for one in adjustments],
-    )
-    if inserted != len(adjustments):
-        raise VersionConflict  # another process inserted the same id: read it and answer with its result
+def _level_row(level: Level, read_version: int) -> tuple[object, ...]:
+    counts = (level.on_hand, level.allocated, level.reserved, level.shortfall)
+    return level.sku, level.location_id, *counts, level.version, read_version
+
+
+def _insert_row(one: Reservation) -> tuple[object, ...]:
+    return one.id, one.order_id, one.state.name, one.expire_time, one.version
+
+
+def _update_row(one: Reservation, read_version: int) -> tuple[object, ...]:
+    return one.id, one.state.name, one.expire_time, one.version, read_version
+
+
+def _adjustment_row(one: Adjustment) -> tuple[object, ...]:
+    lines = json.dumps([[*level, delta] for level, delta in one.lines])
+    return one.id, lines, one.reason.name, one.reference, one.actor
 
 
 def level_from_row(row: Record) -> Level:

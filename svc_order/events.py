@@ -31,7 +31,7 @@ async def on_shipment_status_changed(tx: Transaction, event: delivery_events.Shi
     after, resumed = after_parcel(order, saga, event.shipment_id, parcel, now)
     if resumed is not saga:
         if saga.step is Step.CREATE_SHIPMENT and resumed.has_departed:
-            await store.write_step(tx, saga, Done())  # the attempt in progress no longer settles it
+            await store.write_steps(tx, (saga, Done()))  # the attempt in progress no longer settles it
         await store.update_saga(tx, resumed)
     await open_parcel_return(tx, await _save(tx, order, after), now)
 

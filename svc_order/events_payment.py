@@ -9,7 +9,7 @@ from shop.payment.v1 import payment_events_pb2 as events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import converters, domain_progress, store
 from svc_order.domain import Order, Payment
-from svc_order.domain_saga import Saga, SagaState
+from svc_order.domain_saga import Saga, SagaState, saga_id
 from svc_order.domain_steps import Step
 
 _AFTER_DISPUTE = {
@@ -21,7 +21,7 @@ _AFTER_DISPUTE = {
 
 async def on_payment_authorized(tx: Transaction, event: events.PaymentAuthorized) -> None:
     """Wake the saga that waits for the authorization; void one that came after the saga was compensated."""
-    saga, _, now = await store.lock_saga_and_order(tx, event.order_id)
+    saga, now = await store.lock_saga(tx, saga_id(event.order_id))
     await _continue_saga(tx, saga, now)
 
 

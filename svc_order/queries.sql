@@ -1,21 +1,29 @@
 -- name: insert_order
--- Inserts a new order.
+-- Inserts new orders, each unless its user has so many pending ones. Until this transaction ends no other one counts them.
 INSERT INTO orders (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee,
     tax_total, total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, update_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16);
+SELECT order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee, tax_total, total,
+    shipping_address, slot_id, reservation_id, payment_id, version, create_time, create_time
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+    $9::bigint[], $10::bigint[], $11::bytea[], $12::text[], $13::text[], $14::text[], $15::bigint[],
+    $16::timestamptz[], $17::int[])
+    AS new (order_id, user_id, state, payment_state, fulfillment_state, currency, subtotal, shipping_fee, tax_total,
+        total, shipping_address, slot_id, reservation_id, payment_id, version, create_time, most_pending)
+WHERE lock_and_count_pending(user_id, most_pending) < most_pending;
 
 -- name: insert_lines
--- Inserts the lines of a new order.
+-- Inserts the lines of new orders.
 INSERT INTO order_line (order_id, position, sku, product_id, name, quantity, unit_price, tax_rate_basis_points, tax,
     total, weight_grams)
-SELECT $1, position, sku, product_id, name, quantity, unit_price, rate, tax, total, weight
-FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::int[], $8::bigint[], $9::bigint[],
-    $10::int[]) WITH ORDINALITY
-    AS line (sku, product_id, name, quantity, unit_price, rate, tax, total, weight, position);
+SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[], $8::int[],
+    $9::bigint[], $10::bigint[], $11::int[]);
 
 -- name: read_orders
--- Reads some orders.
-SELECT * FROM orders WHERE order_id = ANY($1::text[]);
+-- Reads some orders with their lines.
+SELECT orders.*, line.sku, line.product_id, line.name, line.quantity, line.unit_price, line.tax_rate_basis_points,
+    line.tax, line.total AS line_total, line.weight_grams
+FROM orders LEFT JOIN order_line AS line USING (order_id)
+WHERE order_id = ANY($1::text[]) ORDER BY order_id, line.position;
 
 -- name: lock_order
 -- Locks one order.
@@ -44,27 +52,27 @@ ORDER BY create_time DESC, order_id DESC LIMIT $4;
 SELECT * FROM orders WHERE user_id = $1 AND state = $2 AND (create_time, order_id) < ($3, $4)
 ORDER BY create_time DESC, order_id DESC LIMIT $5;
 
--- name: lock_user
--- Makes transactions that place orders of one user wait for each other.
-SELECT pg_advisory_xact_lock(hashtextextended('place_order:' || $1, 0));
-
 -- name: count_pending
--- Counts the pending orders of a user, up to a limit, and reads the time. A statement of its own after lock_user: it sees
--- what was committed while that waited.
-SELECT now() AS now, (SELECT count(*) FROM (
-    SELECT FROM orders WHERE user_id = $1 AND state = 'PENDING' LIMIT $2) AS pending) AS pending;
+-- Counts the pending orders of a user, up to a limit. Until this transaction ends no other one counts them.
+SELECT lock_and_count_pending($1, $2);
 
 -- name: update_order
--- Replaces the mutable columns of an order that this transaction has locked.
-UPDATE orders SET state = $2, state_reason = $3, payment_state = $4, fulfillment_state = $5, shipment_id = $6,
-    version = $7, update_time = $8, state_message = $9, payment_id = $10, payment_due_time = $11, ended_shipments = $12,
-    delivered_time = coalesce(delivered_time, CASE WHEN $2 = 'DELIVERED' THEN $8::timestamptz END)
-WHERE order_id = $1;
+-- Replaces the mutable columns of orders whose version is still the one that was read.
+UPDATE orders SET state = new.state, state_reason = new.state_reason, payment_state = new.payment_state,
+    fulfillment_state = new.fulfillment_state, shipment_id = new.shipment_id, version = new.version,
+    update_time = new.update_time, state_message = new.state_message, payment_id = new.payment_id,
+    payment_due_time = new.payment_due_time, ended_shipments = new.ended_shipments,
+    delivered_time = coalesce(orders.delivered_time, CASE WHEN new.state = 'DELIVERED' THEN new.update_time END)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::timestamptz[],
+    $9::text[], $10::text[], $11::timestamptz[], $12::int[])
+    AS new (order_id, state, state_reason, payment_state, fulfillment_state, shipment_id, version, update_time,
+        state_message, payment_id, payment_due_time, ended_shipments)
+WHERE orders.order_id = new.order_id AND orders.version = new.version - 1;
 
 -- name: insert_history
--- Appends a transition to an order's history.
+-- Appends transitions to the histories of orders.
 INSERT INTO order_history (order_id, version, from_state, to_state, reason, create_time, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[]);
 
 -- name: list_history
 -- Lists the transitions of an order, oldest first.
@@ -76,10 +84,15 @@ SELECT order_id FROM orders WHERE state = 'DELIVERED' AND coalesce(delivered_tim
 ORDER BY coalesce(delivered_time, update_time) LIMIT $2;
 
 -- name: insert_saga
--- Inserts the saga of a new order.
+-- Inserts the sagas of new orders.
 INSERT INTO saga (saga_id, order_id, state, step, attempts, next_attempt_time, version, traceparent,
-    payment_method_token, create_time, update_time, deadline, keep_on_decline)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12);
+    payment_method_token, create_time, update_time, deadline, keep_on_decline, executing)
+SELECT saga_id, order_id, state, step, attempts, next_attempt_time, version, traceparent, payment_method_token,
+    create_time, create_time, deadline, keep_on_decline, executing
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::timestamptz[], $7::bigint[], $8::text[],
+    $9::text[], $10::timestamptz[], $11::timestamptz[], $12::bool[], $13::bool[])
+    AS new (saga_id, order_id, state, step, attempts, next_attempt_time, version, traceparent, payment_method_token,
+        create_time, deadline, keep_on_decline, executing);
 
 -- name: read_saga
 -- Reads one saga.
@@ -102,12 +115,19 @@ WHERE state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
 ORDER BY next_attempt_time LIMIT $1;
 
 -- name: update_saga
--- Replaces the mutable columns of a saga; one that has ended loses its payment method.
-UPDATE saga SET state = $2, step = $3, attempts = $4, next_attempt_time = $5, reason = $6, cancel_reason = $7,
-    parked_from = $8, version = $9, retries = $10, message = $11, shipment_actor = $12, executing = $13,
-    deadline = $14, update_time = now(),
-    payment_method_token = CASE WHEN $2 IN ('DONE', 'COMPENSATED') THEN '' ELSE payment_method_token END
-WHERE saga_id = $1;
+-- Replaces the mutable columns of sagas that are locked, or are still as they were read; one that has ended loses its
+-- payment method.
+UPDATE saga SET state = new.state, step = new.step, attempts = new.attempts, next_attempt_time = new.next_attempt_time,
+    reason = new.reason, cancel_reason = new.cancel_reason, parked_from = new.parked_from, version = new.version,
+    retries = new.retries, message = new.message, shipment_actor = new.shipment_actor, executing = new.executing,
+    deadline = new.deadline, update_time = now(),
+    payment_method_token = CASE WHEN new.state IN ('DONE', 'COMPENSATED') THEN '' ELSE saga.payment_method_token END
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::text[], $7::text[], $8::text[],
+    $9::bigint[], $10::int[], $11::text[], $12::text[], $13::bool[], $14::timestamptz[], $15::bigint[], $16::text[])
+    AS new (saga_id, state, step, attempts, next_attempt_time, reason, cancel_reason, parked_from, version, retries,
+        message, shipment_actor, executing, deadline, read_version, read_cancel_reason)
+WHERE saga.saga_id = new.saga_id AND (new.read_version IS NULL
+    OR (saga.version = new.read_version AND saga.cancel_reason = new.read_cancel_reason));
 
 -- name: update_payment_method
 -- Replaces the payment method of an order.
@@ -156,11 +176,12 @@ INSERT INTO saga_decision (saga_id, action, actor, reason, step) VALUES ($1, $2,
 -- Lists what operators decided about a saga, oldest first.
 SELECT * FROM saga_decision WHERE saga_id = $1 ORDER BY decision_id;
 
--- name: write_step
--- Records the result of the current step of a saga.
+-- name: write_steps
+-- Records the results of steps of sagas.
 INSERT INTO saga_step (saga_id, name, state, attempts, reason, start_time, update_time, end_time)
-VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(),
-    CASE WHEN $3 IN ('RUNNING', 'UNKNOWN') THEN NULL ELSE clock_timestamp() END)
+SELECT saga_id, name, state, attempts, reason, clock_timestamp(), clock_timestamp(),
+    CASE WHEN state IN ('RUNNING', 'UNKNOWN') THEN NULL ELSE clock_timestamp() END
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[]) AS new (saga_id, name, state, attempts, reason)
 ON CONFLICT (saga_id, name) DO UPDATE SET state = excluded.state, attempts = excluded.attempts,
     reason = excluded.reason, update_time = excluded.update_time, end_time = excluded.end_time;
 

@@ -5,13 +5,14 @@ A process that lost its lease writes nothing, because the saga's version has mov
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from chassis import Transaction, outbox
+from chassis import Transaction, current_time, outbox
 from svc_order import converters, domain_progress, store
 from svc_order.domain import Order, deliver_if_arrived
 from svc_order.domain_saga import NEVER, Saga, SagaState
-from svc_order.domain_steps import Pending, Step, StepResult
+from svc_order.domain_steps import Done, Pending, Step, StepResult
 from svc_order.returns import open_parcel_return
 from svc_order.steps import Claim, Steps
 
@@ -35,15 +36,14 @@ class SagaOrchestrator:
         if due is None:
             return None
         saga, token, now = due
-        return await self.begin(tx, Claim(saga, await store.read_order(tx, saga.order_id), token), now)
+        claim = self.begin(Claim(saga, await store.read_order(tx, saga.order_id), token), now)
+        await store.update_saga(tx, claim.saga)
+        await store.write_steps(tx, *_begun(claim))
+        return claim
 
-    async def begin(self, tx: Transaction, job: Claim, now: datetime) -> Claim:
-        """Begin the current step of a saga that this transaction has locked or inserted."""
-        saga = job.saga.claimed(now, self.lease)
-        await store.update_saga(tx, saga)
-        if saga.state is SagaState.RUNNING:
-            await store.write_step(tx, saga, Pending())
-        return Claim(saga, job.order, job.payment_method_token)
+    def begin(self, job: Claim, now: datetime) -> Claim:
+        """Return the claim of an attempt at the current step of a saga, which the caller writes."""
+        return replace(job, saga=job.saga.claimed(now, self.lease))
 
     async def renew(self, tx: Transaction, job: Claim) -> None:
         """Extend the lease, unless it was lost."""
@@ -55,24 +55,39 @@ class SagaOrchestrator:
 
     async def settle(self, tx: Transaction, job: Claim, result: StepResult) -> Claim | None:
         """Write the result of a step, and begin the next one when it is due at once."""
-        saga, now = await store.lock_saga(tx, job.saga.id)
+        saga, now = await _current(tx, job)
         if saga.version != job.saga.version:
             return None  # another process has resumed the saga
         advanced = saga.advanced(result, now, random.random(), self._ship_within)  # noqa: S311  spreads repeats
+        ended = [(saga, result)]
+        while advanced.state is SagaState.RUNNING and advanced.step is Step.BOOK_SLOT and not job.order.slot_id:
+            ended.append((advanced, Done()))  # the courier chooses the day
+            advanced = advanced.advanced(Done(), now, 0.0)
+        is_due = advanced.is_active and advanced.next_attempt_time <= now
+        claim = self.begin(replace(job, saga=advanced), now) if is_due else None
+        await store.update_saga(tx, claim.saga if claim else advanced, saga)
+        await store.write_steps(tx, *ended, *(_begun(claim) if claim else ()))
         order = await _follow(tx, job.order, advanced, (saga.step, result), now)
-        await store.write_step(tx, saga, result)
-        if advanced.is_active and advanced.next_attempt_time <= now:
-            return await self.begin(tx, Claim(advanced, order, job.payment_method_token), now)
-        await store.update_saga(tx, advanced)
-        return None
+        return replace(claim, order=order) if claim else None
+
+
+async def _current(tx: Transaction, job: Claim) -> tuple[Saga, datetime]:
+    """Return the saga as it was claimed, or locked and read after a conflict, and the time."""
+    if tx.optimistic:
+        return job.saga, await current_time(tx)
+    return await store.lock_saga(tx, job.saga.id)
+
+
+def _begun(claim: Claim) -> list[tuple[Saga, StepResult]]:
+    return [(claim.saga, Pending())] if claim.saga.state is SagaState.RUNNING else []
 
 
 async def _follow(tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, StepResult], now: datetime) -> Order:
     """Return the order after a step; most steps do not change it, and then it is not even read."""
     if domain_progress.after_step(order, saga, *ended, now) is order:
         return order
-    locked = await store.lock_order(tx, order.id)
-    changed = await _save(tx, locked, domain_progress.after_step(locked, saga, *ended, now))
+    before = order if tx.optimistic else await store.lock_order(tx, order.id)
+    changed = await _save(tx, before, domain_progress.after_step(before, saga, *ended, now))
     # A parcel may arrive, or come back, before its payment is captured: the order is SHIPPED first, and then goes on.
     return await open_parcel_return(tx, await _save(tx, changed, deliver_if_arrived(changed, now)), now)
 

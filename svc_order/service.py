@@ -38,7 +38,7 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from svc_order import converters, domain_progress, store
 from svc_order.domain import TRANSITIONS, Order, OrderTotals, State
 from svc_order.domain_saga import Saga, saga_id
-from svc_order.domain_steps import StepResult
+from svc_order.domain_steps import Pending, StepResult
 from svc_order.payments import Payments
 from svc_order.pricing import Pricing, check_expected_total
 from svc_order.saga import SagaOrchestrator
@@ -116,8 +116,8 @@ class OrderService(OrderServiceServicer):
     @transactional
     async def _place_order(self, request: pb.CreateOrderRequest, tx: Transaction, totals: OrderTotals) -> pb.Order:
         """Insert an order and its saga, and begin the saga's first step, which would cost a transaction later."""
-        pending, now = await store.lock_and_count_pending(tx, current_user().id, _MAX_OPEN_ORDERS)
-        if pending >= _MAX_OPEN_ORDERS:
+        now = await current_time(tx)
+        if not tx.optimistic and await store.has_most_pending(tx, current_user().id, _MAX_OPEN_ORDERS):
             raise _TooManyPending
         call, key = current_call(), uuid.uuid4().hex
         order = Order(
@@ -140,10 +140,11 @@ class OrderService(OrderServiceServicer):
             keep_on_decline=request.keep_on_decline or self.settings.keep_declined_orders,
             traceparent=traceparent,
         )
-        await store.insert_order(tx, order)
-        await store.insert_saga(tx, saga, request.payment_method_token, now)
+        claim = self.sagas.begin(Claim(saga, order, request.payment_method_token), now)
+        await store.insert_order(tx, order, _MAX_OPEN_ORDERS)
+        await store.insert_saga(tx, claim.saga, request.payment_method_token, now)
+        await store.write_steps(tx, (claim.saga, Pending()))
         await outbox.add(tx, converters.order_created_event(order))
-        claim = await self.sagas.begin(tx, Claim(saga, order, request.payment_method_token), now)
         self.db.on_commit(tx, partial(self.worker.start, saga.id, claim))
         return converters.order_to_proto(order)
 

@@ -27,34 +27,39 @@ _LINE_COLUMNS = (
 )  # fmt: skip
 
 
-async def insert_order(tx: Transaction, order: Order) -> None:
-    """Insert a new order with its lines, and the first entry of its history."""
+async def insert_order(tx: Transaction, order: Order, most_pending: int) -> None:
+    """Insert a new order with its lines, and the first entry of its history.
+
+    The user must have less than `most_pending` pending orders.
+    """
     totals = order.totals
-    await tx.execute(
+    tx.write(
         sql.insert_order,
-        order.id,
-        order.user_id,
-        order.state.name,
-        order.payment_state.name,
-        order.fulfillment_state.name,
-        totals.currency,
-        totals.subtotal,
-        totals.shipping_fee,
-        totals.tax_total,
-        totals.total,
-        order.shipping_address,
-        order.slot_id,
-        order.reservation_id,
-        order.payment_id,
-        order.version,
-        order.create_time,
+        (
+            order.id,
+            order.user_id,
+            order.state.name,
+            order.payment_state.name,
+            order.fulfillment_state.name,
+            totals.currency,
+            totals.subtotal,
+            totals.shipping_fee,
+            totals.tax_total,
+            totals.total,
+            order.shipping_address,
+            order.slot_id,
+            order.reservation_id,
+            order.payment_id,
+            order.version,
+            order.create_time,
+            most_pending,
+        ),
     )
-    await tx.execute(
-        sql.insert_lines,
-        order.id,
-        *([getattr(line, column) for line in totals.lines] for column in _LINE_COLUMNS),
+    lines = enumerate(totals.lines, start=1)
+    tx.write(
+        sql.insert_lines, *((order.id, at, *(getattr(line, name) for name in _LINE_COLUMNS)) for at, line in lines)
     )
-    await tx.execute(sql.insert_history, order.id, order.version, "", order.state.name, "", order.create_time, "")
+    tx.write(sql.insert_history, (order.id, order.version, "", order.state.name, "", order.create_time, ""))
 
 
 async def read_order(tx: Transaction, order_id: str) -> Order:
@@ -67,7 +72,10 @@ async def read_order(tx: Transaction, order_id: str) -> Order:
 
 async def read_orders(tx: Transaction, ids: Collection[str]) -> dict[str, Order]:
     """Return the orders that exist, by id."""
-    return {order.id: order for order in await _with_lines(tx, await tx.fetch(sql.read_orders, list(ids)))}
+    found: defaultdict[str, list[Record]] = defaultdict(list)
+    for row in await tx.fetch(sql.read_orders, list(ids)):
+        found[row["order_id"]].append(row)
+    return {key: _order_from_row(rows[0], _lines_from_rows(rows)) for key, rows in found.items()}
 
 
 async def lock_order(tx: Transaction, order_id: str) -> Order:
@@ -103,40 +111,37 @@ async def list_orders(
     return await _with_lines(tx, rows)
 
 
-async def lock_and_count_pending(tx: Transaction, user_id: str, limit: int) -> tuple[int, datetime]:
-    """Return how many of a user's orders are PENDING, at most `limit`, and the time.
-
-    Until this transaction ends no other one counts the user's orders.
-    """
-    await tx.execute(sql.lock_user, user_id)
-    row = await tx.fetchrow(sql.count_pending, user_id, limit)
-    assert row is not None, "the query reads no table"
-    return row["pending"], row["now"]
+async def has_most_pending(tx: Transaction, user_id: str, most: int) -> bool:
+    """Return whether so many of a user's orders are PENDING; until this transaction ends no other one counts them."""
+    await tx.begin()
+    return bool(await tx.fetchval(sql.count_pending, user_id, most) >= most)
 
 
 async def update_order(tx: Transaction, before: Order, after: Order) -> Order:
-    """Write an order that was locked, with the transition of its state, and return it with its new version."""
+    """Write what follows an order, with the transition of its state, and return it with its new version."""
     if after is before:
         return before
     after = replace(after, version=before.version + 1)
-    await tx.execute(
+    tx.write(
         sql.update_order,
-        after.id,
-        after.state.name,
-        after.state_reason,
-        after.payment_state.name,
-        after.fulfillment_state.name,
-        after.shipment_id,
-        after.version,
-        after.update_time,
-        after.state_message,
-        after.payment_id,
-        after.payment_due_time,
-        after.ended_shipments,
+        (
+            after.id,
+            after.state.name,
+            after.state_reason,
+            after.payment_state.name,
+            after.fulfillment_state.name,
+            after.shipment_id,
+            after.version,
+            after.update_time,
+            after.state_message,
+            after.payment_id,
+            after.payment_due_time,
+            after.ended_shipments,
+        ),
     )
     if after.state is not before.state:
         transition = (before.state.name, after.state.name, after.state_reason, after.update_time, after.state_message)
-        await tx.execute(sql.insert_history, after.id, after.version, *transition)
+        tx.write(sql.insert_history, (after.id, after.version, *transition))
     return after
 
 
@@ -147,20 +152,23 @@ async def list_past_return_window(tx: Transaction, window: timedelta, limit: int
 
 async def insert_saga(tx: Transaction, saga: Saga, payment_method_token: str, now: datetime) -> None:
     """Insert the saga of a new order."""
-    await tx.execute(
+    tx.write(
         sql.insert_saga,
-        saga.id,
-        saga.order_id,
-        saga.state.name,
-        saga.step.value,
-        saga.attempts,
-        saga.next_attempt_time,
-        saga.version,
-        saga.traceparent,
-        payment_method_token,
-        now,
-        saga.deadline,
-        saga.keep_on_decline,
+        (
+            saga.id,
+            saga.order_id,
+            saga.state.name,
+            saga.step.value,
+            saga.attempts,
+            saga.next_attempt_time,
+            saga.version,
+            saga.traceparent,
+            payment_method_token,
+            now,
+            saga.deadline,
+            saga.keep_on_decline,
+            saga.executing,
+        ),
     )
 
 
@@ -191,24 +199,31 @@ async def list_due_sagas(tx: Transaction, limit: int) -> list[str]:
     return [row["saga_id"] for row in await tx.fetch(sql.list_due_sagas, limit)]
 
 
-async def update_saga(tx: Transaction, saga: Saga) -> None:
-    """Write a saga that was locked."""
-    await tx.execute(
+async def update_saga(tx: Transaction, saga: Saga, read: Saga | None = None) -> None:
+    """Write a saga that was locked, or that is still as it was `read`.
+
+    A cancellation is recorded at the same version: it is compared, too.
+    """
+    tx.write(
         sql.update_saga,
-        saga.id,
-        saga.state.name,
-        saga.step.value,
-        saga.attempts,
-        saga.next_attempt_time,
-        saga.reason,
-        saga.cancel_reason,
-        saga.parked_from.name if saga.parked_from else None,
-        saga.version,
-        saga.retries,
-        saga.message,
-        saga.shipment_actor,
-        saga.executing,
-        saga.deadline,
+        (
+            saga.id,
+            saga.state.name,
+            saga.step.value,
+            saga.attempts,
+            saga.next_attempt_time,
+            saga.reason,
+            saga.cancel_reason,
+            saga.parked_from.name if saga.parked_from else None,
+            saga.version,
+            saga.retries,
+            saga.message,
+            saga.shipment_actor,
+            saga.executing,
+            saga.deadline,
+            read.version if read else None,
+            read.cancel_reason if read else None,
+        ),
     )
 
 
@@ -222,8 +237,12 @@ async def renew_saga(tx: Transaction, claimed: Saga, lease: timedelta) -> None:
     await tx.execute(sql.renew_saga, claimed.id, claimed.version, lease)
 
 
-async def write_step(tx: Transaction, saga: Saga, result: StepResult) -> None:
-    """Record the result of a saga's current step."""
+async def write_steps(tx: Transaction, *results: tuple[Saga, StepResult]) -> None:
+    """Record the results of steps, each with the saga that it was the current step of."""
+    tx.write(sql.write_steps, *(_step_row(saga, result) for saga, result in results))
+
+
+def _step_row(saga: Saga, result: StepResult) -> tuple[str, str, str, int, str]:
     match result:
         case Done():
             state, reason = ("COMPENSATED" if saga.state is SagaState.COMPENSATING else "DONE"), ""
@@ -233,7 +252,7 @@ async def write_step(tx: Transaction, saga: Saga, result: StepResult) -> None:
             state = "UNKNOWN"
         case Pending():
             state, reason = "RUNNING", ""
-    await tx.execute(sql.write_step, saga.id, saga.step.value, state, saga.attempts, reason)
+    return saga.id, saga.step.value, state, saga.attempts, reason
 
 
 def saga_from_row(row: Record) -> Saga:
@@ -290,6 +309,11 @@ def _order_from_row(row: Record, lines: tuple[Line, ...]) -> Order:
         cancelled_amount=row["cancelled_amount"],
         version=row["version"],
     )
+
+
+def _lines_from_rows(rows: Sequence[Record]) -> tuple[Line, ...]:
+    names = {column: "line_total" if column == "total" else column for column in _LINE_COLUMNS}
+    return tuple(Line(**{column: row[name] for column, name in names.items()}) for row in rows if row["sku"])
 
 
 def _line_from_row(row: Record) -> Line:

@@ -27,23 +27,26 @@ FROM payment p JOIN entry e USING (payment_id) WHERE payment_id = ANY($1::text[]
 SELECT payment_id FROM payment WHERE order_id = $1 ORDER BY create_time DESC LIMIT 1;
 
 -- name: insert_payment
--- Inserts a payment and its first entry; it is due when the lease of its first attempt expires. Not if its id has a
--- tombstone or exists, its order has a payment, or too many payments of the user or with the method were declined.
-WITH fresh AS (
-    INSERT INTO payment (payment_id, order_id, user_id, amount, currency, token, state, version, provider, attempts,
-        claims, next_attempt_time, fingerprint, method, brand, last4)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12::interval, $17, coalesce(m.kind, ''),
-        coalesce(m.brand, ''), coalesce(m.last4, '')
-    FROM (SELECT $17::text AS fingerprint) AS paid_with LEFT JOIN known_method m USING (fingerprint)
-    WHERE NOT EXISTS (SELECT FROM tombstone WHERE payment_id = $1)
-        AND (SELECT count(DISTINCT declined.fingerprint) FROM payment declined
-            WHERE user_id = $3 AND state = 'FAILED' AND update_time > now() - $18::interval) < $19
-        AND (SELECT count(*) FROM (SELECT FROM payment declined WHERE declined.fingerprint = $17 AND state = 'FAILED'
-            AND update_time > now() - $18::interval LIMIT $20) AS few) < $20
-    ON CONFLICT DO NOTHING RETURNING payment_id, provider
-)
-INSERT INTO entry (payment_id, provider, operation_id, kind, outcome, amount)
-SELECT payment_id, provider, $13, $14, $15, $16 FROM fresh RETURNING true;
+-- Inserts payments; each is due when the lease of its first attempt expires. Not if its id has a tombstone or exists, its
+-- order has a payment, or too many payments of the user or with the method were declined. Locks their ids.
+INSERT INTO payment (payment_id, order_id, user_id, amount, currency, token, state, version, provider, attempts, claims,
+    next_attempt_time, fingerprint, method, brand, last4)
+SELECT new.payment_id, new.order_id, new.user_id, new.amount, new.currency, new.token, new.state, new.version,
+    new.provider, new.attempts, new.claims, now() + new.lease, fingerprint, coalesce(m.kind, ''),
+    coalesce(m.brand, ''), coalesce(m.last4, '')
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+    $9::text[], $10::int[], $11::bigint[], $12::interval[], $13::text[], $14::interval[], $15::int[], $16::int[])
+    AS new (payment_id, order_id, user_id, amount, currency, token, state, version, provider, attempts, claims, lease,
+        fingerprint, span, methods_per_user, payments_per_method)
+LEFT JOIN known_method m USING (fingerprint)
+WHERE lock_name_without_tombstone(new.payment_id)
+    AND (SELECT count(DISTINCT declined.fingerprint) FROM payment declined
+        WHERE declined.user_id = new.user_id AND declined.state = 'FAILED'
+            AND declined.update_time > now() - new.span) < new.methods_per_user
+    AND (SELECT count(*) FROM (SELECT FROM payment declined
+        WHERE declined.fingerprint = new.fingerprint AND declined.state = 'FAILED'
+            AND declined.update_time > now() - new.span LIMIT new.payments_per_method) AS few) < new.payments_per_method
+ON CONFLICT DO NOTHING;
 
 -- name: read_method
 -- Reads what is known of a payment method, and whether too many payments of a user or with it were declined.
@@ -55,23 +58,33 @@ SELECT m.kind, m.brand, m.last4,
 FROM (SELECT $2::text AS fingerprint) AS wanted LEFT JOIN known_method m USING (fingerprint);
 
 -- name: update_payment
--- Replaces a payment that this transaction has locked. Where $12 is set, the next attempt is due after $13 and not before
--- $15, or never.
-UPDATE payment SET state = $2, authorized = $3, captured = $4, refunded = $5, provider_id = $6, void_request_time = $7,
-    void_reason = $8, attempts = $9, claims = $10, version = $11,
-    next_attempt_time = CASE WHEN NOT $12 THEN next_attempt_time
-        WHEN $13::interval IS NULL THEN NULL ELSE greatest(now() + $13::interval, $15::timestamptz) END,
-    token = CASE WHEN $16 THEN token ELSE '' END, action_url = $17, expire_time = $18, dispute_due_time = $19,
-    last_error = CASE WHEN $12 AND $13 IS NULL THEN '' ELSE coalesce(nullif($14, ''), last_error) END,
-    update_time = CASE WHEN version = $11 THEN update_time ELSE now() END
-WHERE payment_id = $1;
+-- Replaces payments that are locked, or are still as they were read. Where is_scheduled, the next attempt is due after
+-- due_in and not before not_before, or never.
+UPDATE payment SET state = new.state, authorized = new.authorized, captured = new.captured, refunded = new.refunded,
+    provider_id = new.provider_id, void_request_time = new.void_request_time, void_reason = new.void_reason,
+    attempts = new.attempts, claims = new.claims, version = new.version,
+    next_attempt_time = CASE WHEN NOT new.is_scheduled THEN payment.next_attempt_time
+        WHEN new.due_in IS NULL THEN NULL ELSE greatest(now() + new.due_in, new.not_before) END,
+    token = CASE WHEN new.needs_token THEN payment.token ELSE '' END, action_url = new.action_url,
+    expire_time = new.expire_time, dispute_due_time = new.dispute_due_time,
+    last_error = CASE WHEN new.is_scheduled AND new.due_in IS NULL THEN ''
+        ELSE coalesce(nullif(new.error, ''), payment.last_error) END,
+    update_time = CASE WHEN payment.version = new.version THEN payment.update_time ELSE now() END
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::timestamptz[], $8::text[],
+    $9::int[], $10::bigint[], $11::bigint[], $12::bool[], $13::interval[], $14::text[], $15::timestamptz[], $16::bool[],
+    $17::text[], $18::timestamptz[], $19::timestamptz[], $20::bigint[], $21::bigint[])
+    AS new (payment_id, state, authorized, captured, refunded, provider_id, void_request_time, void_reason, attempts,
+        claims, version, is_scheduled, due_in, error, not_before, needs_token, action_url, expire_time,
+        dispute_due_time, read_claims, read_version)
+WHERE payment.payment_id = new.payment_id AND payment.claims = new.read_claims AND payment.version = new.read_version;
 
 -- name: insert_entries
--- Appends to the ledger of a payment.
+-- Appends to the ledgers of payments.
 INSERT INTO entry (payment_id, provider, operation_id, kind, outcome, amount, reference, reason)
-SELECT $1, $2, operation_id, kind, outcome, amount, reference, reason
-FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
-    WITH ORDINALITY AS new (operation_id, kind, outcome, amount, reference, reason, position) ORDER BY position;
+SELECT payment_id, provider, operation_id, kind, outcome, amount, reference, reason
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[])
+    WITH ORDINALITY AS new (payment_id, provider, operation_id, kind, outcome, amount, reference, reason, position)
+ORDER BY position;
 
 -- name: write_method
 -- Writes what a payment method looks like.

@@ -124,7 +124,7 @@ class PaymentReconciler:
 
     async def settle(self, tx: Transaction, job: Attempt, result: Finding) -> Attempt | None:
         """Record what was found. Then claim what else is to be done, or schedule another attempt at what is unclear."""
-        before = await store.lock_payment(tx, job.id)
+        before = replace(job.payment, transitions=()) if tx.optimistic else await store.lock_payment(tx, job.id)
         try:
             after, error = result.apply(before), result.error
         except ProviderMismatch:

@@ -151,7 +151,6 @@ class PaymentService(PaymentServiceServicer):
     async def _start_payment(
         self, request: pb.AuthorizePaymentRequest, tx: Transaction, requested: Payment
     ) -> pb.Payment:
-        await store.lock_name(tx, requested.id)
         if attempt := await self.reconciler.insert_and_claim(tx, requested):
             await outbox.add(tx, converters.payment_started_event(requested))
         elif await store.has_tombstone(tx, requested.id):

@@ -82,13 +82,12 @@ async def find_payment(tx: Transaction, order_id: str) -> str:
 
 
 async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta, limits: DeclineLimits) -> bool:
-    """Insert a new, claimed payment; return whether it was inserted.
+    """Insert a new, claimed payment; return whether it was inserted. While `tx` is optimistic it is, or is a conflict.
 
-    It is not when its id has a tombstone or exists, its order has another payment, or the limits are reached.
+    It is not when its id has a tombstone or exists, its order has another payment, or the limits are reached. Its id is
+    locked either way.
     """
-    (request,) = payment.ledger_entries
-    inserted = await tx.fetchval(
-        sql.insert_payment,
+    row = (
         payment.id,
         payment.order_id,
         payment.user_id,
@@ -101,44 +100,51 @@ async def insert_payment(tx: Transaction, payment: Payment, lease: timedelta, li
         payment.attempts,
         payment.claims,
         lease,
-        request.operation_id,
-        request.kind.name,
-        request.status.name,
-        request.amount,
         payment.fingerprint,
         limits.span,
         limits.methods_per_user,
         limits.payments_per_method,
     )
-    return bool(inserted)
+    if tx.optimistic:
+        tx.write(sql.insert_payment, row)
+    elif not await tx.fetchval(f"{sql.insert_payment} RETURNING true", *([value] for value in row)):
+        return False
+    _insert_entries(tx, payment.id, payment.ledger_entries)
+    return True
 
 
 async def update_payment(tx: Transaction, before: Payment, after: Payment, schedule: Schedule | None) -> None:
-    """Write a locked payment with its new ledger entries; without a schedule its next attempt stays when it is."""
-    await tx.execute(
+    """Write what follows a payment, with its new ledger entries; without a schedule its next attempt stays when it is.
+
+    The payment was locked, or is still as it was read.
+    """
+    tx.write(
         sql.update_payment,
-        after.id,
-        after.state.name,
-        after.authorized,
-        after.captured,
-        after.refunded,
-        after.provider_id,
-        after.void_request_time,
-        after.void_reason,
-        after.attempts,
-        after.claims,
-        after.version,
-        schedule is not None,
-        schedule.due_in if schedule else None,
-        schedule.error if schedule else "",
-        schedule.not_before if schedule else None,
-        after.needs_token,
-        after.action_url,
-        after.expire_time,
-        after.dispute_due_time,
+        (
+            after.id,
+            after.state.name,
+            after.authorized,
+            after.captured,
+            after.refunded,
+            after.provider_id,
+            after.void_request_time,
+            after.void_reason,
+            after.attempts,
+            after.claims,
+            after.version,
+            schedule is not None,
+            schedule.due_in if schedule else None,
+            schedule.error if schedule else "",
+            schedule.not_before if schedule else None,
+            after.needs_token,
+            after.action_url,
+            after.expire_time,
+            after.dispute_due_time,
+            before.claims,
+            before.version,
+        ),
     )
-    if new := after.ledger_entries[len(before.ledger_entries) :]:
-        await _insert_entries(tx, after.id, new)
+    _insert_entries(tx, after.id, after.ledger_entries[len(before.ledger_entries) :])
 
 
 async def read_method(tx: Transaction, user_id: str, fingerprint: str, limits: DeclineLimits) -> tuple[Method, bool]:
@@ -184,17 +190,22 @@ async def has_tombstone(tx: Transaction, payment_id: str) -> bool:
     return bool(await tx.fetchval(sql.has_tombstone, payment_id))
 
 
-async def _insert_entries(tx: Transaction, payment_id: str, entries: Sequence[Entry]) -> None:
-    await tx.execute(
+def _insert_entries(tx: Transaction, payment_id: str, entries: Sequence[Entry]) -> None:
+    tx.write(
         sql.insert_entries,
-        payment_id,
-        _PROVIDER,
-        [entry.operation_id for entry in entries],
-        [entry.kind.name for entry in entries],
-        [entry.status.name for entry in entries],
-        [entry.amount for entry in entries],
-        [entry.reference for entry in entries],
-        [entry.reason for entry in entries],
+        *(
+            (
+                payment_id,
+                _PROVIDER,
+                one.operation_id,
+                one.kind.name,
+                one.status.name,
+                one.amount,
+                one.reference,
+                one.reason,
+            )
+            for one in entries
+        ),
     )
 
 

@@ -38,11 +38,10 @@ async def add(tx: Transaction, *events: Message, traces: Mapping[str, str] | Non
     payloads = [event.SerializeToString() for event in events]
     if max(map(len, payloads)) > LARGEST_BYTES or max(map(len, keys)) > LONGEST_KEY:
         raise ValueError(f"an event is larger than {LARGEST_BYTES} bytes or its key than {LONGEST_KEY} characters")
-    await tx.execute(
+    tx.write(
         _INSERT,
-        [kind.topic for kind in kinds],
-        keys,
-        [event.DESCRIPTOR.full_name for event in events],
-        payloads,
-        [(traces or {}).get(key, own) for key in keys],
+        *(
+            (kind.topic, key, event.DESCRIPTOR.full_name, payload, (traces or {}).get(key, own))
+            for kind, key, event, payload in zip(kinds, keys, events, payloads, strict=True)
+        ),
     )

@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from asyncpg.pool import PoolConnectionProxy
+
 from chassis.cancellation import cancel_and_wait
 from chassis.events.bus import NO_POSITIONS, Bus, Event, EventsLost, Positions
 from chassis.events.relay_state import LeaseLost, RelayState
 from chassis.metrics import PUBLISHED, RELAY_LEADER, work_proceeds, work_waits
 from chassis.postgres.change_feed import CHANNEL
-from chassis.postgres.database import Database, Record, Transaction
+from chassis.postgres.database import Database, Record
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ class Relay:
                 RELAY_LEADER.set(0)
                 connection.terminate()  # it listens
 
-    async def _keep_lease(self, connection: Transaction) -> None:
+    async def _keep_lease(self, connection: PoolConnectionProxy) -> None:
         try:
             while await self._state.renew(connection):  # noqa: ASYNC110  no event says that time has passed
                 await asyncio.sleep(self._state.renewal_seconds)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from asyncpg.pool import PoolConnectionProxy
+
 from chassis.events.bus import NO_POSITIONS, Positions
-from chassis.postgres.database import Database, Transaction
+from chassis.postgres.database import Database
 
 _CREATE = "INSERT INTO relay DEFAULT VALUES ON CONFLICT DO NOTHING"
 _ACQUIRE = """
@@ -66,7 +68,7 @@ class RelayState:
         """Seconds between two renewals of the lease."""
         return _LEASE.total_seconds() / _RENEWALS_PER_LEASE
 
-    async def acquire(self, connection: Transaction) -> bool:
+    async def acquire(self, connection: PoolConnectionProxy) -> bool:
         """Acquire the lease, unless another process holds it."""
         self._acquired = await connection.fetchrow(_ACQUIRE, self._holder, _LEASE)
         if self._acquired is None and not await connection.fetchval("SELECT true FROM relay"):
@@ -74,7 +76,7 @@ class RelayState:
             self._acquired = await connection.fetchrow(_ACQUIRE, self._holder, _LEASE)
         return self._acquired is not None
 
-    async def renew(self, connection: Transaction) -> bool:
+    async def renew(self, connection: PoolConnectionProxy) -> bool:
         """Extend the lease; return False when another process has it."""
         return bool(await connection.fetchval(_RENEW, self._holder, _LEASE))
 
@@ -115,7 +117,7 @@ class RelayState:
             self._saved, self._saved_time = saved, time
         return self._saved_time
 
-    async def leave(self, connection: Transaction) -> None:
+    async def leave(self, connection: PoolConnectionProxy) -> None:
         """Release the lease for the next process."""
         if self._complete:
             await connection.execute(_SAVE, self._holder, json.dumps(dict(self.positions)), self.acknowledge_time)

@@ -3,8 +3,8 @@
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,17 +18,20 @@ from chassis.context import Call, current_call
 from chassis.metrics import POOL_TIMEOUTS, POOL_WAIT
 from chassis.postgres import audit
 from chassis.postgres.change_feed import ChangeFeed
+from chassis.postgres.group_commit import GroupCommit
+from chassis.postgres.transaction import Clock, Record, Transaction
+from chassis.postgres.writes import Writes
+
+__all__ = ["Database", "Queries", "Record", "Transaction", "current_time"]
 
 log = logging.getLogger(__name__)
-
-#: A connection inside a transaction: what store functions take.
-Transaction = PoolConnectionProxy
-Record = asyncpg.Record
 
 _Callback = Callable[[], object]
 
 _STATEMENT_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
+#: How long a statement that transactions share waits for a lock, which only one of them may need.
+_SHARED_LOCK_TIMEOUT = "SET LOCAL lock_timeout = 200"
 #: Rows that one statement purges, at most, so that it ends in time.
 _PURGE_BATCH = 10_000
 _NAME = re.compile(r"^-- name: ([a-z0-9_]+)\n", re.MULTILINE)
@@ -98,7 +101,8 @@ class Database:
         #: What changed in this database, whichever process changed it.
         self.change_feed = ChangeFeed()
         self._after_every_commit: list[_Callback] = []
-        self._on_commit: dict[Transaction, list[_Callback]] = {}
+        self._clock = Clock()
+        self._group = GroupCommit(self._commit_writes, UNAVAILABLE_ERRORS)
 
     @classmethod
     @asynccontextmanager
@@ -127,11 +131,7 @@ class Database:
 
         It may be lost with the process, so it can only hasten what happens anyway because of the committed rows.
         """
-        self._on_commit[tx].append(callback)
-
-    def discard_callbacks(self, tx: Transaction) -> None:
-        """Drop what `on_commit` registered: the changes that need it were rolled back to a savepoint."""
-        self._on_commit[tx].clear()
+        tx.callbacks.append(callback)
 
     async def audit(self, tx: Transaction, calls: Iterable[Call | None]) -> None:
         """Record the privileged ones of the calls whose changes `tx` holds.
@@ -147,36 +147,32 @@ class Database:
         """Lend a connection for reading."""
         connection = await self._acquire()
         try:
-            yield connection
+            yield Transaction.of(connection)
         finally:
             await run_shielded(self.pool.release(connection))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, optimistic: bool = False) -> AsyncIterator[Transaction]:
         """Run the block in a transaction: commit at its end, roll back when it raises.
 
         A call that is cancelled while the commit is under way waits for the commit's end and is cancelled then:
-        cancelled means unknown, never undone.
+        cancelled means unknown, never undone. `optimistic` is for a first attempt, see `Transaction.optimistic`.
         """
-        async with self.connection() as connection:
-            transaction = connection.transaction()
-            callbacks = self._on_commit[connection] = []
+        tx = Transaction(self._acquire, self._group.commit, self._clock, optimistic=optimistic)
+        try:
             try:
-                # Shielded: a BEGIN that was sent must be followed by its end before others get the connection.
-                await run_shielded(transaction.start())
-                yield connection
-                await self.audit(connection, [current_call()])
-            except BaseException as error:
-                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                    await self.pool.expire_connections()  # after a failover new connections may find the primary
-                # A lost connection is rolled back, and a transaction that did not begin needs no end.
-                with suppress(asyncpg.PostgresError, *UNAVAILABLE_ERRORS):
-                    await run_shielded(transaction.rollback())
+                yield tx
+                await self.audit(tx, [current_call()])
+            except BaseException:
+                await run_shielded(tx.rollback())
                 raise
-            else:
-                await run_shielded(self._commit(transaction, callbacks))
-            finally:
-                del self._on_commit[connection]
+            await run_shielded(self._commit(tx))
+        except asyncpg.ReadOnlySQLTransactionError:
+            await self.pool.expire_connections()  # after a failover new connections may find the primary
+            raise
+        finally:
+            if tx.connection is not None:
+                await run_shielded(self.pool.release(tx.connection))
 
     async def purge_older_than(self, table: str, time_column: str, retention: timedelta) -> bool:
         """Delete rows of `table` whose `time_column` is older than `retention`; return whether there may be more."""
@@ -184,16 +180,30 @@ class Database:
         done = await self.pool.execute(f"DELETE FROM {table} WHERE ctid = ANY(ARRAY({old}))", retention)  # noqa: S608
         return done == f"DELETE {_PURGE_BATCH}"
 
-    async def _commit(self, transaction: asyncpg.transaction.Transaction, callbacks: Sequence[_Callback]) -> None:
+    async def _commit(self, tx: Transaction) -> None:
         """Commit, and call the callbacks even if the caller was cancelled in the middle."""
-        await transaction.commit()
-        for callback in (*self._after_every_commit, *callbacks):
+        await tx.commit()
+        for callback in (*(() if tx.is_empty else self._after_every_commit), *tx.callbacks):
             try:
                 callback()
             except Exception:
                 log.exception("callback after a commit failed")
 
-    async def _acquire(self) -> Transaction:
+    async def _commit_writes(self, writes: Writes, is_shared: bool) -> None:  # noqa: FBT001
+        """Commit writes in a transaction of their own."""
+        statement, arguments = writes.statement()
+        connection = await self._acquire()
+        try:
+            if not is_shared:
+                await connection.fetchval(statement, *arguments)
+                return
+            async with connection.transaction():
+                await connection.execute(_SHARED_LOCK_TIMEOUT)
+                await connection.fetchval(statement, *arguments)
+        finally:
+            await run_shielded(self.pool.release(connection))
+
+    async def _acquire(self) -> PoolConnectionProxy:
         call = current_call()
         left = call.remaining() if call else None
         began = time.perf_counter()
@@ -209,8 +219,7 @@ class Database:
 
 async def current_time(tx: Transaction) -> datetime:
     """Return the database's clock, which stands still within a transaction: the one clock that decides about rows."""
-    now: datetime = await tx.fetchval("SELECT now()")
-    return now
+    return await tx.now()
 
 
 def _audited(call: Call, row: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""Idempotency: `request_id` (AIP-155) is claimed in the transaction of the change, and the reply is stored beside it.
+"""Idempotency: the reply is stored under the `request_id` (AIP-155) in the transaction of the change.
 
-A repeated request gets the stored reply or the stored error; one that arrives while the first is in progress waits for
-it.
+The row of a key can be inserted once, so of all requests with a key one commits its change; the others are rolled back
+and get the stored reply or the stored error. One that arrives while the first commits waits for it. An error is stored
+by a transaction of its own, after what led to it was rolled back: a crash between the two leaves the key free.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from google.rpc import status_pb2
 
 from chassis.context import Call, Context, assert_owner_checked, current_call
 from chassis.errors import error_from_status, status_of
-from chassis.postgres.database import Database, Record, Transaction
+from chassis.postgres.database import UNAVAILABLE_ERRORS, Database, Record, Transaction
 from shop.chassis.v1 import chassis_errors
 from shop.errors import ShopError
 
@@ -25,15 +26,17 @@ Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 P = ParamSpec("P")
 
-_CLAIM = """
-INSERT INTO idempotency (principal, method, key, request_hash) VALUES ($1, $2, $3, $4)
-ON CONFLICT DO NOTHING RETURNING true"""
 _READ = "SELECT request_hash, response, error FROM idempotency WHERE principal = $1 AND method = $2 AND key = $3"
 _STORE = """
-UPDATE idempotency SET response = $4, error = $5 WHERE principal = $1 AND method = $2 AND key = $3"""
+INSERT INTO idempotency (principal, method, key, request_hash, response)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[])"""
+_STORE_ERROR = """
+INSERT INTO idempotency (principal, method, key, request_hash, error) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING RETURNING true"""
 #: How long a reply is stored, as docs/clients.md says.
 RETENTION = timedelta(hours=48)
 
+_CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _MAX_TRIES = 4
 #: The trailer that marks a stored reply.
 _REPLAYED = "idempotent-replayed"
@@ -68,7 +71,7 @@ def transactional(handler: Handler[S, Request, P, Reply]) -> Rpc[S, Request, P, 
 
         if has_key:
             return await idempotent(self.db, request, reply, change)
-        return await _retried(lambda: _run(self.db, change))
+        return await _retried(lambda is_first: _run(self.db, change, is_first=is_first))
 
     update_wrapper(rpc, handler)
     return rpc
@@ -82,7 +85,7 @@ async def idempotent(
     A ShopError that `change` raises is final and stored; any other exception rolls back and leaves the key free. Raises
     IdempotencyKeyReused when the key came before with another request. Deadlocks are retried.
     """
-    return await _retried(lambda: _run_once(database, request, reply, change))
+    return await _retried(lambda is_first: _run_once(database, request, reply, change, is_first=is_first))
 
 
 async def stored_reply(database: Database, request: Any, reply: type[Reply]) -> Reply | None:
@@ -98,56 +101,68 @@ def is_replay() -> bool:
     return _REPLAYED in _call().trailers
 
 
-async def _retried(run: Callable[[], Awaitable[Reply]]) -> Reply:
+async def _retried(run: Callable[[bool], Awaitable[Reply]]) -> Reply:
+    """Run a change, which gets whether this is the first try, again after a conflict with another transaction."""
     for tries_left in reversed(range(_MAX_TRIES)):
         try:
-            return await run()
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            return await run(tries_left == _MAX_TRIES - 1)
+        except _CONFLICTS:
             if not tries_left:
                 raise
     raise AssertionError("the loop returns or raises")
 
 
-async def _run(database: Database, change: Callable[[Transaction], Awaitable[Reply]]) -> Reply:
-    async with database.transaction() as tx:
+async def _run(database: Database, change: Callable[[Transaction], Awaitable[Reply]], *, is_first: bool) -> Reply:
+    async with database.transaction(optimistic=is_first) as tx:
         reply = await change(tx)
         assert_owner_checked()  # before the commit
         return reply
 
 
 async def _run_once(
-    database: Database, request: Any, reply: type[Reply], change: Callable[[Transaction], Awaitable[Reply]]
+    database: Database,
+    request: Any,
+    reply: type[Reply],
+    change: Callable[[Transaction], Awaitable[Reply]],
+    *,
+    is_first: bool,
 ) -> Reply:
     call = _call()
     key, request_hash = _key(call, request), _hash(request)
-    failure: ShopError | None = None
-    async with database.transaction() as tx:
-        if not await _claim(tx, key, request_hash):
-            stored = await tx.fetchrow(_READ, *key)
-            assert stored is not None, "the claim met this row"
-            return _replay(call, stored, request_hash, reply)
-        try:
-            async with tx.transaction():  # a savepoint: the error is stored, what led to it is rolled back
-                response = await change(tx)
-                assert_owner_checked()  # before the commit
-            await tx.execute(_STORE, *key, response.SerializeToString(), None)
-        except ShopError as error:
-            failure = error
-            database.discard_callbacks(tx)
-            if call.audit:
-                call.audit.outcome = error.reason
-            await tx.execute(_STORE, *key, None, status_of(error).SerializeToString())
-    if failure:
-        raise failure
-    return response
-
-
-async def _claim(tx: Transaction, key: tuple[str, str, str], request_hash: bytes) -> bool:
-    """Claim the key, or return False when another request has; wait for a transaction that is claiming it."""
+    failure: Exception
     try:
-        return bool(await tx.fetchval(_CLAIM, *key, request_hash))
+        async with database.transaction(optimistic=is_first) as tx:
+            response = await change(tx)
+            assert_owner_checked()  # before the commit
+            tx.write(_STORE, (*key, request_hash, response.SerializeToString()))
+    except (*_CONFLICTS, *UNAVAILABLE_ERRORS):
+        raise
     except asyncpg.LockNotAvailableError:
-        raise chassis_errors.OperationInFlight from None
+        failure = chassis_errors.OperationInFlight()
+    except ShopError as error:
+        if await _store_error(database, call, key, request_hash, error):
+            raise
+        failure = error
+    except Exception as error:  # noqa: BLE001  a change that is repeated may fail in any way
+        failure = error
+    else:
+        return response
+    if stored := await database.pool.fetchrow(_READ, *key):
+        return _replay(call, stored, request_hash, reply)
+    raise failure
+
+
+async def _store_error(
+    database: Database, call: Call, key: tuple[str, str, str], request_hash: bytes, error: ShopError
+) -> bool:
+    """Store the error that a change raised; return False when another request with the key has a result."""
+    async with database.transaction() as tx:
+        stored = await tx.fetchval(_STORE_ERROR, *key, request_hash, status_of(error).SerializeToString())
+        if call.audit and stored:
+            call.audit.outcome = error.reason
+        elif call.audit:
+            call.audit.row = {"replayed": True}
+    return bool(stored)
 
 
 def _call() -> Call:

@@ -8,10 +8,12 @@ ahead, so that other processes resume the job only after this one has died. A le
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context as TaskContext
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
+
+import asyncpg
 
 from chassis.cancellation import cancel_and_wait, cancelled_from_outside
 from chassis.metrics import JOBS, work_proceeds, work_waits
@@ -74,7 +76,8 @@ class Jobs(Protocol[J, Result]):
     async def settle(self, tx: Transaction, job: J, result: Result) -> J | None:
         """Write the result; claim and return the next attempt to execute at once, or None.
 
-        A lost claim writes nothing and returns None.
+        A lost claim writes nothing and returns None. While `tx` is optimistic the claimed job may be taken as it is; a
+        row that has changed since is a conflict, after which this is called again to lock and read it.
         """
         ...
 
@@ -193,8 +196,7 @@ class Worker(Generic[J, Result]):
                 with traced(job.traceparent, self._name):
                     async with self._renewing(job), asyncio.timeout(self._limit):
                         result = await self._jobs.execute(job)
-                    async with self._db.transaction() as tx:
-                        job = await self._jobs.settle(tx, job, result)
+                    job = await self._settle(job, result)
                 self._settled.inc()
         except UNAVAILABLE_ERRORS as error:
             # The job stays claimed until its lease expires, and is resumed then.
@@ -205,6 +207,13 @@ class Worker(Generic[J, Result]):
                 raise
             self._interrupted.inc()
             log.exception("work interrupted", extra={"work": self._name, "job": job_id})
+
+    async def _settle(self, job: J, result: Result) -> J | None:
+        with suppress(asyncpg.SerializationError):
+            async with self._db.transaction(optimistic=True) as tx:
+                return await self._jobs.settle(tx, job, result)
+        async with self._db.transaction() as tx:
+            return await self._jobs.settle(tx, job, result)
 
     async def _claim(self, job_id: str) -> J | None:
         try:

@@ -73,9 +73,9 @@ async def test_callbacks_are_called_after_the_commit(database, called):
     await called[-1]
     assert called[:-1] == ["every", "own"]
     assert seen == [{"a"}]
-    async with database.transaction():
-        pass
-    assert called[3:] == ["every"]
+    async with database.transaction() as tx:
+        database.on_commit(tx, lambda: called.append("own"))
+    assert called[3:] == ["own"], "nothing was written"
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
@@ -88,7 +88,6 @@ async def test_callbacks_of_a_transaction_that_rolls_back_are_not_called(databas
     with pytest.raises(error):
         await fail()
     assert called == []
-    assert database._on_commit == {}
 
 
 async def test_callbacks_of_a_commit_that_fails_are_not_called(database, called):
@@ -106,19 +105,11 @@ async def test_callbacks_of_a_commit_that_fails_are_not_called(database, called)
     assert called == []
 
 
-async def test_discarded_callbacks_are_not_called(database, called):
-    async with database.transaction() as tx:
-        database.on_commit(tx, lambda: called.append("own"))
-        database.discard_callbacks(tx)
-        database.on_commit(tx, lambda: called.append("later"))
-    assert called == ["every", "later"]
-
-
 async def test_callbacks_of_one_transaction_are_not_called_by_another(database, called):
     async with database.transaction() as tx:
         database.on_commit(tx, lambda: called.append("own"))
-        async with database.transaction():
-            pass
+        async with database.transaction() as other:
+            await other.execute(INSERT, "a")
         assert called == ["every"]
 
 
@@ -225,7 +216,7 @@ async def test_a_connection_killed_inside_a_transaction_is_an_error_and_the_pool
 
 async def test_a_full_pool_is_overloaded_at_the_callers_deadline(database_url, monkeypatch):
     monkeypatch.setattr("chassis.postgres.database._ACQUIRE_SECONDS", 60)
-    async with Database.open(database_url, connections=1) as database, database.transaction():
+    async with Database.open(database_url, connections=1) as database, database.connection():
         enter_call(Call(method="test", deadline=time.monotonic() + 0.2))
         began = time.monotonic()
         with pytest.raises(Overloaded):
@@ -313,14 +304,15 @@ async def test_a_connection_in_a_transaction_is_not_reused(database_url):
         async with database.connection() as connection:
             await connection.execute("BEGIN")
         async with database.connection() as connection:
-            assert not connection.is_in_transaction()
+            assert not connection.connection.is_in_transaction()
 
 
 async def test_a_begin_that_is_cancelled_leaves_no_transaction_open(database_url):
     async with Database.open(database_url, 1) as database:
 
         async def work():
-            async with database.transaction():
+            async with database.transaction() as tx:
+                await tx.begin()
                 await asyncio.Event().wait()
 
         for turns in range(30):
@@ -330,7 +322,7 @@ async def test_a_begin_that_is_cancelled_leaves_no_transaction_open(database_url
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             async with database.connection() as connection:
-                assert not connection.is_in_transaction()
+                assert not connection.connection.is_in_transaction()
 
 
 async def test_an_error_is_raised_although_its_connection_is_lost(database):
@@ -339,7 +331,7 @@ async def test_an_error_is_raised_although_its_connection_is_lost(database):
             pid = await tx.fetchval("SELECT pg_backend_pid()")
             await database.pool.execute("SELECT pg_terminate_backend($1)", pid)
             with suppress(asyncpg.InterfaceError):  # the pool has taken it away
-                await eventually(tx.is_closed)
+                await eventually(tx.connection.is_closed)
             raise ValueError("own")
 
     with pytest.raises(ValueError, match="own"):
@@ -351,9 +343,14 @@ async def test_a_transaction_that_fails_is_rolled_back_before_its_connection_goe
     """The pool would do it too, with a warning."""
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-    with pytest.raises(ValueError, match="own"):
-        async with database.transaction():
+
+    async def fail():
+        async with database.transaction() as tx:
+            await tx.begin()
             raise ValueError("own")
+
+    with pytest.raises(ValueError, match="own"):
+        await fail()
     assert told == []
 
 

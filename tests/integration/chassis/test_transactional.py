@@ -76,15 +76,14 @@ async def test_a_repeated_request_gets_the_stored_reply_and_changes_nothing(data
     first = await stock.SetStock(set_stock(), None)
     assert await stock.SetStock(set_stock(), None) == first
     assert current_call().trailers["idempotent-replayed"] == "true"
-    assert stock.runs == 1
     assert await effects(database) == stock.committed == ["effect-1"]
 
 
-async def test_a_request_id_that_came_with_another_request_is_an_error(stock):
+async def test_a_request_id_that_came_with_another_request_is_an_error(database, stock):
     await stock.SetStock(set_stock(), None)
     with pytest.raises(IdempotencyKeyReused):
         await stock.SetStock(set_stock(on_hand=2), None)
-    assert stock.runs == 1
+    assert await effects(database) == stock.committed == ["effect-1"]
 
 
 async def test_an_error_is_stored_and_what_led_to_it_is_rolled_back(database, stock):
@@ -93,7 +92,6 @@ async def test_an_error_is_stored_and_what_led_to_it_is_rolled_back(database, st
         with pytest.raises(InsufficientStock) as stored:
             await stock.SetStock(set_stock(), None)
         assert stored.value.metadata == {"available": "a=1"}
-    assert stock.runs == 1
     assert await effects(database) == stock.committed == []
 
 
@@ -162,8 +160,8 @@ async def test_two_requests_that_deadlock_both_take_effect(database):
 
 async def test_twenty_equal_requests_at_once_have_one_effect(database, stock):
     replies = await asyncio.gather(*(stock.SetStock(set_stock(), None) for _ in range(20)))
-    assert {reply.etag for reply in replies} == {"effect-1"}
-    assert await effects(database) == stock.committed == ["effect-1"]
+    assert len({reply.etag for reply in replies}) == 1
+    assert await effects(database) == stock.committed == [replies[0].etag]
 
 
 async def test_a_served_handler_keeps_its_name_and_replays_over_the_wire(serve, connect, stock, issuer):
@@ -173,4 +171,4 @@ async def test_a_served_handler_keeps_its_name_and_replays_over_the_wire(serve, 
     async with serve(SetStock=stock.SetStock) as app, connect(app.address) as client:
         replies = [await client.SetStock(set_stock(), metadata=metadata) for _ in range(2)]
     assert replies[0] == replies[1]
-    assert stock.runs == 1
+    assert len(stock.committed) == 1

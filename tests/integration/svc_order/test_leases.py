@@ -195,7 +195,7 @@ async def test_a_due_saga_is_claimed_after_a_transaction_that_applies_an_event_t
 
     async with fresh_database("svc_order") as url, Database.open(url, connections=5) as db:
         async with db.transaction() as tx:
-            await store.insert_order(tx, order)
+            await store.insert_order(tx, order, 20)
             await store.insert_saga(tx, saga, "tok_ok", now)
         async with db.transaction() as tx:
             await store.lock_saga(tx, saga.id)
