@@ -14,11 +14,11 @@ from tests.integration.svc_order.conftest import buy
 #: Statements and commits of one order, alone: a change that adds one says here what it costs. Without the relays and
 #: the polls, which the clock and not the order causes.
 BUDGET = {
-    "svc_catalog": (0, 0),
-    "svc_delivery": (0, 0),
-    "svc_inventory": (0, 0),
-    "svc_order": (0, 0),
-    "svc_payment": (0, 0),
+    "svc_catalog": (1, 0),
+    "svc_delivery": (1, 0),
+    "svc_inventory": (6, 2),
+    "svc_order": (10, 5),
+    "svc_payment": (4, 2),
 }
 
 _BACKGROUND = re.compile(
