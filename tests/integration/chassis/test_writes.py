@@ -51,8 +51,12 @@ async def watched(database_url, connections=5):
     """Lend a database, and the first words of what is sent to it."""
     sent = Counter()
 
+    def count(record):
+        if not record.query.startswith("SELECT pg_advisory_unlock_all"):  # a connection goes back to its pool
+            sent[record.query.split()[0].rstrip(";")] += 1
+
     async def watch(connection):
-        connection.add_query_logger(lambda record: sent.update([record.query.split()[0].rstrip(";")]))
+        connection.add_query_logger(count)
 
     async with asyncpg.create_pool(database_url, min_size=1, max_size=connections, init=watch) as pool:
         yield Database(pool), sent
