@@ -121,14 +121,15 @@ WHERE order_id = ANY($1::text[]);
 -- name: insert_bookings
 -- Inserts the bookings of orders that have none yet.
 INSERT INTO booking (order_id, slot_id, state, version, create_time, update_time)
-SELECT id, slot_id, state, version, now(), now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, slot_id, state, version)
+SELECT id, slot_id, state, version, now, now
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[]) AS new (id, slot_id, state, version, now)
 ON CONFLICT DO NOTHING;
 
 -- name: update_bookings
 -- Replaces the state of bookings whose version is still the one that was read.
-UPDATE booking SET state = new.state, version = new.version, update_time = now()
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS new (id, state, version, read_version)
+UPDATE booking SET state = new.state, version = new.version, update_time = new.now
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::bigint[])
+    AS new (id, state, version, now, read_version)
 WHERE order_id = new.id AND booking.version = new.read_version;
 
 -- name: insert_claimed_dispatch

@@ -64,12 +64,20 @@ async def write_batch(tx: Transaction, batch: SlotBatch) -> None:
     )
     tx.write(
         sql.update_bookings,
-        *((one.order_id, one.state.name, one.version, version) for one, version in bookings if version),
+        *(
+            (one.order_id, one.state.name, one.version, one.update_time, version)
+            for one, version in bookings
+            if version
+        ),
     )
     tx.write(
         sql.insert_bookings,
-        *((one.order_id, one.slot_id, one.state.name, one.version) for one, version in bookings if not version),
-        *((order_id, None, State.RELEASED.name, 0) for order_id in batch.new_tombstones),
+        *(
+            (one.order_id, one.slot_id, one.state.name, one.version, one.update_time)
+            for one, version in bookings
+            if not version
+        ),
+        *((order_id, None, State.RELEASED.name, 0, batch.now) for order_id in batch.new_tombstones),
     )
 
 

@@ -47,9 +47,9 @@ WHERE reservation_id = ANY($1::text[]) ORDER BY reservation_id, a.sku, a.locatio
 -- name: insert_reservations
 -- Inserts reservations that do not exist yet.
 INSERT INTO reservation (reservation_id, order_id, state, expire_time, version, create_time, update_time)
-SELECT id, order_id, state, expire_time, version, now(), now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[])
-    AS new (id, order_id, state, expire_time, version)
+SELECT id, order_id, state, expire_time, version, now, now
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::timestamptz[])
+    AS new (id, order_id, state, expire_time, version, now)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_allocations
@@ -60,12 +60,13 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]);
 -- name: update_reservations
 -- Replaces reservations whose version is still the one that was read, locked in key order.
 WITH new AS MATERIALIZED (
-    SELECT one.* FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[])
-        AS one (id, state, expire_time, version, read_version)
+    SELECT one.* FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::timestamptz[], $6::bigint[])
+        AS one (id, state, expire_time, version, now, read_version)
     JOIN reservation ON reservation_id = one.id AND reservation.version = one.read_version
     ORDER BY reservation_id FOR NO KEY UPDATE OF reservation
 )
-UPDATE reservation SET state = new.state, expire_time = new.expire_time, version = new.version, update_time = now()
+UPDATE reservation SET state = new.state, expire_time = new.expire_time, version = new.version,
+    update_time = new.now
 FROM new WHERE reservation_id = new.id AND reservation.version = new.read_version;
 
 -- name: reduce_allocations
@@ -86,8 +87,9 @@ SELECT * FROM adjustment WHERE adjustment_id = ANY($1::text[]);
 -- name: insert_adjustments
 -- Inserts adjustments that do not exist yet.
 INSERT INTO adjustment (adjustment_id, lines, reason, reference, actor, create_time)
-SELECT id, lines::jsonb, reason, reference, actor, now()
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS new (id, lines, reason, reference, actor)
+SELECT id, lines::jsonb, reason, reference, actor, now
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+    AS new (id, lines, reason, reference, actor, now)
 ON CONFLICT DO NOTHING;
 
 -- name: insert_movements

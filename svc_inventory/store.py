@@ -161,16 +161,16 @@ def _level_row(level: Level, read_version: int) -> tuple[object, ...]:
 
 
 def _insert_row(one: Reservation) -> tuple[object, ...]:
-    return one.id, one.order_id, one.state.name, one.expire_time, one.version
+    return one.id, one.order_id, one.state.name, one.expire_time, one.version, one.update_time
 
 
 def _update_row(one: Reservation, read_version: int) -> tuple[object, ...]:
-    return one.id, one.state.name, one.expire_time, one.version, read_version
+    return one.id, one.state.name, one.expire_time, one.version, one.update_time, read_version
 
 
 def _adjustment_row(one: Adjustment) -> tuple[object, ...]:
     lines = json.dumps([[*level, delta] for level, delta in one.lines])
-    return one.id, lines, one.reason.name, one.reference, one.actor
+    return one.id, lines, one.reason.name, one.reference, one.actor, one.create_time
 
 
 def level_from_row(row: Record) -> Level:
