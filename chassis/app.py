@@ -44,8 +44,8 @@ S = TypeVar("S", bound=Settings)
 Stub = TypeVar("Stub")
 
 _PURGE_SECONDS = 3600.0
-#: The relay's lock and the change feed each hold one; the relay and the calls each need one more.
-_LEAST_CONNECTIONS = 4
+#: The relay holds one for its lease and the change feed; the relay and the calls each need one more.
+_LEAST_CONNECTIONS = 3
 
 
 class App:
@@ -91,7 +91,6 @@ class App:
             database: Database = await self._open(Database.open(settings.database_url, settings.database_connections))
         self._change_feeds.append(database.change_feed)
         add_database_gauges(self.gauges, database, self.name)
-        self.background(database.change_feed.listen(database.pool))
         kept = timedelta(days=settings.outbox_retention_days)
         self.background(Relay(database, await self.bus(), self.name, retention=kept).run())
         for table, time_column, kept in retention(settings):

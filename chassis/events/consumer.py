@@ -4,9 +4,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.message import DecodeError, Message
 
@@ -29,12 +30,27 @@ _CLAIM = """
 INSERT INTO inbox (consumer, event_id)
 SELECT $1::text, $2::uuid WHERE NOT EXISTS (SELECT FROM dead_letter WHERE consumer = $1 AND event_id = $2)
 ON CONFLICT DO NOTHING RETURNING true"""
+_CLAIM_ALL = """
+INSERT INTO inbox (consumer, event_id)
+SELECT $1::text, id FROM unnest($2::uuid[]) AS event (id)
+WHERE NOT EXISTS (SELECT FROM dead_letter WHERE consumer = $1 AND event_id = id)
+ON CONFLICT DO NOTHING RETURNING event_id"""
 _CLAIM_DEAD_LETTER = "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
 
 #: Trouble of the database, however long it lasts, is no fault of the event.
 _DATABASE_ERRORS = (*UNAVAILABLE_ERRORS, *CONTENTION_ERRORS)
 _FIRST_PAUSE = timedelta(seconds=0.1)
 _LONGEST_PAUSE = timedelta(seconds=5)
+#: Events that are applied in one transaction, at most, so that it does not hold its locks for long.
+_TOGETHER = 50
+
+
+class _HandlerFailed(Exception):
+    """A handler failed in a transaction of several events."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__()
+        self.event_id = event_id
 
 
 class Consumer:
@@ -71,8 +87,8 @@ class Consumer:
                 async with self._bus.subscribe(self._name, self._topics) as subscription:
                     async for batch in subscription:
                         self._waiting_since = _published(batch[0]) if batch else None
-                        for event in batch:
-                            await self._settle(event)
+                        for start in range(0, len(batch), _TOGETHER):
+                            await self._settle_all(batch[start : start + _TOGETHER])
                             failures = 0
                         await subscription.acknowledge()
                         self._waiting_since = None
@@ -99,9 +115,28 @@ class Consumer:
         """Return the age of the oldest event that was received and is not applied."""
         return max(time.time() - self._waiting_since, 0.0) if self._waiting_since is not None else 0.0
 
-    async def _settle(self, event: Event) -> None:
-        """Apply the event, or dead-letter it after some time, so that later events are not blocked."""
-        began, attempt = time.monotonic(), 0
+    async def _settle_all(self, events: Sequence[Event]) -> None:
+        """Apply the events in one transaction; if one of them fails, each in a transaction of its own."""
+        failed = ""
+        if len(events) > 1 and all(map(self._is_expected, events)):
+            try:
+                return await self._apply_all(events)
+            except UNAVAILABLE_ERRORS:
+                raise  # they stay unacknowledged
+            except _HandlerFailed as error:
+                failed = error.event_id
+            except Exception as error:  # noqa: BLE001  whose fault it is shows when each is applied alone
+                log.info("events are applied one by one", extra={"consumer": self._name, "error": repr(error)})
+        for event in events:
+            await self._settle(event, attempt=int(event.id == failed))
+        return None
+
+    async def _settle(self, event: Event, attempt: int) -> None:
+        """Apply the event, or dead-letter it after some time, so that later events are not blocked.
+
+        `attempt` counts those that were made before.
+        """
+        began = time.monotonic()
         while True:
             attempt += 1
             try:
@@ -119,6 +154,39 @@ class Consumer:
             else:
                 return
 
+    async def _apply_all(self, events: Sequence[Event]) -> None:
+        """Apply the events in one transaction and in order; raises _HandlerFailed, or DecodeError before it begins."""
+        wanted = {UUID(event.id): event for event in events if event.type in self._handlers}
+        messages = {event_id: self._decoded(event) for event_id, event in wanted.items()}
+        if not wanted:
+            return
+        async with self._database.transaction() as tx:
+            rows = await tx.fetch(_CLAIM_ALL, self._name, list(wanted))
+            claimed = {row["event_id"] for row in rows}
+            for event_id, event in wanted.items():
+                if event_id in claimed:
+                    await self._handle_one_of_many(tx, event, messages[event_id])
+        for event in wanted.values():
+            _record(event)
+
+    async def _handle_one_of_many(self, tx: Transaction, event: Event, message: Message) -> None:
+        _, handler = self._handlers[event.type]
+        try:
+            with traced(event.traceparent, event.type):
+                await handler(tx, message)
+        except UNAVAILABLE_ERRORS:
+            raise
+        except Exception as error:
+            raise _HandlerFailed(event.id) from error
+
+    def _decoded(self, event: Event) -> Message:
+        kind, _ = self._handlers[event.type]
+        return kind.FromString(event.payload)
+
+    def _is_expected(self, event: Event) -> bool:
+        """Return whether the event is one to apply or to skip, and not one to reject or dead-letter at once."""
+        return bool(event.type) and (event.type not in self._handlers or _is_genuine(event))
+
     async def _apply(self, event: Event) -> None:
         if not event.type:
             raise DecodeError("not a CloudEvent: it has no ce_type")
@@ -134,9 +202,7 @@ class Consumer:
                 # The claim comes first, so that a duplicate waits here before it can have any effect.
                 if await tx.fetchval(_CLAIM, self._name, event.id):
                     await self._handle(tx, event.type, event.payload)
-        APPLIED.labels(event.type, "applied").inc()
-        if (published := _published(event)) is not None:
-            EVENT_AGE.observe(max(time.time() - published, 0.0))
+        _record(event)
 
     async def _handle(self, tx: Transaction, event_type: str, payload: bytes) -> None:
         kind, handler = self._handlers[event_type]
@@ -169,6 +235,12 @@ class Consumer:
 def _is_genuine(event: Event) -> bool:
     """Return whether the event's type belongs to its topic, and its source to both."""
     return EVENTS[event.type].topic == event.topic and event.source == owner_of(event.topic)
+
+
+def _record(event: Event) -> None:
+    APPLIED.labels(event.type, "applied").inc()
+    if (published := _published(event)) is not None:
+        EVENT_AGE.observe(max(time.time() - published, 0.0))
 
 
 def _published(event: Event) -> float | None:

@@ -21,7 +21,7 @@ from chassis.metrics import EVENTS_LOST
 log = logging.getLogger(__name__)
 
 _BATCH = 200
-_BLOCK_MS = 1_000
+_BLOCK_MS = 3_000
 _LEASE_MS = 5_000
 #: A stream that is longer than this is trimmed to what a group has not acknowledged.
 _MAX_STREAM_LENGTH = 1_000_000
@@ -138,7 +138,9 @@ class RedisBus:
         """Return for each group its oldest pending event and False, or else the last that it acknowledged and True."""
         needed = []
         for group in await self._client.xinfo_groups(self._prefix + topic):
-            pending = (await self._client.xpending(self._prefix + topic, group["name"]))["min"]
+            pending = None
+            if group["pending"]:
+                pending = (await self._client.xpending(self._prefix + topic, group["name"]))["min"]
             needed.append((_parsed(pending or group["last-delivered-id"]), pending is None))
         return needed
 

@@ -85,9 +85,13 @@ class Relay:
 
     @asynccontextmanager
     async def _leadership(self) -> AsyncIterator[None]:
-        """Wait for the lease, and renew it on a connection of its own while the block runs."""
+        """Wait for the lease, and renew it on a connection of its own while the block runs.
+
+        The same connection receives the notifications of the change feed.
+        """
         async with self._database.pool.acquire() as connection:
             try:
+                await self._database.change_feed.attach(connection)
                 while not await self._state.acquire(connection):
                     await self._wait()
                     await connection.execute("SELECT pg_notify($1, '')", _HINTS)

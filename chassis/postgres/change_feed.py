@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any, Generic, TypeVar
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 T = TypeVar("T")
 
@@ -60,15 +61,22 @@ class ChangeFeed:
         self._notifications = count(1)
         self._closed = False
 
+    async def attach(self, connection: PoolConnectionProxy) -> None:
+        """Receive notifications on a connection that another part holds for good, as the relay of the outbox does."""
+        await connection.add_listener(CHANNEL, self._on_notify)
+        self._notify_all()  # changes between two connections had no notification
+
     async def listen(self, pool: asyncpg.Pool) -> None:
-        """Receive notifications until cancelled, on a connection of its own that is replaced when it breaks."""
+        """Receive notifications until cancelled, on a connection of its own that is replaced when it breaks.
+
+        For a process without a relay.
+        """
         while True:
             try:
                 async with pool.acquire() as connection:
                     broken = asyncio.Event()
                     connection.add_termination_listener(partial(_set, broken))
-                    await connection.add_listener(CHANNEL, self._on_notify)
-                    self._notify_all()  # changes between two connections had no notification
+                    await self.attach(connection)
                     try:
                         await broken.wait()
                     finally:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _Callback = Callable[[], object]
 
 _STATEMENT_SECONDS = 15.0
+#: A connection that is not used for so long is closed: a session is most of what an idle service costs PostgreSQL.
+_IDLE_SECONDS = 15.0
 _ACQUIRE_SECONDS = 5.0
 #: How long a statement that transactions share waits for a lock, which only one of them may need.
 _SHARED_LOCK_TIMEOUT = "SET LOCAL lock_timeout = 200"
@@ -114,6 +116,7 @@ class Database:
             max_size=connections,
             timeout=_ACQUIRE_SECONDS,
             command_timeout=_STATEMENT_SECONDS,
+            max_inactive_connection_lifetime=_IDLE_SECONDS,
             reset=_keep_session,
             server_settings=_SESSION_SETTINGS,
         )

@@ -73,7 +73,7 @@ async def test_a_port_in_use_is_named(start, environment):
     ("changes", "said"),
     [
         ({"DATABASE_CONNECTIONS": "many"}, "DATABASE_CONNECTIONS"),
-        ({"DATABASE_CONNECTIONS": "3"}, "DATABASE_CONNECTIONS"),
+        ({"DATABASE_CONNECTIONS": "2"}, "DATABASE_CONNECTIONS"),
         ({"EVENTS": "pigeons"}, "EVENTS"),
         ({"UPSTREAMS": "nonsense"}, "UPSTREAMS"),
         ({"LISTEN": "nowhere"}, "nowhere"),
@@ -145,7 +145,7 @@ async def test_background_work_that_is_cancelled_at_shutdown_is_no_failure(serve
 
 
 async def test_a_service_with_the_fewest_connections_works(start, environment):
-    async with start(**environment, DATABASE_CONNECTIONS="4") as service:
+    async with start(**environment, DATABASE_CONNECTIONS="3") as service:
         address = (await service.said("serving"))["address"]
         connection = await asyncpg.connect(environment["DATABASE_URL"])
         await connection.execute("INSERT INTO outbox (topic, key, type, payload) VALUES ('t', 'k', 't', '')")

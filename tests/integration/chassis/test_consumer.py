@@ -290,6 +290,76 @@ async def test_an_event_of_a_cancelled_consumer_is_applied_by_the_next(database,
     assert await applied(database) == ["a=1"]
 
 
+async def test_events_that_wait_are_applied_in_one_transaction(database, bus, projection):
+    await bus.publish([stock_changed(sku, number) for number in range(5) for sku in ("a", "b")])
+    async with consuming(database, bus, projection):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == [f"{sku}={number}" for number in range(5) for sku in ("a", "b")]
+    assert await database.pool.fetchval("SELECT count(DISTINCT xmin::text) FROM applied") == 1
+
+
+async def test_a_poison_event_fails_none_of_those_that_wait_with_it(database, bus, projection):
+    projection.troubles["poison"] = ValueError("canary")
+    sent = [stock_changed(sku, 1) for sku in ("a", "poison", "b", "a")]
+    await bus.publish([*sent, *sent])
+    async with consuming(database, bus, projection):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1", "b=1", "a=1"]
+    assert [letter["key"] for letter in await buried(database)] == ["poison"]
+
+
+async def test_a_dead_letter_that_is_delivered_again_with_others_stays_dead(database, bus, projection):
+    poison = stock_changed(payload=b"\xff\xff\xff")
+    async with consuming(database, bus, projection):
+        await bus.publish([poison])
+        await eventually(lambda: everything_is_acknowledged(bus))
+    fixed = stock_changed("a", 1, id=poison.id)
+    await bus.publish([fixed, stock_changed("b", 1)])
+    async with consuming(database, bus, projection):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["b=1"]
+
+
+async def test_an_event_whose_id_is_written_in_capitals_is_applied_among_others(database, bus, projection):
+    await bus.publish([stock_changed("a", 1, id=str(uuid.uuid4()).upper()), stock_changed("b", 1)])
+    async with consuming(database, bus, projection):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1", "b=1"]
+
+
+async def test_events_of_a_consumer_that_is_cancelled_among_them_are_all_applied_by_the_next(database, bus):
+    began = asyncio.Event()
+
+    class Slow(Projection):
+        async def on_stock_changed(self, tx, event):
+            await super().on_stock_changed(tx, event)
+            if event.sku == "b":
+                began.set()
+                await asyncio.Event().wait()
+
+    await bus.publish([stock_changed("a", 1), stock_changed("b", 1)])
+    async with consuming(database, bus, Slow()):
+        await began.wait()
+    assert await applied(database) == []
+    async with consuming(database, bus, Projection()):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert await applied(database) == ["a=1", "b=1"]
+
+
+async def test_each_of_several_events_is_applied_in_its_own_trace(database, bus):
+    seen = []
+
+    class Tracing(Projection):
+        async def on_stock_changed(self, *_):
+            seen.append(current_call().traceparent)
+
+    traces = [f"00-{number:032x}-{number:016x}-01" for number in (1, 2, 3)]
+    await bus.publish([stock_changed(traceparent=trace) for trace in traces])
+    async with consuming(database, bus, Tracing()):
+        await eventually(lambda: everything_is_acknowledged(bus))
+    assert seen == traces
+
+
 @pytest.fixture
 async def small(database_url, monkeypatch):
     """A database with one connection and a short timeout for it."""
