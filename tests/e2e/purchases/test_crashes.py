@@ -1,17 +1,12 @@
 """Processes are killed under load. Afterwards nothing is lost, held, oversold or paid twice."""
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
 import time
-from contextlib import contextmanager
-from functools import partial
 
-from chassis import testing
 from tests.e2e.purchases.databases import database
-from tests.e2e.stacks import COMMAND
+from tests.e2e.shopping import all_is_well, back, patiently, record_of, shopping
 
 #: Steps that a process has begun and not ended since it started; $1 is when that was.
 UNDER_WAY = """
@@ -33,61 +28,10 @@ TARGETS = (
 )
 #: After so long a kill takes any step: what shoppers do is left to chance.
 PATIENCE = 20.0
-#: What was killed may take its time to come back.
-patiently = partial(testing.eventually, seconds=120)
-
-
-class Shopping:
-    """A load that runs until it is stopped."""
-
-    def __init__(self, child, history):
-        self._child = child
-        self.history = history
-
-    def end(self):
-        """Let the shoppers complete their current action, and return the summary."""
-        self._child.send_signal(signal.SIGINT)
-        output, complaint = self._child.communicate(timeout=120)
-        assert self._child.returncode == 0, complaint
-        return json.loads(output)
-
-
-@contextmanager
-def shopping(stack, folder, *arguments):
-    history = folder / "history.jsonl"
-    arguments = ("load", "--json", "--seconds", "290", "--history", str(history), *arguments)
-    with subprocess.Popen(
-        [COMMAND, *arguments], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        try:
-            yield Shopping(child, history)
-        finally:
-            child.kill()
-
-
-def record_of(stack, name):
-    return next(one for one in stack.state.read().processes if one.name == name)
-
-
-async def back(stack, name, restarts):
-    """Wait until a process was restarted so often and is ready."""
-
-    def is_back():
-        one = record_of(stack, name)
-        return one.restarts >= restarts and one.state == "ready"
-
-    await patiently(is_back)
 
 
 async def orders_made(connection):
     return await connection.fetchval("SELECT count(*) FROM orders")
-
-
-async def all_is_well(stack, history):
-    verdict = await asyncio.to_thread(stack.run, "verify", "--json", "--wait", "90", "--history", str(history))
-    broken = {one["name"]: one["rows"] for one in json.loads(verdict.stdout)["checks"] if one["rows"]}
-    assert broken == {}
-    assert verdict.returncode == 0
 
 
 async def kill_at(stack, connection, target):
