@@ -88,8 +88,13 @@ class PaymentReconciler:
         return attempt
 
     async def claim_if_due(self, tx: Transaction, payment: Payment) -> Attempt | None:
-        """Claim a locked payment whose next attempt is due: no number of calls makes attempts more frequent."""
-        return await self.save_and_claim(tx, payment, payment, is_retry=True) if payment.is_due else None
+        """Claim a locked payment whose next attempt is due: no number of calls makes attempts more frequent.
+
+        While the provider does not answer it stays due, and so is among the first when it does.
+        """
+        if not payment.is_due or not self._provider.breaker.admits:
+            return None
+        return await self.save_and_claim(tx, payment, payment, is_retry=True)
 
     async def save_and_claim(
         self, tx: Transaction, before: Payment, after: Payment, *, is_retry: bool = False

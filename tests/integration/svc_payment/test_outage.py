@@ -66,6 +66,21 @@ async def test_an_order_costs_a_provider_that_fails_few_requests_however_often_i
         assert requests.total() <= await attempts() + in_flight, "a fetch that fails is not followed by a request"
 
 
+async def test_calls_about_a_payment_make_no_attempt_while_the_provider_does_not_answer(
+    serve, provider, books, payment_id
+):
+    names = [f"{payment_id}-{number}" for number in range(FAILURES)]
+    async with serve(reconcile_seconds=3600.0) as payments:
+        await provider.set_faults(outage=True)
+        for name in names:
+            await payments.AuthorizePayment(authorize(name))
+        await books.rows.execute("UPDATE payment SET next_attempt_time = now() - interval '1 second'")
+        for name in names:
+            await payments.GetPaymentByOrder(of_order(name))
+        due = await books.rows.fetchval("SELECT count(*) FROM payment WHERE next_attempt_time <= now()")
+        assert due >= len(names) - 1, "all but a probe stay due"
+
+
 async def test_many_orders_cost_a_provider_that_fails_no_more_than_its_breaker_lets_through(serve, books, payment_id):
     async with failing_provider() as (url, requests), serve(payment_provider_url=url) as payments:
         for number in range(50):
