@@ -61,7 +61,11 @@ class Issuer:
 async def eventually(
     probe: Callable[[], Any], condition: Callable[[Any], object] = bool, *, seconds: float = 30.0
 ) -> Any:
-    """Return the value of `probe()`, awaited if needed, once it fulfils `condition`; TimeoutError after `seconds`."""
+    """Return the value of `probe()`, awaited if needed, once it fulfils `condition`; TimeoutError after `seconds`.
+
+    The longer it takes, the rarer the probes: a probe costs CPU that what it waits for may need.
+    """
+    began = time.monotonic()
     async with asyncio.timeout(seconds):
         while True:
             value = probe()
@@ -69,7 +73,7 @@ async def eventually(
                 value = await value
             if condition(value):
                 return value
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(min(max((time.monotonic() - began) / 10, 0.01), 0.1))
 
 
 @contextmanager

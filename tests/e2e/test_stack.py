@@ -79,12 +79,12 @@ def test_no_secret_is_in_a_command_line_or_a_log(stack):
 
 def test_a_service_sees_neither_our_environment_nor_secrets_of_other_services(stack):
     secrets = json.loads((stack.folder / "secrets.json").read_text())
-    environment = "".join(psutil.Process(stack.process("svc_catalog")["pid"]).environ().values())
+    environment = "".join(psutil.Process(stack.process("svc_catalog").pid).environ().values())
     accounts = {f"svc_catalog.{use}" for use in ("database", "publisher.redis", "consumer.redis", "cache.redis_cache")}
     assert accounts <= set(secrets)
     foreign = [value for name, value in secrets.items() if name not in accounts]
     assert not [value for value in foreign if value in environment]
-    assert "SHOPMESH_STATE_DIR" not in psutil.Process(stack.process("svc_catalog")["pid"]).environ()
+    assert "SHOPMESH_STATE_DIR" not in psutil.Process(stack.process("svc_catalog").pid).environ()
 
 
 def test_a_second_stack_in_the_same_folder_is_an_error(stack):
@@ -100,9 +100,7 @@ def test_ports_in_use_are_reported_with_their_process_and_no_process_is_left(sta
     taken = int(stack.info["grpc"].rpartition(":")[2])
     done = cli.run("up", "--port-base", str(taken - 80))
     assert done.returncode == 1
-    assert (
-        f"port {taken}, which ingress needs, is in use by envoy (pid {stack.process('ingress')['pid']})" in done.stderr
-    )
+    assert f"port {taken}, which ingress needs, is in use by envoy (pid {stack.process('ingress').pid})" in done.stderr
     assert "--port-base" in done.stderr
     assert cli.alive == []
     assert cli.run("status").returncode == 3
@@ -130,21 +128,21 @@ def test_logs_can_be_followed(stack):
 def test_a_killed_service_is_restarted_and_counted(stack):
     before = stack.process("svc_catalog")
     stack.kill("svc_catalog")
-    until(lambda: stack.process("svc_catalog")["restarts"] == before["restarts"] + 1)
-    until(lambda: stack.process("svc_catalog")["state"] == "ready")
-    assert stack.process("svc_catalog")["pid"] != before["pid"]
+    until(lambda: stack.process("svc_catalog").restarts == before.restarts + 1)
+    until(lambda: stack.process("svc_catalog").state == "ready")
+    assert stack.process("svc_catalog").pid != before.pid
     until(lambda: get(f"{stack.info['edge']}/v1/products").status_code == 200)
 
 
 def test_a_killed_database_is_restarted(stack):
     stack.kill("postgres")
-    until(lambda: stack.process("postgres")["restarts"])
+    until(lambda: stack.process("postgres").restarts)
     until(lambda: get(f"{stack.info['edge']}/v1/categories").status_code == 200)
 
 
 def test_a_killed_ingress_is_restarted(stack):
     stack.kill("ingress")
-    until(lambda: stack.process("ingress")["restarts"] and stack.process("ingress")["state"] == "ready")
+    until(lambda: stack.process("ingress").restarts and stack.process("ingress").state == "ready")
     assert get(f"{stack.info['edge']}/v1/products").status_code == 200
 
 
@@ -230,7 +228,7 @@ async def in_databases(stack, which):
 
 
 async def test_planted_troubles_fire_their_alerts_until_they_end(stack):
-    stopped = stack.process("svc_user")["pid"]
+    stopped = stack.process("svc_user").pid
     try:
         await in_databases(stack, 0)
         assert stack.run("verify", "--wait", "0").returncode == 1

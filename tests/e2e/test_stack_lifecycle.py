@@ -100,10 +100,10 @@ async def test_servers_of_the_environment_are_used_and_replicas_share_the_calls(
 @pytest.mark.skipif(kafka.missing() is not None, reason=f"NOT TESTED on Kafka: {kafka.missing()}")
 def test_kafka_can_be_the_event_bus(cli):
     info = cli.up("--events", "kafka")
-    assert cli.process("kafka")["state"] == "ready"
+    assert cli.process("kafka").state == "ready"
     assert get(f"{info['edge']}/v1/products").status_code == 200
     cli.kill("kafka")
-    until(lambda: cli.process("kafka")["restarts"] and cli.process("kafka")["state"] == "ready")
+    until(lambda: cli.process("kafka").restarts and cli.process("kafka").state == "ready")
     assert cli.run("down").returncode == 0
     assert (cli.alive, cli.listening) == ([], [])
 

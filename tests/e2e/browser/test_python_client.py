@@ -140,8 +140,8 @@ async def test_a_watch_is_resumed_after_a_restart_of_the_service(client: ShopCli
 def restarted(shop: Shop, name: str) -> None:
     before = shop.cli.process(name)
     shop.cli.kill(name)
-    until(lambda: shop.cli.process(name)["restarts"] > before["restarts"])
-    until(lambda: shop.cli.process(name)["state"] == "ready")
+    until(lambda: shop.cli.process(name).restarts > before.restarts)
+    until(lambda: shop.cli.process(name).state == "ready")
 
 
 async def _repeated(client: ShopClient, order_id: str) -> None:

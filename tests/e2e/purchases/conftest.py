@@ -27,7 +27,7 @@ ADDRESS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory):
     with cleaned(Cli(tmp_path_factory.mktemp("shop"))) as cli:
         cli.info = cli.json("up", "--detach", "--port-base", "0")

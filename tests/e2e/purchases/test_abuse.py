@@ -51,8 +51,8 @@ async def test_a_restart_of_a_service_fails_no_call(stack, customer):
     done = await restarting
     assert done.returncode == 0, done.stderr
     after = stack.process("svc_order")
-    assert after["pid"] != before["pid"]
-    assert (after["state"], after["restarts"]) == ("ready", before["restarts"])
+    assert after.pid != before.pid
+    assert (after.state, after.restarts) == ("ready", before.restarts)
     assert stack.run("restart", "redis").returncode == 1
 
 
