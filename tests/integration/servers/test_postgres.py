@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+import pytest_asyncio
 
 from mesh.errors import StackError
 from mesh.stack.data_dirs import remove_data_dir
@@ -34,6 +35,16 @@ async def ask(postgres: Postgres, query: str):
         await connection.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def durable():
+    """A running server, for what only looks at it."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        async with Postgres(Path(name) / "postgres") as server:
+            yield server
+        remove_data_dir(Path(name) / "postgres")
+
+
 async def test_an_acknowledged_row_is_there_after_a_restart(folder):
     async with Postgres(folder) as postgres:
         await ask(postgres, "CREATE TABLE kept AS SELECT 7 AS n")
@@ -41,43 +52,35 @@ async def test_an_acknowledged_row_is_there_after_a_restart(folder):
         assert await ask(postgres, "SELECT n FROM kept") == 7
 
 
-async def test_a_commit_is_fsynced_before_its_reply(folder):
-    async with Postgres(folder) as postgres:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            assert await ask(postgres, f"SHOW {setting}") == "on"
+async def test_a_commit_is_fsynced_before_its_reply(durable):
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        assert await ask(durable, f"SHOW {setting}") == "on"
 
 
-async def test_it_listens_on_a_unix_socket_only(folder):
-    async with Postgres(folder) as postgres:
-        assert await ask(postgres, "SHOW listen_addresses") == ""
-        assert postgres.program().address.startswith("unix:/")
+async def test_it_listens_on_a_unix_socket_only(durable):
+    assert await ask(durable, "SHOW listen_addresses") == ""
+    assert durable.program().address.startswith("unix:/")
 
 
-async def test_a_wrong_password_is_rejected(folder):
-    async with Postgres(folder) as postgres:
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(postgres.url, password="no")
+async def test_a_wrong_password_is_rejected(durable):
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(durable.url, password="no")
 
 
-async def test_two_servers_run_side_by_side(folder):
-    async with Postgres(folder) as one, Postgres(folder.with_name("other")) as two:
-        assert await ask(one, "SELECT 1") == await ask(two, "SELECT 1")
-        assert one.url != two.url
-
-
-async def test_a_server_that_is_not_durable_leaves_no_data(folder):
+async def test_a_server_that_is_not_durable_leaves_no_data_and_runs_beside_another(folder, durable):
     async with Postgres(folder, durable=False) as postgres:
         home = postgres.home
         assert await ask(postgres, "SHOW fsync") == "off"
+        assert await ask(postgres, "SELECT 1") == await ask(durable, "SELECT 1")
+        assert postgres.url != durable.url
     assert not folder.exists()
     assert not home.exists()
 
 
 @needs_root
-async def test_started_by_root_it_runs_as_another_account(folder):
-    async with Postgres(folder) as postgres:
-        pid = int((postgres.data / "postmaster.pid").read_text().split()[0])
-        assert Path(f"/proc/{pid}").stat().st_uid != 0
+def test_started_by_root_it_runs_as_another_account(durable):
+    pid = int((durable.data / "postmaster.pid").read_text().split()[0])
+    assert Path(f"/proc/{pid}").stat().st_uid != 0
 
 
 @needs_root
@@ -116,11 +119,11 @@ async def test_a_damaged_cluster_is_reported_with_the_servers_log_and_a_fix(fold
 
 
 async def test_data_of_another_version_are_not_touched(folder):
-    async with Postgres(folder) as postgres:
-        version = postgres.data / "PG_VERSION"
-    version.write_text("16\n")
+    postgres = Postgres(folder)
+    postgres.data.mkdir(parents=True)
+    (postgres.data / "PG_VERSION").write_text("16\n")
     with pytest.raises(StackError, match="holds data of PostgreSQL 16, this is 18"):
-        await Postgres(folder).__aenter__()
+        await postgres.__aenter__()
 
 
 async def test_a_folder_that_is_no_cluster_is_not_touched(folder):

@@ -1,4 +1,7 @@
-"""The whole shop in one process, service by service, over real databases; the partners outside are processes."""
+"""The whole shop in one process, service by service, over real databases; the partners outside are processes.
+
+svc_order and its database are new for each test. What it calls runs for all tests, and is emptied for each.
+"""
 
 import os
 import signal
@@ -7,37 +10,32 @@ import sys
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+import pytest_asyncio
+import redis.asyncio as redis
 
-from chassis.testing import as_user, client_for, serving
-from chassis.types.money import money
-from shop.catalog.v1 import catalog_service_pb2 as catalog_pb
+from chassis.testing import Issuer, client_for, eventually, serving
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from shop.delivery.v1 import delivery_service_pb2 as delivery_pb
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
-from shop.inventory.v1 import inventory_service_pb2 as inventory_pb
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
-from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.order.v1.saga_service_pb2_grpc import SagaServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from shop.type.v1.address_pb2 import Address
+from shop.topics import EVENTS
+from svc_order import events, events_payment
+from tests.integration.svc_order.shop import PARTICIPANTS, QUICK, Shop, stock, upstreams
 
+HERE = Path(__file__).parent
 SECRET = "whsec_b3JkZXJzLWFuZC10aGVpci1zYWdhcy1hcmUtdGVzdGVk"
-PARTS = {
-    "svc_catalog": "shop.catalog.v1.CatalogService",
-    "svc_inventory": "shop.inventory.v1.InventoryService",
-    "svc_order": "shop.order.v1.OrderService",
-    "svc_payment": "shop.payment.v1.PaymentService",
-    "svc_delivery": "shop.delivery.v1.DeliveryService",
-}
-#: How long the orders wait for what a test would have to wait for, too.
-QUICK = {"saga_poll_seconds": 0.05, "saga_lease_seconds": 2.0, "complete_seconds": 0.05}
+#: The topics from which svc_order consumes events.
+TOPICS = {EVENTS[kind.DESCRIPTOR.full_name].topic for kind in (*events.HANDLERS, *events_payment.HANDLERS)}
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
@@ -46,37 +44,29 @@ OUTSIDE = {
     "courier_webhook_secret": SECRET,
     "courier_timeout": 7.0,
 }
-ADDRESS = Address(
-    recipient="Nok", line1="1 Main Road", city="Bangkok", postal_code="10110", country_code="TH", phone="+66 2 000"
-)
+#: All tables but the outbox and those that a service keeps while it runs.
+TABLES = """
+SELECT string_agg('DELETE FROM ' || oid::regclass, ';') FROM pg_class WHERE relkind = 'r'
+    AND relnamespace = 'public'::regnamespace AND relname NOT IN ('schema_migration', 'relay', 'outbox')"""
 
 
-def upstreams(addresses, **others):
-    """Return the setting UPSTREAMS; `others` replaces the address of a workload."""
-    services = [*((PARTS[name], name) for name in PARTS), ("shop.delivery.v1.ShipmentService", "svc_delivery")]
-    return ",".join(f"{service}={ {**addresses, **others}[name] }" for service, name in services)
+def pytest_collection_modifyitems(items):
+    """Run these tests on the event loop of the session, where the participants run."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@dataclass
-class Shop:
-    """The stubs that a test buys and operates with, and the ports and databases behind them."""
+@pytest.fixture(scope="session")
+def issuer():
+    """One for all tests, like the participants."""
+    return Issuer()
 
-    orders: OrderServiceStub
-    sagas: SagaServiceStub
-    catalog: CatalogServiceStub
-    inventory: InventoryServiceStub
-    payments: PaymentServiceStub
-    delivery: DeliveryServiceStub
-    shipments: ShipmentServiceStub
-    addresses: dict[str, str]
-    databases: dict[str, str]
-    issuer: object
 
-    def customer(self, name="customer-1", *roles):
-        return as_user(f"Bearer {self.issuer.token(name, *roles or ('customer',))}")
-
-    def staff(self):
-        return as_user(f"Bearer {self.issuer.token('staff-1', 'staff', 'admin')}")
+@pytest.fixture(scope="session")
+def event_prefix():
+    """One for all tests, like the participants."""
+    return f"{uuid.uuid4().hex[:8]}."
 
 
 @pytest.fixture(scope="session")
@@ -109,21 +99,19 @@ def _await_health(url):
         assert client.get(f"{url}/healthz", timeout=20).status_code == 200
 
 
-@pytest.fixture
-def part(templates, redis_url, event_prefix, issuer, partners):
-    """Lends one service of the shop, on the ports and databases that `shop` chose."""
+@pytest.fixture(scope="session")
+def part(redis_url, event_prefix, issuer, partners):
+    """Lends one service of the shop over a database."""
 
     @asynccontextmanager
-    async def part(name, addresses, databases, **changes):
+    async def part(name, database, **changes):
         module = import_module(f"{name}.__main__")
         settings_type = import_module(f"{name}.settings").Settings
         fields = {
-            "listen": addresses[name],
-            "database_url": databases[name],
+            "database_url": database,
             "database_connections": 5,
             "redis_url": redis_url,
             "event_prefix": event_prefix,
-            "upstreams": upstreams(addresses),
             **{
                 key: value
                 for key, value in {**OUTSIDE, **partners}.items()
@@ -137,23 +125,97 @@ def part(templates, redis_url, event_prefix, issuer, partners):
     return part
 
 
+@dataclass
+class Participants:
+    """The services that svc_order calls, over their databases."""
+
+    addresses: dict[str, str]
+    databases: dict[str, str]
+    connections: list[asyncpg.Connection]
+
+    async def empty(self):
+        """Delete what an earlier test left, once the events of it are published."""
+        for rows in self.connections:
+            await rows.execute(await rows.fetchval(TABLES))
+        for rows in self.connections:
+            waiting = "SELECT count(*) FROM outbox WHERE publish_time IS NULL"
+            await eventually(partial(rows.fetchval, waiting), lambda count: count == 0)
+            await rows.execute("DELETE FROM outbox")
+
+
+@pytest.fixture(scope="session")
+def participants_of(part, templates):
+    """Lends participants over databases of their own, with changed settings by service."""
+
+    @asynccontextmanager
+    async def participants_of(**changes):
+        async with AsyncExitStack() as stack:
+            found = Participants({}, {}, [])
+            for name in PARTICIPANTS:
+                database = found.databases[name] = await stack.enter_async_context(templates.database(name))
+                app = await stack.enter_async_context(part(name, database, **changes.get(name, {})))
+                found.addresses[name] = app.address
+                rows = await asyncpg.connect(database)
+                stack.push_async_callback(rows.close)
+                await rows.execute("SET session_replication_role = replica")  # triggers keep some rows as they are
+                found.connections.append(rows)
+            yield found
+
+    return participants_of
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_participants(participants_of):
+    async with participants_of() as participants:
+        yield participants
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def participants(request, participants_of, shared_participants, payments_settings):
+    """Participants without rows: those of all tests, or new ones for a test that breaks or changes them.
+
+    While the provider does not answer, svc_payment opens its circuit, which would also be open for the next test.
+    """
+    await shared_participants.empty()
+    if payments_settings or "provider" in request.fixturenames:
+        async with participants_of(svc_payment=payments_settings) as participants:
+            yield participants
+    else:
+        yield shared_participants
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def no_old_events(redis_url, event_prefix):
+    """The consumer group of svc_order at the end of its topics, whose events are about orders of earlier tests."""
+    async with redis.from_url(redis_url, protocol=2) as client:
+        for topic in TOPICS:
+            stream = f"{{{event_prefix}bus}}:{topic}"
+            await client.xgroup_create(stream, "-", id="$", mkstream=True)  # creates the stream, too
+            await client.xgroup_destroy(stream, "-")
+            await client.xgroup_destroy(stream, "svc_order")
+            await client.xgroup_create(stream, "svc_order", id="$")
+        for key in [key async for key in client.scan_iter(f"{event_prefix}rate:*")]:
+            await client.delete(key)
+
+
 @pytest.fixture
-def another(part, shop, free_port):
+def another(part, shop):
     """Lends a stub of another process of the orders, as far as they can tell, over the same database."""
 
     @asynccontextmanager
     async def another(**changes):
-        addresses = {**shop.addresses, "svc_order": f"127.0.0.1:{free_port()}"}
+        settings = {**QUICK, "upstreams": upstreams(shop.addresses), **changes}
+        database = settings.pop("database_url", shop.databases["svc_order"])
         async with (
-            part("svc_order", addresses, shop.databases, **{**QUICK, **changes}),
-            client_for(addresses["svc_order"], OrderServiceStub) as orders,
+            part("svc_order", database, **settings) as app,
+            client_for(app.address, OrderServiceStub) as orders,
         ):
             yield orders
 
     return another
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def provider(partners):
     """Sets what the next operations of the payment provider meet; nothing is left of it for the next test."""
     headers = {"authorization": "Bearer key"}
@@ -166,7 +228,7 @@ async def provider(partners):
         await meets()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def rows(shop):
     """A connection to the database of the orders."""
     connection = await asyncpg.connect(shop.databases["svc_order"])
@@ -175,7 +237,7 @@ async def rows(shop):
     await connection.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def look_at_provider(shop):
     """Have svc_payment fetch what its provider says about all payments, as a webhook would."""
     connection = await asyncpg.connect(shop.databases["svc_payment"])
@@ -199,77 +261,29 @@ def payments_settings():
     return {}
 
 
-@pytest.fixture
-def changed_settings(orders_settings, payments_settings):
-    """The settings of each service that are not those of every test."""
-    return {"svc_order": {**QUICK, **orders_settings}, "svc_payment": payments_settings}
-
-
-@pytest.fixture
-async def shop(part, templates, issuer, changed_settings, free_port):
-    addresses = {name: f"127.0.0.1:{free_port()}" for name in PARTS}
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(part, templates, issuer, *, participants, no_old_events, orders_settings):
+    """The shop with two products, and with a svc_order and orders of the test's own."""
     async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(templates.database("svc_order"))
+        settings = {**QUICK, "upstreams": upstreams(participants.addresses), **orders_settings}
+        app = await stack.enter_async_context(part("svc_order", database, **settings))
+        addresses = {**participants.addresses, "svc_order": app.address}
 
         async def client(name, stub):
             return await stack.enter_async_context(client_for(addresses[name], stub))
 
-        databases = {name: await stack.enter_async_context(templates.database(name)) for name in PARTS}
-        stubs = {}
-        for name in PARTS:
-            await stack.enter_async_context(part(name, addresses, databases, **changed_settings.get(name, {})))
-            domain = name.removeprefix("svc_")
-            stub = getattr(import_module(f"shop.{domain}.v1.{domain}_service_pb2_grpc"), f"{domain.title()}ServiceStub")
-            stubs[domain] = await client(name, stub)
         shop = Shop(
-            orders=stubs["order"],
+            orders=await client("svc_order", OrderServiceStub),
             sagas=await client("svc_order", SagaServiceStub),
-            catalog=stubs["catalog"],
-            inventory=stubs["inventory"],
-            payments=stubs["payment"],
-            delivery=stubs["delivery"],
+            catalog=await client("svc_catalog", CatalogServiceStub),
+            inventory=await client("svc_inventory", InventoryServiceStub),
+            payments=await client("svc_payment", PaymentServiceStub),
+            delivery=await client("svc_delivery", DeliveryServiceStub),
             shipments=await client("svc_delivery", ShipmentServiceStub),
             addresses=addresses,
-            databases=databases,
+            databases={**participants.databases, "svc_order": database},
             issuer=issuer,
         )
-        await _stock(shop)
+        await stock(shop)
         yield shop
-
-
-async def _stock(shop):
-    """Put two products on the shelves, and deliver to Bangkok."""
-    with shop.staff():
-        for sku, price in (("shirt", 10_700), ("coat", 107_000)):
-            variant = catalog_pb.Variant(
-                sku=sku, price=money(price, "THB"), tax_rate_basis_points=700, weight_grams=500
-            )
-            product = catalog_pb.Product(product_id=f"p-{sku}", name=sku.title(), variants=[variant])
-            await shop.catalog.CreateProduct(catalog_pb.CreateProductRequest(product=product, request_id=f"c-{sku}"))
-            await shop.inventory.SetStock(
-                inventory_pb.SetStockRequest(sku=sku, location_id="bkk", on_hand=10, request_id=f"s-{sku}")
-            )
-        zone = delivery_pb.Zone(
-            zone_id="bangkok",
-            name="Bangkok",
-            country_code="TH",
-            postal_prefixes=["10"],
-            base_fee=money(5_000, "THB"),
-            fee_per_kg=money(1_000, "THB"),
-            tax_rate_basis_points=700,
-            time_zone="Asia/Bangkok",
-        )
-        await shop.delivery.CreateZone(delivery_pb.CreateZoneRequest(zone=zone, request_id="z-1"))
-
-
-def buy(*lines, token="tok_ok", request_id=None, **changes):
-    """Return a request to buy (sku, quantity) lines."""
-    return pb.CreateOrderRequest(
-        **{
-            "lines": [pb.CartLine(sku=sku, quantity=quantity) for sku, quantity in lines],
-            "currency_code": "THB",
-            "shipping_address": ADDRESS,
-            "payment_method_token": token,
-            "request_id": request_id or uuid.uuid4().hex,
-            **changes,
-        }
-    )

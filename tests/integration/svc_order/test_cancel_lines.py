@@ -4,6 +4,7 @@ import uuid
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from chassis.testing import client_for, eventually
 from chassis.types.money import minor_units, money
@@ -14,13 +15,13 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.cancellation_service_pb2_grpc import CancellationServiceStub
 from shop.order.v1.order_errors import CancelQuantityTooLarge, LinesNotCancellable, OrderNotFound, OrderWouldBeEmpty
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import available, get, move, payment_of, reached, ship
 
 COMPLETED = cancellation_pb.CANCELLATION_STATE_COMPLETED
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def cancellations(shop):
     async with client_for(shop.addresses["svc_order"], CancellationServiceStub) as stub:
         yield stub

@@ -13,7 +13,7 @@ from shop.order.v1 import saga_service_pb2 as sagas_pb
 from shop.order.v1.order_errors import OrderNotCancellable, OrderNotFound, OrderNotShippable
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.integration.database_control import until_blocked
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import (
     available,
     events_applied,

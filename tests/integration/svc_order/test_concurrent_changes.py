@@ -1,9 +1,11 @@
 """svc_order alone over rows that a test inserted: concurrent changes, equal times, and repeated steps."""
 
+import uuid
 from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from chassis import Settings as ParticipantSettings
 from chassis.testing import as_user, client_for, eventually, serving
@@ -33,12 +35,18 @@ VALUES ('order-1', 1, 'shirt', 'p-shirt', 'Shirt', 1, 100, 0, 0, 100, 100)"""
 
 
 @pytest.fixture
+def event_prefix():
+    """Not that of the participants, whose events are about other orders."""
+    return f"{uuid.uuid4().hex[:8]}."
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def database(fresh_database):
     async with fresh_database("svc_order") as url:
         yield url
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def rows(database):
     async with connected(database) as connection:
         yield connection

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import pytest
+import pytest_asyncio
 
 from chassis import timestamp
 from chassis.testing import eventually
@@ -17,7 +18,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import SkuNotFound, TooManyOpenOrders
 from shop.payment.v1.payment_errors import PaymentMethodInvalid
-from tests.integration.svc_order.conftest import ADDRESS, buy, upstreams
+from tests.integration.svc_order.shop import ADDRESS, buy, upstreams
 from tests.integration.svc_order.shop_queries import available, get, payment_of, reached, timeline
 
 #: Copies of an order that wait for ever, since they have no sagas.
@@ -128,7 +129,7 @@ async def test_an_invalid_payment_method_fails_before_an_order_is_inserted(shop,
     assert await rows.fetchval("SELECT count(*) FROM orders") == 0
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def slot(shop):
     """A slot with one place, the day after tomorrow."""
     start = datetime.now(UTC) + timedelta(days=2)

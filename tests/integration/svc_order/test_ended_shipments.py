@@ -9,7 +9,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_errors import OrderNotCancellable
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.type.v1.address_pb2 import Address
-from tests.integration.svc_order.conftest import ADDRESS, buy
+from tests.integration.svc_order.shop import ADDRESS, buy
 from tests.integration.svc_order.shop_queries import available, get, move, payment_of, reached, ship
 
 FAILED, CANCELLED = shipment_pb.SHIPMENT_STATE_FAILED, shipment_pb.SHIPMENT_STATE_CANCELLED

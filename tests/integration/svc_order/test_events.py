@@ -4,6 +4,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+import pytest_asyncio
 
 from chassis.events.bus import Event, owner_of
 from chassis.events.redis_bus import RedisBus
@@ -17,7 +18,7 @@ from shop.order.v1 import saga_pb2
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.topics import EVENTS
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import (
     authorization_applied,
     available,
@@ -36,7 +37,7 @@ ROAD = [
 ]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def publish(redis_url, event_prefix, rows):
     """Publish an event, `times` with one id, and return once svc_order has applied it."""
     async with RedisBus.open(redis_url, event_prefix) as bus:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from chassis import Database, OutcomeUnknown
 from chassis.testing import client_for, eventually
@@ -24,7 +25,7 @@ from shop.payment.v1 import payment_service_pb2 as payment_pb
 from svc_order import store
 from svc_order.domain import Order, OrderTotals
 from svc_order.domain_saga import Saga
-from tests.integration.svc_order.conftest import QUICK, buy, upstreams
+from tests.integration.svc_order.shop import QUICK, buy, upstreams
 from tests.integration.svc_order.shop_queries import (
     available,
     move,
@@ -40,7 +41,7 @@ ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
 STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def keys(issuer):
     """The address of a server that tells the issuer's keys to other processes."""
 

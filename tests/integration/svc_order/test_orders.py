@@ -19,7 +19,7 @@ from shop.order.v1.order_errors import (
     SkuNotFound,
 )
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.conftest import ADDRESS, buy
+from tests.integration.svc_order.shop import ADDRESS, buy
 from tests.integration.svc_order.shop_queries import available, get, move, payment_of, ship, timeline
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from chassis.events.bus import Event
 from chassis.events.redis_bus import RedisBus
@@ -20,7 +21,7 @@ from shop.order.v1.order_errors import OrderNotFound, OrderNotPayable, OrderNotS
 from shop.payment.v1 import payment_events_pb2 as payment_events
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from shop.topics import EVENTS
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import (
     available,
     get,
@@ -33,7 +34,7 @@ from tests.integration.svc_order.shop_queries import (
 )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def publish(redis_url, event_prefix, rows):
     """Publish an event of svc_payment, and return once svc_order has applied it."""
     async with RedisBus.open(redis_url, event_prefix) as bus:

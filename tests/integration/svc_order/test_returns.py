@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+import pytest_asyncio
 
 from chassis.testing import client_for, eventually
 from chassis.types.money import money
@@ -19,7 +20,7 @@ from shop.order.v1.order_errors import (
 )
 from shop.order.v1.return_service_pb2_grpc import ReturnServiceStub
 from shop.payment.v1 import payment_service_pb2 as payment_pb
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import available, get, move, payment_of, reached, ship, states_of
 
 ROAD = [
@@ -83,7 +84,7 @@ class Returns:
         return await eventually(lambda: self.get(one), lambda found: found.state in (COMPLETED, REJECTED, CANCELLED))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def returns(shop):
     async with client_for(shop.addresses["svc_order"], ReturnServiceStub) as stub:
         yield Returns(shop, stub)

@@ -18,7 +18,7 @@ from svc_order.domain_pricing import price_lines, quote
 from svc_order.domain_saga import Saga, SagaState
 from svc_order.domain_steps import Done, Refused, Step, Unknown
 from svc_order.steps import Claim, Steps
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 from tests.integration.svc_order.shop_queries import (
     available,
     get,

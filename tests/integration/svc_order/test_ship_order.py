@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, RoleMissing
@@ -11,13 +12,13 @@ from shop.delivery.v1 import shipment_service_pb2 as shipment_pb
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1 import saga_pb2
 from shop.order.v1.order_errors import OrderNotFound, OrderNotShippable
-from tests.integration.svc_order.conftest import ADDRESS, buy, upstreams
+from tests.integration.svc_order.shop import ADDRESS, buy, upstreams
 from tests.integration.svc_order.shop_queries import move, paying, reached, saga_of, ship, timeline
 
 DONE = saga_pb2.SAGA_STEP_STATE_DONE
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def shipment_rows(shop):
     """A connection to the database of svc_delivery."""
     connection = await asyncpg.connect(shop.databases["svc_delivery"])
@@ -25,7 +26,7 @@ async def shipment_rows(shop):
     await connection.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def order(shop):
     """A confirmed order."""
     with shop.customer():
