@@ -174,10 +174,11 @@ async def shared_participants(participants_of):
 async def participants(request, participants_of, shared_participants, payments_settings):
     """Participants without rows: those of all tests, or new ones for a test that breaks or changes them.
 
-    While the provider does not answer, svc_payment opens its circuit, which would also be open for the next test.
+    While the provider does not answer, svc_payment opens its circuit, which would also be open for the next test. A
+    meter counts on the connections that are opened after it.
     """
     await shared_participants.empty()
-    if payments_settings or "provider" in request.fixturenames:
+    if payments_settings or {"provider", "meter"} & set(request.fixturenames):
         async with participants_of(svc_payment=payments_settings) as participants:
             yield participants
     else:

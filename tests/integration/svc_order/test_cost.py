@@ -9,7 +9,7 @@ import pytest
 
 from chassis.testing import eventually
 from shop.order.v1 import order_service_pb2 as pb
-from tests.integration.svc_order.conftest import buy
+from tests.integration.svc_order.shop import buy
 
 #: Statements and commits of one order, alone: a change that adds one says here what it costs. Without the relays and
 #: the polls, which the clock and not the order causes.
