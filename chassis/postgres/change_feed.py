@@ -7,7 +7,7 @@ import asyncio
 import math
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import Context
@@ -39,24 +39,16 @@ class Draining(Exception):
     """The server is shutting down: the watcher resumes at another one by its resume token."""
 
 
-class _Subscriber:
-    """The keys of one subscription that changed since it was last resumed."""
-
-    def __init__(self, keys: Collection[str]) -> None:
-        self.changed = set(keys)
-        self.event = asyncio.Event()
-
-    def notify(self, keys: Collection[str]) -> None:
-        self.changed.update(keys)
-        self.event.set()
-
-
 class ChangeFeed:
     """Wakes subscribers when an aggregate changes. One for each process."""
 
     def __init__(self) -> None:
         """Begin without notifications; `listen` receives them."""
-        self._subscribers: defaultdict[str, set[_Subscriber]] = defaultdict(set)
+        #: The number of subscriptions of each key.
+        self._subscriptions: Counter[str] = Counter()
+        #: Those that wait for a change of a key. One that is busy finds by the key's version that it has changed, so
+        #: that a notification of a hot key costs nothing for each of its many busy subscribers.
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._versions: dict[str, int] = {}
         self._notifications = count(1)
         self._closed = False
@@ -87,26 +79,40 @@ class ChangeFeed:
 
     async def subscribe(self, keys: Collection[str]) -> AsyncGenerator[Collection[str], None]:
         """Yield all keys at once, and then again and again those that may have changed; raises Draining at shutdown."""
-        subscriber = _Subscriber(keys)
-        for key in keys:
-            self._subscribers[key].add(subscriber)
+        keys = frozenset(keys)
+        self._subscriptions.update(keys)
+        seen: dict[str, int] = {}
         try:
             while True:
-                subscriber.event.clear()
-                changed, subscriber.changed = subscriber.changed, set()
-                yield changed or set(keys)
-                if not self._closed:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_POLL_SECONDS):
-                            await subscriber.event.wait()
+                changed = {key for key in keys if seen.get(key) != self.version(key)} or keys
+                seen.update((key, self.version(key)) for key in changed)
+                yield changed
+                if not self._closed and all(seen[key] == self.version(key) for key in keys):
+                    await self._wait(keys)
                 if self._closed:
                     raise Draining
         finally:
             for key in keys:
-                self._subscribers[key].discard(subscriber)
-                if not self._subscribers[key]:
-                    del self._subscribers[key]
+                self._subscriptions[key] -= 1
+                if not self._subscriptions[key]:
+                    del self._subscriptions[key]
                     self._versions.pop(key, None)
+
+    async def _wait(self, keys: Collection[str]) -> None:
+        """Return after a change of one of the keys, or when it is time to poll."""
+        event = asyncio.Event()
+        for key in keys:
+            self._waiting[key].add(event)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await event.wait()
+        finally:
+            for key in keys:
+                if (waiting := self._waiting.get(key)) is not None:
+                    waiting.discard(event)
+                    if not waiting:
+                        del self._waiting[key]
 
     def version(self, key: str) -> int:
         """Return a number that grows with every notification of the key, for as long as it has subscribers."""
@@ -114,7 +120,7 @@ class ChangeFeed:
 
     def is_watched(self, key: str) -> bool:
         """Return whether the key has subscribers."""
-        return key in self._subscribers
+        return key in self._subscriptions
 
     def close(self) -> None:
         """End all subscriptions."""
@@ -125,15 +131,14 @@ class ChangeFeed:
         self._notify(str(key))
 
     def _notify_all(self) -> None:
-        for key in tuple(self._subscribers):
+        for key in tuple(self._subscriptions):
             self._notify(key)
 
     def _notify(self, key: str) -> None:
-        if key in self._subscribers:
+        if key in self._subscriptions:
             self._versions[key] = next(self._notifications)
-            for subscriber in self._subscribers[key]:
-                if key not in subscriber.changed:  # one that is not resumed yet costs a hot key next to nothing
-                    subscriber.notify((key,))
+            for event in self._waiting.pop(key, ()):
+                event.set()
 
 
 class WatchPace:

@@ -148,8 +148,23 @@ async def test_a_subscription_after_the_close_is_drained():
 async def test_an_ended_subscription_leaves_nothing_behind():
     feed = ChangeFeed()
     async with watching(feed, "a", "b"), watching(feed, "a"):
-        assert set(feed._subscribers) == {"a", "b"}
-    assert feed._subscribers == {}
+        assert set(feed._subscriptions) == {"a", "b"}
+    assert feed._subscriptions == feed._waiting == {}
+
+
+async def test_a_busy_subscriber_costs_a_notification_nothing_and_misses_none():
+    feed = ChangeFeed()
+    async with aclosing(feed.subscribe(["a", "b"])) as changes:
+        assert await anext(changes) == {"a", "b"}
+        assert feed._waiting == {}
+        for _ in range(3):
+            feed._notify("a")
+        assert feed._waiting == {}
+        assert await anext(changes) == {"a"}
+        waiting = asyncio.ensure_future(anext(changes))
+        await eventually(lambda: feed._waiting)
+        feed._notify("b")
+        assert await waiting == {"b"}
 
 
 async def test_a_subscriber_is_woken_by_the_poll_without_notifications(monkeypatch):

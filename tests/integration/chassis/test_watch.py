@@ -210,8 +210,8 @@ async def test_no_watcher_sees_an_older_state_after_a_newer_one():
         await began.wait()
         async with watchers(watch, "a") as (second,):
             assert second.seen == [{"a": 2}]
-            for subscriber in feed._subscribers["a"]:
-                subscriber.notify(["a"])  # a wake-up without a newer notification
+            for event in feed._waiting.pop("a"):
+                event.set()  # a wake-up without a newer notification
             await all_have_seen([second], 2)
             release.set()
             await all_have_seen([first], 2)
@@ -255,7 +255,7 @@ async def test_the_last_watcher_leaves_nothing_behind(watch, notes):
         await all_have_seen(all_watchers, 2)
         assert set(watch._reads) == {"a"}
     assert watch._reads == {}
-    assert watch._feed._subscribers == {}
+    assert watch._feed._subscriptions == watch._feed._waiting == {}
     assert watch._feed._versions == {}
 
 
@@ -265,7 +265,7 @@ async def test_a_watcher_that_leaves_between_two_values_leaves_nothing_behind(wa
         await notes.write("a", "1")
         await anext(values)
     assert watch._reads == {}
-    assert watch._feed._subscribers == {}
+    assert watch._feed._subscriptions == watch._feed._waiting == {}
 
 
 def test_each_watcher_gets_its_share_of_the_messages_of_a_process():
