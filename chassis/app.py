@@ -22,9 +22,7 @@ from chassis.events.consumer import Consumer, Handler
 from chassis.events.redis_bus import RedisBus
 from chassis.events.relay import Relay
 from chassis.events.retention import retention
-from chassis.external import webhooks
 from chassis.metrics import Gauges, serving_metrics, work_proceeds, work_waits
-from chassis.postgres import idempotency
 from chassis.postgres.change_feed import ChangeFeed
 from chassis.postgres.database import UNAVAILABLE_ERRORS, Database
 from chassis.postgres.gauges import add_database_gauges
@@ -95,8 +93,6 @@ class App:
         self.background(Relay(database, await self.bus(), self.name, retention=kept).run())
         for table, time_column, kept in retention(settings):
             self.purge_older_than(database, table, time_column, kept)
-        self.purge_older_than(database, "idempotency", "create_time", idempotency.RETENTION)
-        self.purge_older_than(database, "webhook", "receive_time", webhooks.RETENTION)
         return database
 
     async def bus(self) -> Bus:

@@ -38,6 +38,8 @@ class EventSettings:
     outbox_retention_days: float = 7.0
     #: Days for which a consumer remembers an event, longer than the outbox and the bus store it.
     inbox_retention_days: float = 30.0
+    #: Days for which a webhook is remembered, longer than its sender repeats it.
+    webhook_retention_days: float = 30.0
     #: Days for which a dead letter is stored after it was redriven; one that was not stays.
     dead_letter_retention_days: float = 90.0
 

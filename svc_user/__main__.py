@@ -20,10 +20,6 @@ from svc_user.signing_keys import SigningKeys, TokenPolicy
 
 log = logging.getLogger(__name__)
 
-_SESSION_RETENTION = timedelta(days=7)
-_THROTTLE_RETENTION = timedelta(days=1)
-_CLIENT_RETENTION = timedelta(days=180)
-
 
 async def compose(app: App, settings: Settings) -> None:
     """Put the service together."""
@@ -51,10 +47,11 @@ async def compose(app: App, settings: Settings) -> None:
     app.serve(AddressService(db), auth, UserService(db, passwords))
     app.background(resets.worker.run(settings.message_seconds))
     app.repeat(partial(_upkeep, db, signing_keys), settings.upkeep_seconds)
-    app.purge_older_than(db, "session", "expire_time", _SESSION_RETENTION)
-    app.purge_older_than(db, "login_throttle", "update_time", _THROTTLE_RETENTION)
-    app.purge_older_than(db, "login_client", "login_time", _CLIENT_RETENTION)
-    app.purge_older_than(db, "password_reset", "request_time", _THROTTLE_RETENTION)
+    throttles = timedelta(days=settings.throttle_retention_days)
+    app.purge_older_than(db, "session", "expire_time", timedelta(days=settings.session_retention_days))
+    app.purge_older_than(db, "login_throttle", "update_time", throttles)
+    app.purge_older_than(db, "password_reset", "request_time", throttles)
+    app.purge_older_than(db, "login_client", "login_time", timedelta(days=settings.login_client_retention_days))
 
 
 def _sender(app: App, settings: Settings) -> MessageSender | None:

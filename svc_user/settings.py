@@ -35,6 +35,12 @@ class Settings(chassis.Settings):
     message_sender_url: Annotated[str, Provided("api_url", "message_sender")] = ""
     #: The key of its calls.
     message_sender_key: Annotated[str, Provided("api_key", "message_sender")] = field(default="", repr=False)
+    #: Days for which an expired session is stored: its end is shown, and a reused token is noticed.
+    session_retention_days: float = 7.0
+    #: Days for which failed logins, and requests for new passwords, of an email address are stored.
+    throttle_retention_days: float = 1.0
+    #: Days for which a device or address that has logged in is remembered.
+    login_client_retention_days: float = 180.0
     #: Seconds between two looks for messages that are due.
     message_seconds: float = 1.0
     #: Seconds between two runs of the upkeep: rotation of keys, erasure of used refresh tokens' successors.

@@ -30,8 +30,6 @@ _CLAIM = """
 INSERT INTO webhook (sender, webhook_id, type) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true"""
 
 TOLERANCE = timedelta(seconds=300)
-#: How long the ids of webhooks are stored: senders retry for some days, and sign each attempt anew.
-RETENTION = timedelta(days=30)
 
 # Without a dot in the id, "{id}.{timestamp}.{body}" can be cut in one way only.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -15,7 +15,12 @@ from tests.e2e.stacks import CheckedOut, cleaned
 
 #: A name that no service has: one of this repository may well be called wishlist.
 NEW = ("svc_keepsake/", "protos/shop/keepsake/", "gen/shop/keepsake/")
-TESTS = ("tests/unit/svc_keepsake/", "tests/integration/svc_keepsake/", "tests/contract/reviewed_access/keepsake.txt")
+TESTS = (
+    "tests/unit/svc_keepsake/",
+    "tests/integration/svc_keepsake/",
+    "tests/contract/reviewed_access/keepsake.txt",
+    "tests/contract/retention/svc_keepsake.txt",
+)
 GENERATED = ("gen/shop/", "docs/errors.md", "docs/events.md", "docs/openapi.json")
 CACHES = {"__pycache__", ".cache", ".ruff_cache", ".pytest_cache", ".git"}
 ANN = {"email": "ann@example.com", "password": "a long enough password"}

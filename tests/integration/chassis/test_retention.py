@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from chassis import Settings
+from chassis.events.retention import retention
 from chassis.postgres import idempotency
+from chassis.settings import SettingsError
 from chassis.testing import eventually
 
 #: How each row is inserted, by its name and its age; and the age at which it is purged.
@@ -32,7 +34,21 @@ RETENTION = {
         "SELECT webhook_id FROM webhook",
         timedelta(days=30),
     ),
+    "dead_letter": (
+        """INSERT INTO dead_letter (consumer, event_id, topic, key, type, payload, attempts, error, redrive_time)
+           VALUES ('c', gen_random_uuid(), 't', $1, 't', '', 1, 'e', now() - $2::interval)""",
+        "SELECT key FROM dead_letter",
+        timedelta(days=90),
+    ),
 }
+
+
+def test_the_inbox_must_remember_events_for_longer_than_the_outbox_stores_them():
+    settings = Settings(outbox_retention_days=2, inbox_retention_days=3, webhook_retention_days=4)
+    kept = {table: age for table, _, age in retention(settings)}
+    assert (kept["outbox"], kept["inbox"], kept["webhook"]) == tuple(timedelta(days=days) for days in (2, 3, 4))
+    with pytest.raises(SettingsError, match="INBOX_RETENTION_DAYS"):
+        list(retention(Settings(outbox_retention_days=3, inbox_retention_days=3)))
 
 
 @pytest.fixture
