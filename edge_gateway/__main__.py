@@ -5,6 +5,7 @@ import logging
 import ssl
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import uvloop
@@ -14,6 +15,7 @@ from edge_gateway.gateway import Gateway
 from edge_gateway.grpc_client.connection_pool import client_tls
 from edge_gateway.grpc_client.reflection import fetch_registry, serve_reflection
 from edge_gateway.grpc_client.upstreams import UnknownServiceError, Upstreams, parse_upstreams
+from edge_gateway.metrics import serving_metrics
 from edge_gateway.options import parser, settings_from
 from edge_gateway.routing.descriptors import DescriptorError, load_registry
 from edge_gateway.routing.rules import Routes, compile_routes
@@ -69,7 +71,8 @@ async def _serve(
         logging.getLogger("edge_gateway").info("%d routes on http://%s:%d", len(routes.rules), host, port)
 
     try:
-        await serve(gateway, sock, settings, ready)
+        async with serving_metrics(options.metrics_listen) if options.metrics_listen else nullcontext():
+            await serve(gateway, sock, settings, ready)
     finally:
         if reflection is not None:
             await reflection.stop(1.0)

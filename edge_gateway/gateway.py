@@ -79,6 +79,8 @@ class Gateway:
             if exchange.started:
                 raise
             await self._reject(exchange, internal(f"internal error {exchange.request.id}"))
+        finally:
+            exchange.served.record()
 
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -92,12 +94,15 @@ class Gateway:
         if request.method == "OPTIONS":
             await self._options(exchange, builtin.methods if builtin is not None else ())
         elif builtin is not None:
+            exchange.served.method = request.path
             if not builtin.accepts(request.method):
                 raise method_not_allowed(builtin.methods)
             await builtin.serve(exchange)
         else:
             call = self._pipeline.route(request)
-            handler = self._unary if call.rule.rpc.is_unary else self._streams
+            rpc = call.rule.rpc
+            exchange.served.method, exchange.served.is_stream = rpc.path, not rpc.is_unary
+            handler = self._unary if rpc.is_unary else self._streams
             await handler.serve(exchange, call)
 
     async def _options(self, exchange: Exchange, known: Collection[str]) -> None:

@@ -41,6 +41,7 @@ def _process(add: Callable[..., object]) -> None:
     drain_delay = "the time to keep listening after SIGTERM, while /healthz fails (0)"
     add("--listen", metavar="HOST:PORT", default="127.0.0.1:8080")
     add("--reflection-listen", metavar="HOST:PORT", help="serve gRPC reflection and health here")
+    add("--metrics-listen", metavar="HOST:PORT", help="serve metrics for Prometheus here, with one worker")
     add("--check", action="store_true", help="only validate the routes: exit 0, or 1 with the reasons")
     add("--workers", type=int, default=1, help="processes that share the port")
     add("--shared-port", action="store_true", help=argparse.SUPPRESS)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from edge_gateway.errors import EdgeError, unavailable
 from edge_gateway.grpc_client.upstreams import GrpcCall
+from edge_gateway.metrics import STREAMS_OPEN
 
 #: Seconds that a drain waits for the streams to end.
 _DRAIN_TIMEOUT = 1.0
@@ -56,6 +57,7 @@ class Relay:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._live = live
         live.add(self)
+        STREAMS_OPEN.inc()
 
     def stop(self) -> None:
         """End the stream because this process is about to exit."""
@@ -84,6 +86,7 @@ class Relay:
     async def close(self) -> None:
         """Cancel the call and the tasks of the stream."""
         self._live.discard(self)
+        STREAMS_OPEN.dec()
         self._call.cancel()
         tasks = [task for task in (self._reading, self._inbound) if task is not None]
         for task in tasks:

@@ -15,6 +15,7 @@ from edge_gateway.handlers.pipeline import EdgeCall, Pipeline, send_one
 from edge_gateway.handlers.relay import Event, Relay
 from edge_gateway.http.exchange import Disconnected, Receive, Request, Scope, Send
 from edge_gateway.json.stream_framing import Ndjson
+from edge_gateway.metrics import ServedRequest
 from edge_gateway.policies.cors import Cors
 from edge_gateway.settings import Settings
 
@@ -22,6 +23,8 @@ log = logging.getLogger("edge_gateway")
 
 SUBPROTOCOL = "edge.v1"
 _BEARER = "bearer."
+#: The status of a stream that ended well.
+_SWITCHED = 101
 #: Close codes for the private use of applications; the gRPC code is added.
 _CLOSE = 4000
 
@@ -38,17 +41,26 @@ class WebSocketHandler:
         """Serve one WebSocket connection."""
         request = Request(scope)
         socket = _Socket(scope, receive, send)
+        served = ServedRequest()
+        served.is_stream, served.status = True, _SWITCHED
         try:
             request.index_headers()
             self._check_origin(request)
-            await self._serve(socket, self._pipeline.route_socket(request))
+            call = self._pipeline.route_socket(request)
+            served.method = call.rule.rpc.path
+            await self._serve(socket, call)
         except EdgeError as error:
+            served.status = render(error).status
             await socket.reject(request, error)
         except Disconnected:
             pass
         except Exception:
             log.exception("socket %s failed", request.id)
-            await socket.reject(request, internal(f"internal error {request.id}"))
+            failure = internal(f"internal error {request.id}")
+            served.status = render(failure).status
+            await socket.reject(request, failure)
+        finally:
+            served.record()
 
     def _check_origin(self, request: Request) -> None:
         """Reject a foreign origin: browsers send no preflight before they open a socket, so the server must check."""

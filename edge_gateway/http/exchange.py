@@ -10,6 +10,7 @@ from typing import Any
 from edge_gateway.errors import EdgeError, payload_too_large
 from edge_gateway.http.compression import inflate
 from edge_gateway.http.headers import Header, accept_request_id, collect
+from edge_gateway.metrics import ServedRequest
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -70,10 +71,11 @@ class Request:
 class Exchange:
     """An HTTP request and its response."""
 
-    __slots__ = ("_receive", "_send", "common_headers", "request", "started")
+    __slots__ = ("_receive", "_send", "common_headers", "request", "served", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.request = Request(scope)
+        self.served = ServedRequest()
         self._receive = receive
         self._send = send
         self.started = False
@@ -132,6 +134,7 @@ class Exchange:
     async def start_response(self, status: int, headers: list[Header]) -> None:
         """Send the status and the headers."""
         self.started = True
+        self.served.status = status
         headers += self.common_headers
         headers += (_NOSNIFF, (b"x-request-id", self.request.id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -28,6 +28,7 @@ class Firing:
 
 
 _SERVED = "rpc_server_duration_seconds"
+_HTTP = "http_server_duration_seconds"
 #: Codes that blame the server; the others blame the request.
 _FAULTS = "UNKNOWN|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|DATA_LOSS|RESOURCE_EXHAUSTED|UNIMPLEMENTED"
 _CREATE_ORDER = "/shop.order.v1.OrderService/CreateOrder"
@@ -50,6 +51,22 @@ ALERTS: Sequence[Alert] = (
     Alert("SlowRequestsP95", Quantile(0.95, _SERVED, _JOB, 0.2, 100), "The 95th percentile of calls is above 200 ms."),
     Alert("SlowRequestsP99", Quantile(0.99, _SERVED, _JOB, 0.5, 100), "The 99th percentile of calls is above 500 ms."),
     Alert("RequestErrors", _faults(share=0.01, least=100), "More than 1 % of the calls fail."),
+    Alert(
+        "EdgeErrors",
+        Share(Select(f"{_HTTP}_count", {"status": "5.."}), Select(f"{_HTTP}_count"), _JOB, ">", 0.01, 100),
+        "More than 1 % of the JSON requests fail.",
+    ),
+    Alert(
+        "SlowEdgeP95", Quantile(0.95, _HTTP, _JOB, 0.2, 1000), "The 95th percentile of JSON requests is above 200 ms."
+    ),
+    Alert(
+        "SlowEdgeP99", Quantile(0.99, _HTTP, _JOB, 0.5, 1000), "The 99th percentile of JSON requests is above 500 ms."
+    ),
+    Alert(
+        "EdgeStreams",
+        Gauge(Select("http_server_streams_open"), _JOB, ">", 2000),
+        "An edge has more than 2,000 open streams.",
+    ),
     Alert("OrderFailures", _faults(_CREATE_ORDER, share=0.005, least=100), "More than 0.5 % of CreateOrder fails."),
     Alert(
         "PaymentSuccess",

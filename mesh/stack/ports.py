@@ -61,6 +61,11 @@ class Ports:
         return self.base + 86
 
     @property
+    def edge_metrics(self) -> int:
+        """The port of the JSON edge's metrics."""
+        return self.base + 87
+
+    @property
     def kafka(self) -> int:
         """The port of the Kafka broker."""
         return self.base + 92

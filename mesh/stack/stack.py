@@ -194,6 +194,7 @@ class Stack:
 
     def _edge(self) -> Program:
         where = address(self._ports.edge if self.options.mesh else self._ports.entry)
+        metrics = address(self._ports.edge_metrics)
         behind = ("--trusted-hops", "1") if self.options.mesh else ("--cors-origin", "*")
         return Program(
             name=EDGE,
@@ -202,6 +203,7 @@ class Stack:
                 *("--descriptor-set", str(Path(shop.__path__[0], "shop.binpb"))),
                 *(flag for service, to in self._upstreams().items() for flag in ("--upstream", f"{service}={to}")),
                 *("--listen", where, "--reflection-listen", address(self._ports.reflection)),
+                *("--metrics-listen", metrics),
                 *("--static-dir", str(Path(__file__).with_name("live_page"))),
                 *("--drain", "5", *behind),
             ),
@@ -210,6 +212,7 @@ class Stack:
             ready=tcp_open(where),
             alive=http_answers(where, "/livez"),
             address=where,
+            metrics=metrics,
             after=tuple(self._service_processes()),
         )
 

@@ -34,6 +34,7 @@ def published(kind, count):
 
 
 SERVED = "rpc_server_duration_seconds"
+HTTP = "http_server_duration_seconds"
 HEALTHY = {
     **one("up", 1, job="svc_order", instance="a"),
     **one("up", 1, job="svc_order", instance="b"),
@@ -42,6 +43,10 @@ HEALTHY = {
     **histogram(SERVED, "svc_order", (100, 0, 0, 0, 0, 0, 0), method=CREATE_ORDER, code="FAILED_PRECONDITION"),
     **histogram(SERVED, "svc_inventory", (990, 0, 0, 0, 0, 0, 0), method=RESERVE, code="OK"),
     **histogram(SERVED, "svc_inventory", (5, 0, 0, 0, 0, 0, 0), method=RESERVE, code="FAILED_PRECONDITION"),
+    **histogram(HTTP, "edge_gateway", (970, 20, 5, 0, 0, 0, 0), method=CREATE_ORDER, status="200"),
+    **histogram(HTTP, "edge_gateway", (5, 0, 0, 0, 0, 0, 0), method=CREATE_ORDER, status="503"),
+    **histogram(HTTP, "edge_gateway", (100, 0, 0, 0, 0, 0, 0), method=CREATE_ORDER, status="400"),
+    **one("http_server_streams_open", 40, job="edge_gateway"),
     **published("PaymentAuthorized", 990),
     **published("PaymentFailed", 10),
     **one("stock_holds_overdue", 0, job="svc_inventory"),
@@ -66,6 +71,10 @@ TROUBLES = {
     "SlowRequestsP95": histogram(SERVED, "svc_order", (900, 0, 100, 0, 0, 0, 0), method=CREATE_ORDER, code="OK"),
     "SlowRequestsP99": histogram(SERVED, "svc_order", (970, 0, 0, 30, 0, 0, 0), method=CREATE_ORDER, code="OK"),
     "RequestErrors": histogram(SERVED, "svc_inventory", (20, 0, 0, 0, 0, 0, 0), method=RESERVE, code="UNAVAILABLE"),
+    "EdgeErrors": histogram(HTTP, "edge_gateway", (20, 0, 0, 0, 0, 0, 0), method=CREATE_ORDER, status="503"),
+    "SlowEdgeP95": histogram(HTTP, "edge_gateway", (900, 0, 100, 0, 0, 0, 0), method=CREATE_ORDER, status="200"),
+    "SlowEdgeP99": histogram(HTTP, "edge_gateway", (970, 0, 0, 30, 0, 0, 0), method=CREATE_ORDER, status="200"),
+    "EdgeStreams": one("http_server_streams_open", 2001, job="edge_gateway"),
     "OrderFailures": histogram(SERVED, "svc_order", (7, 0, 0, 0, 0, 0, 0), method=CREATE_ORDER, code="UNAVAILABLE"),
     "PaymentSuccess": published("PaymentFailed", 30),
     "StockDeductionFails": histogram(SERVED, "svc_inventory", (5, 0, 0, 0, 0, 0, 0), method=RESERVE, code="INTERNAL"),
@@ -89,7 +98,13 @@ TROUBLES = {
     "InvariantViolated": one("verify_violations", 2, check="svc_order/no_dead_letters"),
 }
 #: Troubles that are so great that they are another's as well.
-IMPLIED = {"SlowRequestsP99": {"SlowRequestsP95"}, "SlowRequestsP95": {"SlowRequestsP99"}, "OrderFailures": set()}
+IMPLIED = {
+    "SlowRequestsP99": {"SlowRequestsP95"},
+    "SlowRequestsP95": {"SlowRequestsP99"},
+    "SlowEdgeP99": {"SlowEdgeP95"},
+    "SlowEdgeP95": {"SlowEdgeP99"},
+    "OrderFailures": set(),
+}
 promtool = shutil.which("promtool")
 
 
