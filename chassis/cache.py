@@ -42,6 +42,11 @@ if not epoch then
     redis.call('set', KEYS[2], epoch, 'EX', ARGV[3])
 end
 return {redis.call('hget', KEYS[1], ARGV[1]), epoch, redis.call('pttl', KEYS[1])}"""
+#: Drops a group and what its readers are loading, in one step: between two, a reader would keep an old entry for as
+#: long as the new epoch lasts.
+_INVALIDATE = """
+redis.call('set', KEYS[2], ARGV[1], 'EX', ARGV[2])
+redis.call('del', KEYS[1])"""
 #: Stores an entry unless its group was invalidated after the entry's reader began to read. A full group loses a random
 #: entry: the frequent ones come back. Returns the milliseconds that the group has left, 0 if it does not store.
 _STORE = """
@@ -142,11 +147,10 @@ class Cache:
     async def invalidate(self, *groups: str) -> None:
         """Drop groups, after a change of the rows that they were loaded from has committed."""
         try:
-            # No transaction: the epoch, which comes first, keeps out what was loaded before, and groups may be apart.
+            # No transaction of all: groups may be on different servers of a cluster.
             async with self._client.pipeline(transaction=False) as pipeline:
                 for group in groups:
-                    pipeline.set(self._epoch(group), _new_epoch(), ex=_EPOCH_SECONDS)
-                    pipeline.delete(self._group(group))
+                    pipeline.eval(_INVALIDATE, 2, self._group(group), self._epoch(group), _new_epoch(), _EPOCH_SECONDS)
                 await pipeline.execute()
         except (RedisError, OSError) as error:
             log.warning("cache not invalidated", extra={"error": type(error).__name__})
@@ -161,6 +165,9 @@ class Cache:
         """Return the epoch of each group, or why it could not be read."""
         wanted = list(dict.fromkeys(groups))
         try:
+            if len(wanted) == 1:
+                epoch: Any = await self._client.get(self._epoch(wanted[0]))
+                return [epoch] * len(groups)
             async with self._client.pipeline(transaction=False) as pipeline:
                 for group in wanted:
                     pipeline.get(self._epoch(group))

@@ -208,6 +208,41 @@ async def test_an_entry_that_another_process_has_invalidated_is_not_returned(cac
     assert [await available(one, truth) for one in (cache, twin)] == [2, 2]
 
 
+class OneByOne:
+    """A pipeline that lets another process act between two of its commands."""
+
+    def __init__(self, client, act):
+        self._client = client
+        self._act = act
+        self._commands = []
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+    def __getattr__(self, name):
+        return lambda *words, **options: self._commands.append((name, words, options))
+
+    async def execute(self):
+        for name, words, options in self._commands:
+            await getattr(self._client, name)(*words, **options)
+            await self._act()
+
+
+async def test_a_reader_in_the_middle_of_an_invalidation_keeps_no_old_entry(
+    cache, twin, truth, redis_url, event_prefix
+):
+    await available(cache, truth)
+    truth.available = 2
+    async with redis.asyncio.from_url(redis_url, protocol=2) as client:
+        slow = Cache(client, event_prefix)
+        client.pipeline = lambda **_: OneByOne(client, lambda: available(twin, truth))
+        await slow.invalidate("g")
+    assert await available(twin, truth) == 2
+
+
 async def test_an_entry_from_before_a_loss_of_redis_is_not_returned(cache, twin, truth, redis_url, event_prefix):
     """The loss may have taken an invalidation with it."""
     await available(cache, truth)
