@@ -4,11 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mesh.istio.objects import EDGE, INGRESS, SECURITY, Object, an_object, labels
-from mesh.policy.table import Method, Policy, Workload
+from mesh.policy.table import HEALTH, Method, Policy, Workload
 from shop.contract import Access
-
-#: Answered by every service; the edge reports it at /healthz.
-HEALTH = "/grpc.health.v1.Health/Check"
 
 
 def for_all(policy: Policy) -> Iterator[Object]:

@@ -4,21 +4,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from mesh.istio.objects import Object, an_object, duration, host, labels
-from mesh.istio.security import HEALTH
-from mesh.policy.table import Method, Policy, Workload
+from mesh.policy.table import HEALTH, HEALTH_SECONDS, Method, Policy, Workload
 from shop.contract import ANY_WORKLOAD
 
 #: Failures after which an idempotent call is repeated. A reply that has begun is never repeated.
 _RETRY_ON = "connect-failure,refused-stream,unavailable,reset"
 #: As _RETRY_ON, but only for what was not sent: also right where a repeat could take effect twice.
 UNSENT = "connect-failure,refused-stream,reset-before-request"
-_HEALTH_SECONDS = 2.0
 
 
 def for_service(policy: Policy, workload: Workload) -> Iterator[Object]:
     """Yield the routes to a service from within the mesh, and the limits of its processes."""
     target = _destination(policy, workload)
-    health = _route([{"uri": {"exact": HEALTH}}], target, _HEALTH_SECONDS, {"attempts": 0})
+    health = _route([{"uri": {"exact": HEALTH}}], target, HEALTH_SECONDS, {"attempts": 0})
     routes = [*method_routes(policy, workload, workload.methods), health]
     yield an_object(policy, "VirtualService", workload.account, {"hosts": [host(policy, workload)], "http": routes})
     yield destination_rule(policy, workload)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from mesh.policy.deployment import Deployment, Limits, Tokens
 from shop.contract import EDGE, Access, RateLimit
 
+#: Every service answers it. Only workloads that carry calls from outside may call it: the edge reports it at /healthz.
+HEALTH = "/grpc.health.v1.Health/Check"
+HEALTH_SECONDS = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:

@@ -1,4 +1,4 @@
-"""Listeners: one in front of each process, for mutual TLS alone, and one for the calls that each workload makes."""
+"""Listeners: one in front of each process, for mutual TLS alone, and one for each pair of caller and callee."""
 
 from datetime import timedelta
 from functools import lru_cache
@@ -53,7 +53,7 @@ def inbound_listener(name: str, address: str, workload: str, trust_domain: str) 
 
 @lru_cache(1024)
 def outbound_listener(name: str, address: str) -> Resource:
-    """Return the listener for the calls that a workload makes: a socket that it alone can reach."""
+    """Return the listener for the calls of one workload to another: at a socket that the caller alone can reach."""
     return _listener(name, address, listener.FilterChain(name=name, filters=[_manager(name, [], [])]), [])
 
 

@@ -26,7 +26,8 @@ class Proxies:
 
     def decide(self, caller: str, principal: str, path: str) -> Decision:
         """Return what happens to a call by the workload whose certificate has the SPIFFE id `principal`."""
-        outbound = self._route(caller, f"outbound/{caller}", path)
+        tables = [name for name in self._snapshots[caller][RDS] if name.startswith(f"outbound/{caller}/")]
+        outbound = next((found for name in tables if (found := self._route(caller, name, path))), None)
         if outbound is None or outbound.route is None:
             return DENIED
         used = self._message(caller, CDS, outbound.route.cluster, cluster.Cluster)

@@ -46,7 +46,7 @@ class Inbound(NamedTuple):
 
 @lru_cache(1024)
 def outbound_table(name: str, methods: tuple[Outbound, ...]) -> Resource:
-    """Return the routes of the calls that a workload makes."""
+    """Return the routes of the calls of one workload to another."""
     host = route.VirtualHost(
         name="all",
         domains=["*"],

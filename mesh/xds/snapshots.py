@@ -1,10 +1,10 @@
 """The snapshot of a node: all that a proxy needs for the workloads that it serves."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.pki.rotation import Rotation
-from mesh.policy.table import Policy
+from mesh.policy.table import HEALTH, HEALTH_SECONDS, Policy
 from mesh.xds import listeners, routes, tls, upstreams
 from mesh.xds.resources import Resource, Snapshot, snapshot
 
@@ -24,8 +24,8 @@ class Placement:
     """Where a workload runs."""
 
     processes: tuple[Process, ...] = ()
-    #: Where its calls enter the proxy; empty for a workload that calls nothing.
-    outbound: str = ""
+    #: Where its calls to each workload enter the proxy.
+    outbound: Mapping[str, str] = field(default_factory=dict)
 
 
 Topology = Mapping[str, Placement]
@@ -41,7 +41,7 @@ def snapshot_of(policy: Policy, topology: Topology, rotation: Rotation, workload
         [
             *tls.secrets(rotation.trust_bundle, identities),
             *(one for name in workloads for one in _inbound(policy, topology[name], name)),
-            *(one for name in workloads if topology[name].outbound for one in _outbound(policy, topology, name)),
+            *(one for name in workloads for one in _outbound(policy, topology, name)),
         ]
     )
 
@@ -50,9 +50,8 @@ def _inbound(policy: Policy, placement: Placement, name: str) -> Iterator[Resour
     workload = policy.workloads[name]
     for number, process in enumerate(placement.processes, 1):
         own = f"inbound/{name}/{number}"
-        admitted = tuple(
-            routes.Inbound(method.path, tuple(map(policy.spiffe_id, method.callers))) for method in workload.methods
-        )
+        callers = {method.path: method.callers for method in workload.methods} | {HEALTH: policy.deployment.outside}
+        admitted = tuple(routes.Inbound(path, tuple(map(policy.spiffe_id, names))) for path, names in callers.items())
         yield upstreams.own_process(own, workload.limits)
         yield upstreams.endpoints(own, (process.address,))
         yield listeners.inbound_listener(own, process.inbound, name, policy.deployment.trust_domain)
@@ -60,19 +59,17 @@ def _inbound(policy: Policy, placement: Placement, name: str) -> Iterator[Resour
 
 
 def _outbound(policy: Policy, topology: Topology, name: str) -> Iterator[Resource]:
-    called = [callee for callee in policy.callees(name) if callee in topology]
-    found: list[routes.Outbound] = []
-    for callee in called:
+    for callee, address in sorted(topology[name].outbound.items()):
         workload, processes = policy.workloads[callee], topology[callee].processes
-        cluster = upstreams.called_name(name, callee)
+        own, cluster = f"outbound/{name}/{callee}", upstreams.called_name(name, callee)
+        several = len(processes) > 1
+        found = [routes.Outbound(HEALTH, cluster, HEALTH_SECONDS, None, replicated=several)]
+        for method in workload.methods:
+            retries = policy.deployment.retries if policy.attempts(method) else None
+            replicated = several and not method.streams
+            found.append(routes.Outbound(method.path, cluster, policy.route_timeout(method), retries, replicated))
         peer = policy.spiffe_id(callee)
         yield upstreams.called_workload(name, callee, peer, workload.limits, max(1, len(processes)))
         yield upstreams.endpoints(callee, tuple(process.inbound for process in processes))
-        for method in workload.methods:
-            retries = policy.deployment.retries if policy.attempts(method) else None
-            replicated = len(processes) > 1 and not method.streams
-            timeout = policy.route_timeout(method)
-            found.append(routes.Outbound(method.path, cluster, timeout, retries, replicated))
-    own = f"outbound/{name}"
-    yield listeners.outbound_listener(own, topology[name].outbound)
-    yield routes.outbound_table(own, tuple(found))
+        yield listeners.outbound_listener(own, address)
+        yield routes.outbound_table(own, tuple(found))

@@ -45,10 +45,10 @@ class Mesh:
         users = await self._stack.enter_async_context(self.users.listening())
         inbound = [address(self.ports.service(number)) for number in range(3)]
         self.topology = {
-            "edge_gateway": Placement((), self.out("edge_gateway")),
-            "svc_order": Placement((), self.out("svc_order")),
-            "svc_inventory": Placement(tuple(map(Process, inventories, inbound)), self.out("svc_inventory")),
-            "svc_user": Placement((Process(users, inbound[2]),), self.out("svc_user")),
+            "edge_gateway": Placement((), self.outbound("edge_gateway")),
+            "svc_order": Placement((), self.outbound("svc_order")),
+            "svc_inventory": Placement(tuple(map(Process, inventories, inbound)), self.outbound("svc_inventory")),
+            "svc_user": Placement((Process(users, inbound[2]),)),
         }
         self.publish()
         await self.start_control_plane()
@@ -68,7 +68,7 @@ class Mesh:
     def publish(self, *, policy=None, topology=None):
         """Publish what is given, or the mesh as it is; `whole` is a second proxy for the calls of the edge alone."""
         policy, topology = policy or self.policy, topology or self.topology
-        edge = topology | {"edge_gateway": Placement((), self.out("whole"))}
+        edge = topology | {"edge_gateway": Placement((), self.outbound("whole"))}
         self.plane.publish(
             {
                 "shared": snapshot_of(policy, topology, self.rotation, WORKLOADS),
@@ -76,8 +76,11 @@ class Mesh:
             }
         )
 
-    def out(self, name):
-        return f"unix:{self.folder}/{name}.out"
+    def outbound(self, caller):
+        return {callee: self.out(caller, callee) for callee in ("svc_inventory", "svc_user")}
+
+    def out(self, caller, callee):
+        return f"unix:{self.folder}/{caller}.{callee}"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -18,10 +18,12 @@ from envoy_data_plane.envoy.config.listener import v3 as listener
 
 from chassis.testing import eventually
 from mesh.pki.authority import Authority
+from mesh.policy.table import HEALTH
 from mesh.xds.resources import LDS, resource
 from mesh.xds.routes import PEER_HEADER
 from mesh.xds.server import NACKS
 from mesh.xds.snapshots import Placement, Process
+from tests.integration.servers.stand_ins import SERVING
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -32,12 +34,13 @@ JWKS = "/shop.user.v1.AuthService/GetJwks"
 OPTIONS = (("grpc.default_authority", "mesh"), ("grpc.enable_retries", 0))
 
 
-def channel(mesh, caller):
-    return grpc.aio.insecure_channel(mesh.out(caller), options=OPTIONS)
+def channel(mesh, caller, path):
+    callee = "svc_user" if "AuthService" in path else "svc_inventory"
+    return grpc.aio.insecure_channel(mesh.out(caller, callee), options=OPTIONS)
 
 
 async def call(mesh, caller, path, *metadata):
-    async with channel(mesh, caller) as it:
+    async with channel(mesh, caller, path) as it:
         return json.loads(await it.unary_unary(path)(b"", metadata=metadata, timeout=30))
 
 
@@ -79,6 +82,12 @@ async def test_a_method_admits_the_callers_that_the_contract_names_and_no_other(
 )
 async def test_another_path_is_unimplemented(mesh, path):
     assert await code_of(mesh, "svc_order", path) is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_only_those_who_carry_calls_from_outside_may_read_the_health_of_a_service(mesh):
+    async with channel(mesh, "edge_gateway", HEALTH) as it:
+        assert await it.unary_unary(HEALTH)(b"") == SERVING
+    assert await code_of(mesh, "svc_order", HEALTH) is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_a_retried_call_goes_to_another_process_and_a_change_without_a_key_is_not_repeated(mesh, called):
@@ -166,7 +175,7 @@ async def test_a_revoked_caller_is_denied_on_its_open_connection(mesh):
         dataclasses.replace(one, callers=("svc_user",)) if one.path == RESERVE else one for one in workload.methods
     )
     workloads = policy.workloads | {"svc_inventory": dataclasses.replace(workload, methods=revoked)}
-    async with channel(mesh, "svc_order") as it:
+    async with channel(mesh, "svc_order", RESERVE) as it:
         reserve = it.unary_unary(RESERVE)
         await reserve(b"")
         mesh.publish(policy=dataclasses.replace(policy, workloads=workloads))
@@ -188,7 +197,7 @@ async def test_a_moved_process_gets_the_calls_and_none_fails(mesh, called):
         (Process(mesh.topology["svc_inventory"].processes[1].address, user.processes[0].inbound),), user.outbound
     )
     before = other.calls[JWKS]
-    async with channel(mesh, "svc_order") as it:
+    async with channel(mesh, "svc_order", JWKS) as it:
         fetch = it.unary_unary(JWKS)
         await fetch(b"")
         mesh.publish(topology=mesh.topology | {"svc_user": moved})
@@ -245,9 +254,9 @@ async def test_a_changed_cluster_is_used_as_soon_as_its_endpoints_are_sent_again
 async def test_a_rejected_resource_is_reported_and_the_last_good_one_stays(mesh):
     good = mesh.plane._snapshots["shared"]
     broken = {kind: dict(found) for kind, found in good.items()}
-    message = parsed(good[LDS]["outbound/svc_order"])
+    message = parsed(good[LDS]["outbound/svc_order/svc_inventory"])
     message.address.pipe.path = "x" * 300
-    broken[LDS]["outbound/svc_order"] = resource("outbound/svc_order", message)
+    broken[LDS]["outbound/svc_order/svc_inventory"] = resource("outbound/svc_order/svc_inventory", message)
     before = NACKS.labels(node="shared", type="Listener")._value.get()
     mesh.plane.publish(mesh.plane._snapshots | {"shared": broken})
 
@@ -255,7 +264,7 @@ async def test_a_rejected_resource_is_reported_and_the_last_good_one_stays(mesh)
         return [nack for node in mesh.plane.nodes if node.node == "shared" for nack in node.nacks]
 
     (nack,) = await eventually(rejected)
-    assert (nack.name, nack.type_url) == ("outbound/svc_order", LDS)
+    assert (nack.name, nack.type_url) == ("outbound/svc_order/svc_inventory", LDS)
     assert nack.reason
     assert NACKS.labels(node="shared", type="Listener")._value.get() == before + 1
     assert await code_of(mesh, "svc_order", RESERVE) is grpc.StatusCode.OK

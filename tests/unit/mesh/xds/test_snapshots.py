@@ -38,7 +38,7 @@ def topology(policy):
     return {
         name: Placement(
             (Process(f"unix:/run/{name}.sock", f"127.0.0.1:{9_000 + n}"),) if workload.methods else (),
-            f"unix:/run/{name}.out",
+            {callee: f"unix:/run/{name}.{callee}" for callee in policy.callees(name)},
         )
         for n, (name, workload) in enumerate(policy.workloads.items())
     }
@@ -114,7 +114,7 @@ def another_service(table):
 
 @pytest.mark.parametrize("plant", [a_retry_too_many, another_timeout, another_service])
 def test_a_planted_disagreement_of_the_calling_side_is_found(policy, shared, plant):
-    planted = changed(shared, RDS, "outbound/edge_gateway", route.RouteConfiguration, plant)
+    planted = changed(shared, RDS, "outbound/edge_gateway/svc_user", route.RouteConfiguration, plant)
     assert disagreements(policy, planted, RESERVE, LOGIN) == [("edge_gateway", LOGIN)]
 
 
@@ -155,13 +155,14 @@ def test_only_what_a_change_touches_gets_another_version(policy, topology, rotat
     changed = policy.workloads | {"svc_user": dataclasses.replace(workload, methods=slower)}
     after = snapshots.snapshot_of(dataclasses.replace(policy, workloads=changed), topology, rotation, list(topology))
     callers = {name for name in policy.workloads if "svc_user" in policy.callees(name)}
-    assert different(after) == {(RDS, f"outbound/{name}") for name in callers}
+    assert different(after) == {(RDS, f"outbound/{name}/svc_user") for name in callers}
 
 
 def test_a_sidecar_has_the_key_of_its_own_workload_alone(policy, topology, rotation):
     own = snapshots.snapshot_of(policy, topology, rotation, ["svc_order"])
     assert set(own[SDS]) == {"bundle", "identity/svc_order"}
-    assert set(own[LDS]) == {"inbound/svc_order/1", "outbound/svc_order"}
+    called = {f"outbound/svc_order/{name}" for name in policy.callees("svc_order")}
+    assert set(own[LDS]) == {"inbound/svc_order/1", *called}
     assert {name.partition("/")[0] for name in own[CDS]} == {"inbound", "svc_order"}
 
 
