@@ -85,14 +85,13 @@ JOIN (
 WHERE held > 0 AND state <> 'DISPUTED' AND (state IN ('FAILED', 'VOIDED') OR void_request_time IS NOT NULL);
 
 -- always: results_follow_requests I19
--- The result of an operation follows its request, of the same kind and amount, and nothing is refunded without a request.
+-- The result of an operation that was requested follows its request, of the same kind and amount.
 SELECT result.payment_id, result.operation_id, result.kind, result.amount, request.kind AS requested_kind,
     request.amount AS requested
-FROM entry AS result LEFT JOIN entry AS request ON request.payment_id = result.payment_id
+FROM entry AS result JOIN entry AS request ON request.payment_id = result.payment_id
     AND request.operation_id = result.operation_id AND request.outcome = 'REQUEST'
 WHERE result.outcome <> 'REQUEST' AND (
-    request.kind <> result.kind OR request.amount <> result.amount OR request.entry_id > result.entry_id
-    OR result.kind = 'REFUND' AND request.entry_id IS NULL);
+    request.kind <> result.kind OR request.amount <> result.amount OR request.entry_id > result.entry_id);
 
 -- always: every_version_has_one_event I21
 -- Every change of a payment has one event, unless the event was purged.

@@ -13,8 +13,8 @@ from mesh.cli.terminal import print_error
 from mesh.errors import StackError
 
 _COMMANDS = (
-    "up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "verify", "outbox",
-    "dlq", "topics", "saga", "orders", "mesh", "new",
+    "up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "chaos", "verify",
+    "outbox", "dlq", "topics", "saga", "orders", "mesh", "new",
 )  # fmt: skip
 
 

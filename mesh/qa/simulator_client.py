@@ -33,6 +33,10 @@ class SimulatorClient:
         """Send a POST request and return the reply."""
         return await self._request("POST", path, json=body)
 
+    async def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a PUT request and return the reply."""
+        return await self._request("PUT", path, json=body)
+
     async def ledger_pages(self) -> AsyncIterator[list[dict[str, Any]]]:
         """Yield the pages of the ledger, the first entries first."""
         more, after = True, 0

@@ -72,6 +72,13 @@ class History:
             self._write(line | {"complete": time.time(), "outcome": outcome}, time.perf_counter() - began)
         return reply
 
+    def mark(self, kind: str, what: str) -> None:
+        """Write a line about something that is no request: a fault, or its end."""
+        operation, self._next = self._next, self._next + 1
+        now = time.time()
+        line = {"op": operation, "kind": kind, "reason": what, "invoke": now, "complete": now, "outcome": "ok"}
+        self._file.write(json.dumps(line) + "\n")
+
     def _write(self, line: dict[str, Any], seconds: float) -> None:
         kind, outcome = line["kind"], line["outcome"]
         self._file.write(json.dumps(line) + "\n")

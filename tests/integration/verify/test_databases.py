@@ -151,7 +151,8 @@ VIOLATIONS = {
         + _PAYMENT.format(state="PROCESSING", authorized=0, captured=0, refunded=0)
         + _PAYMENT.replace("'p', 'o'", "'q', 'o'").format(state="PROCESSING", authorized=0, captured=0, refunded=0),
         "state_follows_from_amounts": _PAYMENT.format(state="CAPTURED", authorized=100, captured=0, refunded=0),
-        "results_follow_requests": _ENTRY.format(operation="a", kind="REFUND", outcome="SUCCESS"),
+        "results_follow_requests": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST")
+        + _ENTRY.format(operation="a", kind="REFUND", outcome="SUCCESS"),
         "every_version_has_one_event": _PAYMENT.format(state="PROCESSING", authorized=0, captured=0, refunded=0),
         "no_operation_is_in_flight": _ENTRY.format(operation="a", kind="CHARGE", outcome="REQUEST"),
         "payments_end_in_time": _PAYMENT.format(state="AUTHORIZED", authorized=100, captured=0, refunded=0)
