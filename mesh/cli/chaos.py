@@ -77,5 +77,6 @@ def _print_report(report: dict[str, Any]) -> None:
         out.print(f"[red]✗[/] {check['where']}: {check['name']}, {len(check['rows'])} rows, such as {check['rows'][0]}")
     verdict = "[bold green]all hold[/]" if report["ok"] else f"[bold red]{len(report['violated'])} are violated[/]"
     out.print(f"{len(report['faults'])} faults; of {report['invariants']} invariants {verdict}")
-    out.print(f"the same faults again: shopmesh chaos --seconds {report['seconds']:g} --seed {report['seed']}")
+    only = "".join(f" --only {fault}" for fault in report["only"])
+    out.print(f"the same faults again: shopmesh chaos --seconds {report['seconds']:g} --seed {report['seed']}{only}")
     out.print(f"history: {report['history']}", soft_wrap=True)

@@ -15,6 +15,7 @@ from shop.topics import TOPICS
 _PUBLISH = ("discard", "exec", "info", "multi", "xadd", "xinfo", "xlen", "xpending", "xtrim")
 #: None of them changes the entries of a stream: `getex`, `getdel` and `setnx` fail on streams.
 _CONSUME = ("eval", "get", "getdel", "getex", "setnx", "xack", "xgroup|create", "xinfo", "xread", "xreadgroup")
+_READ = ("xinfo", "xrange")
 _CACHE = (
     *("del", "eval", "evalsha", "expire", "get", "hdel", "hexists", "hget", "hlen", "hrandfield", "hset", "incr"),
     *("pexpire", "script|load", "time", "ttl", "zadd", "zcard", "zrange", "zremrangebyscore"),
@@ -38,6 +39,11 @@ def consumer(service: str, password: Password) -> Account:
     name = f"{service}.consumer"
     keys = tuple(_stream(topic.name) for topic in TOPICS.values() if service in topic.consumers)
     return Account(name=name, password=password(name), keys=(*keys, f"{{bus}}:lease:{service}"), commands=_CONSUME)
+
+
+def reader(name: str, password: Password) -> Account:
+    """Return an account that reads the events of all topics and changes nothing, for `shopmesh verify`."""
+    return Account(name=name, password=password(name), keys=tuple(map(_stream, TOPICS)), commands=_READ)
 
 
 def cache(service: str, password: Password) -> Account:

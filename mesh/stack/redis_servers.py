@@ -14,6 +14,7 @@ from mesh.stack.secrets import Secrets
 from mesh.stack.servers.redis import CACHE, Account, Redis
 
 _BUS, _CACHE = "redis", "redis_cache"
+_READER = "verify"
 
 
 class RedisServers:
@@ -28,6 +29,7 @@ class RedisServers:
         if events == "redis" and not self._bus_url:
             makes = (redis_accounts.publisher, redis_accounts.consumer)
             accounts = [self._account(_BUS, make, name) for name in SERVICES for make in makes]
+            accounts.append(self._account(_BUS, redis_accounts.reader, _READER))
             self._bus = Redis(folder / _BUS, run, name=_BUS, accounts=accounts)
         if not self._cache_url:
             accounts = [self._account(_CACHE, redis_accounts.cache, name) for name in SERVICES]
@@ -49,3 +51,9 @@ class RedisServers:
 
     def _account(self, server: str, make: MakeAccount, service: str) -> Account:
         return make(service, partial(self._secrets.account, server))
+
+
+def bus_reader_url(folder: Path, run: Path, secrets: Secrets) -> str:
+    """Return the URL of a stack's own bus for the account that only reads."""
+    account = redis_accounts.reader(_READER, partial(secrets.account, _BUS))
+    return Redis(folder / _BUS, run, name=_BUS).url_of(account)

@@ -150,6 +150,7 @@ def _report(
         "ok": not violated,
         "seed": plan.seed,
         "seconds": plan.seconds,
+        "only": list(plan.only),
         "faults": [one.as_json() for one in injected],
         "recovery": {
             fault: {"count": len(served), "longest_seconds": round(max(served), 2)} for fault, served in times.items()

@@ -9,6 +9,7 @@ import redis.asyncio as redis
 
 from chassis.events.bus import owner_of
 from mesh.errors import StackError
+from shop.topics import TOPICS
 
 #: `expected` is 1 for events that were published before the databases were read, and whose outbox row is not purged.
 COLUMNS = ("event_id", "topic", "key", "expected")
@@ -54,8 +55,14 @@ class RedisReader:
 
 
 async def _ends(client: redis.Redis) -> Ends:
-    streams = [stream async for stream in client.scan_iter(match=_PREFIX + b"*", _type="stream")]
-    return {stream: (await client.xinfo_stream(stream))["last-generated-id"] for stream in sorted(streams)}
+    ends = {}
+    for stream in (_PREFIX + topic.encode() for topic in TOPICS):
+        try:
+            ends[stream] = (await client.xinfo_stream(stream))["last-generated-id"]
+        except redis.ResponseError as error:
+            if "no such key" not in str(error):  # no event of this topic was ever published
+                raise
+    return ends
 
 
 async def _page(

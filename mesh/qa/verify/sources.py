@@ -8,6 +8,7 @@ from mesh.errors import StackError
 from mesh.qa.simulator_client import SimulatorClient
 from mesh.qa.verify.bus_reader import RedisReader
 from mesh.stack.databases import ServiceDatabase
+from mesh.stack.redis_servers import bus_reader_url
 from mesh.stack.secrets import Secrets
 from mesh.stack.servers.postgres import Postgres
 from mesh.stack.state import Record, State
@@ -39,16 +40,16 @@ def sources_of(state: State, record: Record) -> VerifySources:
         },
         payment_provider=SimulatorClient.of(record, secrets, "payment_provider"),
         courier=SimulatorClient.of(record, secrets, "courier"),
-        bus=_bus(record),
+        bus=_bus(state, record, secrets),
     )
 
 
-def _bus(record: Record) -> RedisReader | None:
-    addresses = {process.name: process.address for process in record.processes}
-    if "kafka" in addresses or os.environ.get("KAFKA_BOOTSTRAP"):
+def _bus(state: State, record: Record, secrets: Secrets) -> RedisReader | None:
+    names = {process.name for process in record.processes}
+    if "kafka" in names or os.environ.get("KAFKA_BOOTSTRAP"):
         return None
-    if socket := addresses.get("redis"):
-        return RedisReader(f"unix://{socket.removeprefix('unix:')}")
+    if "redis" in names:
+        return RedisReader(bus_reader_url(state.folder, Path(record.run), secrets))
     return RedisReader(url) if (url := os.environ.get("REDIS_URL")) else None
 
 

@@ -4,11 +4,15 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis.asyncio as redis
+from redis.exceptions import NoPermissionError
 
 from chassis.events.bus import Event
 from chassis.events.redis_bus import RedisBus
 from mesh.errors import StackError
 from mesh.qa.verify.bus_reader import RedisReader
+from mesh.stack import redis_accounts
+from mesh.stack.servers.redis import Redis
 
 ORDERS, PAYMENTS = "shop.order.v1.Order", "shop.payment.v1.Payment"
 
@@ -42,3 +46,21 @@ async def test_events_are_read_with_whether_the_databases_must_know_them(redis_u
 async def test_a_bus_that_does_not_answer_is_an_error(tmp_path):
     with pytest.raises(StackError, match="event bus cannot be read"):
         await RedisReader(f"unix://{tmp_path}/none.sock").ends()
+
+
+async def test_the_account_of_verify_reads_every_topic_and_changes_nothing(tmp_path):
+    account = redis_accounts.reader("verify", str)
+    writer = redis_accounts.publisher("svc_order", str)
+    async with Redis(tmp_path, accounts=[account, writer]) as server:
+        reader = RedisReader(server.url_of(account))
+        assert await reader.ends() == {}
+        async with RedisBus.open(server.url_of(writer)) as bus:
+            await bus.publish([event(ORDERS, "o")])
+        assert list(await reader.ends()) == [b"{bus}:" + ORDERS.encode()]
+        assert list(await read(reader, ["svc_order"], {})) == ["o"]
+        async with redis.from_url(server.url_of(account), protocol=2) as client:
+            for command in (("XADD", "{bus}:" + ORDERS, "*", "a", "b"), ("DEL", "{bus}:" + ORDERS), ("FLUSHALL",)):
+                with pytest.raises(NoPermissionError):
+                    await client.execute_command(*command)
+        with pytest.raises(StackError, match="event bus cannot be read"):
+            await RedisReader(server.url).ends()
