@@ -58,6 +58,7 @@ async def back(stack, name, restarts):
 
 async def all_is_well(stack, history):
     verdict = await asyncio.to_thread(stack.run, "verify", "--json", "--wait", "90", "--history", str(history))
+    assert verdict.stdout, verdict.stderr
     broken = {one["name"]: one["rows"] for one in json.loads(verdict.stdout)["checks"] if one["rows"]}
     assert broken == {}
     assert verdict.returncode == 0

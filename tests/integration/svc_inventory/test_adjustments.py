@@ -8,6 +8,7 @@ import pytest
 
 from chassis.testing import as_user, client_for, serving
 from shop.chassis.v1.chassis_errors import CallerDenied, IdempotencyKeyReused, RoleMissing, TokenMissing
+from shop.inventory.v1 import inventory_events_pb2 as events
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import ReservationStateConflict, SkuNotFound, StockOutOfRange
 from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
@@ -58,6 +59,16 @@ async def test_units_come_in_while_orders_take_them_and_none_is_lost(staff, inve
     after = await level(staff)
     assert (after.on_hand, after.reserved) == (85, 5)
     assert await rows.fetchval("SELECT version = (SELECT count(*) FROM movement) FROM stock")
+
+
+@pytest.mark.usefixtures("stocked")
+async def test_promised_units_that_are_lost_are_published_as_oversold(staff, inventory, rows):
+    await inventory.ReserveStock(reserve("r-1", 3))
+    await staff.AdjustStock(adjust("k-1", -4, reason=pb.ADJUSTMENT_REASON_LOST))
+    after = await level(staff)
+    assert (after.on_hand, after.shortfall, after.available) == (1, 2, 0)
+    (published,) = await rows.fetch("SELECT payload FROM outbox WHERE type LIKE '%StockOversold'")
+    assert events.StockOversold.FromString(published["payload"]).shortfall == 2
 
 
 @pytest.mark.usefixtures("stocked")
