@@ -9,6 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from chassis import Settings
 from chassis.testing import client_for, eventually
 from shop.inventory.v1 import inventory_service_pb2 as pb
 from shop.inventory.v1.inventory_errors import SkuNotFound
@@ -16,6 +17,8 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 
 SERVICE = "shop.inventory.v1.InventoryService"
 PASSWORD = "canary-9f2c"
+OTHER_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
 
 async def test_a_service_serves_until_sigterm_and_then_drains(start, environment):
@@ -166,3 +169,20 @@ async def test_the_lines_of_calls_are_written_while_the_service_runs_and_at_its_
         service.child.send_signal(signal.SIGTERM)
         assert await service.ended() == 0
     assert [line["code"] for line in service.lines if line["message"] == "rpc"] == ["OK", "OK"]
+
+
+async def test_an_idle_service_closes_the_connections_that_it_does_not_use(
+    serve, database_url, redis_url, event_prefix, monkeypatch
+):
+    """Beside that of its lease and its change feed it needs one now and then."""
+    monkeypatch.setattr("chassis.postgres.database._IDLE_SECONDS", 0.5)
+    settings = Settings(database_url=database_url, redis_url=redis_url, event_prefix=event_prefix)
+
+    async def compose(app):
+        await app.database()
+
+    observer = await asyncpg.connect(database_url)
+    async with serve(settings=settings, compose=compose):
+        await eventually(lambda: observer.fetchval(OTHER_SESSIONS), lambda sessions: sessions > 2)
+        await eventually(lambda: observer.fetchval(OTHER_SESSIONS), lambda sessions: sessions <= 2)
+    await observer.close()
