@@ -138,8 +138,9 @@ INSERT INTO dispatch (order_id, traceparent, attempts, next_attempt_time, in_pro
 VALUES ($1, $2, 1, now() + $3::interval, true) ON CONFLICT DO NOTHING RETURNING true;
 
 -- name: list_due_dispatches
--- Lists the orders whose jobs are due, the most overdue first.
-SELECT order_id FROM dispatch WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1;
+-- Lists the orders whose jobs are due, the most overdue first, and locks the jobs, without those that are locked.
+SELECT order_id FROM dispatch WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: claim_dispatch
 -- Claims a job that is due for the length of a lease; returns it with its shipment.

@@ -109,10 +109,10 @@ WHERE saga_id = $1 AND state IN ('RUNNING', 'COMPENSATING') AND next_attempt_tim
 FOR NO KEY UPDATE;
 
 -- name: list_due_sagas
--- Lists sagas that are due, the most overdue first.
+-- Lists sagas that are due, the most overdue first, and locks them, without those that a transaction has locked.
 SELECT saga_id FROM saga
 WHERE state IN ('RUNNING', 'COMPENSATING') AND next_attempt_time <= now()
-ORDER BY next_attempt_time LIMIT $1;
+ORDER BY next_attempt_time LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: update_saga
 -- Replaces the mutable columns of sagas that are locked, or are still as they were read; one that has ended loses its
@@ -246,9 +246,9 @@ FROM unnest($2::text[], $3::int[], $4::int[], $5::text[]) AS new (sku, restocked
 WHERE return_id = $1 AND order_return_line.sku = new.sku;
 
 -- name: list_due_returns
--- Lists the received returns whose next attempt is due, the most overdue first.
+-- Lists the received returns whose next attempt is due, the most overdue first, and locks them, unless they are locked.
 SELECT return_id FROM order_return WHERE state = 'RECEIVED' AND next_attempt_time <= now()
-ORDER BY next_attempt_time LIMIT $1;
+ORDER BY next_attempt_time LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: lock_due_return
 -- Locks a received return whose next attempt is due.

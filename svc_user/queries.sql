@@ -190,8 +190,9 @@ UPDATE password_reset SET tries = tries + 1 WHERE email_digest = $1 RETURNING *;
 DELETE FROM password_reset WHERE email_digest = $1 AND code_digest = $2 RETURNING true;
 
 -- name: list_due_resets
--- Lists the requests whose messages are due, the most overdue first.
-SELECT email_digest FROM password_reset WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1;
+-- Lists the requests whose messages are due, the most overdue first, and locks them, without those that are locked.
+SELECT email_digest FROM password_reset WHERE next_attempt_time <= now() ORDER BY next_attempt_time LIMIT $1
+FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: claim_reset
 -- Claims the message of a request that is due for the length of a lease.

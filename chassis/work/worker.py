@@ -55,7 +55,10 @@ class Jobs(Protocol[J, Result]):
         ...
 
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
-        """Return the ids of jobs whose next attempt is due, the most overdue first."""
+        """Lock jobs whose next attempt is due, unless they are locked; return their ids, the most overdue first.
+
+        The worker claims them in the same transaction, so that processes which look at the same time find other jobs.
+        """
         ...
 
     async def claim(self, tx: Transaction, job_id: str) -> J | None:
@@ -165,13 +168,30 @@ class Worker(Generic[J, Result]):
         if room <= 0:
             await asyncio.wait(self._resumed, return_when=asyncio.FIRST_COMPLETED)
             return True
-        async with self._db.connection() as tx:
-            due = await self._jobs.list_due(tx, room)
-        for job_id in due:
-            task = self.start(job_id)
+        due = await self._claim_due(room)
+        for job_id, claimed in due:
+            task = self.start(job_id, claimed)
             self._resumed.add(task)
             task.add_done_callback(self._resumed.discard)
         return len(due) == room
+
+    async def _claim_due(self, room: int) -> Sequence[tuple[str, J | None]]:
+        """List due jobs and claim them in one transaction; without the claims where one of them fails.
+
+        Each of those is then claimed in a transaction of its own, so that the others are not held up.
+        """
+        due: Sequence[str] = ()
+        try:
+            async with self._db.transaction() as tx:
+                due = await self._jobs.list_due(tx, room)
+                claims = [(job_id, await self._jobs.claim(tx, job_id)) for job_id in due]
+            return [(job_id, claimed) for job_id, claimed in claims if claimed is not None]
+        except UNAVAILABLE_ERRORS:
+            raise
+        except (Exception, asyncio.CancelledError):
+            if not due or cancelled_from_outside():
+                raise
+            return [(job_id, None) for job_id in due]
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -26,7 +26,8 @@ CREATE TABLE job (
     renewals int NOT NULL DEFAULT 0,
     attempt_time timestamptz DEFAULT now()
 )"""
-DUE = "SELECT id FROM job WHERE attempt_time <= now() ORDER BY attempt_time LIMIT $1"
+DUE = """
+SELECT id FROM job WHERE attempt_time <= now() ORDER BY attempt_time LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED"""
 CLAIM = """
 UPDATE job SET attempt_time = now() + $2, claims = claims + 1 WHERE id = $1 AND attempt_time <= now()
 RETURNING claims"""
@@ -433,6 +434,43 @@ async def test_a_cancellation_that_leaks_out_of_a_job_does_not_reach_its_callers
     assert jobs.broken == ["execute"]
 
 
+async def test_workers_that_look_at_the_same_time_claim_different_jobs(database):
+    await add(database, "a", "b")
+    first, second = Jobs(database), Jobs(database)
+    listed, go_on = asyncio.Event(), asyncio.Event()
+    claim = first.claim
+
+    async def held_claim(tx, job_id):
+        listed.set()
+        await go_on.wait()
+        return await claim(tx, job_id)
+
+    first.claim = held_claim
+    async with running(database, first, concurrency=1):
+        await listed.wait()
+        async with running(database, second, concurrency=1):
+            await eventually(lambda: second.executed)
+            go_on.set()
+            await eventually(lambda: done(database, "a", "b"))
+    assert {tuple(first.executed), tuple(second.executed)} == {("a",), ("b",)}
+
+
+async def test_a_job_whose_claim_fails_does_not_hold_up_the_others(database):
+    await add(database, "a", "b", "c")
+    jobs = Jobs(database)
+    claim = jobs.claim
+
+    async def claim_but_b(tx, job_id):
+        if job_id == "b":
+            await tx.execute("SELECT 1 / 0")
+        return await claim(tx, job_id)
+
+    jobs.claim = claim_but_b
+    async with running(database, jobs):
+        await eventually(lambda: done(database, "a", "c"))
+    assert (await job(database, "b"))["claims"] == 0
+
+
 async def test_a_job_that_cannot_be_claimed_is_not_claimed_again_without_a_pause(database):
     jobs = Jobs(database)
     claims = []
@@ -444,11 +482,11 @@ async def test_a_job_that_cannot_be_claimed_is_not_claimed_again_without_a_pause
     jobs.claim = claim
     await add(database, "a")
     async with running(database, jobs, concurrency=1, poll=FAR) as worker:
-        await eventually(lambda: claims)
+        await eventually(lambda: len(claims) == 2)  # with all that are due, and alone
         worker.wake()
-        await eventually(lambda: len(claims) == 2)
+        await eventually(lambda: len(claims) == 4)
         await pass_time(database)
-        assert len(claims) == 2
+        assert len(claims) == 4
 
 
 async def pass_time(database):
