@@ -10,6 +10,7 @@ from svc_payment.disputes import find_disputes
 from svc_payment.provider import PaymentProvider
 from svc_payment.reconciler import PaymentReconciler
 from svc_payment.service import PaymentService
+from svc_payment.service_disputes import DisputeService
 from svc_payment.settings import Settings
 from svc_payment.store import DeclineLimits
 
@@ -47,7 +48,8 @@ async def compose(app: App, settings: Settings) -> None:
     app.on_close(partial(worker.close, app.settings.drain_seconds))
     app.background(worker.run(settings.reconcile_seconds))
     app.repeat(partial(find_disputes, db, provider, worker), settings.payment_poll_seconds, name="find_disputes")
-    app.serve(PaymentService(db, provider, reconciler, worker, secrets))
+    payments = PaymentService(db, provider, reconciler, worker, secrets)
+    app.serve(payments, DisputeService(payments))
 
 
 if __name__ == "__main__":

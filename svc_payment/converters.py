@@ -133,7 +133,7 @@ def _transaction(payment: Payment, entry: Entry) -> pb.PaymentTransaction:
         kind=pb.TransactionKind.Value(f"TRANSACTION_KIND_{entry.kind.name}"),
         outcome=pb.TransactionOutcome.Value(f"TRANSACTION_OUTCOME_{entry.status.name}"),
         amount=_money(payment, entry.amount),
-        reason=entry.reason,
+        reason="" if entry.kind is OperationKind.EVIDENCE else entry.reason,  # the customer reads this, too
         create_time=timestamp(entry.create_time),
     )
 

@@ -51,6 +51,10 @@ class OperationKind(Enum):
     CHARGEBACK = "CHARGEBACK"
     #: The end of an authorization that was not captured in time.
     EXPIRY = "EXPIRY"
+    #: What the shop submits against a dispute.
+    EVIDENCE = "EVIDENCE"
+    #: The shop gives a dispute up.
+    ACCEPTANCE = "ACCEPTANCE"
 
 
 class EntryStatus(Enum):

@@ -13,7 +13,7 @@ class _Meaning:
 
     kind: OperationKind
     status: EntryStatus
-    state: State
+    state: State | None
     reason: str = ""
 
 
@@ -28,6 +28,8 @@ _MEANINGS = {
     "captured": _Meaning(OperationKind.CHARGE, EntryStatus.SUCCESS, State.CAPTURED),
     "refunded": _Meaning(OperationKind.REFUND, EntryStatus.SUCCESS, State.PARTIALLY_REFUNDED),
     "voided": _Meaning(OperationKind.CANCEL, EntryStatus.SUCCESS, State.VOIDED),
+    "evidence_submitted": _Meaning(OperationKind.EVIDENCE, EntryStatus.SUCCESS, None),
+    "dispute_accepted": _Meaning(OperationKind.ACCEPTANCE, EntryStatus.SUCCESS, None),
     "disputed": _Meaning(OperationKind.CHARGEBACK, EntryStatus.REQUEST, State.DISPUTED),
     "dispute_won": _Meaning(OperationKind.CHARGEBACK, EntryStatus.FAILURE, State.CAPTURED),
     "charged_back": _Meaning(OperationKind.CHARGEBACK, EntryStatus.SUCCESS, State.CHARGED_BACK),

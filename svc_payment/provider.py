@@ -72,6 +72,14 @@ class PaymentProvider:
         """Refund a captured amount or a part of it; each part needs a key of its own."""
         return await self._change(payment_id, "refunds", {"amount": amount}, key)
 
+    async def submit_evidence(self, payment_id: str, *, text: str, key: str) -> CallResult[ProviderPayment]:
+        """Submit evidence against the open dispute of a payment."""
+        return await self._change(payment_id, "evidence", {"text": text}, key)
+
+    async def accept_dispute(self, payment_id: str, *, key: str) -> CallResult[ProviderPayment]:
+        """Accept the open dispute of a payment, which is charged back."""
+        return await self._change(payment_id, "accept", {}, key)
+
     async def get(self, payment_id: str) -> CallResult[ProviderPayment]:
         """Return the payment with the provider's id."""
         return await self._api.call("GET", f"/v1/payments/{_escaped(payment_id)}", read=payment_from_json)

@@ -170,7 +170,9 @@ class PaymentReconciler:
             case Unknown(cause):
                 raise Unclear(cause)
 
-    async def _call(self, payment: Payment, request: Entry) -> CallResult[ProviderPayment]:
+    async def _call(  # noqa: PLR0911  a table
+        self, payment: Payment, request: Entry
+    ) -> CallResult[ProviderPayment]:
         if request.operation_id == payment.id:
             return await self._provider.authorize(
                 reference=payment.id, token=payment.token, amount=payment.amount, currency=payment.currency
@@ -186,6 +188,10 @@ class PaymentReconciler:
                 return await self._provider.refund(payment.provider_id, amount=request.amount, key=key)
             case OperationKind.CANCEL:
                 return await self._provider.void(payment.provider_id, key=key)
+            case OperationKind.EVIDENCE:
+                return await self._provider.submit_evidence(payment.provider_id, text=request.reason, key=key)
+            case OperationKind.ACCEPTANCE:
+                return await self._provider.accept_dispute(payment.provider_id, key=key)
             case OperationKind.CHARGEBACK | OperationKind.EXPIRY:
                 raise AssertionError("never requested by us")
 

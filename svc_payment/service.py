@@ -95,17 +95,17 @@ class PaymentService(PaymentServiceServicer):
         return converters.payment_to_proto(payment)
 
     async def CapturePayment(self, request: pb.CapturePaymentRequest, context: Context) -> pb.Payment:
-        return await self._operation_result(request.payment_id, await self._request_capture(request, context))
+        return await self.operation_result(request.payment_id, await self._request_capture(request, context))
 
     async def RefundPayment(self, request: pb.RefundPaymentRequest, context: Context) -> pb.Payment:
-        return await self._operation_result(request.payment_id, await self._request_refund(request, context))
+        return await self.operation_result(request.payment_id, await self._request_refund(request, context))
 
     async def RefundOrderPayment(self, request: pb.RefundOrderPaymentRequest, context: Context) -> pb.Payment:
-        return await self._operation_result(request.payment_id, await self._request_order_refund(request, context))
+        return await self.operation_result(request.payment_id, await self._request_order_refund(request, context))
 
     async def ReauthorizePayment(self, request: pb.ReauthorizePaymentRequest, context: Context) -> pb.Payment:
         operation = await self._request_reauthorization(request, context)
-        return await self._operation_result(request.payment_id, operation)
+        return await self.operation_result(request.payment_id, operation)
 
     async def VoidPayment(self, request: pb.VoidPaymentRequest, context: Context) -> pb.Payment:
         if not (await self._request_void(request, context)).payment_id:
@@ -165,7 +165,7 @@ class PaymentService(PaymentServiceServicer):
         before = await store.lock_payment(tx, request.payment_id)
         amount = converters.amount_from_request(before, request)
         after = domain_requests.request_capture(before, amount, new_operation_id())
-        return await self._save_request(tx, before, after, OperationKind.CHARGE)
+        return await self.save_request(tx, before, after, OperationKind.CHARGE)
 
     @transactional
     async def _request_refund(self, request: pb.RefundPaymentRequest, tx: Transaction) -> pb.PaymentTransaction:
@@ -183,7 +183,7 @@ class PaymentService(PaymentServiceServicer):
         before = await store.lock_payment(tx, request.payment_id)
         amount = converters.amount_from_request(before, request)
         after = domain_requests.request_refund(before, amount, request.reason, new_operation_id())
-        return await self._save_request(tx, before, after, OperationKind.REFUND)
+        return await self.save_request(tx, before, after, OperationKind.REFUND)
 
     @transactional
     async def _request_reauthorization(
@@ -191,7 +191,7 @@ class PaymentService(PaymentServiceServicer):
     ) -> pb.PaymentTransaction:
         before = await store.lock_payment(tx, request.payment_id)
         after = domain_requests.request_reauthorization(before, new_operation_id())
-        return await self._save_request(tx, before, after, OperationKind.AUTHORIZATION)
+        return await self.save_request(tx, before, after, OperationKind.AUTHORIZATION)
 
     @transactional
     async def _request_void(self, request: pb.VoidPaymentRequest, tx: Transaction) -> pb.Payment:
@@ -236,7 +236,7 @@ class PaymentService(PaymentServiceServicer):
         domain_requests.check_same(existing, requested)
         return await self.reconciler.claim_if_due(tx, existing)
 
-    async def _save_request(
+    async def save_request(
         self, tx: Transaction, before: Payment, after: Payment, kind: OperationKind
     ) -> pb.PaymentTransaction:
         """Save a requested operation, and return its id, empty when it has been done before."""
@@ -254,7 +254,7 @@ class PaymentService(PaymentServiceServicer):
         if attempt:
             self.db.on_commit(tx, partial(self.worker.start, attempt.id, attempt))
 
-    async def _operation_result(self, payment_id: str, operation: pb.PaymentTransaction) -> pb.Payment:
+    async def operation_result(self, payment_id: str, operation: pb.PaymentTransaction) -> pb.Payment:
         """Return the payment after a requested operation, which may still be pending; raises PaymentDeclined."""
         payment = await self._reconciled(payment_id, retry=is_replay())
         result = payment.result_of(operation.transaction_id)

@@ -21,6 +21,7 @@ from shop.order.v1.cancellation_client import CancellationClient
 from shop.order.v1.order_client import OrderClient
 from shop.order.v1.return_client import ReturnClient
 from shop.order.v1.saga_client import SagaClient
+from shop.payment.v1.dispute_client import DisputeClient
 from shop.payment.v1.payment_client import PaymentClient
 from shop.user.v1.address_client import AddressClient
 from shop.user.v1.auth_client import AuthClient
@@ -65,6 +66,10 @@ class ShopClient(Connection):
     @cached_property
     def sagas(self) -> SagaClient:
         return SagaClient(self.channel)
+
+    @cached_property
+    def dispute(self) -> DisputeClient:
+        return DisputeClient(self.channel)
 
     @cached_property
     def payments(self) -> PaymentClient:

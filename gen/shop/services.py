@@ -79,6 +79,11 @@ SERVICES: Final[dict[str, Service]] = {
     "shop.order.v1.SagaService": Service(
         name="shop.order.v1.SagaService", workload="svc_order", module="shop.order.v1.saga_service_pb2_grpc"
     ),
+    "shop.payment.v1.DisputeService": Service(
+        name="shop.payment.v1.DisputeService",
+        workload="svc_payment",
+        module="shop.payment.v1.dispute_service_pb2_grpc",
+    ),
     "shop.payment.v1.PaymentService": Service(
         name="shop.payment.v1.PaymentService",
         workload="svc_payment",

@@ -107,21 +107,36 @@ def dispute(payment: Payment, fault: Fault) -> Sequence[Change]:
         next_action=end or "lose",
         next_time=timestamp(-SOON_SECONDS) if end else due_at,
     )
-    return (Change(disputed, Kind.DISPUTED, _left(payment), dispute_id),)
+    return (Change(disputed, Kind.DISPUTED, left(payment), dispute_id),)
+
+
+def submit_evidence(payment: Payment, fault: Fault) -> Payment:
+    """Let the bank decide about a dispute soon: for the shop, unless the token says otherwise. Raises ApiError."""
+    if payment.status is not Status.DISPUTED:
+        raise wrong_status(payment, "dispute_closed")
+    end = DISPUTES.get(fault) or "win"
+    return replace(payment, version=payment.version + 1, next_action=end, next_time=timestamp(-SOON_SECONDS))
+
+
+def accept_dispute(payment: Payment) -> Payment:
+    """Let the bank charge a disputed amount back at once. Raises ApiError."""
+    if payment.status is not Status.DISPUTED:
+        raise wrong_status(payment, "dispute_closed")
+    return replace(payment, version=payment.version + 1, next_action="lose", next_time=timestamp())
 
 
 def win(payment: Payment, _: Fault) -> Sequence[Change]:
     """Close a dispute in favour of the shop. Raises ApiError."""
     _require(payment, Status.DISPUTED)
     status = Status.PARTIALLY_REFUNDED if payment.amount_refunded else Status.CAPTURED
-    return (Change(replace(_next(payment), status=status), Kind.DISPUTE_WON, _left(payment), str(payment.dispute_id)),)
+    return (Change(replace(_next(payment), status=status), Kind.DISPUTE_WON, left(payment), str(payment.dispute_id)),)
 
 
 def lose(payment: Payment, _: Fault) -> Sequence[Change]:
     """Charge a disputed amount back. Raises ApiError."""
     _require(payment, Status.DISPUTED)
     charged_back = replace(_next(payment), status=Status.CHARGED_BACK)
-    return (Change(charged_back, Kind.CHARGED_BACK, _left(payment), str(payment.dispute_id)),)
+    return (Change(charged_back, Kind.CHARGED_BACK, left(payment), str(payment.dispute_id)),)
 
 
 ACTIONS: dict[str, Callable[[Payment, Fault], Sequence[Change]]] = {
@@ -188,7 +203,8 @@ def _next(payment: Payment) -> Payment:
     )
 
 
-def _left(payment: Payment) -> int:
+def left(payment: Payment) -> int:
+    """Return what is left of the captured amount."""
     return payment.amount_captured - payment.amount_refunded
 
 

@@ -4,10 +4,12 @@ docs/simulators.md describes its API and the tokens that cause faults.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from hmac import compare_digest
 from secrets import token_urlsafe
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,7 +29,7 @@ from mesh.simulators.serving import Settings, json_response, read_object
 MAX_AMOUNT = 10**12
 
 VOCABULARY = Vocabulary(
-    operations=("validate", "authorize", "reauthorize", "capture", "void", "refund"),
+    operations=("validate", "authorize", "reauthorize", "capture", "void", "refund", "evidence", "accept"),
     faults={
         "ok": Fault.NONE,
         "declined": Fault.DECLINED,
@@ -84,6 +86,8 @@ class PaymentProvider:
             Route("/v1/payments/{id}/void", self.void, methods=["POST"]),
             Route("/v1/payments/{id}/refunds", self.refund, methods=["POST"]),
             Route("/v1/payments/{id}/reauthorize", self.reauthorize, methods=["POST"]),
+            Route("/v1/payments/{id}/evidence", self.submit_evidence, methods=["POST"]),
+            Route("/v1/payments/{id}/accept", self.accept_dispute, methods=["POST"]),
             Route("/v1/payments/{id}/actions", self.act, methods=["POST"]),
             Route("/v1/disputes", self.list_disputes, methods=["GET"]),
             Route("/customer/{id}/{secret}", self.act_as_customer, methods=["POST"]),
@@ -170,6 +174,22 @@ class PaymentProvider:
 
         return await self._change(request, "reauthorize", Kind.REAUTHORIZED, change)
 
+    async def submit_evidence(self, request: Request) -> Response:
+        """Take evidence of the shop against a dispute."""
+        values = await read_object(request)
+        fields = Fields(values)
+        fields.text("text", r"(?s).{1,2000}")
+        fields.end()
+        fault = _requested_fault(self._get(request).payment_method, "authorize").fault
+        change = partial(actions.submit_evidence, fault=fault)
+        return await self._respond(request, "evidence", Kind.EVIDENCE_SUBMITTED, values, change)
+
+    async def accept_dispute(self, request: Request) -> Response:
+        """Take the shop's acceptance of a dispute, which is charged back next."""
+        values = await read_object(request)
+        Fields(values).end()
+        return await self._respond(request, "accept", Kind.DISPUTE_ACCEPTED, values, actions.accept_dispute)
+
     async def act(self, request: Request) -> Response:
         """Have the customer, the bank or the clock act now."""
         fields = Fields(await read_object(request))
@@ -238,6 +258,26 @@ class PaymentProvider:
             payment, changed = change(self._get(request), amount)
             # What the shop cancels completes the authorization that it requested.
             return self._save(payment, kind, changed, payment.reference if kind is Kind.CANCELLED else key)
+
+        requested_fault = _requested_fault(self._get(request).payment_method, operation)
+        return await self.core.perform(request, operation, values, effect, key=key, requested_fault=requested_fault)
+
+    async def _respond(
+        self,
+        request: Request,
+        operation: str,
+        kind: Kind,
+        values: Mapping[str, Any],
+        change: Callable[[Payment], Payment],
+    ) -> Response:
+        """Change a disputed payment by a response of the shop."""
+        key = _idempotency_key(request)
+
+        def effect(fault: Fault) -> Reply:
+            if code := DECLINES.get(fault):
+                return _declined(code)
+            payment = self._get(request)
+            return self._save(change(payment), kind, actions.left(payment), key)
 
         requested_fault = _requested_fault(self._get(request).payment_method, operation)
         return await self.core.perform(request, operation, values, effect, key=key, requested_fault=requested_fault)

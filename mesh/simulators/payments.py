@@ -83,6 +83,8 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     REAUTHORIZED = "reauthorized"
     DISPUTED = "disputed"
+    EVIDENCE_SUBMITTED = "evidence_submitted"
+    DISPUTE_ACCEPTED = "dispute_accepted"
     DISPUTE_WON = "dispute_won"
     CHARGED_BACK = "charged_back"
 

@@ -108,6 +108,8 @@ _KINDS = {
     "CANCEL": {"voided"},
     "CHARGEBACK": {"charged_back"},
     "EXPIRY": {"expired"},
+    "EVIDENCE": {"evidence_submitted"},
+    "ACCEPTANCE": {"dispute_accepted"},
 }
 
 

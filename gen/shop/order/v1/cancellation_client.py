@@ -8,6 +8,7 @@ from typing import Any
 
 from shop.order.v1 import cancellation_service_pb2
 from shop.order.v1 import cancellation_service_pb2_grpc
+from shop.order.v1 import return_service_pb2
 from shop.channel import Channel, new_key, resumed
 
 
@@ -37,3 +38,23 @@ class CancellationClient:
             order_id=order_id, lines=lines, message=message, request_id=request_id or new_key()
         )
         return await self._stub.CancelOrderLines(request, timeout=timeout)
+
+    async def settle_line_cancellation(
+        self,
+        *,
+        cancellation_id: str,
+        decision: return_service_pb2.RefundDecision.ValueType,
+        reason: str,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> cancellation_service_pb2.LineCancellation:
+        """Decides about a cancellation that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the cancellation is COMPLETED.
+        """
+        request = cancellation_service_pb2.SettleLineCancellationRequest(
+            cancellation_id=cancellation_id,
+            decision=decision,
+            reason=reason,
+            request_id=request_id or new_key(),
+        )
+        return await self._stub.SettleLineCancellation(request, timeout=timeout)

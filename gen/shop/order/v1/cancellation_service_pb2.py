@@ -29,9 +29,10 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from shop.options.v1 import options_pb2 as shop_dot_options_dot_v1_dot_options__pb2
 from shop.options.v1 import rules_pb2 as shop_dot_options_dot_v1_dot_rules__pb2
+from shop.order.v1 import return_service_pb2 as shop_dot_order_dot_v1_dot_return__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(shop/order/v1/cancellation_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\"\x9e\x04\n\x10LineCancellation\x12-\n\x0f\x63\x61ncellation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x0e\x63\x61ncellationId\x12\x1f\n\x08order_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x07orderId\x12<\n\x05state\x18\x03 \x01(\x0e\x32 .shop.order.v1.CancellationStateB\x04\xe2\x41\x01\x03R\x05state\x12\x38\n\x05lines\x18\x04 \x03(\x0b\x32\x1c.shop.order.v1.CancelledLineB\x04\xe2\x41\x01\x03R\x05lines\x12\x30\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06\x61mount\x12\x30\n\x06refund\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06refund\x12\x1e\n\x07message\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x07message\x12\x1e\n\x07problem\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x07problem\x12\x18\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\"\xc3\x01\n\rCancelledLine\x12\x33\n\x03sku\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$R\x03sku\x12*\n\x08quantity\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x02\xbaH\x07\x1a\x05\x18\xe7\x07(\x01R\x08quantity\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x37\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tunitPrice\"\xf2\x01\n\x17\x43\x61ncelOrderLinesRequest\x12(\n\x08order_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x07orderId\x12\x42\n\x05lines\x18\x02 \x03(\x0b\x32\x1c.shop.order.v1.CancelledLineB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x05lines\x12;\n\x07message\x18\x03 \x01(\tB!\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x07message\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId*{\n\x11\x43\x61ncellationState\x12\"\n\x1e\x43\x41NCELLATION_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43\x41NCELLATION_STATE_REQUESTED\x10\x01\x12 \n\x1c\x43\x41NCELLATION_STATE_COMPLETED\x10\x02\x32\xc5\x01\n\x13\x43\x61ncellationService\x12\xad\x01\n\x10\x43\x61ncelOrderLines\x12&.shop.order.v1.CancelOrderLinesRequest\x1a\x1f.shop.order.v1.LineCancellation\"P\x90\x02\x02\xaa\xbb\x18\x1c\x08\x05\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\'\"\"/v1/orders/{order_id}/lines/cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(shop/order/v1/cancellation_service.proto\x12\rshop.order.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x1dshop/options/v1/options.proto\x1a\x1bshop/options/v1/rules.proto\x1a\"shop/order/v1/return_service.proto\"\xe7\x04\n\x10LineCancellation\x12-\n\x0f\x63\x61ncellation_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x0e\x63\x61ncellationId\x12\x1f\n\x08order_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x07orderId\x12<\n\x05state\x18\x03 \x01(\x0e\x32 .shop.order.v1.CancellationStateB\x04\xe2\x41\x01\x03R\x05state\x12\x38\n\x05lines\x18\x04 \x03(\x0b\x32\x1c.shop.order.v1.CancelledLineB\x04\xe2\x41\x01\x03R\x05lines\x12\x30\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06\x61mount\x12\x30\n\x06refund\x18\x06 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\x06refund\x12\x1e\n\x07message\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x07message\x12\x1e\n\x07problem\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x07problem\x12\x18\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12G\n\tdecisions\x18\x0c \x03(\x0b\x32#.shop.order.v1.CancellationDecisionB\x04\xe2\x41\x01\x03R\tdecisions\"\xd4\x01\n\x14\x43\x61ncellationDecision\x12?\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x1d.shop.order.v1.RefundDecisionB\x04\xe2\x41\x01\x03R\x08\x64\x65\x63ision\x12\x1a\n\x05\x61\x63tor\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x61\x63tor\x12\x1c\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12\x41\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\"\xc3\x01\n\rCancelledLine\x12\x33\n\x03sku\x18\x01 \x01(\tB!\xe2\x41\x01\x02\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9._-]{1,64}$R\x03sku\x12*\n\x08quantity\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x02\xbaH\x07\x1a\x05\x18\xe7\x07(\x01R\x08quantity\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x37\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\x04\xe2\x41\x01\x03R\tunitPrice\"\xf2\x01\n\x17\x43\x61ncelOrderLinesRequest\x12(\n\x08order_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x07orderId\x12\x42\n\x05lines\x18\x02 \x03(\x0b\x32\x1c.shop.order.v1.CancelledLineB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x64R\x05lines\x12;\n\x07message\x18\x03 \x01(\tB!\xbaH\x1ar\x18\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$\xa8\xbb\x18\x01R\x07message\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId\"\x8d\x02\n\x1dSettleLineCancellationRequest\x12\x36\n\x0f\x63\x61ncellation_id\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\x0e\x63\x61ncellationId\x12I\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x1d.shop.order.v1.RefundDecisionB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x08\x64\x65\x63ision\x12;\n\x06reason\x18\x03 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x10\x01\x18\xc8\x01\x32\x13^[^\\x00-\\x1f\\x7f]*$R\x06reason\x12,\n\nrequest_id\x18\x04 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\xa8\xbb\x18\x01R\trequestId*\xa2\x01\n\x11\x43\x61ncellationState\x12\"\n\x1e\x43\x41NCELLATION_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x43\x41NCELLATION_STATE_REQUESTED\x10\x01\x12 \n\x1c\x43\x41NCELLATION_STATE_COMPLETED\x10\x02\x12%\n!CANCELLATION_STATE_REFUND_REFUSED\x10\x03\x32\x82\x03\n\x13\x43\x61ncellationService\x12\xad\x01\n\x10\x43\x61ncelOrderLines\x12&.shop.order.v1.CancelOrderLinesRequest\x1a\x1f.shop.order.v1.LineCancellation\"P\x90\x02\x02\xaa\xbb\x18\x1c\x08\x05\x12\x05staff\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02\'\"\"/v1/orders/{order_id}/lines/cancel:\x01*\x12\xba\x01\n\x16SettleLineCancellation\x12,.shop.order.v1.SettleLineCancellationRequest\x1a\x1f.shop.order.v1.LineCancellation\"Q\x90\x02\x02\xaa\xbb\x18\x15\x08\x03\x12\x05\x61\x64min\x1a\x04\x65\x64ge\"\x02\x08\n0\x01\x82\xd3\xe4\x93\x02/\"*/v1/cancellations/{cancellation_id}/settle:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +61,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINECANCELLATION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_LINECANCELLATION'].fields_by_name['update_time']._loaded_options = None
   _globals['_LINECANCELLATION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_LINECANCELLATION'].fields_by_name['decisions']._loaded_options = None
+  _globals['_LINECANCELLATION'].fields_by_name['decisions']._serialized_options = b'\342A\001\003'
+  _globals['_CANCELLATIONDECISION'].fields_by_name['decision']._loaded_options = None
+  _globals['_CANCELLATIONDECISION'].fields_by_name['decision']._serialized_options = b'\342A\001\003'
+  _globals['_CANCELLATIONDECISION'].fields_by_name['actor']._loaded_options = None
+  _globals['_CANCELLATIONDECISION'].fields_by_name['actor']._serialized_options = b'\342A\001\003'
+  _globals['_CANCELLATIONDECISION'].fields_by_name['reason']._loaded_options = None
+  _globals['_CANCELLATIONDECISION'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_CANCELLATIONDECISION'].fields_by_name['create_time']._loaded_options = None
+  _globals['_CANCELLATIONDECISION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_CANCELLEDLINE'].fields_by_name['sku']._loaded_options = None
   _globals['_CANCELLEDLINE'].fields_by_name['sku']._serialized_options = b'\342A\001\002\272H\032r\0302\026^[A-Za-z0-9._-]{1,64}$'
   _globals['_CANCELLEDLINE'].fields_by_name['quantity']._loaded_options = None
@@ -76,16 +87,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELORDERLINESREQUEST'].fields_by_name['message']._serialized_options = b'\272H\032r\030\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$\250\273\030\001'
   _globals['_CANCELORDERLINESREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CANCELORDERLINESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['cancellation_id']._loaded_options = None
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['cancellation_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['decision']._loaded_options = None
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['decision']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002\272H\034r\032\020\001\030\310\0012\023^[^\\x00-\\x1f\\x7f]*$'
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SETTLELINECANCELLATIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\006r\004\250\273\030\001'
   _globals['_CANCELLATIONSERVICE'].methods_by_name['CancelOrderLines']._loaded_options = None
   _globals['_CANCELLATIONSERVICE'].methods_by_name['CancelOrderLines']._serialized_options = b'\220\002\002\252\273\030\034\010\005\022\005staff\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002\'\"\"/v1/orders/{order_id}/lines/cancel:\001*'
-  _globals['_CANCELLATIONSTATE']._serialized_start=1257
-  _globals['_CANCELLATIONSTATE']._serialized_end=1380
-  _globals['_LINECANCELLATION']._serialized_start=270
-  _globals['_LINECANCELLATION']._serialized_end=812
-  _globals['_CANCELLEDLINE']._serialized_start=815
-  _globals['_CANCELLEDLINE']._serialized_end=1010
-  _globals['_CANCELORDERLINESREQUEST']._serialized_start=1013
-  _globals['_CANCELORDERLINESREQUEST']._serialized_end=1255
-  _globals['_CANCELLATIONSERVICE']._serialized_start=1383
-  _globals['_CANCELLATIONSERVICE']._serialized_end=1580
+  _globals['_CANCELLATIONSERVICE'].methods_by_name['SettleLineCancellation']._loaded_options = None
+  _globals['_CANCELLATIONSERVICE'].methods_by_name['SettleLineCancellation']._serialized_options = b'\220\002\002\252\273\030\025\010\003\022\005admin\032\004edge\"\002\010\n0\001\202\323\344\223\002/\"*/v1/cancellations/{cancellation_id}/settle:\001*'
+  _globals['_CANCELLATIONSTATE']._serialized_start=1854
+  _globals['_CANCELLATIONSTATE']._serialized_end=2016
+  _globals['_LINECANCELLATION']._serialized_start=306
+  _globals['_LINECANCELLATION']._serialized_end=921
+  _globals['_CANCELLATIONDECISION']._serialized_start=924
+  _globals['_CANCELLATIONDECISION']._serialized_end=1136
+  _globals['_CANCELLEDLINE']._serialized_start=1139
+  _globals['_CANCELLEDLINE']._serialized_end=1334
+  _globals['_CANCELORDERLINESREQUEST']._serialized_start=1337
+  _globals['_CANCELORDERLINESREQUEST']._serialized_end=1579
+  _globals['_SETTLELINECANCELLATIONREQUEST']._serialized_start=1582
+  _globals['_SETTLELINECANCELLATIONREQUEST']._serialized_end=1851
+  _globals['_CANCELLATIONSERVICE']._serialized_start=2019
+  _globals['_CANCELLATIONSERVICE']._serialized_end=2405
 # @@protoc_insertion_point(module_scope)

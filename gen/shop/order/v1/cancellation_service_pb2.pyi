@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
+from shop.order.v1 import return_service_pb2 as _return_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,9 +34,13 @@ class _CancellationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Can
     """The order has changed; its stock and money follow."""
     CANCELLATION_STATE_COMPLETED: _CancellationState.ValueType  # 2
     """The stock is released, and a refund, if one is due, is requested."""
+    CANCELLATION_STATE_REFUND_REFUSED: _CancellationState.ValueType  # 3
+    """The stock is released, and the refund was rejected: it waits for an operator."""
 
 class CancellationState(_CancellationState, metaclass=_CancellationStateEnumTypeWrapper):
-    """The states of a cancellation. REQUESTED leads to COMPLETED."""
+    """The states of a cancellation. REQUESTED leads to COMPLETED or REFUND_REFUSED; REFUND_REFUSED to
+    REQUESTED or COMPLETED.
+    """
 
 CANCELLATION_STATE_UNSPECIFIED: CancellationState.ValueType  # 0
 """Unspecified."""
@@ -43,6 +48,8 @@ CANCELLATION_STATE_REQUESTED: CancellationState.ValueType  # 1
 """The order has changed; its stock and money follow."""
 CANCELLATION_STATE_COMPLETED: CancellationState.ValueType  # 2
 """The stock is released, and a refund, if one is due, is requested."""
+CANCELLATION_STATE_REFUND_REFUSED: CancellationState.ValueType  # 3
+"""The stock is released, and the refund was rejected: it waits for an operator."""
 Global___CancellationState: _TypeAlias = CancellationState  # noqa: Y015
 
 @_typing.final
@@ -62,6 +69,7 @@ class LineCancellation(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
     cancellation_id: _builtins.str
     """The cancellation."""
     order_id: _builtins.str
@@ -94,6 +102,10 @@ class LineCancellation(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last change."""
 
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CancellationDecision]:
+        """What operators decided about it, oldest first."""
+
     def __init__(
         self,
         *,
@@ -108,14 +120,51 @@ class LineCancellation(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        decisions: _abc.Iterable[Global___CancellationDecision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "refund", b"refund", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cancellation_id", b"cancellation_id", "create_time", b"create_time", "etag", b"etag", "lines", b"lines", "message", b"message", "order_id", b"order_id", "problem", b"problem", "refund", b"refund", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "cancellation_id", b"cancellation_id", "create_time", b"create_time", "decisions", b"decisions", "etag", b"etag", "lines", b"lines", "message", b"message", "order_id", b"order_id", "problem", b"problem", "refund", b"refund", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LineCancellation: _TypeAlias = LineCancellation  # noqa: Y015
+
+@_typing.final
+class CancellationDecision(_message.Message):
+    """A decision of an operator about the refund of cancelled lines. It is never changed or deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    decision: _return_service_pb2.RefundDecision.ValueType
+    """The decision."""
+    actor: _builtins.str
+    """The user who made it."""
+    reason: _builtins.str
+    """The explanation of the operator."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time."""
+
+    def __init__(
+        self,
+        *,
+        decision: _return_service_pb2.RefundDecision.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "create_time", b"create_time", "decision", b"decision", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancellationDecision: _TypeAlias = CancellationDecision  # noqa: Y015
 
 @_typing.final
 class CancelledLine(_message.Message):
@@ -188,3 +237,37 @@ class CancelOrderLinesRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelOrderLinesRequest: _TypeAlias = CancelOrderLinesRequest  # noqa: Y015
+
+@_typing.final
+class SettleLineCancellationRequest(_message.Message):
+    """Request of SettleLineCancellation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLATION_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    cancellation_id: _builtins.str
+    """The cancellation."""
+    decision: _return_service_pb2.RefundDecision.ValueType
+    """What is to become of the refund."""
+    reason: _builtins.str
+    """The operator's explanation; stored with the decision."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        cancellation_id: _builtins.str = ...,
+        decision: _return_service_pb2.RefundDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellation_id", b"cancellation_id", "decision", b"decision", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleLineCancellationRequest: _TypeAlias = SettleLineCancellationRequest  # noqa: Y015

@@ -40,6 +40,11 @@ class CancellationServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.CancelOrderLinesRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.FromString,
                 _registered_method=True)
+        self.SettleLineCancellation = channel.unary_unary(
+                '/shop.order.v1.CancellationService/SettleLineCancellation',
+                request_serializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.SettleLineCancellationRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.FromString,
+                _registered_method=True)
 
 
 class CancellationServiceServicer:
@@ -57,12 +62,25 @@ class CancellationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SettleLineCancellation(self, request, context):
+        """Decides about a cancellation that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the cancellation is COMPLETED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CancellationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'CancelOrderLines': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrderLines,
                     request_deserializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.CancelOrderLinesRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.SerializeToString,
+            ),
+            'SettleLineCancellation': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleLineCancellation,
+                    request_deserializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.SettleLineCancellationRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.SerializeToString,
             ),
     }
@@ -93,6 +111,33 @@ class CancellationService:
             target,
             '/shop.order.v1.CancellationService/CancelOrderLines',
             shop_dot_order_dot_v1_dot_cancellation__service__pb2.CancelOrderLinesRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleLineCancellation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.CancellationService/SettleLineCancellation',
+            shop_dot_order_dot_v1_dot_cancellation__service__pb2.SettleLineCancellationRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_cancellation__service__pb2.LineCancellation.FromString,
             options,
             channel_credentials,

@@ -23,6 +23,10 @@ class CancellationServiceStub:
     captured. Fails with `LINES_NOT_CANCELLABLE` in any other state, and with `ORDER_WOULD_BE_EMPTY`
     when nothing would be left: CancelOrder cancels the whole order.
     """
+    SettleLineCancellation: _aio.UnaryUnaryMultiCallable[_cancellation_service_pb2.SettleLineCancellationRequest, _cancellation_service_pb2.LineCancellation]
+    """Decides about a cancellation that is REFUND_REFUSED: its refund is requested once more, or was made
+    outside, such as by a bank transfer, and the cancellation is COMPLETED.
+    """
 
 class CancellationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Cancels lines of orders."""
@@ -38,6 +42,16 @@ class CancellationServiceServicer(metaclass=_abc_1.ABCMeta):
         their stock is released, and an amount that was captured already is refunded; otherwise less is
         captured. Fails with `LINES_NOT_CANCELLABLE` in any other state, and with `ORDER_WOULD_BE_EMPTY`
         when nothing would be left: CancelOrder cancels the whole order.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleLineCancellation(
+        self,
+        request: _cancellation_service_pb2.SettleLineCancellationRequest,
+        context: _aio.ServicerContext[_cancellation_service_pb2.SettleLineCancellationRequest, _abc.Awaitable[_cancellation_service_pb2.LineCancellation]],
+    ) -> _abc.Awaitable[_cancellation_service_pb2.LineCancellation]:
+        """Decides about a cancellation that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the cancellation is COMPLETED.
         """
 
 def add_CancellationServiceServicer_to_server(servicer: CancellationServiceServicer, server: _aio.Server) -> None: ...

@@ -235,6 +235,33 @@ class CancelQuantityTooLarge(ShopError):
         )
 
 
+class CancellationNotFound(ShopError):
+    """A cancellation of lines does not exist."""
+
+    code = 5  # NOT_FOUND
+    reason = "CANCELLATION_NOT_FOUND"
+    domain = "order.shop"
+
+    def __init__(self, *, cancellation_id: Detail) -> None:
+        super().__init__(
+            f"The cancellation {cancellation_id} does not exist.", {"cancellation_id": str(cancellation_id)}
+        )
+
+
+class CancellationStateConflict(ShopError):
+    """The state of the cancellation does not allow the decision."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "CANCELLATION_STATE_CONFLICT"
+    domain = "order.shop"
+
+    def __init__(self, *, cancellation_id: Detail, state: Detail, wanted: Detail) -> None:
+        super().__init__(
+            f"The cancellation {cancellation_id} is {state} and cannot become {wanted}.",
+            {"cancellation_id": str(cancellation_id), "state": str(state), "wanted": str(wanted)},
+        )
+
+
 class OrderWouldBeEmpty(ShopError):
     """No unit, or nothing to be paid, would be left of the order."""
 

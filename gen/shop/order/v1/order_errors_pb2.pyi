@@ -60,6 +60,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The order is not CONFIRMED, or is being shipped, cancelled or paid."""
     ERROR_REASON_CANCEL_QUANTITY_TOO_LARGE: _ErrorReason.ValueType  # 31
     """More units than the order has of a SKU."""
+    ERROR_REASON_CANCELLATION_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """A cancellation of lines does not exist."""
+    ERROR_REASON_CANCELLATION_STATE_CONFLICT: _ErrorReason.ValueType  # 34
+    """The state of the cancellation does not allow the decision."""
     ERROR_REASON_ORDER_WOULD_BE_EMPTY: _ErrorReason.ValueType  # 32
     """No unit, or nothing to be paid, would be left of the order."""
 
@@ -104,6 +108,10 @@ ERROR_REASON_LINES_NOT_CANCELLABLE: ErrorReason.ValueType  # 30
 """The order is not CONFIRMED, or is being shipped, cancelled or paid."""
 ERROR_REASON_CANCEL_QUANTITY_TOO_LARGE: ErrorReason.ValueType  # 31
 """More units than the order has of a SKU."""
+ERROR_REASON_CANCELLATION_NOT_FOUND: ErrorReason.ValueType  # 33
+"""A cancellation of lines does not exist."""
+ERROR_REASON_CANCELLATION_STATE_CONFLICT: ErrorReason.ValueType  # 34
+"""The state of the cancellation does not allow the decision."""
 ERROR_REASON_ORDER_WOULD_BE_EMPTY: ErrorReason.ValueType  # 32
 """No unit, or nothing to be paid, would be left of the order."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

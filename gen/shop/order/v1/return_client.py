@@ -97,9 +97,27 @@ class ReturnClient:
         """Changes a return from APPROVED to RECEIVED: units that can be sold again go back to stock, then
         the refund is requested, and the return is COMPLETED. A refund contains the price of the received
         units and their share of the shipping fee; a parcel that could not be delivered is refunded in full.
-        When a location has no stock of a SKU, the return is APPROVED again, with the reason in `problem`.
+        When a location has no stock of a SKU, the return is APPROVED again, and when svc_payment rejects the
+        refund it is REFUND_REFUSED; either way with the reason in `problem`.
         """
         request = return_service_pb2.ReceiveReturnRequest(
             return_id=return_id, lines=lines, message=message, request_id=request_id or new_key()
         )
         return await self._stub.ReceiveReturn(request, timeout=timeout)
+
+    async def settle_return(
+        self,
+        *,
+        return_id: str,
+        decision: return_service_pb2.RefundDecision.ValueType,
+        reason: str,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> return_service_pb2.Return:
+        """Decides about a return that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the return is COMPLETED.
+        """
+        request = return_service_pb2.SettleReturnRequest(
+            return_id=return_id, decision=decision, reason=reason, request_id=request_id or new_key()
+        )
+        return await self._stub.SettleReturn(request, timeout=timeout)

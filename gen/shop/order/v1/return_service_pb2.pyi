@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RefundDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefundDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUND_DECISION_UNSPECIFIED: _RefundDecision.ValueType  # 0
+    """Unspecified."""
+    REFUND_DECISION_RETRY: _RefundDecision.ValueType  # 1
+    """Request it once more."""
+    REFUND_DECISION_REFUNDED_OUTSIDE: _RefundDecision.ValueType  # 2
+    """It was made outside."""
+
+class RefundDecision(_RefundDecision, metaclass=_RefundDecisionEnumTypeWrapper):
+    """What an operator decides about a refund that svc_payment has rejected."""
+
+REFUND_DECISION_UNSPECIFIED: RefundDecision.ValueType  # 0
+"""Unspecified."""
+REFUND_DECISION_RETRY: RefundDecision.ValueType  # 1
+"""Request it once more."""
+REFUND_DECISION_REFUNDED_OUTSIDE: RefundDecision.ValueType  # 2
+"""It was made outside."""
+Global___RefundDecision: _TypeAlias = RefundDecision  # noqa: Y015
+
 class _ReturnState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -41,10 +65,13 @@ class _ReturnStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnSta
     """The goods are restocked, and the refund is requested."""
     RETURN_STATE_CANCELLED: _ReturnState.ValueType  # 6
     """Was withdrawn."""
+    RETURN_STATE_REFUND_REFUSED: _ReturnState.ValueType  # 7
+    """The goods are restocked, and the refund was rejected: it waits for an operator."""
 
 class ReturnState(_ReturnState, metaclass=_ReturnStateEnumTypeWrapper):
     """The states of a return. REQUESTED leads to APPROVED, REJECTED or CANCELLED; APPROVED to RECEIVED or
-    CANCELLED; RECEIVED to COMPLETED, or back to APPROVED; the others are final.
+    CANCELLED; RECEIVED to COMPLETED or REFUND_REFUSED, or back to APPROVED; REFUND_REFUSED to RECEIVED
+    or COMPLETED; the others are final.
     """
 
 RETURN_STATE_UNSPECIFIED: ReturnState.ValueType  # 0
@@ -61,6 +88,8 @@ RETURN_STATE_COMPLETED: ReturnState.ValueType  # 5
 """The goods are restocked, and the refund is requested."""
 RETURN_STATE_CANCELLED: ReturnState.ValueType  # 6
 """Was withdrawn."""
+RETURN_STATE_REFUND_REFUSED: ReturnState.ValueType  # 7
+"""The goods are restocked, and the refund was rejected: it waits for an operator."""
 Global___ReturnState: _TypeAlias = ReturnState  # noqa: Y015
 
 class _ReturnReason:
@@ -118,6 +147,7 @@ class Return(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REFUNDED_OUTSIDE_FIELD_NUMBER: _builtins.int
     return_id: _builtins.str
     """The return."""
     order_id: _builtins.str
@@ -134,6 +164,8 @@ class Return(_message.Message):
     """Why its restock or refund has not succeeded yet: an error reason; empty when nothing failed."""
     etag: _builtins.str
     """The version of this return."""
+    refunded_outside: _builtins.bool
+    """Whether an operator made the refund outside."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnLine]:
         """What comes back, one line for each SKU."""
@@ -170,10 +202,11 @@ class Return(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        refunded_outside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "refund", b"refund", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "lines", b"lines", "message", b"message", "order_id", b"order_id", "problem", b"problem", "reason", b"reason", "refund", b"refund", "return_id", b"return_id", "state", b"state", "transitions", b"transitions", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "lines", b"lines", "message", b"message", "order_id", b"order_id", "problem", b"problem", "reason", b"reason", "refund", b"refund", "refunded_outside", b"refunded_outside", "return_id", b"return_id", "state", b"state", "transitions", b"transitions", "update_time", b"update_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,3 +565,37 @@ class ReceiveReturnRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiveReturnRequest: _TypeAlias = ReceiveReturnRequest  # noqa: Y015
+
+@_typing.final
+class SettleReturnRequest(_message.Message):
+    """Request of SettleReturn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURN_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    return_id: _builtins.str
+    """The return."""
+    decision: Global___RefundDecision.ValueType
+    """What is to become of the refund."""
+    reason: _builtins.str
+    """The operator's explanation; stored with the decision."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        return_id: _builtins.str = ...,
+        decision: Global___RefundDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "request_id", b"request_id", "return_id", b"return_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleReturnRequest: _TypeAlias = SettleReturnRequest  # noqa: Y015

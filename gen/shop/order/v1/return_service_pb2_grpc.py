@@ -70,6 +70,11 @@ class ReturnServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_return__service__pb2.ReceiveReturnRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_return__service__pb2.Return.FromString,
                 _registered_method=True)
+        self.SettleReturn = channel.unary_unary(
+                '/shop.order.v1.ReturnService/SettleReturn',
+                request_serializer=shop_dot_order_dot_v1_dot_return__service__pb2.SettleReturnRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_return__service__pb2.Return.FromString,
+                _registered_method=True)
 
 
 class ReturnServiceServicer:
@@ -124,7 +129,16 @@ class ReturnServiceServicer:
         """Changes a return from APPROVED to RECEIVED: units that can be sold again go back to stock, then
         the refund is requested, and the return is COMPLETED. A refund contains the price of the received
         units and their share of the shipping fee; a parcel that could not be delivered is refunded in full.
-        When a location has no stock of a SKU, the return is APPROVED again, with the reason in `problem`.
+        When a location has no stock of a SKU, the return is APPROVED again, and when svc_payment rejects the
+        refund it is REFUND_REFUSED; either way with the reason in `problem`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleReturn(self, request, context):
+        """Decides about a return that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the return is COMPLETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +180,11 @@ def add_ReturnServiceServicer_to_server(servicer, server):
             'ReceiveReturn': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveReturn,
                     request_deserializer=shop_dot_order_dot_v1_dot_return__service__pb2.ReceiveReturnRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_return__service__pb2.Return.SerializeToString,
+            ),
+            'SettleReturn': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleReturn,
+                    request_deserializer=shop_dot_order_dot_v1_dot_return__service__pb2.SettleReturnRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_return__service__pb2.Return.SerializeToString,
             ),
     }
@@ -358,6 +377,33 @@ class ReturnService:
             target,
             '/shop.order.v1.ReturnService/ReceiveReturn',
             shop_dot_order_dot_v1_dot_return__service__pb2.ReceiveReturnRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_return__service__pb2.Return.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleReturn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.ReturnService/SettleReturn',
+            shop_dot_order_dot_v1_dot_return__service__pb2.SettleReturnRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_return__service__pb2.Return.FromString,
             options,
             channel_credentials,

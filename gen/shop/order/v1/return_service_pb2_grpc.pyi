@@ -36,7 +36,12 @@ class ReturnServiceStub:
     """Changes a return from APPROVED to RECEIVED: units that can be sold again go back to stock, then
     the refund is requested, and the return is COMPLETED. A refund contains the price of the received
     units and their share of the shipping fee; a parcel that could not be delivered is refunded in full.
-    When a location has no stock of a SKU, the return is APPROVED again, with the reason in `problem`.
+    When a location has no stock of a SKU, the return is APPROVED again, and when svc_payment rejects the
+    refund it is REFUND_REFUSED; either way with the reason in `problem`.
+    """
+    SettleReturn: _aio.UnaryUnaryMultiCallable[_return_service_pb2.SettleReturnRequest, _return_service_pb2.Return]
+    """Decides about a return that is REFUND_REFUSED: its refund is requested once more, or was made
+    outside, such as by a bank transfer, and the return is COMPLETED.
     """
 
 class ReturnServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,7 +108,18 @@ class ReturnServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a return from APPROVED to RECEIVED: units that can be sold again go back to stock, then
         the refund is requested, and the return is COMPLETED. A refund contains the price of the received
         units and their share of the shipping fee; a parcel that could not be delivered is refunded in full.
-        When a location has no stock of a SKU, the return is APPROVED again, with the reason in `problem`.
+        When a location has no stock of a SKU, the return is APPROVED again, and when svc_payment rejects the
+        refund it is REFUND_REFUSED; either way with the reason in `problem`.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleReturn(
+        self,
+        request: _return_service_pb2.SettleReturnRequest,
+        context: _aio.ServicerContext[_return_service_pb2.SettleReturnRequest, _abc.Awaitable[_return_service_pb2.Return]],
+    ) -> _abc.Awaitable[_return_service_pb2.Return]:
+        """Decides about a return that is REFUND_REFUSED: its refund is requested once more, or was made
+        outside, such as by a bank transfer, and the return is COMPLETED.
         """
 
 def add_ReturnServiceServicer_to_server(servicer: ReturnServiceServicer, server: _aio.Server) -> None: ...

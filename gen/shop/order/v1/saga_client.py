@@ -59,6 +59,24 @@ class SagaClient:
         )
         return await self._stub.CompensateSaga(request, timeout=timeout)
 
+    async def settle_saga(
+        self,
+        *,
+        saga_id: str,
+        action: saga_pb2.SagaAction.ValueType,
+        reason: str,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> saga_pb2.Saga:
+        """Continues a PARKED saga after its current step, which cannot be executed any more: its effect was
+        achieved outside, or the loss is accepted. Fails with `SAGA_STATE_CONFLICT` unless the saga is
+        PARKED, and while CompensateSaga can still undo the order because its parcel has not left.
+        """
+        request = saga_service_pb2.SettleSagaRequest(
+            saga_id=saga_id, action=action, reason=reason, request_id=request_id or new_key()
+        )
+        return await self._stub.SettleSaga(request, timeout=timeout)
+
     async def retry_sagas(
         self,
         *,

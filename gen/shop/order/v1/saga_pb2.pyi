@@ -32,6 +32,10 @@ class _SagaActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SagaAction
     """Resume it where it was parked."""
     SAGA_ACTION_COMPENSATE: _SagaAction.ValueType  # 2
     """Undo its steps."""
+    SAGA_ACTION_SETTLE: _SagaAction.ValueType  # 3
+    """Continue after the current step: its effect was achieved outside, such as by a bank transfer."""
+    SAGA_ACTION_WRITE_OFF: _SagaAction.ValueType  # 4
+    """Continue after the current step: its effect will never be achieved, and the loss is accepted."""
 
 class SagaAction(_SagaAction, metaclass=_SagaActionEnumTypeWrapper):
     """What an operator can do about a saga."""
@@ -42,6 +46,10 @@ SAGA_ACTION_RETRY: SagaAction.ValueType  # 1
 """Resume it where it was parked."""
 SAGA_ACTION_COMPENSATE: SagaAction.ValueType  # 2
 """Undo its steps."""
+SAGA_ACTION_SETTLE: SagaAction.ValueType  # 3
+"""Continue after the current step: its effect was achieved outside, such as by a bank transfer."""
+SAGA_ACTION_WRITE_OFF: SagaAction.ValueType  # 4
+"""Continue after the current step: its effect will never be achieved, and the loss is accepted."""
 Global___SagaAction: _TypeAlias = SagaAction  # noqa: Y015
 
 class _SagaState:

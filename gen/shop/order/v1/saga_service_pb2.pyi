@@ -303,6 +303,40 @@ class RetrySagaRequest(_message.Message):
 Global___RetrySagaRequest: _TypeAlias = RetrySagaRequest  # noqa: Y015
 
 @_typing.final
+class SettleSagaRequest(_message.Message):
+    """Request of SettleSaga."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAGA_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    saga_id: _builtins.str
+    """The saga."""
+    action: _saga_pb2.SagaAction.ValueType
+    """What became of the step: SETTLE or WRITE_OFF."""
+    reason: _builtins.str
+    """The operator's explanation; the saga stores it with the decision."""
+    request_id: _builtins.str
+    """The idempotency key: a repeat with the same key takes effect once."""
+    def __init__(
+        self,
+        *,
+        saga_id: _builtins.str = ...,
+        action: _saga_pb2.SagaAction.ValueType = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "reason", b"reason", "request_id", b"request_id", "saga_id", b"saga_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleSagaRequest: _TypeAlias = SettleSagaRequest  # noqa: Y015
+
+@_typing.final
 class CompensateSagaRequest(_message.Message):
     """Request of CompensateSaga."""
 

@@ -56,6 +56,11 @@ class SagaServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
                 _registered_method=True)
+        self.SettleSaga = channel.unary_unary(
+                '/shop.order.v1.SagaService/SettleSaga',
+                request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.SettleSagaRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
+                _registered_method=True)
         self.RetrySagas = channel.unary_unary(
                 '/shop.order.v1.SagaService/RetrySagas',
                 request_serializer=shop_dot_order_dot_v1_dot_saga__service__pb2.RetrySagasRequest.SerializeToString,
@@ -101,6 +106,15 @@ class SagaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SettleSaga(self, request, context):
+        """Continues a PARKED saga after its current step, which cannot be executed any more: its effect was
+        achieved outside, or the loss is accepted. Fails with `SAGA_STATE_CONFLICT` unless the saga is
+        PARKED, and while CompensateSaga can still undo the order because its parcel has not left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetrySagas(self, request, context):
         """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does.
         """
@@ -137,6 +151,11 @@ def add_SagaServiceServicer_to_server(servicer, server):
             'CompensateSaga': grpc.unary_unary_rpc_method_handler(
                     servicer.CompensateSaga,
                     request_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.SerializeToString,
+            ),
+            'SettleSaga': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleSaga,
+                    request_deserializer=shop_dot_order_dot_v1_dot_saga__service__pb2.SettleSagaRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_saga__pb2.Saga.SerializeToString,
             ),
             'RetrySagas': grpc.unary_unary_rpc_method_handler(
@@ -258,6 +277,33 @@ class SagaService:
             target,
             '/shop.order.v1.SagaService/CompensateSaga',
             shop_dot_order_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleSaga(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shop.order.v1.SagaService/SettleSaga',
+            shop_dot_order_dot_v1_dot_saga__service__pb2.SettleSagaRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_saga__pb2.Saga.FromString,
             options,
             channel_credentials,

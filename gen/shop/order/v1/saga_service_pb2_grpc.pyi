@@ -27,6 +27,11 @@ class SagaServiceStub:
     """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
     with `SAGA_STATE_CONFLICT` once the order has a shipment.
     """
+    SettleSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.SettleSagaRequest, _saga_pb2.Saga]
+    """Continues a PARKED saga after its current step, which cannot be executed any more: its effect was
+    achieved outside, or the loss is accepted. Fails with `SAGA_STATE_CONFLICT` unless the saga is
+    PARKED, and while CompensateSaga can still undo the order because its parcel has not left.
+    """
     RetrySagas: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.RetrySagasRequest, _saga_service_pb2.RetrySagasResponse]
     """Retries all PARKED sagas that match a filter, the oldest first, as RetrySaga does."""
     CompensateSagas: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.CompensateSagasRequest, _saga_service_pb2.CompensateSagasResponse]
@@ -69,6 +74,17 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_saga_pb2.Saga]:
         """Changes a saga from RUNNING or PARKED to COMPENSATING: its steps are undone in reverse. Fails
         with `SAGA_STATE_CONFLICT` once the order has a shipment.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleSaga(
+        self,
+        request: _saga_service_pb2.SettleSagaRequest,
+        context: _aio.ServicerContext[_saga_service_pb2.SettleSagaRequest, _abc.Awaitable[_saga_pb2.Saga]],
+    ) -> _abc.Awaitable[_saga_pb2.Saga]:
+        """Continues a PARKED saga after its current step, which cannot be executed any more: its effect was
+        achieved outside, or the loss is accepted. Fails with `SAGA_STATE_CONFLICT` unless the saga is
+        PARKED, and while CompensateSaga can still undo the order because its parcel has not left.
         """
 
     @_abc_1.abstractmethod

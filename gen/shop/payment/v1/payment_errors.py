@@ -125,3 +125,14 @@ class PaymentAttemptsExceeded(ShopError):
 
     def __init__(self) -> None:
         super().__init__("Too many payments were declined; try again later.", {})
+
+
+class DisputeResponseRejected(ShopError):
+    """The provider rejected the response to a dispute, which may be over."""
+
+    code = 9  # FAILED_PRECONDITION
+    reason = "DISPUTE_RESPONSE_REJECTED"
+    domain = "payment.shop"
+
+    def __init__(self, *, code: Detail) -> None:
+        super().__init__(f"The provider rejected the response to the dispute: {code}.", {"code": str(code)})

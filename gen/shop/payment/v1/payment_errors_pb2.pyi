@@ -44,9 +44,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """An amount is in another currency than the payment."""
     ERROR_REASON_PAYMENT_ATTEMPTS_EXCEEDED: _ErrorReason.ValueType  # 11
     """Too many payments of the user, or with the payment method, were declined within an hour."""
+    ERROR_REASON_DISPUTE_RESPONSE_REJECTED: _ErrorReason.ValueType  # 12
+    """The provider rejected the response to a dispute, which may be over."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The error reasons of PaymentService."""
+    """The error reasons of PaymentService and DisputeService."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Unspecified."""
@@ -70,4 +72,6 @@ ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 9
 """An amount is in another currency than the payment."""
 ERROR_REASON_PAYMENT_ATTEMPTS_EXCEEDED: ErrorReason.ValueType  # 11
 """Too many payments of the user, or with the payment method, were declined within an hour."""
+ERROR_REASON_DISPUTE_RESPONSE_REJECTED: ErrorReason.ValueType  # 12
+"""The provider rejected the response to a dispute, which may be over."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -106,6 +106,10 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """A chargeback, initiated by the bank: a dispute requests it."""
     TRANSACTION_KIND_EXPIRY: _TransactionKind.ValueType  # 6
     """The expiry of an authorization, or of the time in which the customer could act."""
+    TRANSACTION_KIND_EVIDENCE: _TransactionKind.ValueType  # 7
+    """Evidence against a dispute, submitted by the shop."""
+    TRANSACTION_KIND_ACCEPTANCE: _TransactionKind.ValueType  # 8
+    """The acceptance of a dispute by the shop; the chargeback follows."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """The kinds of operations at the provider."""
@@ -124,6 +128,10 @@ TRANSACTION_KIND_CHARGEBACK: TransactionKind.ValueType  # 5
 """A chargeback, initiated by the bank: a dispute requests it."""
 TRANSACTION_KIND_EXPIRY: TransactionKind.ValueType  # 6
 """The expiry of an authorization, or of the time in which the customer could act."""
+TRANSACTION_KIND_EVIDENCE: TransactionKind.ValueType  # 7
+"""Evidence against a dispute, submitted by the shop."""
+TRANSACTION_KIND_ACCEPTANCE: TransactionKind.ValueType  # 8
+"""The acceptance of a dispute by the shop; the chargeback follows."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 class _TransactionOutcome:
