@@ -14,6 +14,7 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from svc_order import events, events_payment
 from svc_order.cancellations import CancellationProcessor
+from svc_order.domain_saga import Waits
 from svc_order.domain_steps import StepResult
 from svc_order.payments import Payments
 from svc_order.pricing import Pricing
@@ -40,8 +41,8 @@ async def compose(app: App, settings: Settings) -> None:
         app.client(PaymentServiceStub, retries=False),
         app.client(ShipmentServiceStub, retries=False),
     )
-    lease, ship_within = timedelta(seconds=settings.saga_lease_seconds), timedelta(days=settings.ship_days)
-    sagas = SagaOrchestrator(steps, lease=lease, ship_within=ship_within)
+    waits = Waits(shipment=timedelta(days=settings.ship_days), pickup=timedelta(days=settings.pickup_days))
+    sagas = SagaOrchestrator(steps, lease=timedelta(seconds=settings.saga_lease_seconds), waits=waits)
     worker = Worker(db, sagas, name="saga", concurrency=settings.saga_concurrency)
     _start(app, worker, settings.saga_poll_seconds)
     orders = OrderService(
@@ -58,14 +59,11 @@ async def compose(app: App, settings: Settings) -> None:
     returns = _start(app, Worker(db, ReturnProcessor(inventory, payment), name="return", concurrency=limit), poll)
     processor = CancellationProcessor(inventory, payment)
     cancellations = _start(app, Worker(db, processor, name="line cancellation", concurrency=limit), poll)
-    app.serve(
-        orders,
-        SagaService(db, worker),
-        ReturnService(db, returns, window=timedelta(days=settings.return_days)),
-        CancellationService(db, cancellations),
-    )
+    window = timedelta(days=settings.return_days)
+    others = SagaService(db, worker), ReturnService(db, returns, window=window), CancellationService(db, cancellations)
+    app.serve(orders, *others)
     app.repeat(orders.complete_orders, settings.complete_seconds)
-    shipments = {kind: _waking(handler, db, worker) for kind, handler in events.HANDLERS.items()}
+    shipments = {kind: _waking(handler, db, worker) for kind, handler in events.handlers(waits).items()}
     await app.consume(db, {**shipments, **events_payment.HANDLERS})
 
 

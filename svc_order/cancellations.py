@@ -19,7 +19,7 @@ from svc_order import store, store_cancellations
 from svc_order.domain import Order
 from svc_order.domain_cancellation import CancellationStep, LineCancellation, refund_due
 from svc_order.domain_saga import SagaState, saga_id
-from svc_order.refunds import Attempt, attempt, request_refund
+from svc_order.refunds import Attempt, attempt, refund_key, request_refund
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ class CancellationProcessor:
         now = await current_time(tx)
         if result.problem and not (result.is_final and await _is_undone(tx, order)):
             log.warning("cancellation waits", extra={"cancellation": before.id, "problem": result.problem})
-            pause = backoff(before.attempts, _FIRST_PAUSE, _LONGEST_PAUSE)
-            await store_cancellations.update_cancellation(tx, before.postponed(now, pause, result.problem))
+            await store_cancellations.update_cancellation(tx, _unsuccessful(before, result, now))
             return None
         if before.step is CancellationStep.RELEASE:
             return await self._begin(tx, before.released(now), order, now)
@@ -105,7 +104,7 @@ class CancellationProcessor:
         request = payment_pb.GetPaymentByOrderRequest(order_id=job.order.id)
         payment = await self._payment.GetPaymentByOrder(request)
         refund = refund_due(job.order, job.one, minor_units(payment.captured_amount, "captured_amount"))
-        reason, key = f"cancellation {job.id}", f"{job.id}-refund"
+        reason, key = f"cancellation {job.id}", refund_key(job.id, job.one.retries)
         await request_refund(self._payment, job.order, refund, reason=reason, key=key)
         return refund
 
@@ -116,6 +115,12 @@ async def reduce_reservation(stub: InventoryServiceStub, order: Order) -> None:
     await stub.ReduceReservation(
         inventory_pb.ReduceReservationRequest(reservation_id=order.reservation_id, lines=lines)
     )
+
+
+def _unsuccessful(one: LineCancellation, result: Attempt, now: datetime) -> LineCancellation:
+    if result.is_final and one.step is CancellationStep.REFUND:
+        return one.refund_refused(result.problem, now)
+    return one.postponed(now, backoff(one.attempts, _FIRST_PAUSE, _LONGEST_PAUSE), result.problem)
 
 
 async def _is_undone(tx: Transaction, order: Order) -> bool:

@@ -15,6 +15,7 @@ from shop.order.v1 import saga_pb2
 from shop.type.v1.address_pb2 import Address
 from svc_order.domain import Line, Order, OrderTotals, Payment, State
 from svc_order.domain_pricing import CatalogPrice, weight_grams
+from svc_order.domain_settlement import Settlement
 
 
 def order_to_proto(order: Order) -> pb.Order:
@@ -112,6 +113,11 @@ def state_from_proto(state: pb.OrderState.ValueType) -> str:
 def saga_state_from_proto(state: saga_pb2.SagaState.ValueType) -> str:
     """Return the name of a saga's state; empty when it is unspecified."""
     return saga_pb2.SagaState.Name(state).removeprefix("SAGA_STATE_") if state else ""
+
+
+def settlement_from_proto(action: saga_pb2.SagaAction.ValueType) -> Settlement:
+    """Return what an operator says became of a step."""
+    return Settlement[saga_pb2.SagaAction.Name(action).removeprefix("SAGA_ACTION_")]
 
 
 def saga_to_proto(row: Record, steps: Sequence[Record] = (), decisions: Sequence[Record] = ()) -> saga_pb2.Saga:

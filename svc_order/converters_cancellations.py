@@ -1,18 +1,22 @@
 """Converts cancellations of lines to messages and events, and requests to cancellations."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
-from chassis import timestamp
+from chassis import Record, timestamp
 from chassis.types.money import money
 from shop.order.v1 import cancellation_service_pb2 as pb
 from shop.order.v1 import order_events_pb2 as events
+from shop.order.v1 import return_service_pb2 as returns_pb
 from svc_order.domain import Order
 from svc_order.domain_cancellation import CancelledLine, LineCancellation, cancelled_lines
 
 
-def cancellation_to_proto(one: LineCancellation, currency: str) -> pb.LineCancellation:
-    """Return a cancellation of lines of an order in this currency."""
+def cancellation_to_proto(
+    one: LineCancellation, currency: str, decisions: Sequence[Record] = ()
+) -> pb.LineCancellation:
+    """Return a cancellation of lines of an order in this currency, with decisions as far as they were read."""
     return pb.LineCancellation(
         cancellation_id=one.id,
         order_id=one.order_id,
@@ -22,6 +26,15 @@ def cancellation_to_proto(one: LineCancellation, currency: str) -> pb.LineCancel
         refund=money(one.refund, currency),
         message=one.message,
         problem=one.problem,
+        decisions=[
+            pb.CancellationDecision(
+                decision=returns_pb.RefundDecision.Value(f"REFUND_DECISION_{decision['decision']}"),
+                actor=decision["actor"],
+                reason=decision["reason"],
+                create_time=timestamp(decision["create_time"]),
+            )
+            for decision in decisions
+        ],
         etag=str(one.version),
         create_time=timestamp(one.create_time),
         update_time=timestamp(one.update_time),

@@ -9,6 +9,7 @@ from shop.order.v1 import order_events_pb2 as events
 from shop.order.v1 import return_service_pb2 as pb
 from svc_order.domain import Order
 from svc_order.domain_returns import Return, ReturnLine, ReturnState
+from svc_order.domain_settlement import RefundDecision
 
 
 def return_to_proto(one: Return, currency: str) -> pb.Return:
@@ -36,6 +37,7 @@ def return_to_proto(one: Return, currency: str) -> pb.Return:
             for state, message, time in one.history
         ],
         problem=one.problem,
+        refunded_outside=one.refunded_outside,
         etag=str(one.version),
         create_time=timestamp(one.create_time),
         update_time=timestamp(one.update_time),
@@ -83,6 +85,11 @@ def return_changed_event(one: Return, order: Order) -> events.OrderReturnChanged
         return_id=one.id,
         return_state=_state_to_proto(one.state),
     )
+
+
+def decision_from_proto(decision: pb.RefundDecision.ValueType) -> RefundDecision:
+    """Return what an operator decides about a refund."""
+    return RefundDecision[pb.RefundDecision.Name(decision).removeprefix("REFUND_DECISION_")]
 
 
 def state_from_proto(state: pb.ReturnState.ValueType) -> str:

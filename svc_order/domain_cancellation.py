@@ -6,10 +6,16 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from chassis.domain.transitions import Transitions
-from shop.order.v1.order_errors import CancelQuantityTooLarge, LinesNotCancellable, OrderWouldBeEmpty
+from shop.order.v1.order_errors import (
+    CancellationStateConflict,
+    CancelQuantityTooLarge,
+    LinesNotCancellable,
+    OrderWouldBeEmpty,
+)
 from svc_order.domain import Line, Order, OrderTotals, State
 from svc_order.domain_pricing import included_tax
 from svc_order.domain_returns import largest_remainder
+from svc_order.domain_settlement import RefundDecision
 
 
 class CancellationState(Enum):
@@ -17,9 +23,15 @@ class CancellationState(Enum):
 
     REQUESTED = "REQUESTED"
     COMPLETED = "COMPLETED"
+    REFUND_REFUSED = "REFUND_REFUSED"
 
 
-CANCELLATION_TRANSITIONS = Transitions.between({CancellationState.REQUESTED: (CancellationState.COMPLETED,)})
+CANCELLATION_TRANSITIONS = Transitions.between(
+    {
+        CancellationState.REQUESTED: (CancellationState.COMPLETED, CancellationState.REFUND_REFUSED),
+        CancellationState.REFUND_REFUSED: (CancellationState.REQUESTED, CancellationState.COMPLETED),
+    }
+)
 
 
 class CancellationStep(Enum):
@@ -59,6 +71,8 @@ class LineCancellation:
     #: Why its step has not succeeded yet.
     problem: str = ""
     attempts: int = 0
+    #: Decisions to retry the refund: each makes it a new request.
+    retries: int = 0
     #: Grows with each change, also with each attempt.
     version: int = 1
 
@@ -75,10 +89,31 @@ class LineCancellation:
         after = replace(self, step=CancellationStep.REFUND, attempts=0, problem="", next_attempt_time=now)
         return replace(after, version=self.version + 1)
 
+    def transition_to(self, to: CancellationState, now: datetime) -> "LineCancellation":
+        """Return the cancellation in another state; raises CancellationStateConflict."""
+        if not CANCELLATION_TRANSITIONS.allows(self.state, to):
+            raise CancellationStateConflict(cancellation_id=self.id, state=self.state.name, wanted=to.name)
+        return replace(self, state=to, problem="", update_time=now, version=self.version + 1)
+
     def completed(self, now: datetime, refund: int) -> "LineCancellation":
         """Return the cancellation that has nothing left to do."""
-        after = replace(self, state=CancellationState.COMPLETED, refund=refund, problem="", update_time=now)
-        return replace(after, version=self.version + 1)
+        return replace(self.transition_to(CancellationState.COMPLETED, now), refund=refund)
+
+    def refund_refused(self, problem: str, now: datetime) -> "LineCancellation":
+        """Return the cancellation that waits for an operator: its refund was rejected."""
+        return replace(self.transition_to(CancellationState.REFUND_REFUSED, now), problem=problem)
+
+    def refund_decided(self, decision: RefundDecision, now: datetime) -> "LineCancellation":
+        """Return the cancellation about to be refunded once more, or refunded outside.
+
+        Raises CancellationStateConflict.
+        """
+        if self.state is not CancellationState.REFUND_REFUSED:
+            raise CancellationStateConflict(cancellation_id=self.id, state=self.state.name, wanted="SETTLED")
+        if decision is RefundDecision.REFUNDED_OUTSIDE:
+            return self.transition_to(CancellationState.COMPLETED, now)
+        again = self.transition_to(CancellationState.REQUESTED, now)
+        return replace(again, retries=self.retries + 1, attempts=0, next_attempt_time=now)
 
 
 def cancel_lines(order: Order, units: Mapping[str, int], now: datetime, *, is_awaiting_shipment: bool) -> Order:

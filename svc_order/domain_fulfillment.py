@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import Enum
 
 from svc_order.domain import Fulfillment, Order, deliver_if_arrived
-from svc_order.domain_saga import Saga
+from svc_order.domain_saga import Saga, Waits
 
 
 class Parcel(Enum):
@@ -17,7 +17,9 @@ class Parcel(Enum):
     CANCELLED = "CANCELLED"
 
 
-def after_parcel(order: Order, saga: Saga, shipment_id: str, parcel: Parcel, now: datetime) -> tuple[Order, Saga]:  # noqa: PLR0911  a table
+def after_parcel(  # noqa: PLR0911  a table
+    order: Order, saga: Saga, shipment_id: str, parcel: Parcel, now: datetime, *, waits: Waits
+) -> tuple[Order, Saga]:
     """Return an order and its saga after a report about a shipment.
 
     A shipment that ends before its parcel departs gives the order back: it can be shipped again, or cancelled. One that
@@ -29,9 +31,9 @@ def after_parcel(order: Order, saga: Saga, shipment_id: str, parcel: Parcel, now
         case Parcel.FAILED:
             return order, saga.with_shipment_failed(now)
         case Parcel.CANCELLED:
-            return _without_shipment(order, saga, now)
+            return _without_shipment(order, saga, now, waits)
         case Parcel.RETURNED if not saga.has_departed:
-            return _without_shipment(order, saga, now)
+            return _without_shipment(order, saga, now, waits)
         case Parcel.RETURNED:
             return order.with_fulfillment(Fulfillment.RETURNED, now), saga
         case Parcel.UNDER_WAY:
@@ -40,6 +42,6 @@ def after_parcel(order: Order, saga: Saga, shipment_id: str, parcel: Parcel, now
             return deliver_if_arrived(order.with_fulfillment(Fulfillment.DELIVERED, now), now), saga.departed(now)
 
 
-def _without_shipment(order: Order, saga: Saga, now: datetime) -> tuple[Order, Saga]:
-    after = saga.without_shipment(now)
+def _without_shipment(order: Order, saga: Saga, now: datetime, waits: Waits) -> tuple[Order, Saga]:
+    after = saga.without_shipment(now, waits)
     return (order, saga) if after is saga else (order.without_shipment(now), after)

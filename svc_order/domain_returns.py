@@ -9,6 +9,7 @@ from enum import Enum
 from chassis.domain.transitions import Transitions
 from shop.order.v1.order_errors import OrderNotReturnable, ReturnQuantityTooLarge, ReturnStateConflict
 from svc_order.domain import Order, OrderTotals, State
+from svc_order.domain_settlement import RefundDecision
 
 
 class ReturnState(Enum):
@@ -20,6 +21,7 @@ class ReturnState(Enum):
     RECEIVED = "RECEIVED"
     COMPLETED = "COMPLETED"
     CANCELLED = "CANCELLED"
+    REFUND_REFUSED = "REFUND_REFUSED"
 
 
 RETURN_TRANSITIONS = Transitions.between(
@@ -27,7 +29,8 @@ RETURN_TRANSITIONS = Transitions.between(
         ReturnState.REQUESTED: (ReturnState.APPROVED, ReturnState.REJECTED, ReturnState.CANCELLED),
         ReturnState.APPROVED: (ReturnState.RECEIVED, ReturnState.CANCELLED),
         # APPROVED again when the units cannot go to the location that was named.
-        ReturnState.RECEIVED: (ReturnState.COMPLETED, ReturnState.APPROVED),
+        ReturnState.RECEIVED: (ReturnState.COMPLETED, ReturnState.APPROVED, ReturnState.REFUND_REFUSED),
+        ReturnState.REFUND_REFUSED: (ReturnState.RECEIVED, ReturnState.COMPLETED),
     }
 )
 
@@ -80,6 +83,10 @@ class Return:
     attempts: int = 0
     #: ReceiveReturn calls that took effect: each makes the restock a new request.
     receipts: int = 0
+    #: Decisions to retry the refund: each makes it a new request.
+    retries: int = 0
+    #: Whether an operator made the refund outside.
+    refunded_outside: bool = False
     #: Grows with each change, also with each attempt.
     version: int = 1
     #: The states, oldest first, each with its message and time.
@@ -114,6 +121,19 @@ class Return:
         """Return the return that has to be received again: the stock refused its units, and took none."""
         lines = tuple(ReturnLine(sku=line.sku, quantity=line.quantity) for line in self.lines)
         return replace(self.transition_to(ReturnState.APPROVED, now), lines=lines, refund=0, problem=problem)
+
+    def refund_refused(self, problem: str, now: datetime) -> "Return":
+        """Return the return that waits for an operator: its refund was rejected."""
+        return replace(self.transition_to(ReturnState.REFUND_REFUSED, now), problem=problem)
+
+    def refund_decided(self, decision: RefundDecision, now: datetime) -> "Return":
+        """Return the return about to be refunded once more, or refunded outside; raises ReturnStateConflict."""
+        if self.state is not ReturnState.REFUND_REFUSED:
+            raise ReturnStateConflict(return_id=self.id, state=self.state.name, wanted="SETTLED")
+        if decision is RefundDecision.REFUNDED_OUTSIDE:
+            return replace(self.transition_to(ReturnState.COMPLETED, now), refunded_outside=True, problem="")
+        again = replace(self.transition_to(ReturnState.RECEIVED, now), retries=self.retries + 1)
+        return replace(again, attempts=0, problem="", next_attempt_time=now)
 
     def received(
         self, order: Order, returned: Mapping[str, int], lines: Mapping[str, ReturnLine], now: datetime

@@ -48,6 +48,19 @@ NEVER = timedelta(days=36500)
 ORDER_EXPIRED = "ORDER_EXPIRED"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How long the saga of a confirmed order waits for others."""
+
+    #: For ShipOrder; the order is cancelled then.
+    shipment: timedelta = NEVER
+    #: For the courier; the shipment is cancelled then.
+    pickup: timedelta = NEVER
+
+
+_FOR_EVER = Waits()
+
+
 def saga_id(order_id: str) -> str:
     """Return the id of an order's saga."""
     return f"saga-{order_id.removeprefix('order-')}"
@@ -111,17 +124,14 @@ class Saga:
         begun = replace(self, attempts=self.attempts + 1, executing=True, next_attempt_time=now + lease)
         return replace(begun, version=self.version + 1)
 
-    def advanced(self, result: StepResult, now: datetime, jitter: float, ship_within: timedelta = NEVER) -> "Saga":
-        """Return the saga after its current step returned `result`; `jitter`, from 0 to 1, spreads repeats.
-
-        An order that is confirmed waits `ship_within` for its shipment.
-        """
+    def advanced(self, result: StepResult, now: datetime, jitter: float, waits: Waits = _FOR_EVER) -> "Saga":
+        """Return the saga after its current step returned `result`; `jitter`, from 0 to 1, spreads repeats."""
         saga = replace(self, executing=False)
         match result:
             case Done():
                 if self.state is SagaState.COMPENSATING:
                     return _undo_previous(saga, now)
-                return _forward(saga, now, ship_within)
+                return _forward(saga, now, waits)
             case Refused(reason):
                 return _refused(saga, reason, now)
             case Unknown(_, retry_delay):
@@ -168,9 +178,9 @@ class Saga:
         """Return the saga about to cancel its shipment, which failed before it departed; itself when it has none."""
         return self._before_departure(Step.CREATE_SHIPMENT, now)
 
-    def without_shipment(self, now: datetime) -> "Saga":
+    def without_shipment(self, now: datetime, waits: Waits) -> "Saga":
         """Return the saga awaiting another ShipOrder; itself unless it had a shipment that has not departed."""
-        return self._before_departure(Step.AWAIT_SHIPMENT, now + NEVER)
+        return self._before_departure(Step.AWAIT_SHIPMENT, now + waits.shipment)
 
     def _before_departure(self, step: Step, when: datetime) -> "Saga":
         goes_forward = SagaState.RUNNING in (self.state, self.parked_from)
@@ -205,7 +215,7 @@ class Saga:
             raise SagaStateConflict(saga_id=self.id, state=self.state.name, wanted=SagaState.RUNNING.name)
         reason = self.reason if self.parked_from is SagaState.COMPENSATING else ""
         resumed = _in_state(self, self.parked_from, parked_from=None, reason=reason, retries=self.retries + 1)
-        return _at(resumed, self.step, now + NEVER if self.step is Step.AWAIT_PICKUP else now)
+        return _at(resumed, self.step, now)
 
     def compensated_by_operator(self, now: datetime, message: str) -> "Saga":
         """Return the saga compensating, its current step included, which may have taken effect.
@@ -226,14 +236,14 @@ class Saga:
         return _at(_in_state(self, SagaState.COMPENSATING), step, now)
 
 
-def _forward(saga: Saga, now: datetime, ship_within: timedelta) -> Saga:
+def _forward(saga: Saga, now: datetime, waits: Waits) -> Saga:
     position = saga.step.position
     if saga.cancel_reason and not saga.step.is_past_pivot:
         return _undo_from(replace(saga, reason=saga.cancel_reason), position, now)
     if position + 1 == len(STEPS):
         return _in_state(saga, SagaState.DONE, version=saga.version + 1)
     step = next(step for step in STEPS[position + 1 :] if step not in SKIPPED)
-    pauses = {Step.AWAIT_SHIPMENT: ship_within, Step.AWAIT_PICKUP: NEVER}
+    pauses = {Step.AWAIT_SHIPMENT: waits.shipment, Step.AWAIT_PICKUP: waits.pickup}
     return _at(saga, step, now + pauses.get(step, timedelta()))
 
 

@@ -19,7 +19,7 @@ class Step(Enum):
     #: Waits for ShipOrder.
     AWAIT_SHIPMENT = "await_shipment"
     CREATE_SHIPMENT = "create_shipment"
-    #: Waits for the courier's events.
+    #: Waits for the courier's events, in time.
     AWAIT_PICKUP = "await_pickup"
     CAPTURE_PAYMENT = "capture_payment"
     FULFILL_RESERVATION = "fulfill_reservation"

@@ -1,5 +1,7 @@
 """Applies events of shipments to orders, and resumes the sagas that wait for their parcels."""
 
+from functools import partial
+
 from google.protobuf.message import Message
 
 from chassis import Handler, Transaction, outbox
@@ -8,6 +10,7 @@ from shop.delivery.v1 import shipment_service_pb2 as delivery_pb
 from svc_order import converters, store
 from svc_order.domain import Order
 from svc_order.domain_fulfillment import Parcel, after_parcel
+from svc_order.domain_saga import Waits
 from svc_order.domain_steps import Done, Step
 from svc_order.returns import open_parcel_return
 
@@ -22,13 +25,15 @@ _PARCELS = {
 }
 
 
-async def on_shipment_status_changed(tx: Transaction, event: delivery_events.ShipmentStatusChanged) -> None:
+async def on_shipment_status_changed(
+    tx: Transaction, event: delivery_events.ShipmentStatusChanged, *, waits: Waits
+) -> None:
     """Follow the parcel; its departure resumes the saga, which captures the payment, and its return opens one."""
     parcel = _PARCELS.get(event.to_state)
     if parcel is None:
         return
     saga, order, now = await store.lock_saga_and_order(tx, event.order_id)
-    after, resumed = after_parcel(order, saga, event.shipment_id, parcel, now)
+    after, resumed = after_parcel(order, saga, event.shipment_id, parcel, now, waits=waits)
     if resumed is not saga:
         if saga.step is Step.CREATE_SHIPMENT and resumed.has_departed:
             await store.write_steps(tx, (saga, Done()))  # the attempt in progress no longer settles it
@@ -42,6 +47,6 @@ async def _save(tx: Transaction, before: Order, after: Order) -> Order:
     return saved
 
 
-HANDLERS: dict[type[Message], Handler] = {
-    delivery_events.ShipmentStatusChanged: on_shipment_status_changed,
-}
+def handlers(waits: Waits) -> dict[type[Message], Handler]:
+    """Return the handlers of the events of shipments; an order whose shipment has ended waits for another one."""
+    return {delivery_events.ShipmentStatusChanged: partial(on_shipment_status_changed, waits=waits)}

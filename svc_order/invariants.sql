@@ -58,7 +58,8 @@ WHERE version > coalesce(published, 0) AND create_time > now() - interval '6 day
 -- always: open_return_and_order_agree I11
 -- An order is RETURN_REQUESTED exactly while it has an open return.
 SELECT order_id, orders.state, open FROM orders
-LEFT JOIN (SELECT order_id, count(*) AS open FROM order_return WHERE state IN ('REQUESTED', 'APPROVED', 'RECEIVED')
+LEFT JOIN (SELECT order_id, count(*) AS open FROM order_return
+    WHERE state IN ('REQUESTED', 'APPROVED', 'RECEIVED', 'REFUND_REFUSED')
     GROUP BY order_id) AS returns USING (order_id)
 WHERE (orders.state = 'RETURN_REQUESTED') <> (open IS NOT NULL);
 
@@ -104,10 +105,10 @@ WHERE orders.state = 'PENDING' AND saga.state <> 'PARKED'
     AND NOT (saga.state = 'RUNNING' AND step IN ('await_payment', 'await_payment_method') AND deadline > now());
 
 -- eventually: no_saga_is_running I09
--- Every saga has ended, is parked, or waits: for its payment or for ShipOrder, each in time, or for the parcel to leave.
+-- Every saga has ended, is parked, or waits: for its payment, for ShipOrder, or for the parcel to leave, each in time.
 SELECT saga_id, state, step, attempts, next_attempt_time, deadline FROM saga
-WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND (step = 'await_pickup'
-    OR step = 'await_shipment' AND next_attempt_time > now()
+WHERE state IN ('RUNNING', 'COMPENSATING') AND NOT (state = 'RUNNING' AND (
+    step IN ('await_shipment', 'await_pickup') AND next_attempt_time > now()
     OR step IN ('await_payment', 'await_payment_method') AND deadline > now()));
 
 -- eventually: parked_saga_has_no_unknown_reason I09
@@ -118,14 +119,16 @@ WHERE state = 'PARKED' AND reason IN ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'RESOU
 -- copy: orders
 -- The orders, with the columns that other services share.
 SELECT order_id, user_id, orders.state, payment_state, fulfillment_state, total,
-    total + coalesce(cancelled_amount, 0)::bigint AS payment_amount, currency, slot_id, reservation_id, payment_id,
-    shipment_id, saga.state AS saga_state, saga.step AS saga_step, orders.version,
-    extract(epoch FROM orders.create_time)::float8 AS create_time
+    total + coalesce(cancelled_amount, 0)::bigint AS payment_amount, EXISTS (SELECT FROM saga_decision
+        WHERE saga_decision.saga_id = saga.saga_id AND action IN ('SETTLE', 'WRITE_OFF')) AS settled,
+    currency, slot_id, reservation_id, payment_id, shipment_id, saga.state AS saga_state, saga.step AS saga_step,
+    orders.version, extract(epoch FROM orders.create_time)::float8 AS create_time
 FROM orders JOIN saga USING (order_id);
 
 -- copy: refund
 -- What each completed return, and each cancellation of lines, refunds.
-SELECT return_id, order_id, refund FROM order_return WHERE state = 'COMPLETED'
+SELECT return_id, order_id, CASE WHEN refunded_outside THEN 0 ELSE refund END AS refund
+FROM order_return WHERE state = 'COMPLETED'
 UNION ALL SELECT cancellation_id, order_id, refund FROM line_cancellation WHERE state = 'COMPLETED';
 
 -- history copy: order_return

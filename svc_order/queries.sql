@@ -236,7 +236,7 @@ ORDER BY create_time DESC, return_id DESC LIMIT $6;
 -- name: update_return
 -- Replaces the mutable columns of a return whose order this transaction has locked.
 UPDATE order_return SET state = $2, step = $3, refund = $4, problem = $5, attempts = $6, receipts = $7,
-    next_attempt_time = $8, version = $9, update_time = $10
+    next_attempt_time = $8, version = $9, update_time = $10, retries = $11, refunded_outside = $12
 WHERE return_id = $1;
 
 -- name: update_return_lines
@@ -309,7 +309,7 @@ SELECT * FROM line_cancellation_line WHERE cancellation_id = ANY($1::text[]) ORD
 -- name: update_cancellation
 -- Replaces the mutable columns of a cancellation that this transaction has locked.
 UPDATE line_cancellation SET state = $2, step = $3, refund = $4, problem = $5, attempts = $6, next_attempt_time = $7,
-    version = $8, update_time = $9
+    version = $8, update_time = $9, retries = $10
 WHERE cancellation_id = $1;
 
 -- name: list_due_cancellations
@@ -325,3 +325,11 @@ WHERE cancellation_id = $1 AND state = 'REQUESTED' AND next_attempt_time <= now(
 -- name: renew_cancellation
 -- Extends the lease of a cancellation, unless another process has claimed it since.
 UPDATE line_cancellation SET next_attempt_time = now() + $3::interval WHERE cancellation_id = $1 AND version = $2;
+
+-- name: insert_cancellation_decision
+-- Records what an operator decided about a cancellation.
+INSERT INTO line_cancellation_decision (cancellation_id, decision, actor, reason) VALUES ($1, $2, $3, $4);
+
+-- name: list_cancellation_decisions
+-- Lists what operators decided about a cancellation, oldest first.
+SELECT * FROM line_cancellation_decision WHERE cancellation_id = $1 ORDER BY decision_id;

@@ -34,6 +34,11 @@ async def attempt(step: Awaitable[int]) -> Attempt:
         return Attempt(error.reason, is_final=error.domain != InvalidRequest.domain)
 
 
+def refund_key(job_id: str, retries: int) -> str:
+    """Return the idempotency key of a refund: a new one for each decision to retry it."""
+    return f"{job_id}-refund-{retries}" if retries else f"{job_id}-refund"
+
+
 async def request_refund(stub: PaymentServiceStub, order: Order, amount: int, *, reason: str, key: str) -> None:
     """Request the refund of a part of an order's payment, once for each key; nothing for an amount of zero."""
     if amount:

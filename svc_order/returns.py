@@ -1,6 +1,6 @@
 """Restocks and refunds received returns, as jobs of chassis.work.worker; opens the returns of parcels that came back.
 
-return RECEIVED -> units back in stock -> refund requested: COMPLETED
+return RECEIVED -> units back in stock -> refund requested: COMPLETED, or rejected: REFUND_REFUSED
 """
 
 import logging
@@ -24,7 +24,7 @@ from svc_order.domain_returns import (
     units_of,
     whole_parcel,
 )
-from svc_order.refunds import Attempt, attempt, request_refund
+from svc_order.refunds import Attempt, attempt, refund_key, request_refund
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +104,9 @@ class ReturnProcessor:
 
     async def _postpone(self, tx: Transaction, before: Return, order: Order, result: Attempt, now: datetime) -> None:
         log.warning("return waits", extra={"return": before.id, "step": before.step.value, "problem": result.problem})
-        if result.is_final and before.step is ReturnStep.RESTOCK:
-            after = before.not_restocked(result.problem, now)
+        if result.is_final:
+            is_restock = before.step is ReturnStep.RESTOCK
+            after = (before.not_restocked if is_restock else before.refund_refused)(result.problem, now)
             await store_returns.update_return(tx, before, after, ACTOR, result.problem)
             await outbox.add(tx, converters_returns.return_changed_event(after, order))
         else:
@@ -129,7 +130,7 @@ class ReturnProcessor:
         return 0
 
     async def _refund(self, job: ReturnClaim) -> int:
-        refund, key = job.one.refund, f"{job.id}-refund"
+        refund, key = job.one.refund, refund_key(job.id, job.one.retries)
         await request_refund(self._payment, job.order, refund, reason=f"return {job.id}", key=key)
         return refund
 

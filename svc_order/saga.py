@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from chassis import Transaction, current_time, outbox
 from svc_order import converters, domain_progress, store
 from svc_order.domain import Order, deliver_if_arrived
-from svc_order.domain_saga import NEVER, Saga, SagaState
+from svc_order.domain_saga import Saga, SagaState, Waits
 from svc_order.domain_steps import Done, Pending, Step, StepResult
 from svc_order.returns import open_parcel_return
 from svc_order.steps import Claim, Steps
@@ -20,11 +20,11 @@ from svc_order.steps import Claim, Steps
 class SagaOrchestrator:
     """Claims and settles the steps of sagas."""
 
-    def __init__(self, steps: Steps, *, lease: timedelta, ship_within: timedelta = NEVER) -> None:
-        """Claim a step for `lease` at a time; an order waits `ship_within` for ShipOrder."""
+    def __init__(self, steps: Steps, *, lease: timedelta, waits: Waits) -> None:
+        """Claim a step for `lease` at a time; `waits` bounds how long an order waits for others."""
         self.lease = lease
         self._steps = steps
-        self._ship_within = ship_within
+        self._waits = waits
 
     async def list_due(self, tx: Transaction, limit: int) -> Sequence[str]:
         """Return the ids of sagas whose next attempt is due, the most overdue first."""
@@ -58,7 +58,7 @@ class SagaOrchestrator:
         saga, now = await _current(tx, job)
         if saga.version != job.saga.version:
             return None  # another process has resumed the saga
-        advanced = saga.advanced(result, now, random.random(), self._ship_within)  # noqa: S311  spreads repeats
+        advanced = saga.advanced(result, now, random.random(), self._waits)  # noqa: S311  spreads repeats
         ended = [(saga, result)]
         while advanced.state is SagaState.RUNNING and advanced.step is Step.BOOK_SLOT and not job.order.slot_id:
             ended.append((advanced, Done()))  # the courier chooses the day
@@ -87,7 +87,12 @@ async def _follow(tx: Transaction, order: Order, saga: Saga, ended: tuple[Step, 
     if domain_progress.after_step(order, saga, *ended, now) is order:
         return order
     before = order if tx.optimistic else await store.lock_order(tx, order.id)
-    changed = await _save(tx, before, domain_progress.after_step(before, saga, *ended, now))
+    return await save_progress(tx, before, domain_progress.after_step(before, saga, *ended, now), now)
+
+
+async def save_progress(tx: Transaction, before: Order, after: Order, now: datetime) -> Order:
+    """Write an order that was locked as it is after a step, and return it as far as its parcel has brought it."""
+    changed = await _save(tx, before, after)
     # A parcel may arrive, or come back, before its payment is captured: the order is SHIPPED first, and then goes on.
     return await open_parcel_return(tx, await _save(tx, changed, deliver_if_arrived(changed, now)), now)
 

@@ -3,15 +3,15 @@
 import uuid
 from functools import partial
 
-from chassis import Context, Database, Transaction, current_user, outbox, require_owner, transactional
+from chassis import Context, Database, Transaction, current_time, current_user, outbox, require_owner, transactional
 from chassis.work.worker import Worker
 from shop.order.v1 import cancellation_service_pb2 as pb
 from shop.order.v1.cancellation_service_pb2_grpc import CancellationServiceServicer
 from shop.order.v1.order_errors import OrderNotFound
 from svc_order import converters_cancellations as converters
-from svc_order import store, store_cancellations
+from svc_order import converters_returns, store, store_cancellations
 from svc_order.cancellations import CancellationClaim
-from svc_order.domain_cancellation import cancel_lines
+from svc_order.domain_cancellation import CancellationState, cancel_lines
 from svc_order.refunds import Attempt
 
 
@@ -30,6 +30,20 @@ class CancellationService(CancellationServiceServicer):
                 one = await store_cancellations.read_cancellation(tx, cancelled.cancellation_id)
             return converters.cancellation_to_proto(one, cancelled.amount.currency_code)
         return cancelled
+
+    @transactional
+    async def SettleLineCancellation(
+        self, request: pb.SettleLineCancellationRequest, tx: Transaction
+    ) -> pb.LineCancellation:
+        before, order = await store_cancellations.lock_cancellation(tx, request.cancellation_id)
+        decision = converters_returns.decision_from_proto(request.decision)
+        after = before.refund_decided(decision, await current_time(tx))
+        await store_cancellations.update_cancellation(tx, after)
+        await store_cancellations.insert_decision(tx, after, decision, current_user().id, request.reason)
+        if after.state is CancellationState.REQUESTED:
+            self.db.on_commit(tx, partial(self.worker.start, after.id))
+        decisions = await store_cancellations.list_decisions(tx, after.id)
+        return converters.cancellation_to_proto(after, order.totals.currency, decisions)
 
     @transactional
     async def _cancel(self, request: pb.CancelOrderLinesRequest, tx: Transaction) -> pb.LineCancellation:

@@ -111,6 +111,19 @@ class ReturnService(ReturnServiceServicer):
         self.db.on_commit(tx, partial(self.worker.start, after.id))
         return await self._reply(tx, after.id)
 
+    @transactional
+    async def SettleReturn(self, request: pb.SettleReturnRequest, tx: Transaction) -> pb.Return:
+        before, order = await store_returns.lock_return(tx, request.return_id)
+        decision = converters.decision_from_proto(request.decision)
+        after = before.refund_decided(decision, await current_time(tx))
+        if after.state is ReturnState.COMPLETED:
+            await end_return(tx, before, after, order, actor=current_user().id, message=request.reason)
+        else:
+            await store_returns.update_return(tx, before, after, current_user().id, request.reason)
+            await outbox.add(tx, converters.return_changed_event(after, order))
+            self.db.on_commit(tx, partial(self.worker.start, after.id))
+        return await self._reply(tx, after.id)
+
     async def _end(
         self, tx: Transaction, request: pb.RejectReturnRequest | pb.CancelReturnRequest, to: ReturnState
     ) -> pb.Return:

@@ -13,7 +13,9 @@ from shop.order.v1.order_errors import SagaStateConflict
 from shop.order.v1.saga_service_pb2_grpc import SagaServiceServicer
 from svc_order import converters, store, store_operators
 from svc_order.domain_saga import Saga
-from svc_order.domain_steps import StepResult
+from svc_order.domain_settlement import resumed, settled
+from svc_order.domain_steps import Done, StepResult
+from svc_order.saga import save_progress
 from svc_order.steps import Claim
 
 _SAGAS = Keyset(parse_time, str, start=(START_OF_TIME, ""))
@@ -56,6 +58,19 @@ class SagaService(SagaServiceServicer):
         await _decide(tx, request.saga_id, "COMPENSATE", request.reason, _compensating(request.reason))
         self.db.on_commit(tx, partial(self.worker.start, request.saga_id))
         return await _read(tx, request.saga_id)
+
+    @transactional
+    async def SettleSaga(self, request: pb.SettleSagaRequest, tx: Transaction) -> saga_pb2.Saga:
+        parked, now = await store.lock_saga(tx, request.saga_id)
+        saga, settlement = resumed(parked), converters.settlement_from_proto(request.action)
+        before = await store.lock_order(tx, saga.order_id)
+        order, after = settled(before, saga, settlement, now)
+        await store.write_steps(tx, (saga, Done()))
+        await store.update_saga(tx, after)
+        await save_progress(tx, before, order, now)
+        await store_operators.insert_decision(tx, parked, settlement.name, current_user().id, request.reason)
+        self.db.on_commit(tx, partial(self.worker.start, saga.id))
+        return await _read(tx, saga.id)
 
     @transactional
     async def RetrySagas(self, request: pb.RetrySagasRequest, tx: Transaction) -> pb.RetrySagasResponse:

@@ -21,6 +21,8 @@ class Settings(chassis.Settings):
     keep_declined_orders: bool = False
     #: Days in which a confirmed order must be shipped; it is cancelled then.
     ship_days: float = 60.0
+    #: Days in which the courier must pick up a parcel; its shipment is cancelled then, and ShipOrder makes another.
+    pickup_days: float = 14.0
     #: Days after delivery in which an order can be returned; afterwards it is COMPLETED.
     return_days: float = 14.0
     #: Seconds between two searches for orders to complete.

@@ -93,6 +93,7 @@ class Steps:
             Step.CONFIRM_RESERVATION: self._confirm_reservation,
             Step.AWAIT_SHIPMENT: self._give_up_shipment,
             Step.CREATE_SHIPMENT: self._create_shipment,
+            Step.AWAIT_PICKUP: self._give_up_pickup,
             Step.CAPTURE_PAYMENT: self._capture_payment,
             Step.FULFILL_RESERVATION: self._fulfill_reservation,
         }
@@ -229,6 +230,15 @@ class Steps:
         except ShipmentStateConflict:
             return Done()  # it was picked up nevertheless
         return Pending() if shipment.state == shipment_pb.SHIPMENT_STATE_FAILED else Done()
+
+    async def _give_up_pickup(self, job: Claim) -> StepResult:
+        """Cancel a shipment that was not picked up in time; its event, or that of its departure, moves the saga."""
+        request = shipment_pb.CancelShipmentRequest(
+            shipment_id=job.order.shipment_id, reason="NOT_PICKED_UP_IN_TIME", actor="svc_order"
+        )
+        with suppress(ShipmentStateConflict):
+            await self._shipments.CancelShipment(request)
+        return Pending()
 
     async def _cancel_shipment(self, job: Claim) -> StepResult:
         """Cancel the shipment; a courier that has picked up the parcel refuses, and its event turns the saga again."""

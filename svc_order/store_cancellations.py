@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from chassis import Record, Transaction
+from shop.order.v1.order_errors import CancellationNotFound
 from svc_order import store
 from svc_order.domain import Order
 from svc_order.domain_cancellation import CancellationState, CancellationStep, CancelledLine, LineCancellation
+from svc_order.domain_settlement import RefundDecision
 from svc_order.store import sql
 
 
@@ -37,8 +39,10 @@ async def update_lines(tx: Transaction, order: Order) -> None:
 
 
 async def lock_cancellation(tx: Transaction, cancellation_id: str) -> tuple[LineCancellation, Order]:
-    """Lock the order of a cancellation, which exists, and return both."""
+    """Lock the order of a cancellation, and return both; raises CancellationNotFound."""
     order_id = await tx.fetchval(sql.read_cancellation_order, cancellation_id)
+    if order_id is None:
+        raise CancellationNotFound(cancellation_id=cancellation_id)
     order = await store.lock_order(tx, order_id)
     return await read_cancellation(tx, cancellation_id), order
 
@@ -74,6 +78,7 @@ async def update_cancellation(tx: Transaction, one: LineCancellation) -> None:
         one.next_attempt_time,
         one.version,
         one.update_time,
+        one.retries,
     )
 
 
@@ -85,6 +90,18 @@ async def list_due_cancellations(tx: Transaction, limit: int) -> list[str]:
 async def renew_cancellation(tx: Transaction, claimed: LineCancellation, lease: timedelta) -> None:
     """Extend a lease, unless it was lost."""
     await tx.execute(sql.renew_cancellation, claimed.id, claimed.version, lease)
+
+
+async def insert_decision(
+    tx: Transaction, one: LineCancellation, decision: RefundDecision, actor: str, reason: str
+) -> None:
+    """Record a decision about a cancellation."""
+    await tx.execute(sql.insert_cancellation_decision, one.id, decision.name, actor, reason)
+
+
+async def list_decisions(tx: Transaction, cancellation_id: str) -> list[Record]:
+    """Return what operators decided about a cancellation, oldest first."""
+    return await tx.fetch(sql.list_cancellation_decisions, cancellation_id)
 
 
 async def _from_rows(tx: Transaction, rows: Sequence[Record]) -> list[LineCancellation]:
@@ -109,6 +126,7 @@ def _from_row(row: Record, lines: tuple[CancelledLine, ...]) -> LineCancellation
         refund=row["refund"],
         problem=row["problem"],
         attempts=row["attempts"],
+        retries=row["retries"],
         next_attempt_time=row["next_attempt_time"],
         version=row["version"],
         create_time=row["create_time"],

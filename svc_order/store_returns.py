@@ -72,6 +72,8 @@ async def update_return(tx: Transaction, before: Return, after: Return, actor: s
         after.next_attempt_time,
         after.version,
         after.update_time,
+        after.retries,
+        after.refunded_outside,
     )
     if after.lines != before.lines:
         await tx.execute(
@@ -133,6 +135,8 @@ def _from_row(row: Record, lines: Sequence[Record], history: Sequence[Record]) -
         problem=row["problem"],
         attempts=row["attempts"],
         receipts=row["receipts"],
+        retries=row["retries"],
+        refunded_outside=row["refunded_outside"],
         next_attempt_time=row["next_attempt_time"],
         version=row["version"],
         create_time=row["create_time"],

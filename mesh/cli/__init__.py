@@ -14,7 +14,7 @@ from mesh.errors import StackError
 
 _COMMANDS = (
     "up", "down", "restart", "status", "logs", "demo", "sample-data", "load", "chaos", "verify",
-    "outbox", "dlq", "topics", "saga", "orders", "mesh", "new",
+    "outbox", "dlq", "topics", "saga", "orders", "refunds", "mesh", "new",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`shopmesh saga`: shows the sagas of orders, and resumes or compensates those that are parked."""
+"""`shopmesh saga`: shows the sagas of orders, and resumes, compensates or settles those that are parked."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,9 @@ from mesh.cli.terminal import AsJson, StateDir, out, print_json
 from mesh.errors import StackError
 from mesh.qa.shop_client import new_key
 
-saga = typer.Typer(no_args_is_help=True, add_completion=False, help="Show, retry and compensate the sagas of orders.")
+saga = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Show, retry, compensate and settle the sagas of orders."
+)
 
 _Id = Annotated[str, typer.Argument(help="A saga, or its order.", metavar="[SAGA]")]
 _Why = Annotated[str, typer.Option("--why", help="The explanation that is recorded with the decision.")]
@@ -54,40 +56,42 @@ def show(saga_id: _Id, *, json: AsJson = False, state_dir: StateDir = None) -> N
         out.print(f"  {one['createTime']} {action} at {one['step']} by {one['actor']}: {one.get('reason', '')}")
 
 
-@saga.command()
-def retry(
-    saga_id: _Id = "",
-    *,
-    why: _Why,
-    all_parked: _All = False,
-    reason: _Reason = "",
-    step: _Step = "",
-    after: _After = None,
-    before: _Before = None,
-    json: AsJson = False,
-    state_dir: StateDir = None,
-) -> None:
-    """Resume a parked saga, or all that match."""
-    wanted = _filter(saga_id, all_parked=all_parked, reason=reason, step=step, after=after, before=before)
-    print_ids(uvloop.run(_decide(state_dir, "retry", saga_id, wanted, why)), json=json)
+def _for_one_or_many(action: str, description: str) -> None:
+    """Add a command that decides about one saga, or about all that match."""
+
+    @saga.command(action, help=description)
+    def decide(
+        saga_id: _Id = "",
+        *,
+        why: _Why,
+        all_parked: _All = False,
+        reason: _Reason = "",
+        step: _Step = "",
+        after: _After = None,
+        before: _Before = None,
+        json: AsJson = False,
+        state_dir: StateDir = None,
+    ) -> None:
+        wanted = _filter(saga_id, all_parked=all_parked, reason=reason, step=step, after=after, before=before)
+        print_ids(uvloop.run(_decide(state_dir, action, saga_id, wanted, why)), json=json)
+
+
+_for_one_or_many("retry", "Resume a parked saga, or all that match.")
+_for_one_or_many("compensate", "Undo the steps of a saga, or of all parked ones that match.")
 
 
 @saga.command()
-def compensate(
-    saga_id: _Id = "",
+def settle(
+    saga_id: Annotated[str, typer.Argument(help="A saga, or its order.", metavar="SAGA")],
     *,
     why: _Why,
-    all_parked: _All = False,
-    reason: _Reason = "",
-    step: _Step = "",
-    after: _After = None,
-    before: _Before = None,
+    write_off: Annotated[bool, typer.Option("--write-off", help="The loss is accepted.")] = False,
     json: AsJson = False,
     state_dir: StateDir = None,
 ) -> None:
-    """Undo the steps of a saga, or of all parked ones that match."""
-    wanted = _filter(saga_id, all_parked=all_parked, reason=reason, step=step, after=after, before=before)
-    print_ids(uvloop.run(_decide(state_dir, "compensate", saga_id, wanted, why)), json=json)
+    """Continue a parked saga after its step, whose effect was achieved outside, once its parcel has left."""
+    action = f"SAGA_ACTION_{'WRITE_OFF' if write_off else 'SETTLE'}"
+    print_ids([uvloop.run(_settle(state_dir, _saga_id(saga_id), action, why))], json=json)
 
 
 def print_ids(saga_ids: list[str], *, json: bool) -> None:
@@ -133,3 +137,10 @@ async def _decide(state_dir: Path | None, action: str, saga_id: str, wanted: dic
             changed += reply.get("sagaIds", [])
             if not reply.get("more") or not reply.get("sagaIds"):
                 return changed
+
+
+async def _settle(state_dir: Path | None, saga_id: str, action: str, why: str) -> str:
+    async with signed_in(state_dir) as client:
+        body = {"action": action, "reason": why, "requestId": new_key()}
+        settled: str = (await client.post(f"/v1/sagas/{saga_id}/settle", body))["sagaId"]
+        return settled

@@ -33,7 +33,7 @@ LEFT JOIN reservation USING (reservation_id)
 LEFT JOIN payment USING (payment_id)
 LEFT JOIN booking ON booking.order_id = orders.order_id
 LEFT JOIN shipment ON shipment.order_id = orders.order_id AND shipment.state NOT IN ('CANCELLED', 'RETURNED')
-WHERE orders.state IN ('REJECTED', 'CANCELLED') AND (
+WHERE orders.state IN ('REJECTED', 'CANCELLED') AND NOT settled AND (
     reservation.state IN ('HELD', 'CONFIRMED', 'FULFILLED')
     OR payment.state IN ('PROCESSING', 'REQUIRES_ACTION', 'AUTHORIZED', 'CAPTURED', 'PARTIALLY_REFUNDED')
     OR booking.state = 'BOOKED' OR shipment.shipment_id IS NOT NULL
@@ -47,7 +47,7 @@ FROM orders
 LEFT JOIN reservation USING (reservation_id)
 LEFT JOIN payment USING (payment_id)
 LEFT JOIN booking ON booking.order_id = orders.order_id
-WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND (
+WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND NOT settled AND (
     reservation.state IS NULL OR reservation.state NOT IN ('CONFIRMED', 'FULFILLED')
     OR payment.state IS NULL OR payment.amount <> payment_amount OR payment.currency <> orders.currency
     OR payment.authorized <> payment_amount OR payment.void_requested
@@ -59,10 +59,10 @@ WHERE orders.state IN ('CONFIRMED', 'SHIPPED', 'DELIVERED', 'COMPLETED') AND (
 -- reservation is fulfilled then too.
 SELECT orders.order_id, orders.state, saga_state, payment.state AS payment, captured, total, reservation.state AS reservation
 FROM orders LEFT JOIN payment USING (payment_id) LEFT JOIN reservation USING (reservation_id)
-WHERE orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED')
+WHERE NOT settled AND (orders.state IN ('SHIPPED', 'DELIVERED', 'COMPLETED')
         AND payment.captured IS NOT (CASE WHEN captured_at_once THEN payment_amount ELSE total END)
     OR orders.state = 'CONFIRMED' AND saga_state = 'RUNNING' AND payment.captured > 0 AND NOT captured_at_once
-    OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED';
+    OR saga_state = 'DONE' AND reservation.state IS NOT 'FULFILLED');
 
 -- eventually: shipment_and_order_agree I14 I25
 -- A shipped order has a shipment in the same state, and no other one is under way; no order is SHIPPED whose parcel is back.
@@ -81,7 +81,7 @@ WHERE orders.shipment_id <> '' AND shipment.order_id IS NOT orders.order_id
 -- eventually: payment_state_agrees I15 I25
 -- The payment state of an order agrees with its payment.
 SELECT orders.order_id, payment_state, payment.state AS payment FROM orders LEFT JOIN payment USING (payment_id)
-WHERE saga_state <> 'PARKED' AND orders.state <> 'PENDING' AND payment_state IS NOT (CASE payment.state
+WHERE saga_state <> 'PARKED' AND NOT settled AND orders.state <> 'PENDING' AND payment_state IS NOT (CASE payment.state
     WHEN 'AUTHORIZED' THEN 'AUTHORIZED' WHEN 'CAPTURED' THEN 'PAID'
     WHEN 'DISPUTED' THEN 'DISPUTED' WHEN 'CHARGED_BACK' THEN 'CHARGED_BACK'
     WHEN 'PARTIALLY_REFUNDED' THEN 'PARTIALLY_REFUNDED' WHEN 'REFUNDED' THEN 'REFUNDED' ELSE 'UNPAID' END);

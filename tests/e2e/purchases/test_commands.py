@@ -156,6 +156,10 @@ def test_operators_show_sagas_and_cannot_retry_one_that_is_done(stack):
     rejected = stack.run("saga", "retry", order_id, "--why", "a test")
     assert rejected.returncode == 1
     assert "is DONE" in rejected.stderr
+    unsettled = stack.run("saga", "settle", order_id, "--why", "a test")
+    assert (unsettled.returncode, "is DONE" in unsettled.stderr) == (1, True)
+    assert stack.json("refunds", "list").get("returns", []) == []
+    assert "does not exist" in stack.run("refunds", "settle", "return-none", "--why", "a test").stderr
     unclear = stack.run("saga", "retry", order_id, "--all", "--why", "a test")
     assert "either one saga" in unclear.stderr
     assert stack.json("saga", "retry", "--reason", "NO_SUCH_REASON", "--why", "a test") == {"sagaIds": []}

@@ -88,3 +88,15 @@ async def paying(shop, rows, request, orders=None):
     finally:
         placing.cancel()
         await asyncio.wait([placing])
+
+
+async def paid_slip(shop, look_at_provider, request):
+    """Return the order of a slip that is paid, which is CONFIRMED."""
+    order = await shop.orders.CreateOrder(request)
+
+    async def paid():
+        await look_at_provider()
+        return await get(shop, order.order_id)
+
+    await eventually(paid, lambda one: one.payment_state == pb.ORDER_PAYMENT_STATE_PAID)
+    return await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)

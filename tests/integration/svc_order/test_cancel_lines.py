@@ -16,7 +16,7 @@ from shop.order.v1.cancellation_service_pb2_grpc import CancellationServiceStub
 from shop.order.v1.order_errors import CancelQuantityTooLarge, LinesNotCancellable, OrderNotFound, OrderWouldBeEmpty
 from shop.payment.v1 import payment_service_pb2 as payment_pb
 from tests.integration.svc_order.shop import buy
-from tests.integration.svc_order.shop_queries import available, get, move, payment_of, reached, ship
+from tests.integration.svc_order.shop_queries import available, get, move, paid_slip, payment_of, reached, ship
 
 COMPLETED = cancellation_pb.CANCELLATION_STATE_COMPLETED
 
@@ -91,23 +91,11 @@ async def test_cancelled_lines_release_their_stock_and_the_rest_is_shipped_and_c
     await assert_invariants_hold(shop, "svc_order", "svc_inventory", "svc_payment")
 
 
-async def paid_slip(shop, look_at_provider, *lines):
-    """Return an order that was paid at once, and is CONFIRMED."""
-    order = await shop.orders.CreateOrder(buy(*lines, token="tok_konbini_paid"))
-
-    async def paid():
-        await look_at_provider()
-        return await get(shop, order.order_id)
-
-    await eventually(paid, lambda one: one.payment_state == pb.ORDER_PAYMENT_STATE_PAID)
-    return await reached(shop, order.order_id, pb.ORDER_STATE_CONFIRMED)
-
-
 async def test_what_was_captured_already_is_refunded_and_the_order_can_still_be_shipped(
     shop, cancellations, look_at_provider, rows
 ):
     with shop.customer():
-        order = await paid_slip(shop, look_at_provider, ("shirt", 3))
+        order = await paid_slip(shop, look_at_provider, buy(("shirt", 3), token="tok_konbini_paid"))
         for _ in range(2):
             await cancellations.CancelOrderLines(cancel(order, ("shirt", 1)))
         found = await completed(shop, order)
@@ -157,7 +145,7 @@ async def test_an_order_that_is_cancelled_as_a_whole_afterwards_holds_and_refund
     shop, cancellations, look_at_provider, rows
 ):
     with shop.customer():
-        order = await paid_slip(shop, look_at_provider, ("shirt", 3))
+        order = await paid_slip(shop, look_at_provider, buy(("shirt", 3), token="tok_konbini_paid"))
         await cancellations.CancelOrderLines(cancel(order, ("shirt", 1)))
         await completed(shop, order)
         await shop.orders.CancelOrder(pb.CancelOrderRequest(order_id=order.order_id, request_id="all"))

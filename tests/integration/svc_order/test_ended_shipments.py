@@ -71,3 +71,23 @@ async def test_a_process_that_dies_before_it_cancels_a_failed_shipment_leaves_th
         await move(shop, shipment, FAILED)
         await without_shipment(shop, order.order_id)
         assert await rows.fetchval("SELECT step FROM saga") == "await_shipment"
+
+
+async def test_a_parcel_that_is_not_picked_up_in_time_gives_the_order_back_with_a_deadline(shop, rows):
+    waits = "SELECT extract(days FROM next_attempt_time - now())::int FROM saga WHERE step = $1"
+    with shop.customer():
+        order = await shop.orders.CreateOrder(buy(("shirt", 1)))
+        assert await rows.fetchval(waits, "await_shipment") == 59
+        first = await ship(shop, order.order_id)
+        assert await eventually(lambda: rows.fetchval(waits, "await_pickup"), bool) == 13
+        await rows.execute("UPDATE saga SET next_attempt_time = now() WHERE NOT executing")
+        waiting = await without_shipment(shop, order.order_id)
+    assert waiting.state == pb.ORDER_STATE_CONFIRMED
+    assert await rows.fetchval(waits, "await_shipment") == 59
+    with shop.staff():
+        found = await shop.shipments.GetShipment(shipment_pb.GetShipmentRequest(shipment_id=first.shipment_id))
+    assert found.state == CANCELLED
+    second = await ship(shop, order.order_id, "again")
+    await move(shop, second, PICKED_UP)
+    with shop.customer():
+        await reached(shop, order.order_id, pb.ORDER_STATE_SHIPPED)

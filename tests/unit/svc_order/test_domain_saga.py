@@ -15,6 +15,7 @@ from tests.unit.svc_order.test_domain import an_order
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
+DAY = timedelta(days=1)
 UNDONE = [Step.AUTHORIZE_PAYMENT, Step.BOOK_SLOT, Step.RESERVE_STOCK]
 #: What a saga executes when no payment makes it wait.
 TO_CONFIRMATION = [Step.RESERVE_STOCK, Step.BOOK_SLOT, Step.AUTHORIZE_PAYMENT, Step.CONFIRM_RESERVATION]
@@ -186,7 +187,11 @@ def test_no_other_saga_takes_another_payment():
 
 
 def test_a_confirmed_order_that_is_not_shipped_in_time_is_undone():
-    saga = a_saga(step=Step.CONFIRM_RESERVATION).claimed(NOW, LEASE).advanced(Done(), NOW, 0.5, timedelta(days=60))
+    saga = (
+        a_saga(step=Step.CONFIRM_RESERVATION)
+        .claimed(NOW, LEASE)
+        .advanced(Done(), NOW, 0.5, domain_saga.Waits(shipment=60 * DAY))
+    )
     assert saga.next_attempt_time == NOW + timedelta(days=60)
     late, _ = walk(saga, Refused("NOT_SHIPPED_IN_TIME"))
     assert (late.state, late.step, late.reason) == (
@@ -519,3 +524,16 @@ def test_any_sequence_of_results_makes_legal_transitions_and_the_version_grows(r
     if saga.state is SagaState.COMPENSATED:
         assert order.state in (State.REJECTED, State.CANCELLED)
         assert not held & set(UNDONE)
+
+
+def test_a_saga_of_a_confirmed_order_waits_for_others_only_in_time():
+    waits = domain_saga.Waits(shipment=60 * DAY, pickup=14 * DAY)
+    confirmed = a_saga(step=Step.CONFIRM_RESERVATION).advanced(Done(), NOW, 0.0, waits)
+    assert (confirmed.step, confirmed.next_attempt_time) == (Step.AWAIT_SHIPMENT, NOW + 60 * DAY)
+    created = a_saga(step=Step.CREATE_SHIPMENT).advanced(Done(), NOW, 0.0, waits)
+    assert (created.step, created.next_attempt_time) == (Step.AWAIT_PICKUP, NOW + 14 * DAY)
+    back = created.without_shipment(NOW, waits)
+    assert (back.step, back.next_attempt_time) == (Step.AWAIT_SHIPMENT, NOW + 60 * DAY)
+    late = created.advanced(Pending(), NOW, 0.0, waits)
+    assert (late.step, late.state) == (Step.AWAIT_PICKUP, SagaState.RUNNING)
+    assert NOW < late.next_attempt_time < NOW + DAY

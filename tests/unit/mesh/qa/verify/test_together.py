@@ -22,6 +22,7 @@ def order(number, state, **changes):
         "fulfillment_state": "UNFULFILLED",
         "total": 100,
         "payment_amount": 100,
+        "settled": 0,
         "currency": "THB",
         "slot_id": "",
         "reservation_id": f"r{number}",
