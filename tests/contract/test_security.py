@@ -22,7 +22,7 @@ HTTP_CLIENTS = {"httpx", "aiohttp", "requests", "urllib3", "http.client", "urlli
 #: The modules that open HTTP connections, each to addresses of the settings alone and without following redirects.
 CONNECTS = {"chassis/external/api.py", "chassis/rpc/auth.py"}
 ADDRESS = re.compile(r"(^|_)(ur[li]|href|callback|webhook|endpoint|host|address_of)(_|$)")
-RUNS_SQL = {"fetch", "fetchrow", "fetchval", "execute", "executemany"}
+RUNS_SQL = {"fetch", "fetchrow", "fetchval", "execute", "executemany", "write"}
 
 
 def modules(*packages: str) -> Iterator[tuple[str, ast.Module]]:
@@ -77,6 +77,9 @@ def is_named_query(node: ast.expr, names: set[str]) -> bool:
             return is_named_query(body, names) and is_named_query(orelse, names)
         case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id="sql"), *_]):
             return True  # getattr finds named queries only
+        case ast.JoinedStr(values=values):  # a named query with a constant clause
+            parts = [part.value for part in values if isinstance(part, ast.FormattedValue)]
+            return all(is_named_query(part, names) for part in parts)
         case ast.Name(id=name):
             return name in names
         case _:
