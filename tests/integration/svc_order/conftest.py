@@ -30,12 +30,13 @@ from shop.order.v1.saga_service_pb2_grpc import SagaServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
 from shop.topics import EVENTS
 from svc_order import events, events_payment
+from svc_order.domain_saga import Waits
 from tests.integration.svc_order.shop import PARTICIPANTS, QUICK, Shop, stock, upstreams
 
 HERE = Path(__file__).parent
 SECRET = "whsec_b3JkZXJzLWFuZC10aGVpci1zYWdhcy1hcmUtdGVzdGVk"
 #: The topics from which svc_order consumes events.
-TOPICS = {EVENTS[kind.DESCRIPTOR.full_name].topic for kind in (*events.HANDLERS, *events_payment.HANDLERS)}
+TOPICS = {EVENTS[kind.DESCRIPTOR.full_name].topic for kind in (*events.handlers(Waits()), *events_payment.HANDLERS)}
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
