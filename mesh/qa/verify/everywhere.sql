@@ -32,8 +32,8 @@ SELECT consumer, event_id, 1 FROM inbox JOIN dead_letter USING (consumer, event_
 
 -- always: ledgers_are_append_only I19
 -- The triggers that reject changes of ledgers and histories are enabled.
-SELECT name FROM unnest('{adjustment, audit, entry, line_cancellation_decision, movement, order_history, role_change, saga_decision,
-    shipment_update}'::text[]) AS name
+SELECT name FROM unnest('{adjustment, audit, entry, line_cancellation_decision, movement, order_history, role_change,
+    saga_decision, shipment_update}'::text[]) AS name
 WHERE to_regclass(name) IS NOT NULL AND NOT EXISTS (
     -- 58 is the bits of a trigger before UPDATE, DELETE or TRUNCATE.
     SELECT FROM pg_trigger WHERE tgrelid = to_regclass(name) AND tgenabled IN ('O', 'A') AND tgtype & 58 = 58);
