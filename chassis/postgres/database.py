@@ -161,7 +161,7 @@ class Database:
         A call that is cancelled while the commit is under way waits for the commit's end and is cancelled then:
         cancelled means unknown, never undone. `optimistic` is for a first attempt, see `Transaction.optimistic`.
         """
-        tx = Transaction(self._acquire, self._group.commit, self._clock, optimistic=optimistic)
+        tx = Transaction(self._acquire, self.pool.release, self._group.commit, self._clock, optimistic=optimistic)
         try:
             try:
                 yield tx
@@ -174,8 +174,7 @@ class Database:
             await self.pool.expire_connections()  # after a failover new connections may find the primary
             raise
         finally:
-            if tx.connection is not None:
-                await run_shielded(self.pool.release(tx.connection))
+            await run_shielded(tx.release())
 
     async def purge_older_than(self, table: str, time_column: str, retention: timedelta) -> bool:
         """Delete rows of `table` whose `time_column` is older than `retention`; return whether there may be more."""

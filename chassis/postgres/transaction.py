@@ -52,12 +52,13 @@ class Transaction:
     def __init__(
         self,
         acquire: Callable[[], Awaitable[PoolConnectionProxy]],
+        release: Callable[[PoolConnectionProxy], Awaitable[None]],
         commit_alone: Callable[[Writes], Awaitable[None]],
         clock: Clock,
         *,
         optimistic: bool,
     ) -> None:
-        """`acquire` lends a connection, and `commit_alone` commits a transaction that is one statement."""
+        """`acquire` and `release` lend a connection; `commit_alone` commits a transaction that is one statement."""
         #: Whether this is the first attempt at a change, which may trust the versions and the time that it has read: a
         #: conflict rolls it back, and the next attempt locks what it reads.
         self.optimistic = optimistic
@@ -65,6 +66,7 @@ class Transaction:
         self.callbacks: list[Callable[[], object]] = []
         self.connection: PoolConnectionProxy | None = None
         self._acquire = acquire
+        self._release = release
         self._commit_alone = commit_alone
         self._clock = clock
         self._transaction: asyncpg.transaction.Transaction | None = None
@@ -128,6 +130,7 @@ class Transaction:
         """Send the writes, and commit; what fails is rolled back."""
         if self._transaction is None and len(self._writes) == 1:
             self._writes[0].times = self._times
+            await self.release()  # the statement takes a connection of its own, which all that wait for it might hold
             try:
                 await self._commit_alone(self._writes[0])
             except asyncpg.SerializationError:
@@ -147,6 +150,12 @@ class Transaction:
         if self._transaction is not None:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
                 await self._transaction.rollback()
+
+    async def release(self) -> None:
+        """Return the connection to the pool."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await self._release(connection)
 
     async def _connected(self) -> PoolConnectionProxy:
         if self.connection is None:

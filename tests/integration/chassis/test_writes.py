@@ -143,6 +143,20 @@ async def test_transactions_that_wait_for_one_in_flight_share_the_next_statement
         assert sent["WITH"] == 2
 
 
+async def test_transactions_that_have_read_do_not_keep_the_connections_that_their_commits_need(database_url):
+    async with watched(database_url, connections=2) as (database, _):
+        all_have_read = asyncio.Barrier(2)
+
+        async def read_and_write(name):
+            async with database.transaction() as tx:
+                assert await tx.fetchval("SELECT count(*) FROM note") == 0
+                await all_have_read.wait()
+                tx.write(INSERT, (name, "1"))
+
+        await asyncio.gather(read_and_write("a"), read_and_write("b"))
+        assert await notes(database) == {"a": "1", "b": "1"}
+
+
 async def test_a_transaction_that_fails_fails_no_other_that_shares_its_statement(database_url, rows, patient):
     async with watched(database_url) as (database, _sent):
         await write(database, ("taken", "1"))
