@@ -1,11 +1,14 @@
 """New passwords: their rules, and the change of one."""
 
+import asyncio
+
 import pytest
 
 from shop.chassis.v1.chassis_errors import TokenInvalid
 from shop.user.v1 import auth_service_pb2 as pb
 from shop.user.v1 import user_service_pb2 as user_pb
 from shop.user.v1.user_errors import BadCredentials, PasswordRejected, RefreshTokenInvalid
+from tests.integration.database_control import connected, until_blocked
 from tests.integration.svc_user.people import PASSWORD, an_email, bearing, login, refresh, register
 
 NEW = "another horse battery"
@@ -44,6 +47,17 @@ async def test_without_the_present_password_it_is_not_changed(users, ann):
     with pytest.raises(PasswordRejected):
         await change(users, tokens, new="password1")
     await login(users, email)
+
+
+async def test_of_two_changes_at_the_same_time_one_is_rejected(users, ann, database):
+    """Each has verified the password that the other replaces."""
+    email, tokens = ann
+    async with connected(database) as connection, connection.transaction():
+        await connection.execute("SELECT FROM account WHERE email = $1 FOR UPDATE", email)
+        changes = [asyncio.create_task(change(users, tokens, new=f"{NEW} {number}")) for number in range(2)]
+        await until_blocked(connection, 2)
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in outcomes) == ["BadCredentials", "NoneType"]
 
 
 async def test_after_the_end_of_the_session_it_is_not_changed(users, ann):
