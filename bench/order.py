@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,17 @@ from mesh.stack.servers.postgres import Postgres
 from mesh.stack.state import State
 
 ROOT = Path(__file__).parents[1]
-#: PostgreSQL writes a prefix that the parser splits at: the database.
-_PREFIX = "%d\x1f"
-_STATEMENT = re.compile(r"(\w*)\x1fLOG:  (?:execute [^:]+|statement): (.*?)(?=^\w*\x1f|\Z)", re.DOTALL | re.MULTILINE)
+#: PostgreSQL writes a prefix that the parser splits at: the database and the session's process.
+_PREFIX = "%d %p\x1f"
+_STATEMENT = re.compile(
+    r"(\w*) (\d+)\x1fLOG:  (?:execute [^:]+|statement): (.*?)(?=^\w* \d+\x1f|\Z)", re.DOTALL | re.MULTILINE
+)
+#: What chassis.postgres.writes composes, and its parts.
+_COMPOSED = "WITH w0 AS ("
+_PART = re.compile(r"w\d+ AS \((.*?) RETURNING 1\)(?=, w\d| SELECT)")
+_PARAMETER = re.compile(r"\$\d+")
+_WRITE = re.compile(r"\b(?:INSERT INTO|UPDATE|DELETE FROM) (?!OF\b)\w+")
 _UNPUBLISHED = "SELECT count(*) FROM outbox WHERE publish_time IS NULL"
-_SAVEPOINT = re.compile(r"SAVEPOINT \w+")
 _NAME = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name:|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -85,13 +91,13 @@ async def count(state: State, place: Callable[[int], None], orders: int) -> Coun
         await log_statements(admin, on=False)
         with state.log("postgres").open(errors="replace") as log:
             log.seek(start)
-            statements = Counter(parse(log.read()))
+            parsed = list(parse(log.read()))
     finally:
         await admin.close()
         for one in redis:
             await one.aclose()
-    commits = sum(found for (_, name), found in statements.items() if name == "COMMIT")
-    return Counts(statements, commits, wal, commands)
+    statements = Counter((database, name) for database, name, _ in parsed)
+    return Counts(statements, sum(commits for *_, commits in parsed), wal, commands)
 
 
 async def log_statements(admin: asyncpg.Connection, *, on: bool) -> None:
@@ -122,13 +128,25 @@ async def executed(*redis: Redis) -> int:
     return sum([int((await one.info("stats"))["total_commands_processed"]) for one in redis])
 
 
-def parse(log: str) -> Iterable[tuple[str, str]]:
-    """Yield database and name of each statement in a log of PostgreSQL."""
-    names = dict(queries())
+def parse(log: str) -> Iterable[tuple[str, str, bool]]:
+    """Yield the database and name of each statement in a log of PostgreSQL, and whether it commits what was written."""
+    names, open_sessions = {_PARAMETER.sub("$", sql): name for sql, name in queries()}, set()
     for found in _STATEMENT.finditer(log):
-        database, sql = found[1], " ".join(found[2].split()).rstrip(";")
-        if database.startswith("shop_") and sql != _UNPUBLISHED:
-            yield database, names.get(sql) or " ".join(_SAVEPOINT.sub("SAVEPOINT", sql).split()[:4])
+        database, session, sql = found[1], found[2], " ".join(found[3].split()).rstrip(";")
+        if not database.startswith("shop_") or sql == _UNPUBLISHED:
+            continue
+        if sql.startswith("BEGIN"):
+            open_sessions.add(session)
+        commits = sql == "COMMIT" or (session not in open_sessions and _WRITE.search(sql) is not None)
+        if sql in ("COMMIT", "ROLLBACK"):
+            open_sessions.discard(session)
+        yield database, _named(sql, names), commits
+
+
+def _named(sql: str, names: Mapping[str, str]) -> str:
+    if sql.startswith(_COMPOSED):
+        return " + ".join(_named(part, names) for part in _PART.findall(sql))
+    return names.get(_PARAMETER.sub("$", sql)) or " ".join(sql.split()[:4])
 
 
 def queries() -> Iterable[tuple[str, str]]:
