@@ -19,7 +19,9 @@ from mesh.stack.secrets import Secrets
 
 def chaos(
     *,
-    seconds: Annotated[float, typer.Option(min=1, max=7200, help="The duration of the load.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=7200, help="For how long to inject faults, at least one.")
+    ] = 60.0,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same faults.", show_default="a random one")
     ] = None,

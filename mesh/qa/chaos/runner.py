@@ -22,6 +22,8 @@ from mesh.stack.state import Record, State
 _SAMPLE_SECONDS = 0.1
 _POLL_SECONDS = 0.02
 _SERVED_SECONDS = 120.0
+#: The longest load, which ends with the last fault.
+_LOAD_SECONDS = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +67,16 @@ async def run_chaos(
     """Run the load and the faults, and return the report. Raises StackError."""
     injection = Injection(state, record)
     steps = schedule(plan.seed, targets_of([one.name for one in record.processes]), plan.only)
-    load_plan = Plan(mix=Mix.trouble, concurrency=plan.concurrency, seconds=plan.seconds, seed=plan.seed)
+    load_plan = Plan(mix=Mix.trouble, concurrency=plan.concurrency, seconds=_LOAD_SECONDS, seed=plan.seed)
+    stop = asyncio.Event()
     unavailable: Counter[str] = Counter()
     with History.create(plan.history) as history:
-        load = asyncio.create_task(run_load(record.edge, credentials, load_plan, history))
+        load = asyncio.create_task(run_load(record.edge, credentials, load_plan, history, stop))
         sampling = asyncio.create_task(_sample(injection, unavailable))
         try:
             run = _Run(injection, history, load, on_fault)
             await run.execute(steps, plan.seconds)
+            stop.set()
             summary = await load
         finally:
             await cancel_and_wait(sampling)
@@ -96,14 +100,14 @@ class _Run:
         self.injected: list[Injected] = []
 
     async def execute(self, steps: Any, seconds: float) -> None:
-        """Inject faults until the load has run for so many seconds."""
+        """Inject faults, at least one, for so many seconds."""
         await self._until_served()
         began = self._clock()
         for step in steps:
             await asyncio.sleep(step.pause)
+            await self._inject(step, self._clock() - began)
             if self._clock() - began >= seconds or self._load.done():
                 return
-            await self._inject(step, self._clock() - began)
 
     async def _inject(self, step: Step, at: float) -> None:
         began = self._clock()

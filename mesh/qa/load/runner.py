@@ -48,13 +48,15 @@ class Credentials:
     shoppers_password: str
 
 
-async def run_load(url: str, credentials: Credentials, plan: Plan, history: History) -> dict[str, Any]:
-    """Run a load, record it in `history`, and return its summary. Raises StackError."""
+async def run_load(
+    url: str, credentials: Credentials, plan: Plan, history: History, stop: asyncio.Event | None = None
+) -> dict[str, Any]:
+    """Run a load, also until `stop` is set, record it in `history`, and return its summary. Raises StackError."""
     loop = asyncio.get_running_loop()
     try:
         async with _shoppers(url, credentials, plan, history) as shoppers:
             began = loop.time()
-            run = _Run(plan, loop.time)
+            run = _Run(plan, loop.time, stop or asyncio.Event())
             loop.add_signal_handler(signal.SIGINT, run.stop)
             try:
                 await run.execute(shoppers)
@@ -68,9 +70,10 @@ async def run_load(url: str, credentials: Credentials, plan: Plan, history: Hist
 class _Run:
     """One run of a plan, with its limits of time and orders."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, clock: Callable[[], float], stop: asyncio.Event) -> None:
         self._plan = plan
         self._clock = clock
+        self._stop = stop
         self._until = clock() + plan.seconds
         #: When the next action begins; one shopper waits for it, with the lock.
         self._next = clock()
@@ -80,7 +83,7 @@ class _Run:
 
     def stop(self) -> None:
         """Stop every shopper after its current action."""
-        self._until = 0.0
+        self._stop.set()
 
     async def execute(self, shoppers: Sequence[Shopper]) -> None:
         """Run every shopper until a limit is reached."""
@@ -104,7 +107,7 @@ class _Run:
     @property
     def _goes_on(self) -> bool:
         has_enough_orders = 0 < self._plan.orders <= self._orders
-        return self._clock() < self._until and not has_enough_orders
+        return self._clock() < self._until and not has_enough_orders and not self._stop.is_set()
 
 
 @asynccontextmanager
