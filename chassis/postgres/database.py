@@ -184,10 +184,6 @@ class Database:
 
     async def _commit(self, tx: Transaction) -> None:
         """Commit, and call the callbacks even if the caller was cancelled in the middle."""
-        if tx.is_single_statement and tx.connection is not None:
-            # It may share a statement on another connection: if all that wait kept one, none might be left for that.
-            connection, tx.connection = tx.connection, None
-            await self.pool.release(connection)
         await tx.commit()
         for callback in (*(() if tx.is_empty else self._after_every_commit), *tx.callbacks):
             try:

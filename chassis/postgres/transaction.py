@@ -119,11 +119,6 @@ class Transaction:
         """Return whether nothing was written or locked."""
         return self._transaction is None and not self._writes
 
-    @property
-    def is_single_statement(self) -> bool:
-        """Return whether the writes at its end are all that it is."""
-        return self._transaction is None and len(self._writes) == 1
-
     async def begin(self) -> None:
         """Begin, unless it has begun."""
         if self._transaction is None:
@@ -133,7 +128,7 @@ class Transaction:
 
     async def commit(self) -> None:
         """Send the writes, and commit; what fails is rolled back."""
-        if self.is_single_statement:
+        if self._transaction is None and len(self._writes) == 1:
             self._writes[0].times = self._times
             await self.release()  # the statement takes a connection of its own, which all that wait for it might hold
             try:
