@@ -74,20 +74,6 @@ async def test_a_transaction_that_only_writes_is_one_statement(database_url):
     assert sent == {"SELECT": 2, "WITH": 1}
 
 
-async def test_transactions_that_have_read_leave_a_connection_for_the_statement_they_share(database_url):
-    async with Database.open(database_url, connections=2) as database:
-        reading = asyncio.Barrier(2)
-
-        async def read_and_write(name):
-            async with database.transaction() as tx:
-                await tx.fetchval("SELECT count(*) FROM note")
-                await reading.wait()
-                tx.write(INSERT, (name, "1"))
-
-        await asyncio.gather(read_and_write("a"), read_and_write("b"))
-        assert await notes(database) == {"a": "1", "b": "1"}
-
-
 async def test_a_row_that_has_changed_since_it_was_read_keeps_all_others_from_being_written(database):
     await database.pool.execute("INSERT INTO note VALUES ('a', '1'), ('b', '1')")
 
