@@ -67,7 +67,7 @@ async def test_an_operation_tells_all_about_itself(page: PageUnderTest, shop: Sh
         assert wanted in text
     assert "PRICE_CHANGED" in text
     assert "IDEMPOTENCY_KEY_REUSED" in text
-    assert "Goes on with GetOrder, CancelOrder" in text
+    assert "Goes on with CancelOrderLines, GetOrder, CancelOrder" in text
     await page.click(".tree details summary")
     await page.until("document.querySelector('.tree details[open]')?.innerText.includes('sku')")
 
