@@ -17,8 +17,8 @@ _PUBLISH = ("discard", "exec", "info", "multi", "xadd", "xinfo", "xlen", "xpendi
 _CONSUME = ("eval", "get", "getdel", "getex", "setnx", "xack", "xgroup|create", "xinfo", "xread", "xreadgroup")
 _READ = ("xinfo", "xrange")
 _CACHE = (
-    *("del", "eval", "evalsha", "expire", "get", "hdel", "hexists", "hget", "hlen", "hrandfield", "hset", "incr"),
-    *("pexpire", "script|load", "time", "ttl", "zadd", "zcard", "zrange", "zremrangebyscore"),
+    *("del", "eval", "evalsha", "expire", "get", "hdel", "hexists", "hget", "hlen", "hrandfield", "hset"),
+    *("pexpire", "pttl", "script|load", "set", "time", "ttl", "zadd", "zcard", "zrange", "zremrangebyscore"),
 )
 
 #: Returns the password of an account by its name.
