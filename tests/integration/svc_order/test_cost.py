@@ -34,7 +34,8 @@ class Meter:
     def __init__(self):
         self.statements = Counter()
         self.commits = Counter()
-        self._open = set()
+        #: The statements of each transaction that is open, without those of a poll.
+        self._open = {}
 
     async def watch(self, connection):
         connection.add_query_logger(partial(self._count, connection))
@@ -47,14 +48,19 @@ class Meter:
         query, database = " ".join(record.query.split()), record.conn_params.database.rpartition("_")[0]
         if record.exception or _BACKGROUND.search(query):
             return
-        self.statements[database, query] += 1
         if query.startswith("BEGIN"):
-            self._open.add(connection)
+            self._open[connection] = 0
         elif query.startswith(("COMMIT", "ROLLBACK")):
-            self._open.discard(connection)
-            self.commits[database] += query.startswith("COMMIT")
-        elif connection not in self._open and _WRITE.search(query):
-            self.commits[database] += 1
+            if self._open.pop(connection, 0):  # else it was that of a poll
+                self.statements[database, query] += 1
+                self.commits[database] += query.startswith("COMMIT")
+        else:
+            self.statements[database, query] += 1
+            if connection in self._open:
+                self.statements[database, "BEGIN;"] += not self._open[connection]
+                self._open[connection] += 1
+            else:
+                self.commits[database] += bool(_WRITE.search(query))
 
     def total(self, database):
         count = sum(found for (where, _), found in self.statements.items() if where == database)
