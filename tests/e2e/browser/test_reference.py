@@ -100,13 +100,13 @@ async def test_operations_are_found_by_the_keyboard_alone(page: PageUnderTest, s
 
     await page.press("/")
     await page.until("document.activeElement.id === 'search'")
-    await page.call("Input.insertText", text="cancel order")
+    await page.call("Input.insertText", text="preview order")
     await page.until("document.querySelectorAll('#operations a').length === 2")
     await page.press("ArrowDown")
     await page.press("Enter")
 
-    await page.until("location.hash === '#OrderService_CancelOrder' || location.hash === '#OrderService_CancelOrder_2'")
-    await page.until("document.querySelector('article h1')?.innerText === 'Cancel Order'")
+    await page.until("location.hash === '#OrderService_PreviewOrder' || location.hash === '#OrderService_PreviewOrder_2'")
+    await page.until("document.querySelector('article h1')?.innerText === 'Preview Order'")
 
 
 async def test_a_public_read_can_be_tried_and_its_reply_is_shown(page: PageUnderTest, shop: Shop) -> None:
