@@ -14,7 +14,8 @@ OPTIONS = ("--port-base", "0", "--probe-seconds", "0.5", "--replicas", "svc_orde
 ORDER_PROCESSES = ("svc_order", "svc_order-2")
 NAMES = (
     *("ingress", "edge_gateway", "svc_user", "svc_catalog", "svc_inventory", "svc_payment", "svc_delivery"),
-    *(*ORDER_PROCESSES, "payment_provider", "courier", "redis", "redis_cache", "postgres"),
+    *(*ORDER_PROCESSES, "payment_provider", "courier", "message_sender"),
+    *("redis", "redis_cache", "postgres"),
 )
 
 

@@ -105,7 +105,9 @@ async def test_operations_are_found_by_the_keyboard_alone(page: PageUnderTest, s
     await page.press("ArrowDown")
     await page.press("Enter")
 
-    await page.until("location.hash === '#OrderService_PreviewOrder' || location.hash === '#OrderService_PreviewOrder_2'")
+    await page.until(
+        "location.hash === '#OrderService_PreviewOrder' || location.hash === '#OrderService_PreviewOrder_2'"
+    )
     await page.until("document.querySelector('article h1')?.innerText === 'Preview Order'")
 
 

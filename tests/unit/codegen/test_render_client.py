@@ -52,9 +52,9 @@ def test_a_stream_is_no_coroutine_and_has_no_deadline(methods) -> None:
 def test_webhooks_and_what_only_services_may_call_are_left_out(methods, compiled) -> None:
     assert set(methods) == {"__init__", "get_toy", "create_toy", "watch_toy"}
 
-    inside = compiled('callers: "edge"\n      callers: "svc_toy"', 'callers: "svc_toy"')
+    inside = compiled('access: ACCESS_USER\n      callers: "edge"', 'access: ACCESS_WORKLOAD\n      callers: "svc_toy"')
     text = next(file.content for file in protoc_gen_shop.respond(inside).file if file.name.endswith("toy_client.py"))
-    assert "get_toy" not in text
+    assert "watch_toy" not in text
 
 
 def test_a_service_with_a_resource_of_its_name_is_an_attribute_in_the_plural(rendered: dict[str, str]) -> None:

@@ -92,5 +92,5 @@ def test_requests_that_the_document_allows_are_accepted(served: Served, tag: str
     schema = schemathesis.openapi.from_dict(SHOP).include(tag=tag)
     operations = [found.ok() for found in schema.get_all_operations()]
 
-    assert len(operations) > 3
+    assert operations
     assert [error for operation in operations for error in errors_of(served, operation)] == []
