@@ -33,12 +33,16 @@ async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks until they have ended.
+    """Cancel tasks until they have ended, even when this task is cancelled; raise that cancellation only then.
 
     One cancellation may not do: in Python 3.11 a cancellation that arrives just as the work inside asyncio.wait_for
     ends is lost, and the clients of the buses use wait_for.
     """
-    pending = set(tasks)
+    if tasks:
+        await run_shielded(_cancel_until_ended(set(tasks)))
+
+
+async def _cancel_until_ended(pending: set[asyncio.Task[None]]) -> None:
     while pending:
         for task in pending:
             task.cancel()

@@ -169,8 +169,10 @@ class RedisBus:
         try:
             yield subscription
         finally:
-            await cancel_and_wait(renewal)
-            await subscription.leave()
+            try:
+                await cancel_and_wait(renewal)  # a renewal that went on would keep the lease from every other consumer
+            finally:
+                await subscription.leave()
 
 
 class _Subscription:

@@ -1,5 +1,7 @@
 """`shopmesh new`: a service of one's own."""
 
+import subprocess
+import sys
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ _Name = Annotated[str, typer.Argument(help="The resource that the service keeps:
 
 
 def new(name: _Name) -> None:
-    """Write a new service with one resource: its folder, its protos and its tests, and generate gen/."""
+    """Write a new service with one resource: its folder, its protos and its tests, and generate gen/ and istio/."""
     console = Console(highlight=False)
     written = scaffold(name, ROOT)
     for path in written:
@@ -21,6 +23,9 @@ def new(name: _Name) -> None:
     format_protos(written, ROOT)
     if status := generate([]):
         raise typer.Exit(status)
+    # Another process: this one has imported the generated modules of before.
+    render = [sys.executable, "-m", "mesh", "mesh", "render"]
+    subprocess.run(render, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  our own command
     format_python(written, ROOT)
     console.print(
         f"\nsvc_{name} is ready: [bold]make check[/] tests it, [bold]make up[/] serves it. "

@@ -14,14 +14,14 @@ from mesh.codegen.tools import BIN
 from tests.e2e.stacks import CheckedOut, cleaned
 
 #: A name that no service has: one of this repository may well be called wishlist.
-NEW = ("svc_keepsake/", "protos/shop/keepsake/", "gen/shop/keepsake/")
+NEW = ("svc_keepsake/", "protos/shop/keepsake/", "gen/shop/keepsake/", "istio/svc-keepsake.yaml")
 TESTS = (
     "tests/unit/svc_keepsake/",
     "tests/integration/svc_keepsake/",
     "tests/contract/reviewed_access/keepsake.txt",
     "tests/contract/retention/svc_keepsake.txt",
 )
-GENERATED = ("gen/shop/", "docs/errors.md", "docs/events.md", "docs/openapi.json")
+GENERATED = ("gen/shop/", "istio/", "docs/errors.md", "docs/events.md", "docs/openapi.json")
 CACHES = {"__pycache__", ".cache", ".ruff_cache", ".pytest_cache", ".git"}
 ANN = {"email": "ann@example.com", "password": "a long enough password"}
 
@@ -98,7 +98,9 @@ def test_what_it_writes_passes_the_checks(checkout):
     checkout.run("mypy", "--cache-dir", str(checkout.root / ".cache" / "mypy"), "svc_keepsake")
     checkout.run("python", "-m", "mesh.codegen", "--check")
     options = ("-q", "-n", "0", "-p", "no:cacheprovider")
-    passed = checkout.run("python", "-m", "pytest", *options, "tests/contract", "-k", "keepsake or reviewed", *own)
+    passed = checkout.run(
+        "python", "-m", "pytest", *options, "tests/contract", "-k", "keepsake or reviewed or istio", *own
+    )
     assert " passed" in passed
 
 
@@ -130,4 +132,5 @@ def test_without_its_folder_its_protos_and_its_tests_the_repository_is_as_before
         path = checkout.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     checkout.run(Path(sys.executable).name, "-m", "mesh.codegen")
+    checkout.run(Path(sys.executable).name, "-m", "mesh", "mesh", "render")
     assert checkout.files() == before

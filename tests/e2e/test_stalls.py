@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from mesh.services import SERVICES
 from mesh.stack.scrapes import key, scrape
 from tests.e2e.shopping import all_is_well, back, record_of, shopping
 from tests.e2e.stacks import Cli, cleaned, until
@@ -13,9 +14,8 @@ from tests.e2e.stacks import Cli, cleaned, until
 OPTIONS = ("--port-base", "0", "--probe-seconds", "0.5", "--replicas", "svc_order=2")
 ORDER_PROCESSES = ("svc_order", "svc_order-2")
 NAMES = (
-    *("ingress", "edge_gateway", "svc_user", "svc_catalog", "svc_inventory", "svc_payment", "svc_delivery"),
-    *(*ORDER_PROCESSES, "payment_provider", "courier", "message_sender"),
-    *("redis", "redis_cache", "postgres"),
+    *("ingress", "edge_gateway", *SERVICES, "svc_order-2"),
+    *("payment_provider", "courier", "message_sender", "redis", "redis_cache", "postgres"),
 )
 
 

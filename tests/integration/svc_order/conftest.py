@@ -1,26 +1,22 @@
 """The whole shop in one process, service by service, over real databases; the partners outside are processes.
 
-svc_order and its database are new for each test. What it calls runs for all tests, and is emptied for each.
+The services and their databases are new for each test.
 """
 
 import os
 import signal
 import subprocess
 import sys
-import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
-import pytest_asyncio
-import redis.asyncio as redis
 
-from chassis.testing import Issuer, client_for, eventually, serving
+from chassis.testing import client_for, serving
 from shop.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from shop.delivery.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from shop.delivery.v1.shipment_service_pb2_grpc import ShipmentServiceStub
@@ -28,15 +24,10 @@ from shop.inventory.v1.inventory_service_pb2_grpc import InventoryServiceStub
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.order.v1.saga_service_pb2_grpc import SagaServiceStub
 from shop.payment.v1.payment_service_pb2_grpc import PaymentServiceStub
-from shop.topics import EVENTS
-from svc_order import events, events_payment
-from svc_order.domain_saga import Waits
 from tests.integration.svc_order.shop import PARTICIPANTS, QUICK, Shop, stock, upstreams
 
 HERE = Path(__file__).parent
 SECRET = "whsec_b3JkZXJzLWFuZC10aGVpci1zYWdhcy1hcmUtdGVzdGVk"
-#: The topics from which svc_order consumes events.
-TOPICS = {EVENTS[kind.DESCRIPTOR.full_name].topic for kind in (*events.handlers(Waits()), *events_payment.HANDLERS)}
 OUTSIDE = {
     "payment_provider_key": "key",
     "payment_webhook_secret": SECRET,
@@ -45,29 +36,6 @@ OUTSIDE = {
     "courier_webhook_secret": SECRET,
     "courier_timeout": 7.0,
 }
-#: All tables but the outbox and those that a service keeps while it runs.
-TABLES = """
-SELECT string_agg('DELETE FROM ' || oid::regclass, ';') FROM pg_class WHERE relkind = 'r'
-    AND relnamespace = 'public'::regnamespace AND relname NOT IN ('schema_migration', 'relay', 'outbox')"""
-
-
-def pytest_collection_modifyitems(items):
-    """Run these tests on the event loop of the session, where the participants run."""
-    for item in items:
-        if item.path.is_relative_to(HERE) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
-@pytest.fixture(scope="session")
-def issuer():
-    """One for all tests, like the participants."""
-    return Issuer()
-
-
-@pytest.fixture(scope="session")
-def event_prefix():
-    """One for all tests, like the participants."""
-    return f"{uuid.uuid4().hex[:8]}."
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +68,7 @@ def _await_health(url):
         assert client.get(f"{url}/healthz", timeout=20).status_code == 200
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def part(redis_url, event_prefix, issuer, partners):
     """Lends one service of the shop over a database."""
 
@@ -132,72 +100,21 @@ class Participants:
 
     addresses: dict[str, str]
     databases: dict[str, str]
-    connections: list[asyncpg.Connection]
-
-    async def empty(self):
-        """Delete what an earlier test left, once the events of it are published."""
-        for rows in self.connections:
-            await rows.execute(await rows.fetchval(TABLES))
-        for rows in self.connections:
-            waiting = "SELECT count(*) FROM outbox WHERE publish_time IS NULL"
-            await eventually(partial(rows.fetchval, waiting), lambda count: count == 0)
-            await rows.execute("DELETE FROM outbox")
 
 
-@pytest.fixture(scope="session")
-def participants_of(part, templates):
-    """Lends participants over databases of their own, with changed settings by service."""
-
-    @asynccontextmanager
-    async def participants_of(**changes):
-        async with AsyncExitStack() as stack:
-            found = Participants({}, {}, [])
-            for name in PARTICIPANTS:
-                database = found.databases[name] = await stack.enter_async_context(templates.database(name))
-                app = await stack.enter_async_context(part(name, database, **changes.get(name, {})))
-                found.addresses[name] = app.address
-                rows = await asyncpg.connect(database)
-                stack.push_async_callback(rows.close)
-                await rows.execute("SET session_replication_role = replica")  # triggers keep some rows as they are
-                found.connections.append(rows)
-            yield found
-
-    return participants_of
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_participants(participants_of):
-    async with participants_of() as participants:
-        yield participants
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def participants(request, participants_of, shared_participants, payments_settings):
-    """Participants without rows: those of all tests, or new ones for a test that breaks or changes them.
-
-    While the provider does not answer, svc_payment opens its circuit, which would also be open for the next test. A
-    meter counts on the connections that are opened after it.
-    """
-    await shared_participants.empty()
-    if payments_settings or {"provider", "meter"} & set(request.fixturenames):
-        async with participants_of(svc_payment=payments_settings) as participants:
-            yield participants
-    else:
-        yield shared_participants
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def no_old_events(redis_url, event_prefix):
-    """The consumer group of svc_order at the end of its topics, whose events are about orders of earlier tests."""
-    async with redis.from_url(redis_url, protocol=2) as client:
-        for topic in TOPICS:
-            stream = f"{{{event_prefix}bus}}:{topic}"
-            await client.xgroup_create(stream, "-", id="$", mkstream=True)  # creates the stream, too
-            await client.xgroup_destroy(stream, "-")
-            await client.xgroup_destroy(stream, "svc_order")
-            await client.xgroup_create(stream, "svc_order", id="$")
-        for key in [key async for key in client.scan_iter(f"{event_prefix}rate:*")]:
-            await client.delete(key)
+@pytest.fixture
+async def participants(request, part, templates, payments_settings):
+    """The services that svc_order calls, without rows. A meter counts on the connections that are opened after it."""
+    if "meter" in request.fixturenames:
+        request.getfixturevalue("meter")
+    async with AsyncExitStack() as stack:
+        found = Participants({}, {})
+        for name in PARTICIPANTS:
+            database = found.databases[name] = await stack.enter_async_context(templates.database(name))
+            changes = payments_settings if name == "svc_payment" else {}
+            app = await stack.enter_async_context(part(name, database, **changes))
+            found.addresses[name] = app.address
+        yield found
 
 
 @pytest.fixture
@@ -217,7 +134,7 @@ def another(part, shop):
     return another
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def provider(partners):
     """Sets what the next operations of the payment provider meet; nothing is left of it for the next test."""
     headers = {"authorization": "Bearer key"}
@@ -230,7 +147,7 @@ async def provider(partners):
         await meets()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def rows(shop):
     """A connection to the database of the orders."""
     connection = await asyncpg.connect(shop.databases["svc_order"])
@@ -239,7 +156,7 @@ async def rows(shop):
     await connection.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def look_at_provider(shop):
     """Have svc_payment fetch what its provider says about all payments, as a webhook would."""
     connection = await asyncpg.connect(shop.databases["svc_payment"])
@@ -263,8 +180,8 @@ def payments_settings():
     return {}
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def shop(part, templates, issuer, *, participants, no_old_events, orders_settings):
+@pytest.fixture
+async def shop(part, templates, issuer, *, participants, orders_settings):
     """The shop with two products, and with a svc_order and orders of the test's own."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(templates.database("svc_order"))

@@ -4,7 +4,6 @@ import uuid
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from chassis.testing import client_for, eventually
 from chassis.types.money import minor_units, money
@@ -21,7 +20,7 @@ from tests.integration.svc_order.shop_queries import available, get, move, paid_
 COMPLETED = cancellation_pb.CANCELLATION_STATE_COMPLETED
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def cancellations(shop):
     async with client_for(shop.addresses["svc_order"], CancellationServiceStub) as stub:
         yield stub

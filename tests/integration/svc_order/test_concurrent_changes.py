@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from chassis import Settings as ParticipantSettings
 from chassis.testing import as_user, client_for, eventually, serving
@@ -40,13 +39,13 @@ def event_prefix():
     return f"{uuid.uuid4().hex[:8]}."
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def database(fresh_database):
     async with fresh_database("svc_order") as url:
         yield url
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def rows(database):
     async with connected(database) as connection:
         yield connection

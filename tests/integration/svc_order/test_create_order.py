@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import pytest
-import pytest_asyncio
 
 from chassis import timestamp
 from chassis.testing import eventually
@@ -129,7 +128,7 @@ async def test_an_invalid_payment_method_fails_before_an_order_is_inserted(shop,
     assert await rows.fetchval("SELECT count(*) FROM orders") == 0
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def slot(shop):
     """A slot with one place, the day after tomorrow."""
     start = datetime.now(UTC) + timedelta(days=2)

@@ -4,7 +4,6 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-import pytest_asyncio
 
 from chassis.events.bus import Event, owner_of
 from chassis.events.redis_bus import RedisBus
@@ -37,7 +36,7 @@ ROAD = [
 ]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def publish(redis_url, event_prefix, rows):
     """Publish an event, `times` with one id, and return once svc_order has applied it."""
     async with RedisBus.open(redis_url, event_prefix) as bus:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from chassis import Database, OutcomeUnknown
 from chassis.testing import client_for, eventually
@@ -41,7 +40,7 @@ ATTEMPTS = "SELECT attempts FROM saga_step WHERE name = 'authorize_payment'"
 STATE = "SELECT state FROM saga_step WHERE name = 'authorize_payment'"
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def keys(issuer):
     """The address of a server that tells the issuer's keys to other processes."""
 

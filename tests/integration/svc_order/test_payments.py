@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from chassis.events.bus import Event
 from chassis.events.redis_bus import RedisBus
@@ -34,7 +33,7 @@ from tests.integration.svc_order.shop_queries import (
 )
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def publish(redis_url, event_prefix, rows):
     """Publish an event of svc_payment, and return once svc_order has applied it."""
     async with RedisBus.open(redis_url, event_prefix) as bus:

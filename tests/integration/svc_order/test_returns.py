@@ -3,7 +3,6 @@
 import uuid
 
 import pytest
-import pytest_asyncio
 
 from chassis.testing import client_for, eventually
 from chassis.types.money import money
@@ -84,7 +83,7 @@ class Returns:
         return await eventually(lambda: self.get(one), lambda found: found.state in (COMPLETED, REJECTED, CANCELLED))
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def returns(shop):
     async with client_for(shop.addresses["svc_order"], ReturnServiceStub) as stub:
         yield Returns(shop, stub)

@@ -4,7 +4,6 @@ import asyncio
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from chassis.testing import eventually
 from shop.chassis.v1.chassis_errors import IdempotencyKeyReused, RoleMissing
@@ -18,7 +17,7 @@ from tests.integration.svc_order.shop_queries import move, paying, reached, saga
 DONE = saga_pb2.SAGA_STEP_STATE_DONE
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def shipment_rows(shop):
     """A connection to the database of svc_delivery."""
     connection = await asyncpg.connect(shop.databases["svc_delivery"])
@@ -26,7 +25,7 @@ async def shipment_rows(shop):
     await connection.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest.fixture
 async def order(shop):
     """A confirmed order."""
     with shop.customer():

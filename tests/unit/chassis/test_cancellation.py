@@ -22,6 +22,26 @@ async def test_a_task_that_loses_its_first_cancellation_is_cancelled_again():
     assert task.cancelled()
 
 
+async def test_a_caller_that_is_cancelled_still_waits_for_the_end_of_the_tasks():
+    losing = asyncio.Event()
+
+    async def work() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        losing.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)  # begins
+    caller = asyncio.create_task(cancel_and_wait(task))
+    await losing.wait()
+    caller.cancel()
+    async with asyncio.timeout(30):
+        await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert task.cancelled()
+
+
 async def test_tasks_that_have_ended_or_failed_are_left_as_they_are():
     async def fail() -> None:
         raise OSError("gone")
